@@ -1,0 +1,132 @@
+# One command each; `make` lists them. Needs make, a POSIX shell with its core utilities, and Python 3.10 or
+# newer, nothing else: each target first brings the environment in .venv to what it needs.
+
+PYTHON   ?= python3
+VENV     ?= .venv
+WORKERS  ?= 2
+PICTURES ?= pictures
+TORCH    ?= torch==2.13.0
+# Given to pytest in place of the whole suite: make test ARGS="tests/test_ops.py -k tanh"
+ARGS     ?=
+
+PY := $(VENV)/bin/python
+unexport PYTHONPATH PYTHONHOME
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help hello test check bench pictures wheel torch clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make hello      install into $(VENV) and run examples/hello_lstm.py'
+	@echo 'make test       the test suite, its fast part first (ARGS="-k tanh" for a part of it)'
+	@echo 'make check      format, lint, types, import contracts, then the test suite'
+	@echo 'make bench      benchmarks/run.py, against $(TORCH)'
+	@echo 'make pictures   every example, its pictures in $(PICTURES)/'
+	@echo 'make wheel      the wheel, in dist/'
+	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
+	@echo 'make clean      remove $(VENV) and all that was built'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) TORCH=$(TORCH) PICTURES=$(PICTURES)'
+
+hello: $(VENV)/.ready-run
+	@$(PY) examples/hello_lstm.py
+
+test: $(VENV)/.ready-test
+ifeq ($(strip $(ARGS)),)
+	$(PY) -m pytest -q -m smoke
+	$(PY) -m pytest -q -n $(WORKERS) -m 'not smoke'
+else
+	$(PY) -m pytest $(ARGS)
+endif
+
+check: $(VENV)/.ready-dev
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pyright --pythonpath $(PY)
+	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	$(MAKE) test
+
+bench: $(VENV)/.ready-torch
+	$(PY) benchmarks/run.py
+
+pictures: $(VENV)/.ready-run
+	@mkdir -p $(PICTURES)
+	@for example in examples/*.py; do echo "$$example"; $(PY) $$example --out $(PICTURES) || exit 1; done
+
+wheel: $(VENV)/.ready-run
+	@rm -rf dist
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+torch: $(VENV)/.ready-torch
+
+clean:
+	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
+	rm -rf dist build $(PICTURES) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf __pycache__ */__pycache__ */*/__pycache__ */*/*/__pycache__
+
+# ---- the environment ------------------------------------------------------------------------------------------
+# A stamp per need, older than pyproject.toml when something must be installed again. It is written last, so an
+# interrupted install leaves none. What is installed for `check` serves `test` and `hello` too: one stamp each.
+
+$(VENV)/.ready-run: pyproject.toml
+	@$(call setup,-e .,$@)
+
+$(VENV)/.ready-test: pyproject.toml
+	@$(call setup,-e .[test],$@ $(VENV)/.ready-run)
+
+$(VENV)/.ready-dev: pyproject.toml
+	@$(call setup,-e .[dev],$@ $(VENV)/.ready-test $(VENV)/.ready-run)
+
+$(VENV)/.ready-torch: pyproject.toml
+	@$(call setup,-e . $(TORCH),$@ $(VENV)/.ready-run)
+
+define setup
+command -v '$(PYTHON)' >/dev/null || { \
+	echo "minigrad needs Python 3.10 or newer, and there is no '$(PYTHON)' on PATH: name one, as in" \
+	"PYTHON=python3.12 make $(or $(MAKECMDGOALS),hello)" >&2; exit 1; }; \
+'$(PYTHON)' -c "$$SETUP" '$(VENV)' '$(1)' $(2)
+endef
+
+# Runs under any Python, also one that is too old, to say so. The lock makes `make -j` and two terminals safe.
+define SETUP
+import fcntl, os, subprocess, sys, time
+
+venv, requirements, stamps = sys.argv[1], sys.argv[2].split(), sys.argv[3:]
+python = os.path.join(venv, "bin", "python")
+
+
+def works():
+    with open(os.devnull, "w") as null:
+        return os.path.exists(python) and subprocess.call([python, "-c", "import pip"], stderr=null) == 0
+
+
+def main():
+    lock = open("pyproject.toml")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    wanted, start = os.path.getmtime("pyproject.toml"), time.time()
+    if os.path.exists(stamps[0]) and os.path.getmtime(stamps[0]) > wanted:
+        return 0                                     # another make has just done it
+    if not works():
+        if sys.version_info < (3, 10):
+            sys.exit(
+                "minigrad needs Python 3.10 or newer; %s is Python %d.%d.%d. Name a newer one, as in"
+                " PYTHON=python3.12 make $(or $(MAKECMDGOALS),hello)" % ((sys.executable,) + sys.version_info[:3])
+            )
+        print("making the environment in %s" % venv)
+        if subprocess.call([sys.executable, "-m", "venv", "--clear", venv]) != 0:
+            return 1
+    print("installing %s (a minute at the first time, seconds later)" % " ".join(requirements))
+    sys.stdout.flush()
+    if subprocess.call([python, "-m", "pip", "install", "--quiet"] + requirements) != 0:
+        return 1
+    for stamp in stamps:
+        open(stamp, "w").close()
+        os.utime(stamp, (start, start))              # pyproject.toml edited meanwhile is newer
+    return 0
+
+
+try:
+    sys.exit(main())
+except KeyboardInterrupt:
+    sys.exit(130)
+endef
+export SETUP

@@ -1,0 +1,103 @@
+"""Compositions of primitives: activations, softmax, losses.
+
+Nothing here has a derivative rule of its own; numerical stability comes from the
+primitives sigmoid and logsumexp.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .errors import InputError, ShapeError
+from .ops import axes_of, exp, logsumexp, maximum, mean, sqrt, where
+from .tensor import Tensor, as_tensor, describe
+
+
+def relu(x) -> Tensor:
+    """max(x, 0); the gradient at 0 is 0."""
+    x = as_tensor(x)
+    return where(x > 0, x, 0.0)
+
+
+def softplus(x) -> Tensor:
+    """log(1 + e^x), without overflow."""
+    x = as_tensor(x)
+    from .ops import log
+
+    return maximum(x, 0.0) + log(1 + exp(-abs(x)))
+
+
+def log_softmax(x, axis: int = -1) -> Tensor:
+    """x − log Σ e^x along `axis`."""
+    x = as_tensor(x)
+    return x - logsumexp(x, axis, keepdims=True)
+
+
+def softmax(x, axis: int = -1, mask=None) -> Tensor:
+    """e^x / Σ e^x along `axis`; where `mask` is False the weight is 0.
+
+    A row that is masked everywhere gives zeros, not NaN.
+    """
+    x = as_tensor(x)
+    if mask is None:
+        return exp(log_softmax(x, axis))
+    mask = as_tensor(mask)
+    lowest = -1e30 if x.dtype == np.float32 else -1e300
+    return where(mask, exp(log_softmax(where(mask, x, lowest), axis)), 0.0)
+
+
+def one_hot(index, classes: int, dtype="float32") -> Tensor:
+    """Integers of any shape (…) as rows (…, classes) with a single 1.
+
+    Raises InputError for an index outside 0 … classes − 1.
+    """
+    index = as_tensor(index)
+    if index.dtype.kind not in "iu":
+        raise InputError(f"one_hot of {describe(index)}: give integers")
+    if not index.is_symbol and index.size and not (0 <= index.value.min() and index.value.max() < classes):
+        raise InputError(f"one_hot: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}")
+    return (index.reshape((*index.shape, 1)) == np.arange(classes)).astype(dtype)
+
+
+def cross_entropy(logits, targets, mask=None) -> Tensor:
+    """−log p(target), averaged over all places, from logits (…, K).
+
+    targets : integers (…) or distributions (…, K), e.g. one-hot rows.
+    mask : booleans (…); only True places count.  No True place gives 0.
+
+    Raises ShapeError for targets of another shape and InputError for classes outside 0 … K − 1.
+    """
+    logits = as_tensor(logits)
+    targets = as_tensor(targets, logits)
+    if targets.dtype.kind in "iu" and targets.ndim != logits.ndim:
+        if tuple(targets.shape) != tuple(logits.shape[:-1]):
+            raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")
+        targets = one_hot(targets, logits.shape[-1], logits.dtype)
+    elif tuple(targets.shape) != tuple(logits.shape):
+        raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")
+    losses = logsumexp(logits, -1) - (logits * targets).sum(axis=-1)
+    if mask is None:
+        return mean(losses)
+    mask = as_tensor(mask)
+    count = maximum(mask.astype(logits.dtype).sum(), 1.0)
+    return where(mask, losses, 0.0).sum() / count
+
+
+def mse(prediction, target) -> Tensor:
+    """The mean squared error; raises ShapeError where shapes differ (nothing is broadcast)."""
+    prediction = as_tensor(prediction)
+    target = as_tensor(target, prediction)
+    if tuple(prediction.shape) != tuple(target.shape):
+        raise ShapeError(f"mse of {describe(prediction)} and {describe(target)}: shapes must be the same")
+    difference = prediction - target
+    return mean(difference * difference)
+
+
+def layer_norm(x, gain=None, bias=None, epsilon: float = 1e-5) -> Tensor:
+    """(x − mean) / √(variance + ε) over the last axis, times gain, plus bias (Ba et al., 2016)."""
+    x = as_tensor(x)
+    axes = axes_of(x.ndim, -1)
+    centred = x - mean(x, axes, keepdims=True)
+    y = centred / sqrt(mean(centred * centred, axes, keepdims=True) + epsilon)
+    y = y if gain is None else y * gain
+    return y if bias is None else y + bias

@@ -1,0 +1,570 @@
+"""The table of operations: one record per primitive, and the functions that call them.
+
+A record holds the NumPy forward, the shape rule, the derivative rules, the source
+for the compiler and the notation for equations and pictures.  A rule is one
+expression in operators and `either(op, …)`, which mean the same on arrays and on
+tensors: reverse mode runs it on plain arrays when nobody wants the graph of the
+gradient, and on tensors when somebody does.  Broadcasting is undone once, in
+grad.py, so a rule may return the broadcast shape.
+
+A new primitive is one `define(…)` here; the test suite walks the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import DTypeError, InputError, ShapeError
+from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, _UFUNCS, OPS, Op, Tensor, apply, as_tensor, describe
+
+BOOL = np.dtype(bool)
+
+
+def define(name: str, forward, shape, vjp, **facts) -> Op:
+    """Put one record into the table."""
+    OPS[name] = op = Op(name, forward, shape, vjp, **facts)
+    return op
+
+
+def either(op: Op, *inputs, params: tuple = ()):
+    """The operation on tensors if there is one among the inputs, else on plain arrays."""
+    for x in inputs:
+        if type(x) is Tensor:
+            return apply(op, inputs, params)
+    return op.forward(*inputs, *params)
+
+
+# Shapes.
+
+
+def broadcast(*shapes: tuple) -> tuple:
+    """The common shape of `shapes` by NumPy's rule; raises ShapeError."""
+    ndim = max(map(len, shapes))
+    result = []
+    for sizes in zip(*((1,) * (ndim - len(s)) + tuple(s) for s in shapes), strict=True):
+        size = sizes[0]
+        for other in sizes[1:]:
+            if _is_one(size):
+                size = other
+            elif not _is_one(other) and size != other:
+                raise ShapeError(f"shapes {' and '.join(map(str, shapes))} do not broadcast: {size} is not {other}")
+        result.append(size)
+    return tuple(result)
+
+
+def _is_one(size) -> bool:
+    return size == 1 if isinstance(size, int) else size.is_one()
+
+
+def _same(shape, *_):
+    return shape
+
+
+def axes_of(ndim: int, axis) -> tuple[int, ...]:
+    """`axis` (None, a number or several) as sorted non-negative numbers."""
+    axes = range(ndim) if axis is None else (axis if isinstance(axis, Sequence) else (axis,))
+    found = []
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ShapeError(f"axis {a} of a tensor with {ndim} axes")
+        found.append(a % ndim)
+    if len(set(found)) != len(found):
+        raise ShapeError(f"axis {axis} names an axis twice")
+    return tuple(sorted(found))
+
+
+def _matmul_shape(a, b):
+    if a[-1] != b[-2]:
+        raise ShapeError(f"matmul of {a} and {b}: {a[-1]} columns on the left, {b[-2]} rows on the right")
+    return (*broadcast(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+def _reduced(shape, axes, keepdims):
+    if keepdims:
+        return tuple(1 if k in axes else n for k, n in enumerate(shape))
+    return tuple(n for k, n in enumerate(shape) if k not in axes)
+
+
+def _reshape_shape(shape, new):
+    if any(not isinstance(n, int) for n in (*shape, *new)):
+        return tuple(new)  # symbolic sizes were multiplied out by `reshape`
+    if math.prod(shape) != math.prod(new):
+        raise ShapeError(f"reshape of {shape} to {new}: {math.prod(shape)} elements are not {math.prod(new)}")
+    return tuple(new)
+
+
+def _broadcast_to_shape(shape, new):
+    if broadcast(shape, new) != tuple(new):
+        raise ShapeError(f"broadcast of {shape} to the smaller {new}")
+    return tuple(new)
+
+
+def _concat_shape(*shapes_axis):
+    *shapes, axis = shapes_axis
+    first = shapes[0]
+    for s in shapes[1:]:
+        if len(s) != len(first) or any(s[k] != first[k] for k in range(len(s)) if k != axis):
+            raise ShapeError(f"concat along axis {axis}: {' and '.join(map(str, shapes))} differ elsewhere")
+    total = first[axis]
+    for s in shapes[1:]:
+        total = total + s[axis]
+    return (*first[:axis], total, *first[axis + 1 :])
+
+
+def _slice_shape(shape, axis, start, stop, step):
+    size = -(-abs(stop - start) // abs(step)) if step not in (1,) else stop - start
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+# How values are computed, where it is more than one NumPy call.
+
+
+def _sigmoid(x):
+    """1 / (1 + e^-x): relative accuracy in both tails, no overflow warning, few calls."""
+    if x.dtype.kind == "c":
+        return 1 / (1 + np.exp(-x))
+    limit, one = _SIGMOID_CONSTANTS[x.dtype.itemsize]
+    z = np.negative(x)
+    np.minimum(z, limit, out=z)
+    np.exp(z, out=z)
+    np.add(z, one, out=z)
+    return np.reciprocal(z, out=z)
+
+
+# Arrays, because a Python number costs NumPy more to convert than a small sum takes.
+_SIGMOID_CONSTANTS = {
+    t.itemsize: (np.array(limit, t), np.array(1, t))
+    for t, limit in ((np.dtype("f2"), 11), (np.dtype("f4"), 88), (np.dtype("f8"), 709))
+}
+
+
+def _matmul(a, b):
+    """np.dot where it means the same: it is quicker, and np.matmul takes 20 µs for a rank-one update."""
+    return np.dot(a, b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
+
+
+def _slices(axis, start, stop, step):
+    return (*(slice(None),) * axis, slice(start, None if stop < 0 else stop, step))
+
+
+def _slice(x, axis, start, stop, step):
+    return x[_slices(axis, start, stop, step)]
+
+
+def _place(g, axis, start, stop, step, size):
+    out = np.zeros((*g.shape[:axis], size, *g.shape[axis + 1 :]), g.dtype)
+    out[_slices(axis, start, stop, step)] = g
+    return out
+
+
+def _logsumexp(x, axes, keepdims):
+    top = x.max(axis=axes, keepdims=True) if x.size else np.zeros(_reduced(x.shape, axes, True), x.dtype)
+    top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
+    with np.errstate(divide="ignore", over="ignore"):
+        out = np.log(np.exp(x - top).sum(axis=axes, keepdims=True)) + top
+    return out if keepdims else out.reshape(_reduced(x.shape, axes, False))
+
+
+def _scatter(g, index, rows):
+    out = np.zeros((rows, *g.shape[index.ndim :]), g.dtype)
+    np.add.at(out, index, g)
+    return out
+
+
+def _gather(x, index):
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"an index must be of integers, not {index.dtype}")
+    if index.size and (index.min() < 0 or index.max() >= len(x)):
+        raise IndexError(f"index {index.min()} … {index.max()} outside 0 … {len(x) - 1}")
+    return x[index]
+
+
+def _kept(g, x, axes, keepdims):
+    """Give a reduced cotangent its lost axes back, as axes of size 1."""
+    return g if keepdims else g.reshape(_reduced(x.shape, axes, True))
+
+
+def _spread(g, x, axes, keepdims):
+    return either(BROADCAST_TO, _kept(g, x, axes, keepdims), params=(x.shape,))
+
+
+def _share_of_max(g, y, x, axes, keepdims):
+    """The gradient of a maximum goes to where it is taken, in equal shares among ties."""
+    taken = either(CAST, x == _kept(y, x, axes, keepdims), params=(x.dtype,))
+    return _kept(g, x, axes, keepdims) * (taken / taken.sum(axis=axes, keepdims=True))
+
+
+def _share_of_larger(g, a, b):
+    """Likewise for the larger of two: one half each where they are equal."""
+    return g * (either(CAST, a > b, params=(g.dtype,)) + 0.5 * either(CAST, a == b, params=(g.dtype,)))
+
+
+def _permute(x, axes):
+    return x.transpose(axes)
+
+
+def _inverse(axes) -> tuple[int, ...]:
+    return tuple(axes.index(k) for k in range(len(axes)))
+
+
+def _part(k):
+    """The rule of input k of a concat: its own slice of the cotangent."""
+
+    def rule(g, y, *inputs_axis):
+        *inputs, axis = inputs_axis
+        start = 0
+        for x in inputs[:k]:
+            start = start + x.shape[axis]
+        return either(SLICE, g, params=(axis, start, start + inputs[k].shape[axis], 1))
+
+    return rule
+
+
+# Element by element.
+
+ADD = define("add", np.add, broadcast, (lambda g, y, a, b: g, lambda g, y, a, b: g),
+    kind="elementwise", source="{0} + {1}", tex="{0} + {1}", text="{0} + {1}", symbol="+", binding=1)  # fmt: skip
+SUB = define("sub", np.subtract, broadcast, (lambda g, y, a, b: g, lambda g, y, a, b: -g),
+    kind="elementwise", source="{0} - {1}", tex="{0} - {1}", text="{0} − {1}", symbol="−", binding=1)  # fmt: skip
+MUL = define("mul", np.multiply, broadcast, (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a),
+    kind="elementwise", source="{0} * {1}", tex=r"{0} \odot {1}", text="{0} ⊙ {1}", symbol="⊙", binding=2)  # fmt: skip
+DIV = define("div", np.true_divide, broadcast, (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b),
+    kind="elementwise", source="{0} / {1}", tex=r"{0} / {1}", text="{0} / {1}", symbol="÷", binding=2)  # fmt: skip
+NEG = define("neg", np.negative, _same, (lambda g, y, x: -g,),
+    kind="elementwise", source="-{0}", tex="-{0}", text="−{0}", symbol="−", binding=3)  # fmt: skip
+POWER = define("power", lambda x, p: x**p, _same, (lambda g, y, x, p: g * (p * x ** (p - 1)) if p else 0 * g,),
+    params=("exponent",), kind="elementwise", source="{0} ** {exponent}", tex="{0}^{{{exponent}}}",
+    text="{0}^{exponent}", symbol="xⁿ", binding=4)  # fmt: skip
+EXP = define("exp", np.exp, _same, (lambda g, y, x: g * y,),
+    kind="elementwise", source="exp({0})", tex=r"\exp({0})", text="exp({0})", symbol="exp")  # fmt: skip
+LOG = define("log", np.log, _same, (lambda g, y, x: g / x,),
+    kind="elementwise", source="log({0})", tex=r"\log({0})", text="log({0})", symbol="log")  # fmt: skip
+SQRT = define("sqrt", np.sqrt, _same, (lambda g, y, x: g / (2 * y),),
+    kind="elementwise", source="sqrt({0})", tex=r"\sqrt{{{0}}}", text="√({0})", symbol="√")  # fmt: skip
+SIN = define("sin", np.sin, _same, (lambda g, y, x: g * either(COS, x),),
+    kind="elementwise", source="sin({0})", tex=r"\sin({0})", text="sin({0})", symbol="sin")  # fmt: skip
+COS = define("cos", np.cos, _same, (lambda g, y, x: -g * either(SIN, x),),
+    kind="elementwise", source="cos({0})", tex=r"\cos({0})", text="cos({0})", symbol="cos")  # fmt: skip
+TANH = define("tanh", np.tanh, _same, (lambda g, y, x: g * (1 - y * y),),
+    kind="elementwise", source="tanh({0})", tex=r"\tanh({0})", text="tanh({0})", symbol="tanh")  # fmt: skip
+SIGMOID = define("sigmoid", _sigmoid, _same, (lambda g, y, x: g * (y * (1 - y)),),
+    kind="elementwise", source="sigmoid({0})", tex=r"\sigma({0})", text="σ({0})", symbol="σ")  # fmt: skip
+SIGN = define("sign", np.sign, _same, None,
+    kind="elementwise", smooth=False, source="sign({0})", tex=r"\mathrm{{sign}}({0})", text="sign({0})", symbol="sign")  # fmt: skip
+ABS = define("abs", np.abs, _same, (lambda g, y, x: g * either(SIGN, x),),
+    kind="elementwise", smooth=False, source="abs({0})", tex="|{0}|", text="|{0}|", symbol="|x|")  # fmt: skip
+MAXIMUM = define("maximum", np.maximum, broadcast,
+    (lambda g, y, a, b: _share_of_larger(g, a, b), lambda g, y, a, b: _share_of_larger(g, b, a)),
+    kind="elementwise", smooth=False, source="max({0}, {1})", tex=r"\max({0}, {1})", text="max({0}, {1})", symbol="max")  # fmt: skip
+WHERE = define("where", np.where, broadcast,
+    (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)),
+    kind="elementwise", smooth=False, source="({1} if {0} else {2})", tex=r"\mathrm{{where}}({0}, {1}, {2})",
+    text="where({0}, {1}, {2})", symbol="where")  # fmt: skip
+GREATER = define("greater", np.greater, broadcast, None, dtype=lambda *_: BOOL,
+    kind="elementwise", smooth=False, source="{0} > {1}", tex="{0} > {1}", text="{0} > {1}", symbol=">", binding=0)  # fmt: skip
+GREATER_EQUAL = define("greater_equal", np.greater_equal, broadcast, None, dtype=lambda *_: BOOL,
+    kind="elementwise", smooth=False, source="{0} >= {1}", tex=r"{0} \ge {1}", text="{0} ≥ {1}", symbol="≥", binding=0)  # fmt: skip
+EQUAL = define("equal", np.equal, broadcast, None, dtype=lambda *_: BOOL,
+    kind="elementwise", smooth=False, source="{0} == {1}", tex="{0} = {1}", text="{0} = {1}", symbol="=", binding=0)  # fmt: skip
+CAST = define("cast", lambda x, dtype: x.astype(dtype), _same,
+    (lambda g, y, x, dtype: either(CAST, g, params=(x.dtype,)),), dtype=lambda _, dtype: dtype, params=("dtype",),
+    kind="elementwise", smooth=False, source="{dtype}({0})", tex="{0}", text="{0}", symbol="cast")  # fmt: skip
+
+# Products and reductions.
+
+MATMUL = define("matmul", _matmul, _matmul_shape,
+    (lambda g, y, a, b: either(MATMUL, g, b.swapaxes(-1, -2)), lambda g, y, a, b: either(MATMUL, a.swapaxes(-1, -2), g)),
+    kind="product", source="matmul", tex=r"{0} \cdot {1}", text="{0} · {1}", symbol="·", binding=2)  # fmt: skip
+SUM = define("sum", lambda x, axes, keepdims: x.sum(axis=axes, keepdims=keepdims), _reduced,
+    (lambda g, y, x, axes, keepdims: _spread(g, x, axes, keepdims),), params=("axes", "keepdims"),
+    kind="reduction", source="sum", tex=r"\sum {0}", text="Σ {0}", symbol="Σ", binding=3)  # fmt: skip
+MAX = define("max", lambda x, axes, keepdims: x.max(axis=axes, keepdims=keepdims), _reduced,
+    (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
+    kind="reduction", smooth=False, source="max", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
+LOGSUMEXP = define("logsumexp", _logsumexp, _reduced,
+    (lambda g, y, x, axes, keepdims: _kept(g, x, axes, keepdims) * either(EXP, x - _kept(y, x, axes, keepdims)),),
+    params=("axes", "keepdims"), kind="reduction", smooth=False, source="logsumexp",
+    tex=r"\log \sum \exp({0})", text="log Σ exp({0})", symbol="log Σ exp")  # fmt: skip
+
+# Structure: elements move and are not changed.
+
+RESHAPE = define("reshape", lambda x, shape: x.reshape(shape), _reshape_shape,
+    (lambda g, y, x, shape: g.reshape(x.shape),), params=("shape",), tex="{0}", text="{0}", symbol="reshape")  # fmt: skip
+TRANSPOSE = define("transpose", _permute, lambda s, axes: tuple(s[a] for a in axes),
+    (lambda g, y, x, axes: g.transpose(_inverse(axes)),), params=("axes",),
+    tex=r"{0}^{{\top}}", text="{0}ᵀ", symbol="ᵀ", binding=4)  # fmt: skip
+BROADCAST_TO = define("broadcast_to", lambda x, shape: np.broadcast_to(x, shape), _broadcast_to_shape,
+    (lambda g, y, x, shape: g,), params=("shape",), tex="{0}", text="{0}", symbol="broadcast")  # fmt: skip
+CONCAT = define("concat", lambda *xs: np.concatenate(xs[:-1], axis=xs[-1]), _concat_shape, _part,
+    variadic=True, params=("axis",), tex="[{*}]", text="[{*}]", symbol="[ , ]")  # fmt: skip
+SLICE = define("slice", _slice, _slice_shape,
+    (lambda g, y, x, axis, start, stop, step: either(PLACE, g, params=(axis, start, stop, step, x.shape[axis])),),
+    params=("axis", "start", "stop", "step"), tex="{0}", text="{0}", symbol="slice")  # fmt: skip
+PLACE = define("place", _place, lambda s, axis, start, stop, step, size: (*s[:axis], size, *s[axis + 1 :]),
+    (lambda g, y, x, axis, start, stop, step, size: either(SLICE, g, params=(axis, start, stop, step)),),
+    params=("axis", "start", "stop", "step", "size"), tex="{0}", text="{0}", symbol="place")  # fmt: skip
+GATHER = define("gather", _gather, lambda x, index: (*index, *x[1:]),
+    (lambda g, y, x, index: either(SCATTER, g, index, params=(x.shape[0],)), None),
+    smooth=False, tex="{0}[{1}]", text="{0}[{1}]", symbol="gather")  # fmt: skip
+SCATTER = define("scatter", _scatter, lambda g, index, rows: (rows, *g[len(index) :]),
+    (lambda g, y, x, index, rows: either(GATHER, g, index), None), params=("rows",),
+    smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
+DETACH = define("detach", lambda x: x, _same, None, smooth=False, tex="{0}", text="{0}", symbol="✂")  # fmt: skip
+
+
+# The functions that call them.
+
+
+def _unary(op: Op, doc: str):
+    def function(x) -> Tensor:
+        return apply(op, (x if type(x) is Tensor else as_tensor(x),))
+
+    function.__name__ = function.__qualname__ = op.name
+    function.__doc__ = doc
+    return function
+
+
+exp = _unary(EXP, "e^x, element by element.")
+log = _unary(LOG, "The natural logarithm, element by element.")
+sqrt = _unary(SQRT, "The square root, element by element.")
+sin = _unary(SIN, "The sine, element by element.")
+cos = _unary(COS, "The cosine, element by element.")
+tanh = _unary(TANH, "The hyperbolic tangent, element by element.")
+sigmoid = _unary(SIGMOID, "1 / (1 + e^−x), element by element; keeps relative accuracy down to e^−700 (e^-87 in float32).")
+
+
+def _both(a, b) -> tuple:
+    return (a, b) if isinstance(a, Tensor) or isinstance(b, Tensor) else (as_tensor(a), b)
+
+
+def maximum(a, b) -> Tensor:
+    """The larger of two, element by element; where they are equal each gets half the gradient."""
+    return apply(MAXIMUM, _both(a, b))
+
+
+def minimum(a, b) -> Tensor:
+    """The smaller of two, element by element; where they are equal each gets half the gradient."""
+    a, b = _both(a, b)
+    return -apply(MAXIMUM, _both(-a, -b))
+
+
+def where(condition, a, b) -> Tensor:
+    """`a` where `condition` holds, else `b`; the side not taken gets a gradient of zero."""
+    condition = as_tensor(condition)
+    if condition.dtype != BOOL:
+        raise DTypeError(f"where: the condition {describe(condition)} is not boolean; compare, e.g. x > 0")
+    a, b = _both(a, b)
+    like = a if isinstance(a, Tensor) else b
+    return apply(WHERE, (condition, as_tensor(a, like), as_tensor(b, like)))
+
+
+def power(x, exponent) -> Tensor:
+    """x to a constant power; for a varying exponent write exp(p * log(x))."""
+    if isinstance(exponent, Tensor) or not np.isscalar(exponent):
+        raise DTypeError("power: the exponent is a Python number here; for others write exp(p * log(x))")
+    return apply(POWER, (as_tensor(x),), (exponent.item() if isinstance(exponent, np.generic) else exponent,))
+
+
+def matmul(a, b) -> Tensor:
+    """The matrix product of (…, m, k) and (…, k, n), batched as in NumPy; vectors as in NumPy."""
+    if type(a) is not Tensor or type(b) is not Tensor:
+        a, b = (as_tensor(x, b if x is a else a) for x in (a, b))
+    na, nb = a.ndim, b.ndim
+    if na >= 2 and nb >= 2:
+        return apply(MATMUL, (a, b))
+    if not na or not nb:
+        raise ShapeError(f"matmul of {describe(a)} and {describe(b)}: a number is no matrix; use *")
+    left = a if na > 1 else a.reshape(1, a.shape[0])
+    right = b if nb > 1 else b.reshape(b.shape[0], 1)
+    y = apply(MATMUL, (left, right))
+    shape = y.shape
+    return y.reshape((*shape[:-2], *(shape[-2:-1] if na > 1 else ()), *(shape[-1:] if nb > 1 else ())))
+
+
+def sum(x, axis=None, keepdims=False) -> Tensor:
+    """The sum over `axis` (None: all)."""
+    x = as_tensor(x)
+    return apply(SUM, (x,), (axes_of(x.ndim, axis), keepdims))
+
+
+def mean(x, axis=None, keepdims=False) -> Tensor:
+    """The mean over `axis` (None: all)."""
+    x = as_tensor(x)
+    count = 1
+    for a in axes_of(x.ndim, axis):
+        count = count * x.shape[a]
+    if isinstance(count, int) and count == 0:
+        raise ShapeError(f"mean of no elements: {describe(x)}")
+    return sum(x, axis, keepdims) / count
+
+
+def max(x, axis=None, keepdims=False) -> Tensor:
+    """The maximum over `axis` (None: all); equal maxima share the gradient equally."""
+    x = as_tensor(x)
+    return apply(MAX, (x,), (axes_of(x.ndim, axis), keepdims))
+
+
+def min(x, axis=None, keepdims=False) -> Tensor:
+    """The minimum over `axis` (None: all); equal minima share the gradient equally."""
+    return -max(-as_tensor(x), axis, keepdims)
+
+
+def logsumexp(x, axis=None, keepdims=False) -> Tensor:
+    """log Σ e^x over `axis`, without overflow; −∞ where all elements are −∞."""
+    x = as_tensor(x)
+    return apply(LOGSUMEXP, (x,), (axes_of(x.ndim, axis), keepdims))
+
+
+def reshape(x, *shape) -> Tensor:
+    """The same elements in another shape; one size may be −1."""
+    x = as_tensor(x)
+    new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    if -1 in [n for n in new if isinstance(n, int)]:
+        known, total = 1, 1
+        for n in new:
+            known = known * (1 if isinstance(n, int) and n == -1 else n)
+        for n in x.shape:
+            total = total * n
+        if isinstance(known, int) and (known == 0 or (isinstance(total, int) and total % known)):
+            raise ShapeError(f"reshape of {describe(x)} to {new}: {total} elements do not divide by {known}")
+        new = tuple(total // known if isinstance(n, int) and n == -1 else n for n in new)
+    return apply(RESHAPE, (x,), (tuple(n if not isinstance(n, np.integer) else int(n) for n in new),))
+
+
+def transpose(x, *axes) -> Tensor:
+    """Axes in another order (none given: reversed)."""
+    x = as_tensor(x)
+    order = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)) else axes
+    order = tuple(a % x.ndim for a in order) if order else tuple(reversed(range(x.ndim)))
+    if sorted(order) != list(range(x.ndim)):
+        raise ShapeError(f"transpose of {describe(x)}: {order} is no order of its {x.ndim} axes")
+    return apply(TRANSPOSE, (x,), (order,))
+
+
+def broadcast_to(x, shape) -> Tensor:
+    """`x` repeated along axes of size 1 and new leading axes."""
+    return apply(BROADCAST_TO, (as_tensor(x),), (tuple(shape),))
+
+
+def concat(*tensors, axis: int = -1) -> Tensor:
+    """Side by side along `axis`: ``concat(h_prev, x)``."""
+    xs = tuple(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
+    if not xs:
+        raise InputError("concat of nothing: give at least one tensor")
+    ndim = len(xs[0].shape) if type(xs[0]) is Tensor else np.ndim(xs[0])
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"concat along axis {axis} of {describe(as_tensor(xs[0]))}")
+    return apply(CONCAT, xs, (axis % ndim,))
+
+
+def stack(tensors, axis: int = 0) -> Tensor:
+    """Along a new axis."""
+    xs = [as_tensor(x) for x in tensors]
+    if not xs:
+        raise InputError("stack of nothing: give at least one tensor")
+    at = axis % (xs[0].ndim + 1)
+    return concat(*(x.reshape((*x.shape[:at], 1, *x.shape[at:])) for x in xs), axis=at)
+
+
+def gather(table, index) -> Tensor:
+    """Rows of `table` by an integer array of any shape: the embedding look-up."""
+    return apply(GATHER, (as_tensor(table), as_tensor(index)))
+
+
+def scatter(g, index, rows: int) -> Tensor:
+    """Rows of `g` added up into `rows` rows by `index`: the adjoint of `gather`."""
+    return apply(SCATTER, (as_tensor(g), as_tensor(index)), (rows,))
+
+
+def getitem(x: Tensor, index) -> Tensor:
+    """Numbers, slices, None, … and integer arrays on leading axes, as in NumPy."""
+    items = index if isinstance(index, tuple) else (index,)
+    arrays = [i for i in items if isinstance(i, (np.ndarray, list)) or (isinstance(i, Tensor) and i.ndim)]
+    if arrays:
+        return _advanced(x, items, len(arrays))
+    used = builtins_sum(i is not None and i is not Ellipsis for i in items)
+    if used > x.ndim or items.count(Ellipsis) > 1:
+        raise ShapeError(f"{used} indices for {describe(x)}")
+    if Ellipsis in items:
+        at = items.index(Ellipsis)
+        items = (*items[:at], *(slice(None),) * (x.ndim - used), *items[at + 1 :])
+    y, axis, shape = x, 0, []
+    for item in items:
+        if item is None:
+            shape.append(1)
+            continue
+        y, kept = _one_index(y, axis, item)
+        if kept:
+            shape.append(y.shape[axis])
+        axis += 1
+    shape.extend(y.shape[axis:])
+    return y if len(shape) == len(y.shape) and None not in items else reshape(y, tuple(shape))
+
+
+builtins_sum = __builtins__["sum"] if isinstance(__builtins__, dict) else __builtins__.sum
+
+
+def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
+    size = x.shape[axis]
+    if isinstance(item, slice):
+        if item == slice(None):
+            return x, True
+        if not isinstance(size, int):
+            start, stop, step = item.start or 0, size if item.stop is None else item.stop, item.step or 1
+            return apply(SLICE, (x,), (axis, start, stop, step)), True
+        start, stop, step = item.indices(size)
+        count = len(range(start, stop, step))
+        stop = start + count * step if step > 0 or count else start
+        return apply(SLICE, (x,), (axis, start, stop, step)), True
+    try:
+        k = item.__index__()
+    except (AttributeError, TypeError):
+        raise DTypeError(f"index {item!r} of {describe(x)}: use numbers, slices, None, … or integer arrays") from None
+    if isinstance(size, int) and not -size <= k < size:
+        raise ShapeError(f"index {k} outside {describe(x)}, whose axis {axis} has {size}")
+    k = k + size if k < 0 else k
+    return apply(SLICE, (x,), (axis, k, k + 1, 1)), False
+
+
+def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
+    """Integer arrays on the leading axes: rows of the flattened leading axes."""
+    if len(items) != count:
+        raise DTypeError(f"index of {describe(x)}: arrays mixed with slices are not supported; index in two goes")
+    indices = [np.asarray(i) for i in items]
+    if any(i.dtype == bool for i in indices):
+        raise DTypeError(f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where")
+    if any(i.dtype.kind not in "iu" for i in indices):
+        raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
+    sizes = x.shape[:count]
+    for i, n in zip(indices, sizes, strict=True):
+        if i.size and (i.min() < -n or i.max() >= n):
+            raise ShapeError(f"index {i.min()} … {i.max()} outside 0 … {n - 1} of {describe(x)}")
+    indices = [np.where(i < 0, i + n, i) for i, n in zip(indices, sizes, strict=True)]
+    flat = np.ravel_multi_index(np.broadcast_arrays(*indices), sizes)
+    return gather(x if count == 1 else x.reshape((math.prod(sizes), *x.shape[count:])), flat)
+
+
+for _f in (matmul, power, sum, mean, max, min, reshape, transpose, getitem):
+    _FUNCTIONS[_f.__name__] = _f
+_UFUNCS.update(
+    add="add", subtract="sub", multiply="mul", divide="div", true_divide="div", negative="neg", matmul="matmul",
+    exp="exp", log="log", sqrt="sqrt", sin="sin", cos="cos", tanh="tanh", absolute="abs", sign="sign",
+    maximum="maximum", greater="greater", greater_equal="greater_equal", equal="equal",
+)  # fmt: skip
+_ARRAY_FUNCTIONS.update(
+    sum=lambda a, axis=None, keepdims=False, **_: sum(a, axis, keepdims),
+    mean=lambda a, axis=None, keepdims=False, **_: mean(a, axis, keepdims),
+    max=lambda a, axis=None, keepdims=False, **_: max(a, axis, keepdims),
+    amax=lambda a, axis=None, keepdims=False, **_: max(a, axis, keepdims),
+    min=lambda a, axis=None, keepdims=False, **_: min(a, axis, keepdims),
+    reshape=lambda a, shape, **_: reshape(a, shape),
+    transpose=lambda a, axes=None: transpose(a, axes),
+    broadcast_to=lambda a, shape, **_: broadcast_to(a, shape),
+    concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
+    stack=lambda arrays, axis=0: stack(arrays, axis),
+    where=lambda condition, x, y: where(condition, x, y),
+    dot=lambda a, b: matmul(a, b),
+)  # fmt: skip

@@ -1,0 +1,553 @@
+"""The only kind of node: `Tensor`, with its names, scopes and operators.
+
+A tensor with a value is eager; one without is a symbol that stands in a traced
+graph.  Either way it remembers the operation and the inputs it came from, and
+that is the whole graph: reverse mode, the compiler, the pictures and the
+equations all read it.  Three properties carry much weight:
+
+* Creation order is a topological order: `number` counts up, so an input always
+  has a smaller number than what is made of it.  Nothing here recurses.
+* A tensor points to its inputs and to nothing else.  There are no cycles, so
+  dropping the loss frees the graph at once.
+* A value is never changed behind the graph's back: arrays are read-only, and a
+  leaf that is assigned anew takes a fresh number into `changed`, which reverse
+  mode compares with the numbers of those who read the old value.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError
+
+next_number = itertools.count(1).__next__
+ndarray = np.ndarray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Op:
+    """One row of the table of operations: all that anybody needs to know of it.
+
+    `forward` and `vjp` take arrays; the rules in `vjp` are written with operators
+    and functions that mean the same on tensors, so one text serves both.
+    """
+
+    name: str
+    forward: Callable  # (*values, *params) -> array
+    shape: Callable  # (*shapes, *params) -> shape; raises ShapeError
+    vjp: Any  # a rule per input, (g, out, *inputs, *params) -> cotangent; or rule(k) if variadic
+    params: tuple[str, ...] = ()  # names of the parameters
+    kind: str = "structure"  # elementwise | product | reduction | structure
+    smooth: bool = True  # complex step is allowed
+    source: str = ""  # scalar expression for the compiler, of {0} {1} …
+    tex: str = ""  # LaTeX, of {0} {1} … and parameter names
+    text: str = ""  # the same as plain Unicode text
+    symbol: str = ""  # what a picture writes on the node
+    binding: int = 9  # strength of the operator: 1 add, 2 multiply, 3 unary, 9 closed
+    variadic: bool = False  # any number of inputs; vjp is then a function of the input's position
+    dtype: Callable | None = None  # (*dtypes, *params) -> dtype; None: that of the first float input
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+OPS: dict[str, Op] = {}  # filled by ops.py
+
+
+class _Modes(threading.local):
+    """What holds for operations of this thread: recording, anomaly checks, current scope.
+
+    One tuple, because every operation reads it and a thread-local read is not free.
+    """
+
+    now: tuple[bool, bool, tuple[str, ...]] = (True, False, ())
+
+    @contextmanager
+    def changed(self, record: bool | None = None, anomaly: bool | None = None, scope: tuple[str, ...] = ()):
+        before = self.now
+        self.now = (
+            before[0] if record is None else record,
+            before[1] if anomaly is None else anomaly,
+            (*before[2], *scope),
+        )
+        try:
+            yield
+        finally:
+            self.now = before
+
+
+modes = _Modes()
+
+
+class Tensor:
+    """An array that remembers how it was computed.
+
+    Parameters
+    ----------
+    data : array-like; its dtype is kept (lists follow NumPy).  The data is copied,
+        so that later changes of the array cannot spoil a gradient.
+    requires_grad : whether `backward` should leave a gradient here (floats only).
+    name : what errors, pictures and equations call it.
+
+    Attributes: `value` (read-only array), `grad` (array or None), `op`, `inputs`,
+    `params` (how it was computed; None and () for a leaf), `name`, `scope`,
+    `contributions` (after ``backward(record=True)``: the gradient that flowed along
+    each edge to `inputs`).
+
+    Raises DTypeError when a gradient is asked for on integers, and InputError for
+    data that is no numeric array.
+    """
+
+    __slots__ = (
+        "__weakref__", "_value", "changed", "contributions", "grad", "hooks", "inputs",
+        "name", "number", "op", "params", "requires_grad", "scope", "spec",
+    )  # fmt: skip
+    __hash__ = object.__hash__
+    __array_priority__ = 1000.0
+
+    def __init__(self, data, requires_grad: bool = False, name: str | None = None, dtype=None):
+        if isinstance(data, Tensor):
+            data = data.value
+        try:
+            value = np.array(data, dtype=dtype, order="C")
+        except (ValueError, TypeError) as error:
+            raise InputError(f"Tensor {name or ''}: this is no numeric array ({error})") from None
+        if value.dtype.kind not in "fiubc":
+            raise DTypeError(f"Tensor {name or ''}: {value.dtype} is no numeric type; give floats or integers")
+        if requires_grad and value.dtype.kind != "f":
+            raise DTypeError(
+                f"Tensor {name or ''}: {value.dtype} has no gradient; make it a float first, "
+                "e.g. Tensor(data, dtype='float32')"
+            )
+        _fill(self, value, None, (), (), requires_grad)
+        self.name = name
+
+    # What it is.
+
+    @property
+    def value(self) -> np.ndarray:
+        """The read-only array; assign a leaf a new one to change it."""
+        if self._value is None:
+            raise GraphError(
+                f"{describe(self)} is a symbol of a traced graph and has no value; "
+                "run the function eagerly to see values"
+            )
+        return self._value
+
+    @value.setter
+    def value(self, data) -> None:
+        if self.op is not None:
+            raise GraphError(
+                f"in-place change of {describe(self)}: it was computed, and reverse mode still reads it; "
+                "compute a new tensor instead"
+            )
+        value = np.array(data, dtype=self.dtype, order="C")
+        if value.shape != self.shape:
+            raise ShapeError(f"{describe(self)}: the new value has shape {value.shape}")
+        value.setflags(write=False)
+        self._value = value
+        self.changed = next_number()
+
+    @property
+    def shape(self) -> tuple:
+        return self.spec[0] if self._value is None else self._value.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.spec[1] if self._value is None else self._value.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.op is None
+
+    @property
+    def is_symbol(self) -> bool:
+        return self._value is None
+
+    def numpy(self) -> np.ndarray:
+        """A writable copy of the value."""
+        return self.value.copy()
+
+    def item(self) -> float:
+        return self.value.item()
+
+    def named(self, name: str) -> Tensor:
+        """Give the node a name and return it: ``f = sigmoid(…).named("f")``."""
+        self.name = name
+        return self
+
+    def hook(self, function: Callable) -> Callable[[], None]:
+        """Call ``function(gradient)`` when the gradient of this node is complete.
+
+        What it returns, unless None, replaces the gradient from here backwards.
+        Returns a function that removes the hook.
+        """
+        self.hooks = (*self.hooks, function)
+
+        def remove() -> None:
+            self.hooks = tuple(h for h in self.hooks if h is not function)
+
+        return remove
+
+    def backward(self, cotangent=None, **options) -> None:
+        """Leave ∂self/∂leaf in `grad` of every leaf that requires it: see `minigrad.backward`."""
+        raise NotImplementedError  # grad.py puts its function here
+
+    # Python and NumPy manners.
+
+    def __repr__(self) -> str:
+        head = f"Tensor {self.name!r}" if self.name else "Tensor"
+        origin = f", from {self.op.name}" if self.op else (", requires grad" if self.requires_grad else "")
+        where = f", in {' / '.join(self.scope)}" if self.scope else ""
+        head = f"{head}: {_dims(self.shape)} {self.dtype}{origin}{where}"
+        if self._value is None:
+            return f"<{head}, symbol>"
+        body = np.array2string(self._value, precision=4, threshold=60, edgeitems=3, prefix="  ")
+        return f"<{head}\n  {body}>"
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.value, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        if out is not None:
+            target = next((t for t in out if isinstance(t, Tensor)), self)
+            raise GraphError(f"in-place change of {describe(target)}: np.{ufunc.__name__}(…, out=…) would spoil gradients")
+        name = _UFUNCS.get(ufunc.__name__)
+        if method != "__call__" or name is None or options:
+            raise DTypeError(
+                f"np.{ufunc.__name__} is not recorded by minigrad: use np.asarray(t) for plain values, "
+                f"or one of {', '.join(sorted(_UFUNCS))}"
+            )
+        return apply(OPS[name], inputs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        name = function.__name__
+        if name in ("shape", "ndim", "size", "array_repr", "array_str"):  # read no gradient
+            return function._implementation(*args, **kwargs)
+        ours = _ARRAY_FUNCTIONS.get(name)
+        if ours is None:
+            raise DTypeError(f"np.{name} is not recorded by minigrad: use np.asarray(t) for plain values")
+        return ours(*args, **kwargs)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DTypeError("a tensor without axes has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[k] for k in range(len(self)))
+
+    def __bool__(self) -> bool:
+        if self._value is None:
+            raise GraphError(
+                f"a Python branch on {describe(self)}, which has no value while tracing: "
+                "use minigrad.where, so that both ways stand in the graph"
+            )
+        return bool(self._value)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __setitem__(self, index, value) -> None:
+        raise GraphError(
+            f"in-place change of {describe(self)}: a tensor's elements cannot be assigned; "
+            "use minigrad.where or concat, or assign a leaf's whole `value`"
+        )
+
+    def __getitem__(self, index) -> Tensor:
+        return _getitem(self, index)
+
+    # Operators: each is one row of the table.
+
+    def __add__(self, other):
+        return apply(OPS["add"], (self, other))
+
+    def __radd__(self, other):
+        return apply(OPS["add"], (other, self))
+
+    def __sub__(self, other):
+        return apply(OPS["sub"], (self, other))
+
+    def __rsub__(self, other):
+        return apply(OPS["sub"], (other, self))
+
+    def __mul__(self, other):
+        return apply(OPS["mul"], (self, other))
+
+    def __rmul__(self, other):
+        return apply(OPS["mul"], (other, self))
+
+    def __truediv__(self, other):
+        return apply(OPS["div"], (self, other))
+
+    def __rtruediv__(self, other):
+        return apply(OPS["div"], (other, self))
+
+    def __matmul__(self, other):
+        return _FUNCTIONS["matmul"](self, other)
+
+    def __rmatmul__(self, other):
+        return _FUNCTIONS["matmul"](other, self)
+
+    def __pow__(self, exponent):
+        return _FUNCTIONS["power"](self, exponent)
+
+    def __neg__(self):
+        return apply(OPS["neg"], (self,))
+
+    def __abs__(self):
+        return apply(OPS["abs"], (self,))
+
+    def __lt__(self, other):
+        return apply(OPS["greater"], (other, self))
+
+    def __gt__(self, other):
+        return apply(OPS["greater"], (self, other))
+
+    def __le__(self, other):
+        return apply(OPS["greater_equal"], (other, self))
+
+    def __ge__(self, other):
+        return apply(OPS["greater_equal"], (self, other))
+
+    def __eq__(self, other):  # type: ignore[override]
+        return apply(OPS["equal"], (self, other))
+
+    def __ne__(self, other):  # type: ignore[override]
+        return apply(OPS["equal"], (apply(OPS["equal"], (self, other)), False))
+
+    # Methods that NumPy users expect; the functions of the same names say more.
+
+    def sum(self, axis=None, keepdims=False, dtype=None, out=None):
+        return _FUNCTIONS["sum"](self, axis, keepdims)
+
+    def mean(self, axis=None, keepdims=False, dtype=None, out=None):
+        return _FUNCTIONS["mean"](self, axis, keepdims)
+
+    def max(self, axis=None, keepdims=False, out=None):
+        return _FUNCTIONS["max"](self, axis, keepdims)
+
+    def min(self, axis=None, keepdims=False, out=None):
+        return _FUNCTIONS["min"](self, axis, keepdims)
+
+    def reshape(self, *shape):
+        return _FUNCTIONS["reshape"](self, *shape)
+
+    def transpose(self, *axes):
+        return _FUNCTIONS["transpose"](self, *axes)
+
+    def swapaxes(self, a: int, b: int):
+        axes = list(range(self.ndim))
+        axes[a], axes[b] = axes[b], axes[a]
+        return _FUNCTIONS["transpose"](self, axes)
+
+    @property
+    def T(self):
+        return _FUNCTIONS["transpose"](self)
+
+    def astype(self, dtype):
+        return apply(OPS["cast"], (self,), (np.dtype(dtype),))
+
+    def detach(self):
+        """The same value, through which no gradient flows: a cut that pictures show."""
+        return apply(OPS["detach"], (self,))
+
+
+_FUNCTIONS: dict[str, Callable] = {}  # ops.py fills these three
+_ARRAY_FUNCTIONS: dict[str, Callable] = {}
+_UFUNCS: dict[str, str] = {}
+
+
+def _getitem(tensor: Tensor, index) -> Tensor:
+    return _FUNCTIONS["getitem"](tensor, index)
+
+
+def _fill(node, value, op, inputs, params, requires_grad) -> None:
+    """Set every slot: the one place where a node is made."""
+    if value is not None:
+        value.setflags(False)
+    node._value = value
+    node.op = op
+    node.inputs = inputs
+    node.params = params
+    node.requires_grad = requires_grad
+    node.number = next_number()
+    node.scope = modes.now[2]
+    node.changed = 0
+    node.name = node.grad = node.contributions = node.spec = None
+    node.hooks = ()
+
+
+_new = Tensor.__new__
+
+
+def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
+    """Run one operation on tensors (anything else becomes a constant) and record it.
+
+    Eager when all inputs have values, else the result is a symbol with the shape
+    that the operation's shape rule gives.  Raises ShapeError and DTypeError, which
+    name the operation and its inputs, and NonFiniteError in anomaly mode.
+    """
+    values = []
+    needs = mixed = False
+    try:
+        for x in inputs:
+            value = x._value
+            if value is None:
+                return _apply_symbolic(op, inputs, params)
+            if values and value.dtype is not values[0].dtype:
+                mixed = True
+            values.append(value)
+            if x.requires_grad:
+                needs = True
+    except AttributeError:
+        return apply(op, constants(op, inputs), params)
+    if mixed:
+        inputs = same_float(op, inputs)
+        values = [x._value for x in inputs]
+    try:
+        value = op.forward(*values, *params)
+    except (ValueError, TypeError, IndexError) as error:
+        raise _explain(op, inputs, params, error) from None
+    if type(value) is not ndarray:
+        value = np.asarray(value)
+    record, anomaly, _ = modes.now
+    node = _new(Tensor)
+    if record:
+        _fill(node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f")
+    else:
+        _fill(node, value, None, (), (), False)
+    if anomaly and value.dtype.kind == "f" and not np.isfinite(value).all():
+        raise _not_finite(op, node, inputs)
+    return node
+
+
+def _not_finite(op: Op, node: Tensor, inputs: Sequence) -> NonFiniteError:
+    """Blame the data where they came in bad, else the operation that made the first bad value."""
+    data = next((x for x in inputs if x.dtype.kind == "f" and not np.isfinite(x.value).all()), None)
+    if data is not None:
+        return NonFiniteError(f"{first_bad(data.value)} in the data {describe(data)}, read by {op.name}{_at()}")
+    operands = ", ".join(map(describe, inputs))
+    return NonFiniteError(f"{first_bad(node.value)} in the value of {op.name}{_at()}, computed from {operands}")
+
+
+def _apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
+    inputs = same_float(op, constants(op, inputs))
+    shape = op.shape(*(x.shape for x in inputs), *params)
+    dtypes = [x.dtype for x in inputs]
+    dtype = op.dtype(*dtypes, *params) if op.dtype else next((d for d in dtypes if d.kind == "f"), dtypes[0])
+    node = _new(Tensor)
+    needs = dtype.kind == "f" and op.vjp is not None and any(x.requires_grad for x in inputs)
+    _fill(node, None, op, inputs, params, needs)
+    node.spec = (tuple(shape), np.dtype(dtype))
+    return node
+
+
+def symbol(shape: tuple, dtype, name: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A leaf without a value, for tracing."""
+    node = _new(Tensor)
+    _fill(node, None, None, (), (), requires_grad)
+    node.spec, node.name = (tuple(shape), np.dtype(dtype)), name
+    return node
+
+
+def as_tensor(x, like: Tensor | None = None) -> Tensor:
+    """`x` itself if it is a tensor, else a constant; a Python number takes the dtype of `like`."""
+    if isinstance(x, Tensor):
+        return x
+    if hasattr(x, "as_symbol"):  # a size that is not known while tracing
+        return x.as_symbol(like)
+    if like is not None and isinstance(x, (bool, int, float, complex)):
+        kind = np.result_type(like.dtype, x) if isinstance(x, complex) or like.dtype.kind != "f" else like.dtype
+        return Tensor(np.asarray(x, dtype=kind))
+    return Tensor(x)
+
+
+def constants(op: Op, inputs: Sequence) -> tuple:
+    known = [x if isinstance(x, Tensor) else as_tensor(x) for x in inputs if isinstance(x, (Tensor, ndarray))]
+    like = next((x for x in known if x.dtype.kind in "fc"), known[0] if known else None)
+    return tuple(as_tensor(x, like) for x in inputs)
+
+
+def same_float(op: Op, inputs: Sequence) -> tuple:
+    """Nothing is promoted silently: floats must agree, integers beside floats become that float.
+
+    Indices and conditions keep their type: operations that take some are of kind
+    'structure' (gather) or say so by their first input being boolean (where).
+    """
+    floats = {x.dtype for x in inputs if x.dtype.kind in "fc"}
+    if len({d for d in floats if d.kind == "f"}) > 1 and not any(d.kind == "c" for d in floats):
+        raise DTypeError(
+            f"{op.name}: {' with '.join(map(describe, inputs))}: element types differ and nothing is "
+            "promoted silently; convert one with .astype(…)"
+        )
+    if op.kind == "structure" or len(floats) != 1:
+        return tuple(inputs)
+    (dtype,) = floats
+    return tuple(apply(OPS["cast"], (x,), (dtype,)) if x.dtype.kind in "iu" else x for x in inputs)
+
+
+def _explain(op: Op, inputs, params, error) -> Exception:
+    """NumPy's complaint as ours: the shape rule knows the shapes and says which do not fit."""
+    try:
+        op.shape(*(x.shape for x in inputs), *params)
+    except ShapeError as better:
+        operands = ", ".join(describe(x) for x in inputs)
+        return ShapeError(f"{better}  [{op.name} of {operands}{_at()}]")
+    return ShapeError(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
+
+
+def _at() -> str:
+    labels = modes.now[2]
+    return f", in {' / '.join(labels)}" if labels else ""
+
+
+def _dims(shape: tuple) -> str:
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def describe(node: Tensor) -> str:
+    """A node in the words of an error message: name, operation, place, shape, dtype."""
+    what = repr(node.name) if node.name else (node.op.name if node.op else "a constant")
+    origin = f" ({node.op.name})" if node.op and node.name else ""
+    where = f" in {' / '.join(node.scope)}" if node.scope else ""
+    return f"{what}{origin}{where} {_dims(node.shape)} {node.dtype}"
+
+
+def first_bad(value: np.ndarray) -> str:
+    """The first element that is not finite, in words."""
+    at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
+    return f"{value[at]} at {tuple(map(int, at))}" if value.ndim else str(value[()])
+
+
+def scope(*labels: str):
+    """Nodes made inside stand in this scope: ``with scope("t=3"): …``."""
+    return modes.changed(scope=labels)
+
+
+def no_grad():
+    """Nothing is recorded inside: values only, no graph, no gradients."""
+    return modes.changed(record=False)
+
+
+def anomaly():
+    """Stop at the first node whose value or gradient is not finite, naming it."""
+    return modes.changed(anomaly=True)
