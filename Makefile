@@ -66,17 +66,22 @@ clean:
 # ---- the environment ------------------------------------------------------------------------------------------
 # A stamp per need, older than pyproject.toml when something must be installed again. It is written last, so an
 # interrupted install leaves none. What is installed for `check` serves `test` and `hello` too: one stamp each.
+# A stamp holds the folder that it was made for: a copied or moved clone, or one whose Python went, starts anew.
 
-$(VENV)/.ready-run: pyproject.toml
+STALE := $(shell { read -r made_for <$(VENV)/.ready-run && test "$$made_for" = '$(CURDIR)' && test -x $(PY); } \
+	2>/dev/null || echo install-again)
+.PHONY: install-again
+
+$(VENV)/.ready-run: pyproject.toml $(STALE)
 	@$(call setup,-e .,$@)
 
-$(VENV)/.ready-test: pyproject.toml
+$(VENV)/.ready-test: pyproject.toml $(STALE)
 	@$(call setup,-e .[test],$@ $(VENV)/.ready-run)
 
-$(VENV)/.ready-dev: pyproject.toml
+$(VENV)/.ready-dev: pyproject.toml $(STALE)
 	@$(call setup,-e .[dev],$@ $(VENV)/.ready-test $(VENV)/.ready-run)
 
-$(VENV)/.ready-torch: pyproject.toml
+$(VENV)/.ready-torch: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH),$@ $(VENV)/.ready-run)
 
 define setup
@@ -99,11 +104,18 @@ def works():
         return os.path.exists(python) and subprocess.call([python, "-c", "import pip"], stderr=null) == 0
 
 
+def ready(stamp):
+    if not os.path.exists(stamp) or os.path.getmtime(stamp) <= os.path.getmtime("pyproject.toml"):
+        return False
+    with open(stamp) as file:
+        return file.read().strip() == os.getcwd() and works()
+
+
 def main():
     lock = open("pyproject.toml")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    wanted, start = os.path.getmtime("pyproject.toml"), time.time()
-    if os.path.exists(stamps[0]) and os.path.getmtime(stamps[0]) > wanted:
+    start = time.time()
+    if ready(stamps[0]):
         return 0                                     # another make has just done it
     if not works():
         if sys.version_info < (3, 10):
@@ -119,7 +131,8 @@ def main():
     if subprocess.call([python, "-m", "pip", "install", "--quiet"] + requirements) != 0:
         return 1
     for stamp in stamps:
-        open(stamp, "w").close()
+        with open(stamp, "w") as file:
+            file.write(os.getcwd() + "\n")
         os.utime(stamp, (start, start))              # pyproject.toml edited meanwhile is newer
     return 0
 

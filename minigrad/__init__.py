@@ -41,6 +41,7 @@ from .ops import (
     tanh,
     transpose,
     where,
+    zeros,
 )
 from .tensor import OPS, Op, Tensor, anomaly, as_tensor, describe, no_grad, scope
 

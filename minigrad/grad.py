@@ -17,6 +17,7 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
 from .ops import DETACH, axes_of
+from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes, no_grad
 
 NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
@@ -71,7 +72,7 @@ def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | 
                 rule = rules(k) if op.variadic else rules[k]
                 if rule is not None:
                     part = rule(gradient, y, *read, *params)
-                    if part.shape != read[k].shape:
+                    if len(part.shape) != len(read[k].shape) or part.shape != read[k].shape:
                         part = unbroadcast(part, read[k].shape)
                     to = x.number
                     before = gradients.get(to)
@@ -91,11 +92,11 @@ def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | 
 def unbroadcast(part, shape: tuple):
     """Sum a cotangent over the axes along which its input was repeated."""
     extra = len(part.shape) - len(shape)
-    axes = [k for k in range(extra) if part.shape[k] != 1]
-    axes += [k + extra for k, n in enumerate(shape) if n != part.shape[k + extra]]
+    axes = [k for k in range(extra) if not is_one(part.shape[k])]
+    axes += [k + extra for k, n in enumerate(shape) if is_one(n) and not is_one(part.shape[k + extra])]
     if axes:
         part = part.sum(axis=tuple(axes), keepdims=True)
-    return part.reshape(shape)
+    return part.reshape(shape) if extra else part
 
 
 def _call_hooks(node: Tensor, gradient):
@@ -117,7 +118,7 @@ def _changed(x: Tensor, node: Tensor) -> GraphError:
 
 def _cotangent(y: Tensor, cotangent) -> np.ndarray:
     if cotangent is None:
-        if y.value.size != 1:
+        if any(not is_one(n) for n in y.shape):
             raise ShapeError(
                 f"backward from {describe(y)}: only a single number has an obvious cotangent; "
                 "take .sum() or .mean() first, or pass cotangent= of the same shape"
@@ -145,7 +146,8 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
     cotangent : ∂loss/∂y, of y's shape; may be left out for a single number.
     record : also leave the gradient in every node and, in `contributions`, what
         flowed along every edge: for pictures and audits, on all float nodes, inputs
-        and first states included.
+        and first states included.  Leaves start anew here, so that every `grad` is
+        this backward pass's own.
     free : drop the graph behind y when done, to save memory.
 
     Raises ShapeError (non-scalar without cotangent), GraphError (nothing to
@@ -161,9 +163,7 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
     needed = None
     if record:
         for node in ancestors(y):
-            node.contributions = None
-            if node.op is not None or not node.requires_grad:
-                node.grad = None
+            node.contributions = node.grad = None
         needed = {node.number for node in ancestors(y) if node.dtype.kind == "f"}
     leaves: list = []
     for node, gradient, parts in reverse((y,), (seed,), needed, False):

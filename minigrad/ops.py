@@ -12,13 +12,15 @@ A new primitive is one `define(…)` here; the test suite walks the table.
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from .errors import DTypeError, InputError, ShapeError
-from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, _UFUNCS, OPS, Op, Tensor, apply, as_tensor, describe
+from .sizes import fix_at_one, is_one
+from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, _UFUNCS, OPS, Op, Tensor, apply, as_tensor, describe, apply_symbolic
 
 BOOL = np.dtype(bool)
 
@@ -42,21 +44,19 @@ def either(op: Op, *inputs, params: tuple = ()):
 
 def broadcast(*shapes: tuple) -> tuple:
     """The common shape of `shapes` by NumPy's rule; raises ShapeError."""
-    ndim = max(map(len, shapes))
+    ndim = builtins.max(map(len, shapes))
     result = []
     for sizes in zip(*((1,) * (ndim - len(s)) + tuple(s) for s in shapes), strict=True):
         size = sizes[0]
         for other in sizes[1:]:
-            if _is_one(size):
+            if is_one(size):
                 size = other
-            elif not _is_one(other) and size != other:
-                raise ShapeError(f"shapes {' and '.join(map(str, shapes))} do not broadcast: {size} is not {other}")
+            elif not (is_one(other) or size == other or fix_at_one(other)):
+                if not fix_at_one(size):
+                    raise ShapeError(f"shapes {' and '.join(map(str, shapes))} do not broadcast: {size} is not {other}")
+                size = other
         result.append(size)
     return tuple(result)
-
-
-def _is_one(size) -> bool:
-    return size == 1 if isinstance(size, int) else size.is_one()
 
 
 def _same(shape, *_):
@@ -115,7 +115,7 @@ def _concat_shape(*shapes_axis):
 
 
 def _slice_shape(shape, axis, start, stop, step):
-    size = -(-abs(stop - start) // abs(step)) if step not in (1,) else stop - start
+    size = stop - start if step == 1 else abs(stop - start) // abs(step)
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
@@ -127,7 +127,7 @@ def _sigmoid(x):
     if x.dtype.kind == "c":
         return 1 / (1 + np.exp(-x))
     limit, one = _SIGMOID_CONSTANTS[x.dtype.itemsize]
-    z = np.negative(x)
+    z = np.asarray(np.negative(x))  # of a number NumPy gives no array
     np.minimum(z, limit, out=z)
     np.exp(z, out=z)
     np.add(z, one, out=z)
@@ -444,6 +444,13 @@ def transpose(x, *axes) -> Tensor:
     return apply(TRANSPOSE, (x,), (order,))
 
 
+def zeros(shape, dtype="float32") -> Tensor:
+    """All 0; sizes may be unknown, so that a state of zeros can be made while tracing."""
+    if all(isinstance(n, (int, np.integer)) for n in shape):
+        return Tensor(np.zeros(shape, dtype))
+    return apply_symbolic(BROADCAST_TO, (Tensor(np.zeros((), dtype)),), (tuple(shape),))
+
+
 def broadcast_to(x, shape) -> Tensor:
     """`x` repeated along axes of size 1 and new leading axes."""
     return apply(BROADCAST_TO, (as_tensor(x),), (tuple(shape),))
@@ -482,10 +489,11 @@ def scatter(g, index, rows: int) -> Tensor:
 def getitem(x: Tensor, index) -> Tensor:
     """Numbers, slices, None, … and integer arrays on leading axes, as in NumPy."""
     items = index if isinstance(index, tuple) else (index,)
-    arrays = [i for i in items if isinstance(i, (np.ndarray, list)) or (isinstance(i, Tensor) and i.ndim)]
+    items = tuple(np.asarray(i)[()] if isinstance(i, (Tensor, np.ndarray)) and not i.ndim else i for i in items)
+    arrays = [i for i in items if isinstance(i, (np.ndarray, list, Tensor))]
     if arrays:
         return _advanced(x, items, len(arrays))
-    used = builtins_sum(i is not None and i is not Ellipsis for i in items)
+    used = builtins.sum(i is not None and i is not Ellipsis for i in items)
     if used > x.ndim or items.count(Ellipsis) > 1:
         raise ShapeError(f"{used} indices for {describe(x)}")
     if Ellipsis in items:
@@ -504,9 +512,6 @@ def getitem(x: Tensor, index) -> Tensor:
     return y if len(shape) == len(y.shape) and None not in items else reshape(y, tuple(shape))
 
 
-builtins_sum = __builtins__["sum"] if isinstance(__builtins__, dict) else __builtins__.sum
-
-
 def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
     size = x.shape[axis]
     if isinstance(item, slice):
@@ -519,6 +524,8 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
         count = len(range(start, stop, step))
         stop = start + count * step if step > 0 or count else start
         return apply(SLICE, (x,), (axis, start, stop, step)), True
+    if isinstance(item, (bool, np.bool_)):
+        raise DTypeError(f"index {item} of {describe(x)}: a truth value is no place; use minigrad.where")
     try:
         k = item.__index__()
     except (AttributeError, TypeError):
@@ -549,10 +556,18 @@ def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
 
 for _f in (matmul, power, sum, mean, max, min, reshape, transpose, getitem):
     _FUNCTIONS[_f.__name__] = _f
+_UFUNCS.update({
+    name: lambda *inputs, op=op: apply(op, inputs)
+    for name, op in dict(
+        add=ADD, subtract=SUB, multiply=MUL, divide=DIV, negative=NEG, exp=EXP, log=LOG, sqrt=SQRT, sin=SIN,
+        cos=COS, tanh=TANH, absolute=ABS, sign=SIGN, maximum=MAXIMUM, greater=GREATER,
+        greater_equal=GREATER_EQUAL, equal=EQUAL,
+    ).items()
+})  # fmt: skip
 _UFUNCS.update(
-    add="add", subtract="sub", multiply="mul", divide="div", true_divide="div", negative="neg", matmul="matmul",
-    exp="exp", log="log", sqrt="sqrt", sin="sin", cos="cos", tanh="tanh", absolute="abs", sign="sign",
-    maximum="maximum", greater="greater", greater_equal="greater_equal", equal="equal",
+    matmul=matmul, minimum=minimum, power=power, square=lambda x: power(x, 2),
+    less=lambda a, b: apply(GREATER, (b, a)), less_equal=lambda a, b: apply(GREATER_EQUAL, (b, a)),
+    not_equal=lambda a, b: apply(EQUAL, (apply(EQUAL, (a, b)), False)),
 )  # fmt: skip
 _ARRAY_FUNCTIONS.update(
     sum=lambda a, axis=None, keepdims=False, **_: sum(a, axis, keepdims),

@@ -118,12 +118,12 @@ class Tensor:
         try:
             value = np.array(data, dtype=dtype, order="C")
         except (ValueError, TypeError) as error:
-            raise InputError(f"Tensor {name or ''}: this is no numeric array ({error})") from None
+            raise InputError(f"Tensor{_called(name)}: this is no numeric array ({error})") from None
         if value.dtype.kind not in "fiubc":
-            raise DTypeError(f"Tensor {name or ''}: {value.dtype} is no numeric type; give floats or integers")
+            raise DTypeError(f"Tensor{_called(name)}: {value.dtype} is no numeric type; give floats or integers")
         if requires_grad and value.dtype.kind != "f":
             raise DTypeError(
-                f"Tensor {name or ''}: {value.dtype} has no gradient; make it a float first, "
+                f"Tensor{_called(name)}: {value.dtype} has no gradient; make it a float first, "
                 "e.g. Tensor(data, dtype='float32')"
             )
         _fill(self, value, None, (), (), requires_grad)
@@ -227,13 +227,13 @@ class Tensor:
         if out is not None:
             target = next((t for t in out if isinstance(t, Tensor)), self)
             raise GraphError(f"in-place change of {describe(target)}: np.{ufunc.__name__}(…, out=…) would spoil gradients")
-        name = _UFUNCS.get(ufunc.__name__)
-        if method != "__call__" or name is None or options:
+        function = _UFUNCS.get(ufunc.__name__)
+        if method != "__call__" or function is None or options:
             raise DTypeError(
                 f"np.{ufunc.__name__} is not recorded by minigrad: use np.asarray(t) for plain values, "
                 f"or one of {', '.join(sorted(_UFUNCS))}"
             )
-        return apply(OPS[name], inputs)
+        return function(*inputs)
 
     def __array_function__(self, function, types, args, kwargs):
         name = function.__name__
@@ -373,7 +373,7 @@ class Tensor:
 
 _FUNCTIONS: dict[str, Callable] = {}  # ops.py fills these three
 _ARRAY_FUNCTIONS: dict[str, Callable] = {}
-_UFUNCS: dict[str, str] = {}
+_UFUNCS: dict[str, Callable] = {}
 
 
 def _getitem(tensor: Tensor, index) -> Tensor:
@@ -412,7 +412,7 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
         for x in inputs:
             value = x._value
             if value is None:
-                return _apply_symbolic(op, inputs, params)
+                return apply_symbolic(op, inputs, params)
             if values and value.dtype is not values[0].dtype:
                 mixed = True
             values.append(value)
@@ -449,7 +449,8 @@ def _not_finite(op: Op, node: Tensor, inputs: Sequence) -> NonFiniteError:
     return NonFiniteError(f"{first_bad(node.value)} in the value of {op.name}{_at()}, computed from {operands}")
 
 
-def _apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
+def apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
+    """A node without a value, whose shape and dtype the operation's rules give."""
     inputs = same_float(op, constants(op, inputs))
     shape = op.shape(*(x.shape for x in inputs), *params)
     dtypes = [x.dtype for x in inputs]
@@ -491,7 +492,8 @@ def same_float(op: Op, inputs: Sequence) -> tuple:
     """Nothing is promoted silently: floats must agree, integers beside floats become that float.
 
     Indices and conditions keep their type: operations that take some are of kind
-    'structure' (gather) or say so by their first input being boolean (where).
+    'structure' (gather; concat is too, but takes any number of equals) or say so by
+    their first input being boolean (where).
     """
     floats = {x.dtype for x in inputs if x.dtype.kind in "fc"}
     if len({d for d in floats if d.kind == "f"}) > 1 and not any(d.kind == "c" for d in floats):
@@ -499,7 +501,7 @@ def same_float(op: Op, inputs: Sequence) -> tuple:
             f"{op.name}: {' with '.join(map(describe, inputs))}: element types differ and nothing is "
             "promoted silently; convert one with .astype(…)"
         )
-    if op.kind == "structure" or len(floats) != 1:
+    if (op.kind == "structure" and not op.variadic) or len(floats) != 1:
         return tuple(inputs)
     (dtype,) = floats
     return tuple(apply(OPS["cast"], (x,), (dtype,)) if x.dtype.kind in "iu" else x for x in inputs)
@@ -518,6 +520,10 @@ def _explain(op: Op, inputs, params, error) -> Exception:
 def _at() -> str:
     labels = modes.now[2]
     return f", in {' / '.join(labels)}" if labels else ""
+
+
+def _called(name: str | None) -> str:
+    return f" {name!r}" if name else ""
 
 
 def _dims(shape: tuple) -> str:

@@ -1,0 +1,187 @@
+"""An LSTM learns to write "hello", and pictures show how the gradient taught it.
+
+Trains on next characters (h→e, e→l, l→l, l→o), prints what was learned and how
+large the gradient is at every step, and draws the unrolled network, the gradient
+flowing back through time, and the gates over time.
+
+    python examples/hello_lstm.py
+    python examples/hello_lstm.py --word banana --cell rnn --hidden 16
+    python examples/hello_lstm.py --text book.txt --steps 500 --out pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+import cells
+import minigrad as mg
+import viz
+
+WINDOW, BATCH = 25, 8  # of a longer text: steps in a window, windows in a batch
+
+
+class Model:
+    """A cell and an output layer: one-hot characters in, logits of the next character out."""
+
+    def __init__(self, kind: str, alphabet: cells.Alphabet, hidden: int, rng: np.random.Generator):
+        self.cell = cells.CELLS[kind](len(alphabet), hidden, rng)
+        self.output = cells.Output(hidden, len(alphabet), rng)
+
+    def parameters(self) -> dict[str, mg.Tensor]:
+        return {**self.cell.parameters(), **self.output.parameters()}
+
+    def __call__(self, x) -> tuple[list[cells.Step], mg.Tensor]:
+        """x (T, N, K) → the steps and the logits (T, N, K)."""
+        steps = cells.unroll(self.cell, x)
+        logits = []
+        for step in steps:
+            with mg.scope(f"t={step.t}"):
+                logits.append(self.output(step.h).named("y"))
+        return steps, mg.stack(logits)
+
+
+def windows(codes: np.ndarray, T: int, N: int, rng: np.random.Generator) -> np.ndarray:
+    """N windows of T + 1 characters from random places: (T + 1, N)."""
+    starts = rng.integers(0, len(codes) - T, N)
+    return codes[starts + np.arange(T + 1)[:, None]]
+
+
+def train(model: Model, codes: np.ndarray, steps: int, rng: np.random.Generator, console: Console) -> None:
+    optimiser = mg.optim.Adam(model.parameters(), lr=0.03)
+    one = len(codes) <= WINDOW + 1
+    T, N = (len(codes) - 1, 1) if one else (WINDOW, BATCH)
+    rows = np.eye(model.cell.inputs, dtype=np.float32)
+    for _ in track(range(steps), "training", console=console, transient=True):
+        batch = windows(codes, T, N, rng)
+        _, logits = model(rows[batch[:-1]])
+        loss = mg.cross_entropy(logits, batch[1:])
+        optimiser.zero_grad()
+        loss.backward(free=True)
+        mg.optim.clip_by_norm(optimiser.parameters, 5.0)
+        optimiser.step()
+
+
+def show(char: str) -> str:
+    """A character so that it can be seen and cannot act as markup."""
+    return escape({" ": "␣"}.get(char, char if char.isprintable() else repr(char)[1:-1]))
+
+
+def report(model: Model, steps, logits: mg.Tensor, codes: np.ndarray, alphabet: cells.Alphabet, console: Console) -> None:
+    """Print what was learned, and gates and gradients step by step."""
+    probabilities = mg.softmax(logits).value[:, 0]
+    best = probabilities.argmax(axis=-1)
+    learned = Table("t", "input", "target", "predicted", "probability", "", title="What it learned")
+    for k in range(len(best)):
+        given, target, predicted = (show(alphabet.characters[c]) for c in (codes[k], codes[k + 1], best[k]))
+        right = "right" if best[k] == codes[k + 1] else "wrong"
+        learned.add_row(str(k + 1), given, target, predicted, f"{probabilities[k, best[k]]:.3f}", right)
+    console.print(learned)
+    console.print(f"{int((best == codes[1:]).sum())} of {len(best)} characters right")
+
+    states = model.cell.state.split()
+    gates = [name for name in steps[0].quantities if name not in states]
+    flow = Table("t", *(f"mean {g}" for g in gates), *(f"‖∂L/∂{s}_t‖" for s in states), title="Gates and gradients")
+    for step in steps:
+        means = [f"{step[g].value.mean():.3f}" for g in gates]
+        flow.add_row(str(step.t), *means, *(f"{np.linalg.norm(step[s].grad):.3e}" for s in states))
+    console.print(flow)
+
+
+def write(model: Model, first: int, length: int, alphabet: cells.Alphabet) -> str:
+    """Let the model write: each most likely character is the next input."""
+    text, state, rows = [first], None, np.eye(len(alphabet), dtype=np.float32)
+    with mg.no_grad():
+        for _ in range(length):
+            (step,) = cells.unroll(model.cell, rows[[[text[-1]]]], state)
+            state = step.state
+            text.append(int(model.output(step.h).value.argmax()))
+    return alphabet.decode(text)
+
+
+def draw(steps, loss: mg.Tensor, title: str, out: Path) -> list[Path]:
+    pictures = {
+        "network": viz.draw(loss, steps=steps, title=f"{title}: the unrolled network"),
+        "gradient": viz.gradient(loss, steps=steps, title=f"{title}: the gradient flowing back through time"),
+        "gates": viz.gates(steps, title=f"{title}: the gates over time"),
+    }
+    paths = [out / f"{name}{suffix}" for name in pictures for suffix in (".svg", ".png")]
+    for path in paths:
+        pictures[path.stem].save(path)
+    return paths
+
+
+def read(options: argparse.Namespace) -> str:
+    if options.text is None:
+        return options.word
+    try:
+        return Path(options.text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise mg.InputError(f"--text {options.text}: cannot be read as UTF-8 text ({error})") from None
+
+
+def prepare(out: Path) -> None:
+    """Fail before the training, not after it, when the pictures could not be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise mg.InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from None
+
+
+def arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--word", default="hello", help="the word to learn (default: hello)")
+    source.add_argument("--text", help="a text file to learn from, UTF-8; windows of it are trained on")
+    parser.add_argument("--cell", choices=sorted(cells.CELLS), default="lstm")
+    parser.add_argument("--hidden", type=int, default=16, help="hidden units (default: 16)")
+    parser.add_argument("--steps", type=int, default=300, help="training steps (default: 300)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)")
+    options = parser.parse_args(arguments)
+    if options.steps < 0 or options.seed < 0:
+        parser.error("--steps and --seed must not be negative")
+    return options
+
+
+def main(options: argparse.Namespace) -> None:
+    console = Console()
+    text = read(options)
+    alphabet = cells.Alphabet(text)
+    codes = alphabet.encode(text)
+    prepare(options.out)
+    rng = np.random.default_rng(options.seed)
+    model = Model(options.cell, alphabet, options.hidden, rng)
+    console.print(escape(repr(model.cell).split("\n")[0]), soft_wrap=True)
+    train(model, codes, options.steps, rng, console)
+
+    shown = codes[: WINDOW + 1]
+    steps, logits = model(alphabet.one_hot(alphabet.decode(shown[:-1])))
+    loss = mg.cross_entropy(logits, shown[1:, None]).named("L")
+    loss.backward(record=True)
+    report(model, steps, logits, shown, alphabet, console)
+    written = write(model, shown[0], len(shown) - 1, alphabet)
+    console.print(f"it writes: {''.join(map(show, written))}", soft_wrap=True)
+    title = f"{type(model.cell).__name__} on {'the text' if options.text else repr(text[:20])}"
+    console.print("pictures:")
+    for path in draw(steps, loss, title, options.out):
+        console.print(f"  {escape(str(path))}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(arguments(None))
+    except mg.MinigradError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")

@@ -1,0 +1,482 @@
+"""The rewrites: each a function from a graph to a graph that means the same.
+
+`rebuild` copies a graph, bodies of scans included, and lets a rule replace nodes on
+the way; what nobody asks for is not copied, and so is dropped.  Each rewrite can be
+run, tested and drawn alone:
+
+1. `split_products`: a product with a concatenation becomes a sum of products.
+2. `hoist`: what depends on a scan's inputs alone leaves the loop.
+3. `sink`: sums of products over the steps leave the backward loop, and so do
+   products that only the outputs need.
+4. `drop_carries`: a carry that nobody reads is not carried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..grad import ancestors
+from ..ops import OPS
+from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
+from ..sizes import is_one, resolve
+from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
+from ..trace import asked_of
+
+ADD, CONCAT, MATMUL, PLACE, RESHAPE, SCATTER, SLICE, SUM, TRANSPOSE = (
+    OPS[n] for n in ("add", "concat", "matmul", "place", "reshape", "scatter", "slice", "sum", "transpose")
+)
+Rule = Callable[[Tensor, tuple], "Tensor | None"]
+
+
+def remake(node: Tensor, inputs: tuple, params: tuple | None = None) -> Tensor:
+    """The same operation on other inputs, under the same name."""
+    make = apply_symbolic if node.is_symbol else apply  # sizes that are not known make a symbol of a constant too
+    fresh = make(node.op, inputs, node.params if params is None else params)  # type: ignore[arg-type]
+    fresh.name, fresh.scope = node.name, node.scope
+    return fresh
+
+
+def rebuild(outputs: Sequence[Tensor], rule: Rule | None = None, scan_rule: Callable | None = None) -> list[Tensor]:
+    """Copy the graph behind `outputs`.
+
+    rule(node, new inputs) may return a replacement for a node, also inside bodies;
+    scan_rule(Loop) may change a loop that was copied before it is made a node.
+    """
+    done: dict[int, Tensor] = {}
+    loops: dict[int, Loop] = {}
+    asked = asked_of(outputs)
+    for node in ancestors(*outputs):
+        if node.op is None:
+            done[node.number] = node
+        elif node.op is SCAN:
+            loop = Loop.copy(node, [done[x.number] for x in node.inputs], asked.get(node.number, []), rule)
+            if scan_rule:
+                scan_rule(loop)
+            loops[node.number] = loop
+            done[node.number] = loop.node()
+        elif node.op is STACKED:
+            done[node.number] = loops[node.inputs[0].number].read_stack(node.params[0])
+        elif node.op is LAST:
+            done[node.number] = loops[node.inputs[0].number].read_last(node.params[0])
+        else:
+            inputs = tuple(done[x.number] for x in node.inputs)
+            fresh = rule(node, inputs) if rule else None
+            done[node.number] = remake(node, inputs) if fresh is None else fresh
+    return [done[y.number] for y in outputs]
+
+
+@dataclass
+class Loop:
+    """A scan taken apart, in which carries, inputs and outputs can be added or removed.
+
+    `stacks` and `lasts` say how a reader of the old scan gets what it read: from a
+    body node of the new one, or from a node outside.
+    """
+
+    start: int
+    reverse: bool
+    carry: list[Tensor]
+    xs: list[Tensor]
+    carry_out: list[Tensor]
+    first: list[Tensor]
+    sequences: list[Tensor]
+    new: dict[int, Tensor]  # old body node → new body node
+    asked: list[Tensor]  # new body nodes whose stacks are read
+    outside: dict[int, Callable[[], Tensor]] = field(default_factory=dict)  # body node → its stack, made outside
+    positions: list[int] = field(default_factory=list)  # old carry → new carry, −1 if it left
+    outside_lasts: dict[int, Callable[[], Tensor]] = field(default_factory=dict)
+    made: Tensor | None = None
+
+    @classmethod
+    def copy(cls, node: Tensor, inputs: list[Tensor], asked: list[Tensor], rule: Rule | None) -> Loop:
+        body: Body = node.params[0]
+        start = next_number()
+        new: dict[int, Tensor] = {}
+        for s in (*body.carry, *body.xs):
+            new[s.number] = symbol(s.shape, s.dtype, s.name, s.requires_grad)
+        captures = inputs[len(body.carry) + len(body.xs) :]
+        new.update({old.number: c for old, c in zip(body.captures, captures, strict=True)})
+        for n in body.nodes(*asked):
+            own = tuple(new.get(x.number, x) for x in n.inputs)
+            fresh = rule(n, own) if rule else None
+            new[n.number] = remake(n, own) if fresh is None else fresh
+        count = len(body.carry)
+        return cls(
+            start, body.reverse, [new[c.number] for c in body.carry], [new[x.number] for x in body.xs],
+            [new.get(c.number, c) for c in body.carry_out], inputs[:count], inputs[count : count + len(body.xs)],
+            new, [new[a.number] for a in asked], positions=list(range(count)),
+        )  # fmt: skip
+
+    def node(self) -> Tensor:
+        if not self.xs:  # the number of steps must come from somewhere
+            raise AssertionError("a loop keeps at least one input")
+        body = Body(self.carry, self.xs, self.carry_out, [], self.start, self.reverse)
+        self.made = scan_node(body, self.first, self.sequences, [a for a in self.asked if a.number not in self.outside])
+        return self.made
+
+    def read_stack(self, old: Tensor) -> Tensor:
+        return self.stack(self.new[old.number])
+
+    def stack(self, node: Tensor) -> Tensor:
+        """All steps' values of a new body node."""
+        if node.number in self.outside:
+            return self.outside[node.number]()
+        for x, sequence in zip(self.xs, self.sequences, strict=True):
+            if x is node:
+                return sequence
+        return stacked(self.made, node)  # type: ignore[arg-type]
+
+    def read_last(self, k: int) -> Tensor:
+        if k in self.outside_lasts:
+            return self.outside_lasts[k]()
+        at = self.positions[k]
+        return apply(LAST, (self.made,), (at, self.carry[at]))  # type: ignore[arg-type]
+
+    def nodes(self) -> list[Tensor]:
+        """What the new body computes for its carries and its readers."""
+        kept = [a for a in self.asked if a.number not in self.outside]
+        return [n for n in ancestors_within(self.start, *self.carry_out, *kept) if n.op is not None]
+
+    def inside(self, node: Tensor) -> bool:
+        return node.number > self.start and not (node.op is None and node._value is not None)
+
+
+# 1. Products with a concatenation.
+
+
+def split_products(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """[a, b] · W = a · W[:A] + b · W[A:], so that each part can go its own way."""
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        if node.op is not MATMUL or inputs[0].op is not CONCAT:
+            return None
+        left, right = inputs
+        if left.params[0] != len(left.shape) - 1 or len(right.shape) != 2:
+            return None
+        total, start = None, 0
+        for part in left.inputs:
+            stop = resolve(start + part.shape[-1])
+            product = apply(MATMUL, (part, apply(SLICE, (right,), (0, start, stop, 1))))
+            total = product if total is None else apply(ADD, (total, product))
+            start = stop
+        if total is not None:
+            total.name = node.name
+        return total
+
+    return rebuild(outputs, rule)
+
+
+# 2. What depends on the inputs alone.
+
+
+def hoist(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Products of a step's input with captures, and the biases added to them, leave the loop."""
+    return rebuild(outputs, None, _hoist_loop)
+
+
+def _hoist_loop(loop: Loop) -> None:
+    lifted = {x.number: s for x, s in zip(loop.xs, loop.sequences, strict=True)}
+    new: dict[int, Tensor] = {}
+
+    def lift(node: Tensor) -> Tensor | None:
+        """The node for all steps at once, outside; None where that cannot be."""
+        if node.number in lifted:
+            return lifted[node.number]
+        if node.op is MATMUL and not loop.inside(node.inputs[1]) and len(node.inputs[1].shape) == 2:
+            left = lift(node.inputs[0])
+            if left is not None:
+                lifted[node.number] = remake(node, (left, node.inputs[1]))
+                return lifted[node.number]
+        return None
+
+    def terms(node: Tensor) -> list[Tensor]:
+        """A sum as its terms, as far as nobody else reads the partial sums."""
+        if node.op is ADD and (node is root or readers.get(node.number, 0) == 1):
+            return [*terms(node.inputs[0]), *terms(node.inputs[1])]
+        return [node]
+
+    readers = _count_readers(loop.nodes(), (*loop.carry_out, *loop.asked))
+    body = loop.nodes()
+    inner_sums = {x.number for n in body if n.op is ADD for x in n.inputs if x.op is ADD and readers.get(x.number) == 1}
+    for node in body:
+        root = node
+        own = tuple(new.get(x.number, x) for x in node.inputs)
+        if node.op is ADD and node.number not in inner_sums:
+            parts = terms(node)
+            up = [p for p in parts if (p.op is MATMUL and lift(p) is not None)]
+            if up:
+                up += [p for p in parts if not loop.inside(p) and len(p.shape) <= len(node.shape)]
+                rest = [p for p in parts if not any(p is u for u in up)]
+                outer = None
+                for p in up:
+                    term = lifted.get(p.number, p)
+                    outer = term if outer is None else apply(ADD, (outer, term))
+                outer.name = node.name  # type: ignore[union-attr]
+                fresh = symbol(node.shape, node.dtype, node.name, True)
+                loop.xs.append(fresh)
+                loop.sequences.append(outer)  # type: ignore[arg-type]
+                lifted[fresh.number] = outer  # type: ignore[assignment]
+                for p in rest:
+                    fresh = apply(ADD, (fresh, new.get(p.number, p)))
+                    fresh.scope = node.scope
+                fresh.name = node.name
+                new[node.number] = fresh
+                continue
+        if node.op is MATMUL and node.number not in new and _alone(node, body) and lift(node) is not None:
+            fresh = symbol(node.shape, node.dtype, node.name, True)
+            loop.xs.append(fresh)
+            loop.sequences.append(lifted[node.number])
+            new[node.number] = fresh
+            continue
+        if any(a is not b for a, b in zip(own, node.inputs, strict=True)):
+            new[node.number] = remake(node, own)
+    _renamed(loop, new)
+
+
+def _alone(node: Tensor, body: list[Tensor]) -> bool:
+    """Is it read by something else than a sum that could have lifted it?"""
+    return any(n.op is not ADD for n in body if any(x is node for x in n.inputs))
+
+
+def _count_readers(nodes: list[Tensor], roots: Sequence[Tensor]) -> dict[int, int]:
+    readers: dict[int, int] = {}
+    for x in (*(x for n in nodes for x in n.inputs), *roots):
+        readers[x.number] = readers.get(x.number, 0) + 1
+    return readers
+
+
+def _renamed(loop: Loop, new: dict[int, Tensor]) -> None:
+    """Let everything that refers to body nodes refer to their replacements."""
+    loop.carry_out = [new.get(c.number, c) for c in loop.carry_out]
+    loop.asked = [new.get(a.number, a) for a in loop.asked]
+    loop.new = {old: new.get(n.number, n) for old, n in loop.new.items()}
+    _drop_inputs(loop)
+
+
+def _drop_inputs(loop: Loop) -> None:
+    """Step inputs that nothing reads any more; one stays to say how many steps there are."""
+    read = {x.number for n in loop.nodes() for x in n.inputs} | {c.number for c in (*loop.carry_out, *loop.asked)}
+    kept = [k for k, x in enumerate(loop.xs) if x.number in read] or [0]
+    loop.xs, loop.sequences = [loop.xs[k] for k in kept], [loop.sequences[k] for k in kept]
+
+
+# 3. Sums over the steps.
+
+
+def sink(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Weight gradients become one product over all steps, and so do products that only outputs need."""
+    return rebuild(outputs, None, _sink_loop)
+
+
+def _sink_loop(loop: Loop) -> None:
+    for k, (before, after) in enumerate(zip(list(loop.carry), list(loop.carry_out), strict=True)):
+        terms = _sum_terms(after, before)
+        if terms is None or not terms:
+            continue
+        needs = [need for term in terms for need in _needs(loop, term)]
+        if any(n is None for n in needs):
+            continue
+        users = sum(any(x is before for x in n.inputs) for n in loop.nodes())
+        if users != 1 or any(a is before or a is after for a in loop.asked):
+            continue
+        first = loop.first[k]
+
+        def total(terms=terms, first=first) -> Tensor:
+            result = None
+            for term in terms:
+                part = _over_steps(loop, term)
+                result = part if result is None else apply(ADD, (result, part))
+            assert result is not None
+            return result if _is_zero(first) else apply(ADD, (first, result))
+
+        loop.outside_lasts[k] = total
+        loop.asked += [n for n in needs if n is not None]
+    leaving = [k for k in range(len(loop.carry)) if k in loop.outside_lasts]
+    _drop_carries(loop, leaving)
+    for node in list(loop.asked):
+        feeds_carry = {n.number for n in ancestors_within(loop.start, *loop.carry_out)}
+        if node.number not in feeds_carry and node.number not in loop.outside and _sinkable(loop, node):
+            loop.outside[node.number] = lambda node=node: _outside_product(loop, node)
+            loop.asked += _sunk_needs(loop, node)
+    loop.asked = _distinct(loop.asked)
+    _drop_inputs(loop)
+
+
+def _distinct(nodes: list[Tensor]) -> list[Tensor]:
+    return list({n.number: n for n in nodes}.values())
+
+
+def _sum_terms(after: Tensor, before: Tensor) -> list[Tensor] | None:
+    """after = before + g₁ + g₂ …: the g; None if it is anything else."""
+    terms: list[Tensor] = []
+    pending, found = [after], 0
+    while pending:
+        node = pending.pop()
+        if node is before:
+            found += 1
+        elif node.op is ADD and _reaches(node, before):
+            pending.extend(node.inputs)
+        elif _reaches(node, before):
+            return None
+        else:
+            terms.append(node)
+    return terms[::-1] if found == 1 else None
+
+
+def _reaches(node: Tensor, target: Tensor) -> bool:
+    return any(n is target for n in ancestors_within(target.number - 1, node))
+
+
+def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
+    """Body nodes whose stacks `_over_steps` reads; [None] where a term has to stay inside."""
+    if term.op is MATMUL and term.inputs[0].op is TRANSPOSE and len(term.shape) == 2:
+        a, b = term.inputs[0].inputs[0], term.inputs[1]
+        return [n for n in (a, b)] if loop.inside(a) and loop.inside(b) and len(a.shape) == len(b.shape) == 2 else [None]
+    if term.op in (SUM, SCATTER):
+        return list(term.inputs) if all(loop.inside(x) for x in term.inputs) else [None]
+    if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op is SUM):
+        return _needs(loop, term.inputs[0])
+    if term.op is ADD and all(tuple(x.shape) == tuple(term.shape) for x in term.inputs):
+        return [n for x in term.inputs for n in _needs(loop, x)]
+    return [None]
+
+
+def _over_steps(loop: Loop, term: Tensor) -> Tensor:
+    """Σ over the steps of a term, made outside from stacks."""
+    if term.op is MATMUL:
+        a, b = loop.stack(term.inputs[0].inputs[0]), loop.stack(term.inputs[1])
+        rows = a.shape[0] * a.shape[1]
+        a, b = a.reshape((rows, a.shape[2])), b.reshape((rows, b.shape[2]))
+        return remake(term, (a.transpose((1, 0)), b))
+    if term.op is SUM:
+        axes, keepdims = term.params
+        total = apply(SUM, (loop.stack(term.inputs[0]),), ((0, *(a + 1 for a in axes)), keepdims))
+        return total.reshape(term.shape) if keepdims else total
+    if term.op is SCATTER:
+        return apply(SCATTER, tuple(loop.stack(x) for x in term.inputs), term.params)
+    if term.op is ADD:
+        return apply(ADD, tuple(_over_steps(loop, x) for x in term.inputs))
+    return remake(term, (_over_steps(loop, term.inputs[0]),))
+
+
+def _is_zero(node: Tensor) -> bool:
+    return node.op is OPS["broadcast_to"] and node.inputs[0]._value is not None and not node.inputs[0]._value.any()
+
+
+def _sinkable(loop: Loop, node: Tensor) -> bool:
+    if node.op is MATMUL:
+        left, right = node.inputs
+        return loop.inside(left) and not loop.inside(_unmoved(right)) and len(right.shape) == 2
+    return node.op is ADD and all(_sinkable(loop, x) for x in node.inputs)
+
+
+def _unmoved(node: Tensor) -> Tensor:
+    """Behind transposes and slices, which a capture may carry inside the body."""
+    while node.op in (TRANSPOSE, SLICE):
+        node = node.inputs[0]
+    return node
+
+
+def _sunk_needs(loop: Loop, node: Tensor) -> list[Tensor]:
+    if node.op is ADD:
+        return [n for x in node.inputs for n in _sunk_needs(loop, x)]
+    return [node.inputs[0]]
+
+
+def _outside_product(loop: Loop, node: Tensor) -> Tensor:
+    if node.op is ADD:
+        return apply(ADD, tuple(_outside_product(loop, x) for x in node.inputs))
+    left, right = node.inputs
+    return remake(node, (loop.stack(left), _moved_out(loop, right)))
+
+
+def _moved_out(loop: Loop, node: Tensor) -> Tensor:
+    return remake(node, (_moved_out(loop, node.inputs[0]),)) if loop.inside(node) else node
+
+
+# 4. Carries and moves.
+
+
+def _drop_carries(loop: Loop, leaving: list[int]) -> None:
+    kept = [k for k in range(len(loop.carry)) if k not in leaving]
+    loop.positions = [kept.index(p) if p in kept else -1 for p in loop.positions]
+    loop.carry, loop.carry_out = [loop.carry[k] for k in kept], [loop.carry_out[k] for k in kept]
+    loop.first = [loop.first[k] for k in kept]
+
+
+def move_captures_out(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Slices and transposes of captures are the same at every step: they leave the loop."""
+
+    def loop_rule(loop: Loop) -> None:
+        new: dict[int, Tensor] = {}
+        outer: list[Tensor] = []
+        for node in loop.nodes():
+            own = tuple(new.get(x.number, x) for x in node.inputs)
+            still = all(not loop.inside(x) or any(x is o for o in outer) for x in own)
+            if still and node.op in (TRANSPOSE, SLICE, RESHAPE):
+                new[node.number] = remake(node, own)
+                outer.append(new[node.number])
+            elif any(a is not b for a, b in zip(own, node.inputs, strict=True)):
+                new[node.number] = remake(node, own)
+        if outer:
+            _restart(loop, new, outer)
+
+    return rebuild(outputs, None, loop_rule)
+
+
+def _restart(loop: Loop, new: dict[int, Tensor], outer: list[Tensor]) -> None:
+    """Give the body fresh numbers, so that what moved out is older than it."""
+    _renamed(loop, new)
+    nodes, out = loop.nodes(), {o.number for o in outer}
+    start = next_number()
+    again = {s.number: symbol(s.shape, s.dtype, s.name, s.requires_grad) for s in (*loop.carry, *loop.xs)}
+    for node in nodes:
+        if node.number not in out:
+            again[node.number] = remake(node, tuple(again.get(x.number, x) for x in node.inputs))
+    loop.start = start
+    loop.carry, loop.xs = [again[c.number] for c in loop.carry], [again[x.number] for x in loop.xs]
+    loop.carry_out = [again.get(c.number, c) for c in loop.carry_out]
+    loop.asked = [again.get(a.number, a) for a in loop.asked]
+    loop.new = {old: again.get(n.number, n) for old, n in loop.new.items()}
+
+
+def join_places(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """place(a, 0…A) + place(b, A…B) over a whole axis is a concatenation: no zeros, no sum."""
+
+    def pieces(node: Tensor, axis: int | None) -> list[Tensor] | None:
+        if node.op is PLACE and node.params[3] == 1 and (axis is None or node.params[0] == axis):
+            return [node]
+        if node.op is ADD:
+            left = pieces(node.inputs[0], axis)
+            right = pieces(node.inputs[1], left[0].params[0] if left else axis)
+            return left + right if left and right else None
+        return None
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        if node.op is not ADD:
+            return None
+        parts = [p for x in inputs for p in (pieces(x, None) or [])]
+        if len(parts) < 2 or any(pieces(x, parts[0].params[0]) is None for x in inputs):
+            return None
+        parts.sort(key=lambda p: getattr(p.params[1], "hint", p.params[1]))
+        axis, at = parts[0].params[0], 0
+        for p in parts:
+            if p.params[1] != at:
+                return None
+            at = p.params[2]
+        if at != parts[0].params[4]:
+            return None
+        return apply(CONCAT, tuple(p.inputs[0] for p in parts), (axis,))
+
+    return rebuild(outputs, rule)
+
+
+REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
+    "split products": split_products,
+    "move captures out": move_captures_out,
+    "hoist": hoist,
+    "sink": sink,
+    "join places": join_places,
+}
+__all__ = ["REWRITES", "Loop", "hoist", "is_one", "join_places", "move_captures_out", "rebuild", "sink", "split_products"]

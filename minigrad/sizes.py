@@ -1,0 +1,170 @@
+"""Sizes that are not known while tracing: `Size`, a polynomial in size variables.
+
+A traced function works on shapes such as (T, N, H + D).  Each axis of an argument
+starts as a variable of its own; whatever demands that two sizes be equal (a
+matrix product, a sum) binds one variable to the other, and what is left free is
+read from the arguments at every call.  So another T or N never compiles again.
+"""
+
+from __future__ import annotations
+
+from .errors import GraphError
+from .tensor import Op, Tensor, apply_symbolic
+
+
+class Variable:
+    """One unknown size: `hint` is its value in the call that is traced."""
+
+    def __init__(self, name: str, hint: int):
+        self.name, self.hint = name, hint
+        self.bound: Size | int | None = None
+
+
+class Size:
+    """Σ coefficient · product of variables."""
+
+    __hash__ = None  # type: ignore[assignment]  # equality may bind, so a Size is no key
+
+    def __init__(self, terms: dict[tuple[Variable, ...], int]):
+        self.terms = terms
+
+    def resolved(self) -> Size | int:
+        """With every bound variable replaced; a plain number where none is left."""
+        if not any(v.bound is not None for product in self.terms for v in product):
+            if any(self.terms):
+                return self
+            return self.terms.get((), 0)
+        total: Size | int = 0
+        for product, coefficient in self.terms.items():
+            part: Size | int = coefficient
+            for v in product:
+                part = part * (Size({(v,): 1}) if v.bound is None else resolve(v.bound))
+            total = total + part
+        return resolve(total)
+
+    @property
+    def hint(self) -> int:
+        return self.value(lambda v: v.hint)
+
+    def value(self, of) -> int:
+        """The number, given a function from free variables to numbers."""
+        total = 0
+        for product, coefficient in self.terms.items():
+            for v in product:
+                coefficient *= of(v) if v.bound is None else (v.bound if isinstance(v.bound, int) else v.bound.value(of))
+            total += coefficient
+        return total
+
+    def __add__(self, other):
+        terms = dict(self.terms)
+        for product, coefficient in _terms(other).items():
+            terms[product] = terms.get(product, 0) + coefficient
+        terms = {p: c for p, c in terms.items() if c}
+        return Size(terms) if any(terms) else terms.get((), 0)
+
+    def __mul__(self, other):
+        terms: dict[tuple[Variable, ...], int] = {}
+        for p, c in self.terms.items():
+            for q, d in _terms(other).items():
+                product = tuple(sorted((*p, *q), key=lambda v: v.name))
+                terms[product] = terms.get(product, 0) + c * d
+        terms = {p: c for p, c in terms.items() if c}
+        return Size(terms) if any(terms) else terms.get((), 0)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __neg__(self):
+        return self * -1
+
+    def __sub__(self, other):
+        return self + other * -1
+
+    def __rsub__(self, other):
+        return self * -1 + other
+
+    def __floordiv__(self, other):
+        """Exact division by one product, which is all that reshape(−1) needs."""
+        (divisor, by), *more = _terms(other).items()
+        quotient = {}
+        for product, coefficient in self.terms.items():
+            rest = list(product)
+            for v in divisor:
+                if v not in rest:
+                    more.append(((), 1))
+                    break
+                rest.remove(v)
+            quotient[tuple(rest)] = coefficient // by
+            if coefficient % by:
+                more.append(((), 1))
+        if more:
+            raise GraphError(f"size {self} is not divisible by {other} for all sizes; spell the shape out")
+        return resolve(Size(quotient))
+
+    def __eq__(self, other) -> bool:
+        """Are they the same?  Equal hints are taken as a demand, and bind a variable."""
+        difference = resolve(self - other) if isinstance(other, (int, Size)) else 1
+        if isinstance(difference, int):
+            return difference == 0
+        if difference.hint != 0:
+            return False
+        for product, coefficient in difference.terms.items():
+            if len(product) == 1 and abs(coefficient) == 1:
+                (v,) = product
+                if sum(v in p for p in difference.terms) == 1:
+                    v.bound = resolve((difference - Size({product: coefficient})) * -coefficient)
+                    return True
+        raise GraphError(f"sizes {self} and {other} are equal here; that cannot be demanded of all sizes")
+
+    def __index__(self) -> int:
+        raise GraphError(
+            f"size {self} is not known while tracing (its number changes from call to call); "
+            "use minigrad.scan instead of a Python loop, and minigrad.zeros instead of numpy.zeros"
+        )
+
+    def __repr__(self) -> str:
+        size = self.resolved()
+        return str(size) if isinstance(size, int) else source(size)
+
+    def as_symbol(self, like: Tensor | None = None) -> Tensor:
+        """The size as a number in the graph."""
+        dtype = like.dtype if like is not None and like.dtype.kind == "f" else "int64"
+        return apply_symbolic(SIZE, (), (self, dtype))
+
+
+def _terms(size) -> dict[tuple[Variable, ...], int]:
+    size = resolve(size)
+    return size.terms if isinstance(size, Size) else {(): size}
+
+
+def resolve(size):
+    """A size with bound variables replaced: a number or a Size."""
+    return size.resolved() if isinstance(size, Size) else size
+
+
+def source(size) -> str:
+    """A size as a Python expression in the names of its variables."""
+    size = resolve(size)
+    if isinstance(size, int):
+        return str(size)
+    parts = []
+    for product, coefficient in size.terms.items():
+        names = [v.name for v in product]
+        parts.append(" * ".join(([str(coefficient)] if coefficient != 1 or not names else []) + names))
+    return " + ".join(parts).replace("+ -1 * ", "- ").replace("+ -", "- ")
+
+
+def is_one(size) -> bool:
+    """Is it 1 at every call?  A variable that only happens to be 1 now is not."""
+    return resolve(size) == 1 if isinstance(resolve(size), int) else False
+
+
+def fix_at_one(size) -> bool:
+    """Bind a size to 1 when that is its value here, because it has to be repeated to fit another."""
+    size = resolve(size)
+    return isinstance(size, Size) and size.hint == 1 and size == 1
+
+
+# Not in OPS: it has no inputs, and its value is only known at run time.
+SIZE = Op("size", lambda size, dtype: size, lambda size, dtype: (), None, params=("size", "dtype"),
+    kind="elementwise", dtype=lambda size, dtype: dtype, smooth=False, source="{size}", tex="{size}", text="{size}",
+    symbol="size")  # fmt: skip

@@ -1,0 +1,173 @@
+"""A Python function → a graph: `trace`; and a plain interpreter of such graphs, `evaluate`.
+
+Tracing calls the function once with symbols whose sizes are variables.  What it
+reads from outside (a cell's weights) stays what it is: leaves of the graph,
+whose values are looked up at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import GraphError, ShapeError
+from .grad import ancestors, grad
+from .scan import LAST, SCAN, STACKED, Body, flatten
+from .sizes import Size, Variable, resolve, source
+from .tensor import Tensor, as_tensor, describe, symbol
+
+
+@dataclass(eq=False)
+class Traced:
+    """A traced function: its argument symbols, its outputs, and the leaves that it reads from outside."""
+
+    name: str
+    arguments: list[Tensor]
+    outputs: list[Tensor]
+    rebuild: Callable  # list of output leaves → what the function returns
+    variables: list[tuple[int, int, Variable]]  # (argument, axis, its size)
+
+    @property
+    def captures(self) -> list[Tensor]:
+        """Leaves that are no arguments and no constants: parameters, by rising number."""
+        own = {a.number for a in self.arguments}
+        return [n for n in leaves_of(self.outputs) if n.requires_grad and n.number not in own]
+
+    def sizes(self, shapes: Sequence[tuple]) -> Callable[[Variable], int] | None:
+        """What the free size variables are for these argument shapes; None if the trace does not hold for them."""
+        known = {}
+        for k, axis, v in self.variables:
+            if v.bound is None:
+                known[v.name] = shapes[k][axis]
+
+        def of(v: Variable) -> int:
+            return known[v.name]
+
+        for k, axis, v in self.variables:
+            bound = v.bound
+            if bound is not None and (bound.value(of) if isinstance(bound, Size) else bound) != shapes[k][axis]:
+                return None
+        return of
+
+
+def leaves_of(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Leaves with values, inside bodies of scans too, by rising number."""
+    found: dict[int, Tensor] = {}
+    for node in ancestors(*outputs):
+        if node.op is None and node._value is not None:
+            found[node.number] = node
+        elif node.op is SCAN:
+            body: Body = node.params[0]
+            for n in body.nodes():
+                found.update({x.number: x for x in n.inputs if x.op is None and x._value is not None})
+    return [found[n] for n in sorted(found)]
+
+
+def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool] | None = None) -> Traced:
+    """Call `function` on symbols shaped like `arguments`; raises what its operations raise."""
+    symbols, variables = [], []
+    code = getattr(function, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code else ()
+    for k, argument in enumerate(arguments):
+        value = argument.value if isinstance(argument, Tensor) else np.asarray(argument)
+        name = names[k] if k < len(names) else f"argument{k}"
+        axes = [Variable(f"{name}_{axis}", n) for axis, n in enumerate(value.shape)]
+        variables += [(k, axis, v) for axis, v in enumerate(axes)]
+        needs = bool(requires_grad and requires_grad[k])
+        symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
+    outputs, rebuild = flatten(function(*symbols))
+    outputs = [as_tensor(o) for o in outputs]
+    return Traced(getattr(function, "__name__", type(function).__name__), symbols, outputs, rebuild, variables)
+
+
+def trace_gradients(traced: Traced, wrt: Sequence[Tensor]) -> list[Tensor]:
+    """∂output/∂wrt as more of the same graph; the function must return one number."""
+    loss = traced.outputs[0]
+    if len(traced.outputs) != 1 or loss.shape:
+        raise ShapeError(
+            f"gradients of {traced.name}: it returns {', '.join(map(describe, traced.outputs))}; "
+            "return a single number, e.g. a mean"
+        )
+    return grad(loss, wrt, create_graph=True)
+
+
+def evaluate(outputs: Sequence[Tensor], values: dict[int, np.ndarray], of: Callable[[Variable], int]) -> list[np.ndarray]:
+    """Run a traced graph node by node in NumPy: slow, and right by construction.
+
+    values : arrays of the argument symbols, by number; of : the sizes.
+    """
+    known = dict(values)
+    asked = asked_of(outputs)
+    for node in ancestors(*outputs):
+        if node.number not in known:
+            known[node.number] = _value_of(node, known, of, asked)
+    return [known[y.number] for y in outputs]
+
+
+def asked_of(outputs: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+    """For every scan node, by number, the body nodes whose stacks are read."""
+    asked: dict[int, list[Tensor]] = {}
+    for node in ancestors(*outputs):
+        if node.op is STACKED:
+            asked.setdefault(node.inputs[0].number, []).append(node.params[0])
+    return asked
+
+
+def _value_of(node: Tensor, known: dict, of, asked: dict):
+    if node.op is None:
+        if node._value is None:
+            raise GraphError(f"{describe(node)} was given no value")
+        return node._value
+    inputs = [known[x.number] for x in node.inputs]
+    if node.op is SCAN:
+        return _run_scan(node, inputs, of, asked)
+    if node.op is STACKED:
+        return inputs[0].stack(node.params[0])
+    if node.op is LAST:
+        return inputs[0].now[node.params[0]]
+    params = tuple(concrete(p, of) for p in node.params)
+    if node.op.name == "size":
+        return np.asarray(params[0], params[1])
+    return np.asarray(node.op.forward(*inputs, *params))
+
+
+def concrete(param, of):
+    """A parameter of an operation with its sizes filled in."""
+    if isinstance(param, tuple):
+        return tuple(concrete(p, of) for p in param)
+    param = resolve(param) if isinstance(param, Size) else param
+    return param.value(of) if isinstance(param, Size) else param
+
+
+class _Run:
+    """A scan that was run: the carries at its end, and every body node's value at every step."""
+
+    def __init__(self, now: list, steps: list[dict], empty: Callable):
+        self.now, self.steps, self.empty = now, steps, empty
+
+    def stack(self, node: Tensor) -> np.ndarray:
+        return np.stack([s[node.number] for s in self.steps]) if self.steps else self.empty(node)
+
+
+def _run_scan(node: Tensor, inputs: list, of, asked: dict) -> _Run:
+    body: Body = node.params[0]
+    count = len(body.carry)
+    now, xs = list(inputs[:count]), inputs[count : count + len(body.xs)]
+    outside = dict(zip((c.number for c in body.captures), inputs[count + len(body.xs) :], strict=True))
+    T = xs[0].shape[0]
+    order = body.nodes(*asked.get(node.number, []))
+    steps: list[dict] = [{} for _ in range(T)]
+    for t in reversed(range(T)) if body.reverse else range(T):
+        env = dict(outside)
+        env.update((c.number, v) for c, v in zip(body.carry, now, strict=True))
+        env.update((x.number, s[t]) for x, s in zip(body.xs, xs, strict=True))
+        for n in order:
+            for x in n.inputs:
+                if x.number not in env:
+                    env[x.number] = _value_of(x, env, of, asked)
+            env[n.number] = _value_of(n, env, of, asked)
+        now = [env[c.number] if c.number in env else _value_of(c, env, of, asked) for c in body.carry_out]
+        steps[t] = env
+    return _Run(now, steps, lambda n: np.zeros((0, *(concrete(tuple(n.shape), of))), n.dtype))

@@ -1,0 +1,196 @@
+"""A sheet with given positions: boxes, panels, lines and words, written as DOT for `neato -n2`.
+
+An unrolled recurrence has a known grid, so the views say where everything
+stands and Graphviz only draws.  Coordinates are points, x to the right and y
+DOWN from the top left corner, as one reads; `dot` turns them over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import graphviz
+
+from .style import FAINT, FONT, INK, PANEL, Stroke, clean, identifier, plain, text
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A placed node: its id and its rectangle."""
+
+    key: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.height
+
+    @property
+    def x(self) -> float:
+        return self.left + self.width / 2
+
+    @property
+    def y(self) -> float:
+        return self.top + self.height / 2
+
+
+class Canvas:
+    """Collects what is drawn and writes it as one DOT text."""
+
+    def __init__(self, title: str):
+        self.title = title
+        self.panels: list[tuple[str, Box, str, str]] = []
+        self.nodes: dict[str, list[tuple[str, dict]]] = {"": []}  # by panel
+        self.edges: list[tuple[str, str, dict, Sequence[Point], Point | None]] = []
+        self.used: dict[str, int] = {}
+
+    def key(self, wanted: str) -> str:
+        """A fresh id: harmless characters, numbered when two names come out alike."""
+        base = identifier(wanted)
+        self.used[base] = self.used.get(base, 0) + 1
+        return base if self.used[base] == 1 else f"{base} {self.used[base]}"
+
+    def panel(self, key: str, left: float, top: float, width: float, height: float, label: str, fill=PANEL) -> str:
+        """A frame behind the boxes that are put into it; a cluster in the DOT text."""
+        name = self.key(key)
+        self.panels.append((name, Box(name, left, top, width, height), label, fill))
+        self.nodes[name] = []
+        return name
+
+    def box(
+        self, key: str, left: float, top: float, width: float, height: float, rows: Sequence[str] | str = "",
+        panel: str = "", tooltip: str = "", border: float = 1.2, colour: str = INK, fill: str = "#ffffff", dash: str = "solid",
+    ) -> Box:  # fmt: skip
+        """A rectangle with HTML-like rows in it, each a centred line of markup made by style.py."""
+        name = self.key(key)
+        lines = [rows] if isinstance(rows, str) else list(rows)
+        body = "".join(f"<TR><TD>{line}</TD></TR>" for line in lines if line)
+        label = f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{body}</TABLE>>' if body else ""
+        style = ("filled,rounded" if dash == "solid" else f"filled,rounded,{dash}") if border else "filled"
+        attributes = dict(
+            label=label, shape="box", style=style, penwidth=f"{border:g}", color=colour if border else fill,
+            fillcolor=fill, tooltip=plain(tooltip or key), width=f"{width / 72:.4f}", height=f"{height / 72:.4f}",
+        )  # fmt: skip
+        box = Box(name, left, top, width, height)
+        self.nodes[panel].append((name, attributes | {"pos": (box.x, box.y)}))
+        return box
+
+    def words(
+        self, x: float, y: float, content: str, size: float = 9, colour: str = INK, bold: bool = False,
+        align: str = "center", panel: str = "", longest: int = 120, paper: str = "",
+    ) -> None:  # fmt: skip
+        """Text at (x, y): its middle, or its left or right end."""
+        # Width by the widest font that may stand in; alignment is done inside a fixed cell.
+        width = 0.68 * size * max(1, len(clean(content, longest))) + 4
+        centre = x + {"center": 0, "left": width / 2, "right": -width / 2}[align]
+        line = text(content, size, colour, bold, longest)
+        paper = f' BGCOLOR="{paper}"' if paper else ""
+        if align == "center":
+            label = f'<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0"{paper}><TR><TD>{line}</TD></TR></TABLE>>'
+        else:
+            label = (
+                f'<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="{width:.0f}" '
+                f'HEIGHT="{size * 1.5:.0f}"><TR><TD ALIGN="{align.upper()}">{line}</TD></TR></TABLE>>'
+            )
+        name = self.key("text " + content)
+        self.nodes[panel].append(
+            (name, dict(label=label, shape="plain", tooltip=plain(content), width="0", height="0", pos=(centre, y)))
+        )
+
+    def line(
+        self, source: str, target: str, points: Sequence[Point], stroke: Stroke, tooltip: str = "", arrow: str = "end",
+        label: str = "", at: Point | None = None,
+    ) -> None:  # fmt: skip
+        """A line through `points` with rounded corners; arrow: "end", "start" or "none"."""
+        attributes = dict(
+            color=stroke.colour, penwidth=f"{stroke.width:g}", style=stroke.dash, tooltip=plain(tooltip),
+            dir={"end": "forward", "start": "back", "none": "none"}[arrow],
+            arrowsize=f"{0.85 / max(1.0, stroke.width ** 0.5):.2f}",
+        )  # fmt: skip
+        if label:
+            colour = stroke.colour.split(":")[0]
+            attributes |= dict(label=f"<{text(label, 8.5, INK if colour == '#9aa1ab' else colour, True)}>")
+        self.edges.append((source, target, attributes, points, at))
+
+    def picture_text(self) -> str:
+        """All of it as DOT."""
+        bottom = max([p[1].bottom for p in self.panels] + [n[1]["pos"][1] for nodes in self.nodes.values() for n in nodes])
+        graph = graphviz.Digraph("minigrad", comment="Positions are given: lay out with neato -n2.", strict=False)
+        graph.attr("graph", bgcolor="white", pad="0.15", outputorder="edgesfirst", splines="true", fontname=FONT, tooltip=plain(self.title))
+        graph.attr("node", fontname=FONT, fixedsize="true", margin="0", fontsize="9")
+        graph.attr("edge", fontname=FONT, fontsize="9")
+
+        def put(into, nodes):
+            for name, attributes in nodes:
+                x, y = attributes["pos"]
+                rest = {k: v for k, v in attributes.items() if k != "pos"}
+                if rest["shape"] == "plain":
+                    rest |= dict(fixedsize="false")
+                into.node(name, pos=f"{x:.1f},{bottom - y:.1f}!", **rest)
+
+        for name, box, label, fill in self.panels:
+            with graph.subgraph(name=f"cluster {name}") as cluster:
+                cluster.attr(
+                    label=f"<{text(label, 11, INK, True)}>" if label else "", style="rounded,filled", fillcolor=fill, color=FAINT,
+                    bb=f"{box.left:.1f},{bottom - box.bottom:.1f},{box.right:.1f},{bottom - box.top:.1f}",
+                    lp=f"{box.x:.1f},{bottom - box.top - 10:.1f}", tooltip=plain(label),
+                )  # fmt: skip
+                put(cluster, self.nodes[name])
+        put(graph, self.nodes[""])
+        for source, target, attributes, points, at in self.edges:
+            turned = [(x, bottom - y) for x, y in points]
+            if at is not None:
+                attributes["lp"] = f"{at[0]:.1f},{bottom - at[1]:.1f}"
+            graph.edge(source, target, pos=spline(turned, attributes["dir"], float(attributes["penwidth"])), **attributes)
+        return graph.source
+
+
+def spline(points: Sequence[Point], direction: str, width: float = 1.0) -> str:
+    """Graphviz's B-spline text for a polyline with rounded corners, its end pulled back for the arrow head."""
+    points = [p for k, p in enumerate(points) if k == 0 or p != points[k - 1]]
+    head, tail = "", ""
+    gap = 5.0 + 0.6 * width
+    if direction == "forward":
+        head = f"e,{points[-1][0]:.1f},{points[-1][1]:.1f} "
+        points = [*points[:-1], _towards(points[-1], points[-2], gap)]
+    elif direction == "back":
+        tail = f"s,{points[0][0]:.1f},{points[0][1]:.1f} "
+        points = [_towards(points[0], points[1], gap), *points[1:]]
+    path = [points[0]]
+    for k in range(1, len(points) - 1):
+        before, corner, after = points[k - 1], points[k], points[k + 1]
+        radius = min(7.0, _distance(before, corner) / 2, _distance(corner, after) / 2)
+        start, end = _towards(corner, before, radius), _towards(corner, after, radius)
+        path += [*_straight(path[-1], start), start, _mid(start, corner), _mid(corner, end), end]
+    path += [*_straight(path[-1], points[-1]), points[-1]]
+    return head + tail + " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
+
+
+def _distance(a: Point, b: Point) -> float:
+    return ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5
+
+
+def _towards(a: Point, b: Point, by: float) -> Point:
+    share = by / (_distance(a, b) or 1.0)
+    return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
+
+
+def _mid(a: Point, b: Point) -> Point:
+    return (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
+
+
+def _straight(a: Point, b: Point) -> list[Point]:
+    """The two control points of a straight piece."""
+    return [_towards(a, b, _distance(a, b) / 3), _towards(a, b, 2 * _distance(a, b) / 3)]
+
+

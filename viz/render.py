@@ -1,0 +1,173 @@
+"""`Picture`: a DOT text, and Graphviz run on it in a child process with a time limit.
+
+`dot` on PATH is used where there is one, else the Graphviz that pygraphviz
+brings, through its own library in a Python child.  Either way a layout that
+hangs or crashes cannot take the session with it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from minigrad import InputError, LayoutError
+
+from .style import html
+
+FORMATS = ("dot", "svg", "png", "pdf")
+_CHILD = """
+import sys, pygraphviz
+graph = pygraphviz.AGraph(string=sys.stdin.buffer.read().decode("utf-8"))
+data = graph.draw(format=sys.argv[1], prog=sys.argv[2])
+sys.stdout.buffer.write(data if isinstance(data, bytes) else data.encode("utf-8"))
+"""
+
+
+class Picture:
+    """A picture as text, drawn when it is asked for.
+
+    Attributes: `dot`, the DOT text: the same program writes the same bytes; `title`;
+    `engine`, the Graphviz layout ("nop2" where the positions are given).
+
+    `svg`, `png` and `pdf` raise LayoutError when Graphviz is absent, fails or needs
+    longer than `time_limit` seconds; `dot` is there even then.
+    """
+
+    def __init__(self, dot: str, title: str = "", engine: str = "nop2", time_limit: float = 20.0):
+        self.dot, self.title, self.engine, self.time_limit = dot, title, engine, time_limit
+        self._svg: str | None = None
+
+    def svg(self) -> str:
+        """The picture as an SVG document."""
+        if self._svg is None:
+            self._svg = _graphviz(self.dot, "svg", self.engine, self.time_limit).decode("utf-8")
+        return self._svg
+
+    def png(self, width: int = 1600) -> bytes:
+        """The picture as PNG, at most `width` pixels wide and 2.5 times as high."""
+        if not 50 <= width <= 8000:
+            raise InputError(f"png: width = {width!r}; give 50 to 8000 pixels")
+        return _graphviz(_limited(self.dot, width), "png", self.engine, self.time_limit)
+
+    def pdf(self) -> bytes:
+        """The picture as a PDF document of one page."""
+        return _graphviz(self.dot, "pdf", self.engine, self.time_limit)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the picture; the ending of `path` chooses among .dot, .svg, .png and .pdf.
+
+        A missing folder is made.  The file appears complete or not at all.
+        """
+        path = Path(path)
+        kind = path.suffix.lower().lstrip(".")
+        if kind not in FORMATS:
+            raise InputError(f"save {path}: {path.suffix or 'no ending'} is no picture format; end the name in .svg, .png, .pdf or .dot")
+        content = self.dot if kind == "dot" else getattr(self, kind)()
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        temporary = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            # mkstemp makes files that only their owner may read; pictures are for everybody.
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except OSError as error:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            raise InputError(
+                f"cannot write {path}: {error.strerror or error}; give a folder that may be written"
+            ) from None
+        return path
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        """For notebooks: HTML with the picture inside, SVG, and plain text."""
+        bundle = {"text/plain": repr(self)}
+        try:
+            drawn = self.svg()
+        except LayoutError as error:
+            bundle["text/html"] = f"<pre>{html(error, 400)}</pre>"
+            return bundle
+        inner = drawn[drawn.index("<svg") :]
+        bundle["text/html"] = f'<div style="overflow-x:auto;background:#ffffff">{inner}</div>'
+        bundle["image/svg+xml"] = drawn
+        return bundle
+
+    def __repr__(self) -> str:
+        return f"<Picture {self.title!r}: {len(self.dot):,} characters of DOT; .save('picture.svg') draws it>"
+
+
+def font_directory() -> Path | None:
+    """A folder with a font that some installed package brings, for machines that have none.
+
+    Looked for without importing anything: matplotlib's DejaVu, then python-barcode's.
+    """
+    for package, inside in (("matplotlib", "mpl-data/fonts/ttf"), ("barcode", "fonts")):
+        found = importlib.util.find_spec(package)
+        for place in (found.submodule_search_locations or ()) if found else ():
+            folder = Path(place, inside)
+            if folder.is_dir():
+                return folder
+    return None
+
+
+def _graphviz(dot: str, kind: str, engine: str, time_limit: float) -> bytes:
+    """Run Graphviz in a child process; raise LayoutError with the remedy when it does not deliver."""
+    program = shutil.which("dot")
+    if program:
+        command = [program, f"-T{kind}", f"-K{engine}"]
+    elif importlib.util.find_spec("pygraphviz"):
+        command = [sys.executable, "-I", "-c", _CHILD, kind, engine]
+    else:
+        raise LayoutError(
+            "Graphviz is not installed: neither `dot` on PATH nor the Python package pygraphviz; "
+            "install one of them (`apt install graphviz`, `pip install pygraphviz`), or use .dot, the text of the picture"
+        )
+    with tempfile.TemporaryDirectory(prefix="minigrad-viz-") as folder:
+        environment = _with_fonts(Path(folder))
+        try:
+            done = subprocess.run(
+                command, input=dot.encode("utf-8"), capture_output=True, timeout=time_limit, env=environment, check=False
+            )
+        except subprocess.TimeoutExpired:  # run() has killed the child
+            raise LayoutError(
+                f"Graphviz needed longer than {time_limit:g} s for this picture; draw less of it "
+                "(a coarser level=, a smaller budget= or window=), raise time_limit=, or use .dot"
+            ) from None
+        except OSError as error:
+            raise LayoutError(f"Graphviz could not be started ({command[0]}: {error}); repair it, or use .dot") from None
+    if done.returncode or not done.stdout:
+        complaint = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
+        raise LayoutError(f"Graphviz failed (exit {done.returncode}): {complaint[0][:300]}; the text of the picture is in .dot")
+    return done.stdout
+
+
+def _with_fonts(folder: Path) -> dict[str, str]:
+    """The child's environment: the system's fonts, and those of `font_directory` besides."""
+    environment = dict(os.environ)
+    fonts = font_directory()
+    if fonts is not None and "FONTCONFIG_FILE" not in environment:
+        configuration = folder / "fonts.conf"
+        configuration.write_text(
+            '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig>'
+            '<include ignore_missing="yes">/etc/fonts/fonts.conf</include>'
+            f'<dir>{html(fonts, 1000)}</dir><cachedir prefix="xdg">fontconfig</cachedir></fontconfig>',
+            encoding="utf-8",
+        )
+        environment["FONTCONFIG_FILE"] = str(configuration)
+    return environment
+
+
+def _limited(dot: str, width: int) -> str:
+    """The same graph with a greatest size, in inches at 96 dots per inch: an unlimited PNG can take a gigabyte."""
+    start = dot.index("{") + 1
+    return f'{dot[:start]}\n\tgraph [dpi=96 size="{width / 96:.3f},{2.5 * width / 96:.3f}"]{dot[start:]}'
