@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from minigrad import InputError, ShapeError, Tensor, describe, scope
+from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, scope
 from minigrad.init import glorot, orthogonal
 
 from .layer import Layer, positive
@@ -132,6 +132,8 @@ def _inputs(cell: Cell, xs) -> list[Tensor]:
             )
         if inputs and x.shape[0] != inputs[0].shape[0]:
             raise ShapeError(f"{who} step t={t}: x {x.shape} has {x.shape[0]} sequences, step t=1 has {inputs[0].shape[0]}")
+        if x.dtype.kind == "f" and x.dtype != cell.dtype:
+            raise DTypeError(f"{who} step t={t}: x is {x.dtype}, the cell {cell.dtype}; convert one with .astype(…)")
         inputs.append(x)
     return inputs
 
@@ -140,9 +142,12 @@ def _first_state(cell: Cell, state, N: int) -> tuple[Tensor, ...]:
     names = cell.state.split()
     if state is None:
         return cell.initial_state(N)
-    given = tuple(state.values()) if isinstance(state, dict) else tuple(state) if isinstance(state, (tuple, list)) else (state,)
-    if len(given) != len(names):
-        raise ShapeError(f"{type(cell).__name__}: {len(given)} states given, the cell has {len(names)}: {cell.state}")
+    if isinstance(state, dict) and sorted(state) == sorted(names):
+        state = [state[name] for name in names]
+    given = tuple(state) if isinstance(state, dict) else tuple(state) if isinstance(state, (tuple, list)) else (state,)
+    if len(given) != len(names) or isinstance(state, dict):
+        called = f" ({', '.join(map(str, state))})" if isinstance(state, dict) else ""
+        raise ShapeError(f"{type(cell).__name__}: {len(given)} states given{called}, the cell has {len(names)}: {cell.state}")
     tensors = tuple(s if isinstance(s, Tensor) else Tensor(s, name=n) for s, n in zip(given, names, strict=True))
     for name, s in zip(names, tensors, strict=True):
         if tuple(s.shape) != (N, cell.hidden):

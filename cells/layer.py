@@ -41,8 +41,13 @@ class Layer:
         for name, p in own.items():
             if np.shape(values[name]) != p.shape:
                 raise ShapeError(f"{type(self).__name__}.load: {name} has shape {np.shape(values[name])}, not {p.shape}")
+        try:
+            ready = {name: np.asarray(values[name], dtype=p.dtype) for name, p in own.items()}
+        except (ValueError, TypeError):
+            bad = next(name for name in own if np.asarray(values[name]).dtype.kind not in "fiub")
+            raise InputError(f"{type(self).__name__}.load: {bad} holds no numbers") from None
         for name, p in own.items():
-            p.value = np.asarray(values[name])
+            p.value = ready[name]
 
     def __repr__(self) -> str:
         rows = "".join(f"\n  {name:<8} {p.shape}" for name, p in self.parameters().items())

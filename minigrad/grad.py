@@ -57,6 +57,8 @@ def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | 
         gradient = gradients.pop(number)
         if node.hooks:
             gradient = _call_hooks(node, gradient)
+        if graph and node.name and gradient.op is not None and gradient.name is None:
+            gradient.name = f"d{node.name}"
         op = node.op
         if op is None:
             yield node, gradient, ()
@@ -176,7 +178,7 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
         if record:
             node.contributions = tuple(parts)
     for node, gradient in leaves:  # only now: an error above leaves every grad as it was
-        node.grad = np.array(gradient) if node.grad is None else node.grad + gradient
+        node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
     if free:
         _free(y)
 

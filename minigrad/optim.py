@@ -26,6 +26,7 @@ def _parameters(parameters) -> list[Tensor]:
 
 def _assign(p: Tensor, value: np.ndarray) -> None:
     """The new value replaces the array; the old one stays with whoever still reads it."""
+    value = np.asarray(value)  # NumPy's arithmetic makes a bare number of an array without axes
     value.setflags(write=False)
     p._value = value
     p.changed = next_number()
@@ -94,7 +95,7 @@ class Adam(Optimiser):
         size = np.sqrt(v)
         size /= float(np.sqrt(1 - b2**self.steps))
         size += self.epsilon
-        step = m / size
+        step = np.asarray(m / size)
         step *= self.lr / (1 - b1**self.steps)
         if self.weight_decay:
             step += self.lr * self.weight_decay * value
@@ -108,11 +109,13 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
     """
     with_grad = [p for p in _parameters(parameters) if p.grad is not None]
     squares = [float(np.vdot(p.grad, p.grad)) for p in with_grad]
+    if not np.isfinite(sum(squares)):  # a float32 overflows in its square long before itself
+        squares = [float(np.square(p.grad, dtype=np.float64).sum()) for p in with_grad]
     norm = float(np.sqrt(sum(squares)))
     if not np.isfinite(norm):
         bad = next((p for p, s in zip(with_grad, squares, strict=True) if not np.isfinite(s)), with_grad[0])
         raise NonFiniteError(f"clip_by_norm: the gradient of {describe(bad)} is not finite")
     if norm > limit:
         for p in with_grad:
-            p.grad = p.grad * p.dtype.type(limit / norm)
+            p.grad = np.asarray(p.grad * p.dtype.type(limit / norm))
     return norm

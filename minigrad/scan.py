@@ -54,6 +54,7 @@ class Parts:
     lasts: dict[int, Any] = field(default_factory=dict)  # position of the carry → cotangent
     result: list | None = None
     shape: tuple = ()
+    op: None = None
 
     def __add__(self, other: Parts) -> Parts:
         total = Parts(dict(self.stacks), dict(self.lasts))

@@ -99,8 +99,8 @@ class Canvas:
             label = f'<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0"{paper}><TR><TD>{line}</TD></TR></TABLE>>'
         else:
             label = (
-                f'<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0" FIXEDSIZE="TRUE" WIDTH="{width:.0f}" '
-                f'HEIGHT="{size * 1.5:.0f}"><TR><TD ALIGN="{align.upper()}">{line}</TD></TR></TABLE>>'
+                '<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0" CELLSPACING="0"><TR>'
+                f'<TD FIXEDSIZE="TRUE" WIDTH="{width:.0f}" HEIGHT="{size * 1.5:.0f}" ALIGN="{align.upper()}">{line}</TD></TR></TABLE>>'
             )
         name = self.key("text " + content)
         self.nodes[panel].append(
@@ -115,7 +115,7 @@ class Canvas:
         attributes = dict(
             color=stroke.colour, penwidth=f"{stroke.width:g}", style=stroke.dash, tooltip=plain(tooltip),
             dir={"end": "forward", "start": "back", "none": "none"}[arrow],
-            arrowsize=f"{0.85 / max(1.0, stroke.width ** 0.5):.2f}",
+            arrowsize=f"{0.5 + 0.05 * stroke.width:.2f}",
         )  # fmt: skip
         if label:
             colour = stroke.colour.split(":")[0]
@@ -141,9 +141,9 @@ class Canvas:
         for name, box, label, fill in self.panels:
             with graph.subgraph(name=f"cluster {name}") as cluster:
                 cluster.attr(
-                    label=f"<{text(label, 11, INK, True)}>" if label else "", style="rounded,filled", fillcolor=fill, color=FAINT,
+                    label=f"<{text(label, 12, INK, True)}>" if label else "", style="rounded,filled", fillcolor=fill, color=FAINT,
                     bb=f"{box.left:.1f},{bottom - box.bottom:.1f},{box.right:.1f},{bottom - box.top:.1f}",
-                    lp=f"{box.x:.1f},{bottom - box.top - 10:.1f}", tooltip=plain(label),
+                    lp=f"{box.left + 30:.1f},{bottom - box.top - 11:.1f}", tooltip=plain(label),
                 )  # fmt: skip
                 put(cluster, self.nodes[name])
         put(graph, self.nodes[""])
@@ -159,7 +159,7 @@ def spline(points: Sequence[Point], direction: str, width: float = 1.0) -> str:
     """Graphviz's B-spline text for a polyline with rounded corners, its end pulled back for the arrow head."""
     points = [p for k, p in enumerate(points) if k == 0 or p != points[k - 1]]
     head, tail = "", ""
-    gap = 5.0 + 0.6 * width
+    gap = 10 * (0.5 + 0.05 * width) - 0.4  # the length of the arrow head, see `line`
     if direction == "forward":
         head = f"e,{points[-1][0]:.1f},{points[-1][1]:.1f} "
         points = [*points[:-1], _towards(points[-1], points[-2], gap)]

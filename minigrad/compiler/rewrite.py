@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..grad import ancestors
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
-from ..sizes import is_one, resolve
+from ..sizes import Size, is_one, resolve, source
 from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
 from ..trace import asked_of
 
@@ -37,10 +38,12 @@ def remake(node: Tensor, inputs: tuple, params: tuple | None = None) -> Tensor:
     return fresh
 
 
-def rebuild(outputs: Sequence[Tensor], rule: Rule | None = None, scan_rule: Callable | None = None) -> list[Tensor]:
+def rebuild(
+    outputs: Sequence[Tensor], rule: Rule | None = None, scan_rule: Callable | None = None, in_bodies: bool = True
+) -> list[Tensor]:
     """Copy the graph behind `outputs`.
 
-    rule(node, new inputs) may return a replacement for a node, also inside bodies;
+    rule(node, new inputs) may return a replacement for a node, also inside bodies if `in_bodies`;
     scan_rule(Loop) may change a loop that was copied before it is made a node.
     """
     done: dict[int, Tensor] = {}
@@ -50,7 +53,7 @@ def rebuild(outputs: Sequence[Tensor], rule: Rule | None = None, scan_rule: Call
         if node.op is None:
             done[node.number] = node
         elif node.op is SCAN:
-            loop = Loop.copy(node, [done[x.number] for x in node.inputs], asked.get(node.number, []), rule)
+            loop = Loop.copy(node, [done[x.number] for x in node.inputs], asked.get(node.number, []), rule if in_bodies else None)
             if scan_rule:
                 scan_rule(loop)
             loops[node.number] = loop
@@ -87,6 +90,7 @@ class Loop:
     positions: list[int] = field(default_factory=list)  # old carry → new carry, −1 if it left
     outside_lasts: dict[int, Callable[[], Tensor]] = field(default_factory=dict)
     made: Tensor | None = None
+    read: dict[int, Tensor] = field(default_factory=dict)  # the stacks read so far: one node each
 
     @classmethod
     def copy(cls, node: Tensor, inputs: list[Tensor], asked: list[Tensor], rule: Rule | None) -> Loop:
@@ -125,7 +129,9 @@ class Loop:
         for x, sequence in zip(self.xs, self.sequences, strict=True):
             if x is node:
                 return sequence
-        return stacked(self.made, node)  # type: ignore[arg-type]
+        if node.number not in self.read:
+            self.read[node.number] = stacked(self.made, node)  # type: ignore[arg-type]
+        return self.read[node.number]
 
     def read_last(self, k: int) -> Tensor:
         if k in self.outside_lasts:
@@ -472,11 +478,54 @@ def join_places(outputs: Sequence[Tensor]) -> list[Tensor]:
     return rebuild(outputs, rule)
 
 
+def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Σ over a batch of aᵀ·b is one product: the weight gradient of a layer that all steps share."""
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        if node.op is not SUM or inputs[0].op is not MATMUL:
+            return None
+        left, right = inputs[0].inputs
+        axes, keepdims = node.params
+        lead = len(left.shape) - 2
+        swapped = (*range(lead), lead + 1, lead)
+        if left.op is not TRANSPOSE or left.params[0] != swapped or axes != tuple(range(lead)) or len(right.shape) - 2 != lead:
+            return None
+        a, b = left.inputs[0], right
+        rows: Any = 1
+        for n in a.shape[:-1]:
+            rows = n * rows
+        product = apply(MATMUL, (a.reshape((rows, a.shape[-1])).transpose((1, 0)), b.reshape((rows, b.shape[-1]))))
+        return product.reshape(node.shape) if keepdims else product
+
+    return rebuild(outputs, rule)
+
+
+def share(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Nodes that compute the same from the same become one, outside of loops."""
+    known: dict[tuple, Tensor] = {}
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor:
+        key = (node.op.name, tuple(x.number for x in inputs), tuple(map(_param_key, node.params)))  # type: ignore[union-attr]
+        if key not in known:
+            known[key] = remake(node, inputs)
+        return known[key]
+
+    return rebuild(outputs, rule, in_bodies=False)
+
+
+def _param_key(param) -> str:
+    if isinstance(param, tuple):
+        return str(tuple(map(_param_key, param)))
+    return source(param) if isinstance(param, Size) else repr(param)
+
+
 REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
     "split products": split_products,
     "move captures out": move_captures_out,
     "hoist": hoist,
     "sink": sink,
     "join places": join_places,
+    "merge batches": merge_batches,
+    "share": share,
 }
 __all__ = ["REWRITES", "Loop", "hoist", "is_one", "join_places", "move_captures_out", "rebuild", "sink", "split_products"]

@@ -15,7 +15,6 @@ from minigrad import (
     ShapeError,
     Tensor,
     cross_entropy,
-    exp,
     gather,
     grad,
     layer_norm,
@@ -61,7 +60,7 @@ def test_activations_far_out_are_exact_with_finite_gradients(dtype):
         assert y.dtype == dtype
         np.testing.assert_allclose(y.value, expected, rtol=1e-6, atol=1e-37)
         assert np.isfinite(gradient(y, x)).all()
-    np.testing.assert_array_equal(gradient(sigmoid(x), x)[[0, 4]], [0, 0])
+    np.testing.assert_allclose(gradient(sigmoid(x), x)[[0, 4]], [0, 0], atol=1e-37)
     assert gradient(sigmoid(x), x)[2] == 0.25
 
 
@@ -77,22 +76,27 @@ def test_sigmoid_keeps_its_relative_accuracy_in_both_tails():
 @both_types
 def test_softmax_and_cross_entropy_far_out(dtype):
     x = parameter([[EDGE, -EDGE, 0], [-EDGE, -EDGE, -EDGE], [EDGE, EDGE, EDGE]], dtype)
-    third = 1 / 3
-    expected = [[1, 0, 0], [third] * 3, [third] * 3]
-    np.testing.assert_allclose(softmax(x).value, expected, rtol=1e-6)
-    np.testing.assert_allclose(exp(log_softmax(x)).value, expected, rtol=1e-6)
     loss = cross_entropy(x, np.array([1, 0, 2]))
     np.testing.assert_allclose(loss.value, (2 * EDGE + 2 * math.log(3)) / 3, rtol=1e-6)
     for y in (softmax(x), log_softmax(x), loss):
         assert y.dtype == dtype and np.isfinite(y.value).all() and np.isfinite(gradient(y, x)).all()
-    np.testing.assert_allclose(gradient(loss, x)[0], [third, -third, 0], rtol=1e-6, atol=1e-12)
+
+
+@both_types
+def test_softmax_and_its_gradients_lose_no_digits_far_out(dtype):
+    third, precision = 1 / 3, 4 * np.finfo(dtype).eps
+    x = parameter([[EDGE, -EDGE, 0], [-EDGE, -EDGE, -EDGE], [EDGE, EDGE, EDGE]], dtype)
+    expected = np.array([[1, 0, 0], [third] * 3, [third] * 3])
+    np.testing.assert_allclose(softmax(x).value, expected, rtol=precision)
+    np.testing.assert_allclose(gradient(logsumexp(x, 1), x), expected, rtol=precision)
+    slope = gradient(cross_entropy(x, np.array([1, 0, 2])), x)
+    np.testing.assert_allclose(slope, (expected - np.eye(3)[[1, 0, 2]]) / 3, rtol=precision, atol=1e-30)
 
 
 @both_types
 def test_logsumexp_far_out_and_of_nothing_but_minus_infinity(dtype):
     x = parameter([[EDGE, EDGE], [-EDGE, -EDGE]], dtype)
     np.testing.assert_allclose(logsumexp(x, 1).value, [EDGE + math.log(2), -EDGE + math.log(2)], rtol=1e-6)
-    np.testing.assert_array_equal(gradient(logsumexp(x, 1), x), np.full((2, 2), 0.5))
     assert logsumexp(Tensor([-np.inf, -np.inf], dtype=dtype)).value == -np.inf
     assert logsumexp(Tensor([np.inf, 0.0], dtype=dtype)).value == np.inf
     assert logsumexp(Tensor([-np.inf, 1.0], dtype=dtype)).value == 1
@@ -100,7 +104,7 @@ def test_logsumexp_far_out_and_of_nothing_but_minus_infinity(dtype):
 
 @both_types
 def test_a_fully_masked_row_gives_zeros_and_no_gradient(dtype, rng):
-    x = parameter(rng.standard_normal((2, 3)) * 100, dtype)
+    x = parameter(rng.standard_normal((2, 3)), dtype)
     mask = np.array([[False, False, False], [True, False, True]])
     y = softmax(x, mask=mask)
     np.testing.assert_array_equal(y.value[~mask], np.zeros(4))

@@ -1,0 +1,322 @@
+"""`compile`: trace, rewrite, emit, load, and call with as little between as can be.
+
+A `Compiled` keeps one program for every combination of argument types that it has
+met; sizes are run-time values, so another number of steps or sequences meets a
+program that is there.  A `Plan` is a program laid out for given sizes: its table of
+sizes and addresses is filled once, and a call only puts in what has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..errors import GraphError, InputError, MinigradError, NonFiniteError
+from ..sizes import Size, resolve
+from ..tensor import Tensor, describe, no_grad
+from ..trace import Traced, trace, trace_gradients
+from . import cache
+from .emit import DTYPES, CannotCompile, Program, emit
+from .rewrite import REWRITES, split_products
+
+ALIGN = 64
+
+
+def compile(function: Callable, *, threads: int = 1) -> Compiled:
+    """The same function, compiled when it is first called.
+
+    function : of tensors, returning a tensor, or a tuple or dict of tensors.  Leaves that
+        it reads from outside (parameters) are looked up at every call.
+    threads : how many threads share the sequences of a batch; for one number the
+        result is the same bits at every run.
+
+    Calling it gives values without a graph; `value_and_grad` and `backward` give
+    gradients too.  What cannot be compiled says which operation and why, once, as a
+    warning, and runs eagerly.
+    """
+    if not callable(function):
+        raise InputError(f"compile: {function!r} is no function")
+    if not isinstance(threads, int) or threads < 1:
+        raise InputError(f"compile: threads = {threads!r}; give a whole number of at least 1")
+    return Compiled(function, threads)
+
+
+class Gradients(dict):
+    """Gradients by tensor: ``gradients[W]`` is an array of W's shape.
+
+    They are views of one array, made when they are asked for.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], parts: Sequence[tuple], flat: np.ndarray):
+        super().__init__()
+        self.tensors, self.parts, self.flat = tensors, parts, flat
+
+    def __missing__(self, tensor: Tensor) -> np.ndarray:
+        for t, part in zip(self.tensors, self.parts, strict=True):
+            if t is tensor:
+                self[tensor] = _view(self.flat, part)
+                return self[tensor]
+        raise GraphError(f"no gradient for {describe(tensor)}: it does not require one, or was not used")
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __iter__(self):
+        return iter(self.tensors)
+
+    def items(self):
+        return [(t, self[t]) for t in self.tensors]
+
+    def keys(self):
+        return list(self.tensors)
+
+    def values(self):
+        return [self[t] for t in self.tensors]
+
+
+class Compiled:
+    """What `compile` returns; `source` is the generated program of the last call."""
+
+    def __init__(self, function: Callable, threads: int):
+        self.function, self.threads = function, threads
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.variants: dict[tuple, list[Variant]] = {}
+        self.eager: dict[tuple, str] = {}  # what could not be compiled, and why
+        self.last: Variant | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def source(self) -> str:
+        if self.last is None:
+            raise GraphError(f"{self.name} was not called yet, so there is no source to show")
+        return self.last.program.source
+
+    def __call__(self, *arguments):
+        variant, arrays, shapes = self._variant(arguments, False)
+        if variant is None:
+            with no_grad():
+                return self.function(*map(_tensor, arguments))
+        flat, plan = variant.run(arrays, shapes, self.threads)
+        return variant.traced.rebuild([Tensor(_view(flat, part)) for part in plan.parts])
+
+    def value_and_grad(self, *arguments) -> tuple[Tensor, Gradients]:
+        """The value (a single number) and its gradients with respect to every leaf that requires one."""
+        variant, arrays, shapes = self._variant(arguments, True)
+        if variant is None:
+            return self._eager(arguments)
+        flat, plan = variant.run(arrays, shapes, self.threads)
+        targets = [arguments[k] if isinstance(k, int) else k for k in variant.wrt]
+        return Tensor(_view(flat, plan.parts[0])), Gradients(targets, plan.parts[1:], flat)
+
+    def backward(self, *arguments) -> Tensor:
+        """The value; its gradients are added to `grad` of every leaf that requires one, as `backward` does."""
+        value, gradients = self.value_and_grad(*arguments)
+        for leaf, g in gradients.items():
+            leaf.grad = g if leaf.grad is None else leaf.grad + g
+        return value
+
+    def _eager(self, arguments) -> tuple[Tensor, Gradients]:
+        loss = self.function(*map(_tensor, arguments))
+        from ..grad import ancestors, grad
+
+        leaves = [n for n in ancestors(loss) if n.op is None and n.requires_grad]
+        gradients = [g.value for g in grad(loss, leaves)]
+        found = Gradients(leaves, [], np.zeros(0))
+        found.update(zip(leaves, gradients, strict=True))
+        return loss.detach(), found
+
+    def _variant(self, arguments: Sequence, gradients: bool) -> tuple[Any, list, tuple]:
+        """The program for these arguments, made now if there is none; None where it has to run eagerly."""
+        arrays = [a._value if type(a) is Tensor else np.asarray(a) for a in arguments]
+        needs = tuple([gradients and type(a) is Tensor and a.requires_grad for a in arguments])
+        shapes = tuple([a.shape for a in arrays])
+        key = (gradients, needs, tuple([a.dtype for a in arrays]), tuple([len(s) for s in shapes]))
+        for variant in self.variants.get(key, ()):
+            if shapes in variant.plans or variant.traced.sizes(shapes) is not None:
+                self.last = variant
+                return variant, arrays, shapes
+        if key in self.eager:
+            return None, arrays, shapes
+        with self._lock:
+            try:
+                variant = Variant(self.function, arguments, needs, gradients)
+            except CannotCompile as reason:
+                self.eager[key] = str(reason)
+                warnings.warn(f"{self.name} runs eagerly: {reason}", stacklevel=3)
+                return None, arrays, shapes
+            self.variants.setdefault(key, []).append(variant)
+        self.last = variant
+        return variant, arrays, shapes
+
+
+class Variant:
+    """One program of a function."""
+
+    def __init__(self, function: Callable, arguments: Sequence, needs: tuple, gradients: bool):
+        for a in arguments:
+            dtype = a.dtype if isinstance(a, Tensor) else np.asarray(a).dtype
+            if str(dtype) not in DTYPES:
+                raise CannotCompile(f"an argument is {dtype}; the compiler takes float32, float64 and integers")
+        try:
+            self.traced: Traced = trace(function, [_tensor(a) for a in arguments], needs)
+        except CannotCompile:
+            raise
+        except GraphError as reason:  # a branch or a loop that needs a value
+            raise CannotCompile(str(reason)) from None
+        self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
+        self.traced.outputs = split_products(self.traced.outputs)
+        outputs = list(self.traced.outputs)
+        self.wrt: list = []
+        if gradients:
+            of_arguments = [(k, s) for k, s in enumerate(self.traced.arguments) if needs[k]]
+            leaves = self.traced.captures
+            self.wrt = [k for k, _ in of_arguments] + leaves
+            outputs += trace_gradients(self.traced, [s for _, s in of_arguments] + leaves)
+        self.stages_of["gradients"] = outputs
+        for name, rewrite in REWRITES.items():
+            outputs = rewrite(outputs)
+            self.stages_of[name] = outputs
+        self.outputs = outputs
+        self.program: Program = emit(outputs, self.traced.arguments, self.traced.name)
+        self.module = cache.load(self.program.source, self.traced.name)
+        self.plans: dict[tuple, list[Plan]] = {}
+
+    def run(self, arrays: list, shapes: tuple, threads: int) -> tuple[np.ndarray, Plan]:
+        free = self.plans.setdefault(shapes, [])
+        try:
+            plan = free.pop()  # a plan serves one call at a time; another thread makes its own
+        except IndexError:
+            plan = Plan(self, shapes)
+        try:
+            return plan.run(arrays, threads), plan
+        finally:
+            free.append(plan)
+
+
+class Plan:
+    """A program laid out for given sizes: where everything lies, and the table that says so."""
+
+    def __init__(self, variant: Variant, shapes: tuple):
+        program, traced = variant.program, variant.traced
+        of = traced.sizes(shapes)
+        assert of is not None
+
+        def number(size: Size | int) -> int:
+            size = resolve(size)
+            return size.value(of) if isinstance(size, Size) else size
+
+        self.module, self.name = variant.module, traced.name
+        self.parallel = program.parallel
+        count = len(program.stores)
+        self.table = np.zeros(count + len(program.sizes), np.int64)
+        self.table[count:] = [number(s) for s in program.sizes]
+        own = {a.number: k for k, a in enumerate(traced.arguments)}
+        self.arguments: list[tuple[int, int]] = []  # (argument, position in the table)
+        self.leaves: list[list] = []  # [leaf, position, the array whose address stands there]
+        work, outputs = [], []
+        for k, store in enumerate(program.stores):
+            if store.kind in ("input", "constant"):
+                if store.node.number in own:  # type: ignore[union-attr]
+                    self.arguments.append((own[store.node.number], k))  # type: ignore[union-attr]
+                else:
+                    self.leaves.append([store.node, k, None])
+            else:
+                (outputs if store.kind == "output" else work).append((k, number(store.size), store.dtype))
+        offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
+        self.arena = np.empty(total + ALIGN, np.uint8)
+        base = -(-_address(self.arena) // ALIGN) * ALIGN
+        for (at, _, _), offset in zip(work, offsets, strict=True):
+            self.table[at] = base + offset
+        offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
+        self.output_at = np.array([at for at, _, _ in outputs], np.int64)
+        self.output_offsets = np.array(offsets, np.int64)
+        by_name = {program.stores[at].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
+        self.parts = [
+            (by_name[r.store.name], tuple(number(n) for n in r.shape), np.dtype(r.store.dtype if r.store.dtype != "b1" else bool))
+            for r in program.results
+        ]
+        kind = np.float32 if any(s.dtype == "f4" for s in program.stores) else np.float64
+        self.scratch = [np.empty(SCRATCH, kind) for _ in range(os.cpu_count() or 1)]
+
+    def run(self, arrays: list, threads: int) -> np.ndarray:
+        table = self.table
+        held = []
+        for k, at in self.arguments:
+            array = arrays[k]
+            if not array.flags.c_contiguous or not array.dtype.isnative:
+                array = np.ascontiguousarray(array)
+                held.append(array)
+            table[at] = array.__array_interface__["data"][0]
+        for entry in self.leaves:
+            array = entry[0]._value
+            if array is not entry[2]:
+                entry[2] = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+                table[entry[1]] = _address(entry[2])
+                entry[2] = array if entry[2] is array else entry[2]
+        flat = np.empty(self.output_bytes, np.uint8)
+        table[self.output_at] = self.output_offsets + flat.__array_interface__["data"][0]
+        if threads == 1:
+            bad = self.module.run(table, self.scratch[0])
+        else:
+            bad = self._run_threads(threads)
+        if bad:
+            raise InputError(f"{self.name}: {bad} indices lie outside of their table (gather or embedding)")
+        return flat
+
+    def _run_threads(self, threads: int) -> int:
+        pool, bad = _pool(threads), 0
+        while len(self.scratch) < threads:
+            self.scratch.append(np.empty_like(self.scratch[0]))
+        for k, parallel in enumerate(self.parallel):
+            stage = getattr(self.module, f"stage_{k}")
+            if parallel:
+                futures = [pool.submit(stage, self.table, self.scratch[p], p, threads) for p in range(1, threads)]
+                bad += stage(self.table, self.scratch[0], 0, threads)
+                bad += sum(f.result() for f in futures)
+            else:
+                bad += stage(self.table, self.scratch[0], 0, 1)
+        return bad
+
+
+SCRATCH = 220_000  # numbers; more than matmul_sum asks for at any size
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    if threads not in _pools:
+        _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="minigrad")
+    return _pools[threads]
+
+
+def _layout(sizes: Sequence[int]) -> tuple[list[int], int]:
+    offsets, total = [], 0
+    for size in sizes:
+        offsets.append(total)
+        total += -(-size // ALIGN) * ALIGN
+    return offsets, total
+
+
+def _itemsize(dtype: str) -> int:
+    return int(dtype[1:])
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def _view(flat: np.ndarray, part: tuple) -> np.ndarray:
+    offset, shape, dtype = part
+    return np.ndarray(shape, dtype, flat, offset)
+
+
+def _tensor(argument) -> Tensor:
+    return argument if isinstance(argument, Tensor) else Tensor(argument)
+
+
+__all__ = ["CannotCompile", "Compiled", "Gradients", "MinigradError", "NonFiniteError", "compile"]

@@ -1,0 +1,1269 @@
+"""A graph → readable Numba source for all of it: `emit`.
+
+The source is a list of stages, each a function of a table of sizes and addresses.
+Element-wise operations that follow one another become one loop (a function of its
+own over flat arrays, which LLVM turns into vector code); products and reductions are
+calls; a scan is a Python loop over steps.  Every value lives in a flat, contiguous
+array at an offset (`Place`), so reshapes and leading slices cost nothing.
+
+Where a value dies in the loop that makes another of its size, the new one takes its
+place: gates overwrite their pre-activations, and gradients overwrite the gates.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..errors import GraphError
+from ..grad import ancestors
+from ..ops import OPS
+from ..scan import LAST, SCAN, STACKED, Body
+from ..sizes import SIZE, Size, Variable, is_one, resolve, source
+from ..tensor import Op, Tensor, describe
+from ..trace import asked_of
+
+ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, POWER, RESHAPE, SCATTER, SLICE, SUM, TRANSPOSE = (
+    OPS[n]
+    for n in (
+        "add", "broadcast_to", "concat", "gather", "matmul", "place", "power", "reshape", "scatter", "slice", "sum",
+        "transpose",
+    )
+)  # fmt: skip
+DTYPES = {"float32": "f4", "float64": "f8", "int64": "i8", "int32": "i4", "bool": "b1"}
+ROWS = Variable("rows", 2)  # the sequences of a batch that one thread works on
+
+
+class CannotCompile(GraphError):
+    """An operation that the compiler does not take; the function still runs eagerly."""
+
+
+@dataclass(eq=False)
+class Store:
+    """One flat array of the generated code."""
+
+    name: str
+    dtype: str
+    size: Size | int
+    kind: str  # input | constant | work | output
+    node: Tensor | None = None  # whose value an input holds
+
+
+@dataclass(eq=False)
+class Place:
+    """Where a value lives: contiguous, from an offset in a store, in row-major order."""
+
+    store: Store
+    at: str
+    shape: tuple
+
+    def reshaped(self, shape: tuple) -> Place:
+        return replace(self, shape=tuple(shape))
+
+
+@dataclass
+class Stage:
+    """Lines of one stage; a parallel one may be split over threads."""
+
+    parallel: bool
+    lines: list[str] = field(default_factory=list)
+    writes: set[str] = field(default_factory=set)
+    uses: dict[str, Store] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+    rows_of: str = ""  # what row0 and rows split at this point
+
+
+@dataclass
+class Level:
+    """The graph outside, or the body of one scan: what is read by whom, and in which lines it is written."""
+
+    nodes: list[Tensor]
+    wanted: set[int]
+    readers: dict[int, list[Tensor]]
+    body: Body | None = None
+    indent: str = "    "
+    batch: Size | int | None = None
+    pending: list[Tensor] = field(default_factory=list)
+    outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
+    dying: set[int] = field(default_factory=set)  # body inputs whose place may be overwritten
+    dying_values: set[int] = field(default_factory=set)  # values that stand in such a place
+    stacks: dict[int, Callable[[], Place]] = field(default_factory=dict)  # kept for all steps, if nothing dies for them
+
+
+@dataclass
+class Program:
+    """What `emit` returns: the source, and what its table holds."""
+
+    source: str
+    sizes: list[Size | int]
+    stores: list[Store]
+    parallel: list[bool]
+    results: list[Place]
+
+
+def emit(outputs: Sequence[Tensor], arguments: Sequence[Tensor], name: str) -> Program:
+    """Source for a graph without values; raises CannotCompile, naming the operation and why."""
+    return Emitter(list(outputs), list(arguments), name).program()
+
+
+def once(make: Callable[[], Place]) -> Callable[[], Place]:
+    """The same place however often it is asked for."""
+    made: list[Place] = []
+
+    def place() -> Place:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return place
+
+
+def product_of(shape: tuple) -> Size | int:
+    total: Size | int = 1
+    for n in shape:
+        total = resolve(n) * total
+    return resolve(total)
+
+
+def contiguous_leading(shape: tuple, axis: int) -> bool:
+    """Is a slice along `axis` one run of elements?"""
+    return all(is_one(n) for n in shape[:axis])
+
+
+class Emitter:
+    def __init__(self, outputs: list[Tensor], arguments: list[Tensor], name: str):
+        self.results, self.arguments, self.name = outputs, arguments, name
+        self.asked = asked_of(outputs)
+        self.places: dict[int, Place] = {}
+        self.stores: list[Store] = []
+        self.size_names: dict[str, str] = {}
+        self.sizes: list[Size | int] = []
+        self.functions: list[str] = []
+        self.function_names: set[str] = set()
+        self.store_names: set[str] = set()
+        self.stages: list[Stage] = [Stage(False)]
+        self.packed: dict[tuple, str] = {}
+        self.carry_stores: set[str] = set()
+
+    # Names and sizes.
+
+    def size(self, size: Size | int) -> str:
+        """A size as source: numbers become names too, so that other widths need no other code."""
+        size = resolve(size)
+        if isinstance(size, int):
+            return str(size) if size in (0, 1) else self._size_name(str(size), size)
+        for product in size.terms:
+            for v in product:
+                if v is not ROWS:
+                    self._size_name(v.name, Size({(v,): 1}))
+        parts = []
+        for product, coefficient in size.terms.items():
+            factors = [self.size_names.get(v.name, v.name) for v in product]
+            if coefficient != 1 or not factors:
+                factors.insert(0, str(coefficient) if abs(coefficient) == 1 else self.size(abs(coefficient)))
+            sign = "-" if coefficient < 0 and not (factors and factors[0].startswith("-")) else ""
+            parts.append(sign + " * ".join(factors))
+        text = " + ".join(parts).replace("+ -", "- ")
+        return text if len(parts) == 1 else f"({text})"
+
+    def _size_name(self, key: str, size: Size | int) -> str:
+        if key not in self.size_names:
+            wanted = key if key.isidentifier() else f"n{len(self.sizes)}"
+            self.size_names[key] = wanted
+            self.sizes.append(size)
+        return self.size_names[key]
+
+    def count(self, shape: tuple) -> str:
+        return self.size(product_of(shape))
+
+    @staticmethod
+    def _fresh(name: str, taken: set[str]) -> str:
+        base = re.sub(r"\W", "_", name, flags=re.ASCII) or "value"
+        if base[0].isdigit() or keyword.iskeyword(base) or base in RESERVED:
+            base = f"{base}_" if not base[0].isdigit() else f"v{base}"
+        candidate, k = base, 2
+        while candidate in taken:
+            candidate, k = f"{base}_{k}", k + 1
+        taken.add(candidate)
+        return candidate
+
+    def new_store(self, name: str, dtype, size, kind: str = "work", node: Tensor | None = None) -> Store:
+        key = DTYPES.get(str(dtype))
+        if key is None:
+            raise CannotCompile(f"{self.name}: {name} is {dtype}; the compiler takes float32, float64 and integers")
+        store = Store(self._fresh(name, self.store_names), key, resolve(size), kind, node)
+        self.stores.append(store)
+        return store
+
+    # Writing lines.
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages[-1]
+
+    def write(self, level: Level, text: str) -> None:
+        self.stage.lines.append(level.indent + text)
+
+    def use(self, store: Store, writes: bool = False) -> str:
+        self.stage.uses[store.name] = store
+        if writes:
+            self.stage.writes.add(store.name)
+        return store.name
+
+    def view(self, place: Place, writes: bool = False) -> str:
+        """The elements of a place as a flat array."""
+        name = self.use(place.store, writes)
+        n = self.count(place.shape)
+        if place.at == "0":
+            return name if resolve(place.store.size) is product_of(place.shape) or source(place.store.size) == source(
+                product_of(place.shape)
+            ) else f"{name}[:{n}]"
+        return f"{name}[{place.at} : {place.at} + {n}]"
+
+    def serial(self) -> None:
+        if self.stage.parallel:
+            self.stages.append(Stage(False))
+
+    def parallel(self, reads: Sequence[Store], fresh: bool = False) -> None:
+        """Go on in a parallel stage; a new one where it would read what this one writes."""
+        if not self.stage.parallel or fresh or any(s.name in self.stage.writes for s in reads):
+            self.stages.append(Stage(True))
+
+    # The walk.
+
+    def program(self) -> Program:
+        nodes = ancestors(*self.results)
+        level = Level(nodes, {r.number for r in self.results}, readers_of(nodes))
+        own = {a.number: a for a in self.arguments}
+        for node in nodes:
+            if node.op is None:
+                if node.number in own or node.requires_grad or node.ndim:
+                    self.input(node)
+        for k, r in enumerate(self.results):
+            if r.op is not None and r.number not in level.outputs:
+                level.outputs[r.number] = once(lambda r=r, k=k: self.output(r, k))
+        push_down(level, self)
+        self._place_concats(level)
+        level.nodes = self.scheduled(level)
+        self.run_level(level)
+        results = []
+        for k, r in enumerate(self.results):
+            place = self.place(r, level)
+            if place.store.kind != "output" or place.at != "0" or any(place.store is p.store for p in results):
+                self.serial()
+                target = self.output(r, k)
+                self.copy(level, place, target)
+                place = target
+            results.append(place.reshaped(tuple(r.shape)))
+        return Program(self.text(), self.sizes, self.stores, [s.parallel for s in self.stages if s.lines], results)
+
+    def input(self, node: Tensor) -> Place:
+        if node.number not in self.places:
+            kind = "input" if node.requires_grad or node.is_symbol else "constant"
+            store = self.new_store(node.name or "constant", node.dtype, product_of(node.shape), kind, node)
+            self.places[node.number] = Place(store, "0", tuple(node.shape))
+        return self.places[node.number]
+
+    def output(self, node: Tensor, k: int) -> Place:
+        store = self.new_store(node.name or f"result_{k}", node.dtype, product_of(node.shape), "output", node)
+        return Place(store, "0", tuple(node.shape))
+
+    def run_level(self, level: Level) -> None:
+        for node in level.nodes:
+            if node.op is None or self._fills_carries(node, level):
+                continue
+            if self.is_elementwise(node) and not self._adds_product(node, level):
+                level.pending.append(node)
+            elif self._deferred_product(node, level):
+                continue
+            else:
+                self.flush(level, self._operands(node, level))
+                self.emit_node(node, level)
+        self.flush(level, None)
+
+    @staticmethod
+    def _fills_carries(node: Tensor, level: Level) -> bool:
+        """First states of one number are filled in by their scan."""
+        if node.op is not BROADCAST_TO or not Loop._is_number(node.inputs[0]) or node.number in level.wanted:
+            return False
+        return all(
+            r.op is SCAN and not any(x is node for x in r.inputs[len(r.params[0].carry) :])
+            for r in level.readers.get(node.number, [])
+        )
+
+    def scheduled(self, level: Level) -> list[Tensor]:
+        """An order in which heavy operations, which threads share, stand together."""
+
+        def kind(node: Tensor) -> int:
+            if node.op is SCAN:
+                return 2
+            return 1 if node.op is MATMUL or self._adds_product(node, level) or node.op is TRANSPOSE else 0
+
+        waiting = {n.number: sum(1 for x in n.inputs) for n in level.nodes}
+        ready: list[list[Tensor]] = [[], [], []]
+        order: list[Tensor] = []
+        for n in level.nodes:
+            if not waiting[n.number]:
+                ready[kind(n)].append(n)
+        now = 0
+        while any(ready):
+            if not ready[now]:
+                now = next(k for k in range(3) if ready[k])
+            node = ready[now].pop(0)
+            order.append(node)
+            for reader in level.readers.get(node.number, []):
+                waiting[reader.number] -= 1
+                if not waiting[reader.number]:
+                    ready[kind(reader)].append(reader)
+        return order
+
+    @staticmethod
+    def is_elementwise(node: Tensor) -> bool:
+        return node.op is not None and (node.op.kind == "elementwise" or node.op is BROADCAST_TO)
+
+    def _operands(self, node: Tensor, level: Level) -> list[Tensor]:
+        found = []
+        for x in node.inputs:
+            found.append(x)
+            if x.op is TRANSPOSE or self._deferred_product(x, level):
+                found.extend(x.inputs)
+                found.extend(y for x2 in x.inputs if x2.op is TRANSPOSE for y in x2.inputs)
+        return found
+
+    def _deferred_product(self, node: Tensor, level: Level) -> bool:
+        """A product that will be added where its only reader, a sum, lives; a transpose that products read by strides."""
+        readers = level.readers.get(node.number, [])
+        if node.number in level.wanted:
+            return False
+        if node.op is TRANSPOSE:
+            return bool(readers) and all(self._reads_by_strides(r, node) for r in readers)
+        return node.op is MATMUL and len(readers) == 1 and self._adds_product(readers[0], level)
+
+    def _reads_by_strides(self, reader: Tensor, node: Tensor) -> bool:
+        """Do only products read this transposed operand, so that nothing has to be copied?"""
+        axes = node.params[0]
+        if len(axes) < 2 or (*axes[:-2], axes[-1], axes[-2]) != tuple(range(len(axes))):
+            return False
+        if reader.op is MATMUL:
+            return True
+        if reader.op is not SCAN:
+            return False
+        inside = [n for n in reader.params[0].nodes(*self.asked.get(reader.number, [])) if any(x is node for x in n.inputs)]
+        return bool(inside) and all(n.op is MATMUL and n.inputs[1] is node for n in inside)
+
+    def _adds_product(self, node: Tensor, level: Level) -> bool:
+        if node.op is not ADD:
+            return False
+        return any(self._is_addend(x, node, level) for x in node.inputs)
+
+    def _is_addend(self, x: Tensor, total: Tensor, level: Level) -> bool:
+        return (
+            x.op is MATMUL
+            and x.number not in level.wanted
+            and len(level.readers.get(x.number, [])) == 1
+            and len(x.shape) == len(total.shape)
+            and tuple(map(source, x.shape)) == tuple(map(source, total.shape))
+            and len(x.inputs[1].shape) == 2
+        )
+
+    def flush(self, level: Level, needed_by: list[Tensor] | None) -> None:
+        """Write the loops of all pending operations, if one of them is needed now."""
+        waiting = {n.number for n in level.pending}
+        if not waiting or (needed_by is not None and not any(x.number in waiting for x in needed_by)):
+            return
+        pending, level.pending = level.pending, []
+        groups: list[tuple[str, list[Tensor]]] = []
+        member: dict[int, int] = {}
+        for node in pending:
+            shape = ", ".join(map(source, node.shape))
+            earliest = 0
+            for x in node.inputs:
+                if x.number in member:
+                    at = member[x.number]
+                    earliest = max(earliest, at if groups[at][0] == shape else at + 1)
+            at = next((k for k in range(earliest, len(groups)) if groups[k][0] == shape), len(groups))
+            if at == len(groups):
+                groups.append((shape, []))
+            groups[at][1].append(node)
+            member[node.number] = at
+        for _, nodes in groups:
+            Loop(self, level, nodes).emit()
+
+    def place(self, node: Tensor, level: Level) -> Place:
+        if node.number in self.places:
+            return self.places[node.number]
+        if node.op is None and node._value is not None:
+            return self.input(node)
+        if node.op is TRANSPOSE:  # deferred, but somebody wants it after all
+            self._transpose(node, level)
+            return self.places[node.number]
+        raise CannotCompile(f"{self.name}: {describe(node)} has no place; this is a defect of the compiler")
+
+    def target(self, node: Tensor, level: Level) -> Place:
+        """Where a new value goes: where it has to, or into an array of its own."""
+        if node.number in self.places:
+            return self.places[node.number]
+        if node.number in level.outputs:
+            place = level.outputs[node.number]().reshaped(self.local_shape(node, level))
+        elif node.number in level.stacks:
+            place = level.stacks[node.number]()
+        else:
+            shape = self.local_shape(node, level)
+            label = self.label(node, level)
+            full = product_of(tuple(node.shape))
+            store = self.new_store(label, node.dtype, full)
+            place = Place(store, self.batch_offset(node, level), shape)
+        self.places[node.number] = place
+        return place
+
+    @staticmethod
+    def label(node: Tensor, level: Level) -> str:
+        """A name for a value: its own, or what it is to the named value that is made of it."""
+        if node.name:
+            return node.name
+        for reader in level.readers.get(node.number, []):
+            if reader.name and reader.op is not None and reader.op.kind == "elementwise":
+                return f"z_{reader.name}"
+        return node.op.name if node.op else "value"
+
+    def local_shape(self, node: Tensor, level: Level) -> tuple:
+        if level.batch is not None and node.shape and source(node.shape[0]) == source(level.batch):
+            return (Size({(ROWS,): 1}), *node.shape[1:])
+        return tuple(node.shape)
+
+    def batch_offset(self, node: Tensor, level: Level, base: str = "") -> str:
+        """Where this thread's sequences start."""
+        parts = [base] if base and base != "0" else []
+        if level.batch is not None and node.shape and source(node.shape[0]) == source(level.batch):
+            rest = self.count(tuple(node.shape[1:]))
+            parts.append(f"row0 * {rest}" if rest != "1" else "row0")
+        return " + ".join(parts) or "0"
+
+    def copy(self, level: Level, origin: Place, target: Place) -> None:
+        self.write(level, f"copy({self.view(origin)}, {self.view(target, True)})")
+
+    # Operations that are no loops of elements.
+
+    def emit_node(self, node: Tensor, level: Level) -> None:
+        assert node.op is not None
+        if level.body is None and node.op not in (MATMUL, ADD, SCAN):
+            self.serial()
+        if node.op is ADD:
+            self._sum_of_products(node, level)
+        elif node.op is SCAN:
+            ScanLoop(self, node, level).emit()
+        elif node.op in (STACKED, LAST):
+            pass  # placed when their scan was written
+        else:
+            handler = getattr(self, f"_{node.op.name}", None)
+            if handler is None:
+                raise CannotCompile(f"{self.name}: {node.op.name} of {describe(node)} is not compiled yet")
+            handler(node, level)
+
+    def _reshape(self, node: Tensor, level: Level) -> None:
+        origin = self.place(node.inputs[0], level)
+        self._alias(node, level, origin.reshaped(self.local_shape(node, level)))
+
+    def _detach(self, node: Tensor, level: Level) -> None:
+        self._alias(node, level, self.place(node.inputs[0], level))
+
+    def _alias(self, node: Tensor, level: Level, place: Place) -> None:
+        if node.number in level.outputs and place.store.kind != "output":
+            self.copy(level, place, self.target(node, level))
+        else:
+            self.places[node.number] = place
+
+    def _slice(self, node: Tensor, level: Level) -> None:
+        axis, start, stop, step = node.params
+        origin = self.place(node.inputs[0], level)
+        inner = self.count(tuple(node.shape[axis + 1 :]))
+        if resolve(step) == 1 and contiguous_leading(tuple(node.inputs[0].shape), axis) and level.batch is None:
+            offset = self._offset(start, inner)
+            at = offset if origin.at == "0" else origin.at if offset == "0" else f"{origin.at} + {offset}"
+            self._alias(node, level, Place(origin.store, at, tuple(node.shape)))
+            return
+        outer = self.count(self.local_shape(node, level)[:axis])
+        target, whole = self.target(node, level), node.inputs[0].shape[axis]
+        self.write(
+            level,
+            f"copy_slice({self.view(origin)}, {self.view(target, True)}, {outer}, {self.size(whole)}, "
+            f"{self.signed(start)}, {self.size(node.shape[axis])}, {self.signed(step)}, {inner})",
+        )
+
+    def signed(self, number) -> str:
+        number = resolve(number)
+        return f"-{self.size(-number)}" if isinstance(number, int) and number < 0 else self.size(number)
+
+    def _offset(self, start, inner: str) -> str:
+        start = self.size(start)
+        return "0" if start == "0" else start if inner == "1" else f"{start} * {inner}"
+
+    def _place(self, node: Tensor, level: Level) -> None:
+        axis, start, _, step, size = node.params
+        origin, target = self.place(node.inputs[0], level), self.target(node, level)
+        outer = self.count(self.local_shape(node, level)[:axis])
+        inner = self.count(tuple(node.shape[axis + 1 :]))
+        view = self.view(target, True)
+        self.write(level, f"fill({view}, {target.store.dtype}(0))")
+        self.write(
+            level,
+            f"place_slice({self.view(origin)}, {view}, {outer}, {self.size(size)}, {self.signed(start)}, "
+            f"{self.size(node.inputs[0].shape[axis])}, {self.signed(step)}, {inner})",
+        )
+
+    def _concat(self, node: Tensor, level: Level) -> None:
+        axis = node.params[0]
+        target = self.target(node, level)
+        whole, start = self.size(node.shape[axis]), Size({(): 0}).resolved()
+        outer, inner = self.count(self.local_shape(node, level)[:axis]), self.count(tuple(node.shape[axis + 1 :]))
+        for x in node.inputs:
+            origin = self.place(x, level)
+            if not (origin.store is target.store):
+                self.write(
+                    level,
+                    f"place_slice({self.view(origin)}, {self.view(target, True)}, {outer}, {whole}, "
+                    f"{self.signed(start)}, {self.size(x.shape[axis])}, 1, {inner})",
+                )
+            start = resolve(start + x.shape[axis])
+
+    def _place_concats(self, level: Level) -> None:
+        """Parts of a concatenation along the leading axis are computed where they will stand."""
+        for node in level.nodes:
+            if node.op is CONCAT and contiguous_leading(tuple(node.shape), node.params[0]):
+                start: Size | int = 0
+                for x in node.inputs:
+                    alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
+                    if x.op is MATMUL and alone:
+                        level.outputs[x.number] = lambda x=x, node=node, at=start: self._part_of(node, x, at, level)
+                    start = resolve(start + x.shape[node.params[0]])
+
+    def _part_of(self, node: Tensor, x: Tensor, start, level: Level) -> Place:
+        whole = self.target(node, level)
+        inner = self.count(tuple(node.shape[node.params[0] + 1 :]))
+        offset = self._offset(start, inner)
+        at = offset if whole.at == "0" else whole.at if offset == "0" else f"{whole.at} + {offset}"
+        return Place(whole.store, at, tuple(x.shape))
+
+    def _transpose(self, node: Tensor, level: Level) -> None:
+        origin, axes = self.place(node.inputs[0], level), node.params[0]
+        target = self.target(node, level)
+        self.places[node.number] = target
+        shape, old = self.local_shape(node, level), tuple(node.inputs[0].shape)
+        strides = [self.count(old[a + 1 :]) for a in axes]
+        loops = [f"for i{k} in range({self.size(n)}):" for k, n in enumerate(shape)]
+        index = " + ".join(f"i{k} * {s}" if s != "1" else f"i{k}" for k, s in enumerate(strides))
+        source_name, target_name = self.view(origin), self.view(target, True)
+        self.write(level, f"origin, copied, k = {source_name}, {target_name}, 0")
+        for depth, line in enumerate(loops):
+            self.write(level, "    " * depth + line)
+        self.write(level, "    " * len(loops) + f"copied[k] = origin[{index}]")
+        self.write(level, "    " * len(loops) + "k += 1")
+
+    def _gather(self, node: Tensor, level: Level) -> None:
+        table, index = (self.place(x, level) for x in node.inputs)
+        width = self.count(tuple(node.inputs[0].shape[1:]))
+        target = self.target(node, level)
+        self.write(
+            level,
+            f"bad += gather({self.view(table)}, {self.view(index)}, {self.view(target, True)}, "
+            f"{self.size(node.inputs[0].shape[0])}, {width})",
+        )
+
+    def _scatter(self, node: Tensor, level: Level) -> None:
+        g, index = (self.place(x, level) for x in node.inputs)
+        width = self.count(tuple(node.shape[1:]))
+        target = self.target(node, level)
+        view = self.view(target, True)
+        self.write(level, f"fill({view}, {target.store.dtype}(0))")
+        self.write(
+            level, f"bad += scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})"
+        )
+
+    # Reductions.
+
+    def _reduction(self, node: Tensor, level: Level) -> None:
+        axes = node.params[0]
+        origin, target = self.place(node.inputs[0], level), self.target(node, level)
+        shape = self.local_shape(node.inputs[0], level)
+        dims: list[list] = []  # runs of axes that are all kept or all summed
+        for k, n in enumerate(shape):
+            if is_one(n):
+                continue
+            if dims and dims[-1][0] == (k in axes):
+                dims[-1][1] = resolve(dims[-1][1] * n)
+            else:
+                dims.append([k in axes, resolve(n)])
+        kinds = "".join("r" if reduced else "k" for reduced, _ in dims)
+        sizes = [n for _, n in dims]
+        views = f"{self.view(origin)}, {self.view(target, True)}"
+        name = node.op.name  # type: ignore[union-attr]
+        if kinds in ("", "k"):  # nothing to reduce
+            self.copy(level, origin, target.reshaped(origin.shape))
+            return
+        outer: Size | int = 1
+        if kinds in ("r", "kr"):
+            outer, sizes = (sizes[0], sizes[1:]) if kinds == "kr" else (1, sizes)
+            self.write(level, f"{name}_rows({views}, {self.size(outer)}, {self.size(sizes[0])})")
+        elif kinds in ("rk", "krk"):
+            outer, sizes = (sizes[0], sizes[1:]) if kinds == "krk" else (1, sizes)
+            self.write(level, f"{name}_columns({views}, {self.size(outer)}, {self.size(sizes[0])}, {self.size(sizes[1])})")
+        else:
+            raise CannotCompile(f"{self.name}: {name} over axes {axes} of {describe(node.inputs[0])}; reduce in two goes")
+
+    _sum = _max = _logsumexp = _reduction
+
+    # Products.
+
+    def _matmul(self, node: Tensor, level: Level) -> None:
+        if len(node.inputs[1].shape) > 2:
+            self._batched(node, level)
+        else:
+            self.product(node, self.operand_stores(node, level), level, lambda: self.target(node, level), "False")
+
+    def operand_stores(self, node: Tensor, level: Level) -> list[Store]:
+        return [self.place(x.inputs[0] if x.op is TRANSPOSE and x.number not in self.places else x, level).store for x in node.inputs]
+
+    def _sum_of_products(self, node: Tensor, level: Level) -> None:
+        """x + a·b + …: the products are added where x stands, if nobody else reads it."""
+        addends = [x for x in node.inputs if self._is_addend(x, node, level)]
+        others = [x for x in node.inputs if not any(x is a for a in addends)]
+        accumulate = "False"
+        if others:
+            (other,) = others
+            origin = self.place(other, level)
+            if other.number in level.outputs and level.outputs[other.number] is level.outputs.get(node.number):
+                self.places[node.number] = origin
+            elif self._may_overwrite(other, node, level):
+                self.places[node.number] = origin  # each thread adds to the rows that it wrote
+            else:
+                if level.body is None:
+                    self.parallel([origin.store])
+                target = self.target(node, level)
+                if level.body is None:  # each thread prepares the rows that it will add to
+                    self._start_rows(node, origin, target, level)
+                else:
+                    self._spread_into(origin, target, node, other, level)
+            accumulate = "True"
+        for x in addends:
+            stores = self.operand_stores(x, level)
+            self.product(x, stores, level, lambda: self.target(node, level), accumulate)
+            accumulate = "True"
+
+    def _start_rows(self, node: Tensor, origin: Place, target: Place, level: Level) -> None:
+        width = node.shape[-1]
+        rows = product_of(tuple(node.shape[:-1]))
+        same = source(product_of(origin.shape)) == source(product_of(tuple(node.shape)))
+        if not same and source(product_of(origin.shape)) != source(width):
+            raise CannotCompile(f"{self.name}: {describe(node)} adds {origin.shape} to a product; spell the shape out")
+        self._rows_of_thread(rows, level)
+        a, c = self.use(origin.store), self.use(target.store, True)
+        self.write(
+            level,
+            f"start_rows({a}, {origin.at}, {c}, {target.at}, row0, rows, {self.size(width)}, {same})",
+        )
+
+    def _rows_of_thread(self, rows, level: Level) -> None:
+        count = self.size(rows)
+        if self.stage.rows_of == count:
+            return
+        self.stage.rows_of = count
+        self.write(level, f"row0 = {count} * part // parts")
+        self.write(level, f"rows = {count} * (part + 1) // parts - row0")
+
+    def _spread_into(self, origin: Place, target: Place, node: Tensor, other: Tensor, level: Level) -> None:
+        if source(product_of(origin.shape)) == source(product_of(target.shape)):
+            self.copy(level, origin, target)
+        elif len(other.shape) == 1 or contiguous_leading(tuple(other.shape), len(other.shape) - 1):
+            rows = self.count(target.shape[:-1])
+            a, c = self.use(origin.store), self.use(target.store, True)
+            self.write(level, f"start_rows({a}, {origin.at}, {c}, {target.at}, 0, {rows}, {self.size(node.shape[-1])}, False)")
+        else:
+            raise CannotCompile(f"{self.name}: {describe(node)} adds {describe(other)} to a product")
+
+    def _may_overwrite(self, x: Tensor, reader: Tensor, level: Level) -> bool:
+        """Is this the only reader of a value whose place is free afterwards?"""
+        if x.number in level.wanted or x.number in level.outputs or reader.number in level.outputs:
+            return False
+        if [r for r in level.readers.get(x.number, []) if r is not reader]:
+            return False
+        if source(product_of(tuple(x.shape))) != source(product_of(tuple(reader.shape))) or x.dtype != reader.dtype:
+            return False
+        if x.number in level.dying:
+            return True
+        place = self.places.get(x.number)
+        local = x.op is not None and (self.is_elementwise(x) or x.op in (MATMUL, ADD))
+        return bool(local and place and place.store.kind == "work")
+
+    def owned(self, sequence: Tensor, place: Place) -> bool:
+        """Is this array read under no other name?  Carries' arrays are: as the states before and after a step."""
+        fresh = sequence.op in (STACKED, MATMUL, ADD) or self.is_elementwise(sequence)
+        return fresh and place.store.kind == "work" and place.store.name not in self.carry_stores
+
+    def product(self, node: Tensor, stores, level: Level, target: Callable[[], Place], accumulate: str) -> None:
+        """One product with a matrix on the right, or a sum over rows (a transposed matrix on the left)."""
+        left, right = node.inputs
+        if level.body is None:
+            self.parallel(stores)
+        if left.op is TRANSPOSE and left.number not in self.places and len(left.shape) == 2:
+            self._sum_product(node, level, target(), accumulate)
+            return
+        a = self.place(left, level)
+        K, columns = left.shape[-1], right.shape[-1]
+        shape = self.local_shape(left, level)
+        packed, at = self.pack(right, level)
+        c = target()
+        k, n = self.size(K), self.size(columns)
+        rows = self.count(shape[:-1])
+        a_name, c_name = self.use(a.store), self.use(c.store, True)
+        if level.body is None:
+            self._rows_of_thread(product_of(shape[:-1]), level)
+            a_at = "row0 * " + k if a.at == "0" else f"{a.at} + row0 * {k}"
+            c_at = "row0 * " + n if c.at == "0" else f"{c.at} + row0 * {n}"
+            rows = "rows"
+        else:
+            a_at, c_at = a.at, c.at
+        self.write(
+            level,
+            f"matmul({a_name}, {a_at}, {rows}, {k}, {k}, 1, {packed}, {at}, {c_name}, {c_at}, {n}, {n}, {accumulate})",
+        )
+
+    def pack(self, right: Tensor, level: Level) -> tuple[str, str]:
+        """The right operand in panels: packed once, before the loop where it does not change in it."""
+        transposed = right.op is TRANSPOSE and right.number not in self.places
+        base = right.inputs[0] if transposed else right
+        place = self.place(base, level)
+        inside = level.body is not None and base.number > level.body.start
+        k, n = self.size(right.shape[0]), self.size(right.shape[1])
+        key = (place.store.name, place.at, transposed, len(self.stages) if level.body is None or not inside else id(level))
+        if key in self.packed and not inside:
+            return self.packed[key], "0"
+        store = self.new_store(f"packed_{base.name or place.store.name}", base.dtype, self._packed_size(right))
+        store.kind = "packed"
+        strides = f"1, {k}" if transposed else f"{n}, 1"
+        line = f"pack({self.use(place.store)}, {place.at}, {k}, {n}, {strides}, {self.use(store)}, 0)"
+        if inside:
+            self.write(level, line)
+        else:
+            self.stage.setup.append(line)
+            self.packed[key] = store.name
+        return store.name, "0"
+
+    def _packed_size(self, right: Tensor):
+        columns = right.shape[1]
+        return resolve((columns + PANEL_MOST) * right.shape[0])
+
+    def _sum_product(self, node: Tensor, level: Level, c: Place, accumulate: str) -> None:
+        """Aᵀ·B with A (k, m) and B (k, n): the sum over rows of what a weight gradient needs."""
+        left, right = node.inputs
+        a, b = self.place(left.inputs[0], level), self.place(right, level)
+        m, n, k = (self.size(s) for s in (left.shape[0], right.shape[1], right.shape[0]))
+        names = self.use(a.store), self.use(b.store), self.use(c.store, True)
+        if level.body is not None:
+            self.write(
+                level,
+                f"matmul_sum({names[0]}, {a.at}, {m}, {names[1]}, {b.at}, {n}, {k}, {m}, {n}, {names[2]}, {c.at}, {n}, "
+                f"{accumulate}, scratch)",
+            )
+            return
+        self._rows_of_thread(left.shape[0], level)
+        a_at = "row0" if a.at == "0" else f"{a.at} + row0"
+        c_at = f"row0 * {n}" if c.at == "0" else f"{c.at} + row0 * {n}"
+        self.write(
+            level,
+            f"matmul_sum({names[0]}, {a_at}, {m}, {names[1]}, {b.at}, {n}, {k}, rows, {n}, {names[2]}, {c_at}, {n}, "
+            f"{accumulate}, scratch)",
+        )
+
+    def _batched(self, node: Tensor, level: Level) -> None:
+        """Both operands have leading axes, which must be the same: one product after the other."""
+        left, right = node.inputs
+        if level.body is None:
+            self.serial()
+        operands = []
+        for x in (left, right):
+            transposed = x.op is TRANSPOSE and x.number not in self.places
+            operands.append((self.place(x.inputs[0] if transposed else x, level), transposed))
+        if tuple(map(source, left.shape[:-2])) != tuple(map(source, right.shape[:-2])):
+            raise CannotCompile(f"{self.name}: matmul of {describe(left)} and {describe(right)}: leading axes must be the same")
+        (a, a_turned), (b, b_turned) = operands
+        m, k, n = (self.size(s) for s in (left.shape[-2], left.shape[-1], right.shape[-1]))
+        batch = self.count(self.local_shape(node, level)[:-2])
+        c = self.target(node, level)
+        store = self.new_store("packed_batch", right.dtype, resolve((right.shape[-1] + PANEL_MOST) * right.shape[-2]))
+        store.kind = "packed"
+        a_strides = f"1, {m}" if a_turned else f"{k}, 1"
+        b_strides = f"1, {k}" if b_turned else f"{n}, 1"
+        names = self.use(a.store), self.use(b.store), self.use(c.store, True)
+        self.write(level, f"for b in range({batch}):")
+        self.write(level, f"    pack({names[1]}, {b.at} + b * {k} * {n}, {k}, {n}, {b_strides}, {self.use(store)}, 0)")
+        self.write(
+            level,
+            f"    matmul({names[0]}, {a.at} + b * {m} * {k}, {m}, {k}, {a_strides}, {store.name}, 0, "
+            f"{names[2]}, {c.at} + b * {m} * {n}, {n}, {n}, False)",
+        )
+
+    # The text.
+
+    def text(self) -> str:
+        parts = [HEADER.format(name=self.name)]
+        parts += self.functions
+        stages = [s for s in self.stages if s.lines]
+        positions = {s.name: k for k, s in enumerate(self.stores)}
+        for k, stage in enumerate(stages):
+            parts.append(self._stage_text(k, stage, positions))
+        calls = "".join(f"    bad += stage_{k}(table, scratch, 0, 1)\n" for k in range(len(stages)))
+        parts.append(f'@entry("int64(int64[::1], {self.scratch_type()})")\ndef run(table, scratch):\n    bad = 0\n{calls}    return bad\n')
+        return "\n\n".join(parts)
+
+    def scratch_type(self) -> str:
+        return "float32[::1]" if any(s.dtype == "f4" for s in self.stores) else "float64[::1]"
+
+    def _stage_text(self, k: int, stage: Stage, positions: dict[str, int]) -> str:
+        lines = []
+        text = "\n".join((*stage.lines, *stage.setup))
+        words = set(re.findall(r"[A-Za-z_]\w*", text))
+        uses = [s for s in stage.uses.values()]
+        for store in uses:
+            words |= set(re.findall(r"[A-Za-z_]\w*", self.size(store.size)))
+        for at, name in enumerate(self.size_names.values()):
+            if name in words:
+                lines.append(f"    {name} = table[{len(self.stores) + at}]")
+        for store in uses:
+            at = f"table[{positions[store.name]}]"
+            lines.append(f"    {store.name} = array_{store.dtype}({at}, {self.size(store.size)})")
+        lines.append("    bad = 0")
+        lines += ["    " + s for s in stage.setup]
+        lines += stage.lines
+        lines.append("    return bad")
+        body = "\n".join(lines)
+        what = "parallel" if stage.parallel else "serial"
+        return f'@entry("int64(int64[::1], {self.scratch_type()}, int64, int64)")\ndef stage_{k}(table, scratch, part, parts):  # {what}\n{body}\n'
+
+
+PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
+RESERVED = {
+    "t", "k", "b", "bad", "table", "part", "parts", "rows", "row0", "scratch", "f4", "f8", "i4", "i8", "b1", "copy",
+    "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "tanh", "sigmoid", "sqrt", "sin", "cos", "sign",
+    "maximum", "loop", "entry", "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
+}  # fmt: skip
+HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as loops over flat arrays."""
+
+from minigrad.compiler.runtime import *'''
+
+
+def push_down(level: Level, emitter: Emitter) -> None:
+    """What a value is computed from goes where the value has to go, if that is only a reshape or a sum of products."""
+    for node in reversed(level.nodes):
+        if node.number not in level.outputs:
+            continue
+        if node.op is RESHAPE:
+            inner = [node.inputs[0]]
+        elif emitter._adds_product(node, level):
+            inner = [x for x in node.inputs if emitter._adds_product(x, level)]
+        else:
+            continue
+        for x in inner:
+            alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
+            if alone and x.op not in (None, STACKED, LAST, RESHAPE, SLICE) or (alone and x.op is RESHAPE):
+                level.outputs[x.number] = level.outputs[node.number]
+
+
+def readers_of(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+    readers: dict[int, list[Tensor]] = {}
+    for node in nodes:
+        for x in node.inputs:
+            readers.setdefault(x.number, []).append(node)
+    return readers
+
+
+class Loop:
+    """Element-wise operations of one shape, as one function over flat arrays."""
+
+    def __init__(self, emitter: Emitter, level: Level, nodes: list[Tensor]):
+        self.e, self.level, self.nodes = emitter, level, nodes
+        self.own = {n.number for n in nodes}
+        self.shape = emitter.local_shape(nodes[-1], level)
+        self.arrays: dict[int, tuple[str, Place]] = {}  # operand → (parameter, place)
+        self.taken: set[str] = {f"n{k}" for k in range(8)} | {f"i{k}" for k in range(8)} | {"at"}
+        self.constants: dict[str, str] = {}
+        self.scalars: dict[str, str] = {}
+
+    def emit(self) -> None:
+        e, level = self.e, self.level
+        if level.body is None:
+            e.serial()
+        stored = [n for n in self.nodes if self._is_read_outside(n)]
+        operands: list[Tensor] = []
+        for node in self.nodes:
+            for x in node.inputs:
+                if x.number not in self.own and not any(x is o for o in operands) and not self._is_number(x):
+                    operands.append(x)
+        places = {x.number: e.place(x, level) for x in operands}
+        targets = self._targets(stored, operands, places)
+        parameters: dict[tuple, tuple[str, Place, bool]] = {}
+        names: dict[int, str] = {}
+        for x, place, writes in [(x, places[x.number], False) for x in operands] + [(n, targets[n.number], True) for n in stored]:
+            key = (place.store.name, place.at, source(product_of(place.shape)))
+            if key in parameters:
+                name, _, before = parameters[key]
+                parameters[key] = (name, place, before or writes)
+            else:
+                name = e._fresh(place.store.name, self.taken)
+                parameters[key] = (name, place, writes)
+            names[x.number] = name
+        dims = self._dims(operands, places)
+        lines = self._lines(operands, places, names, stored, targets, dims)
+        counts = [f"n{k}" for k in range(len(dims))]
+        function = e._fresh(self._title(stored), e.function_names)
+        head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
+        e.functions.append(f"@loop\ndef {function}({head}):\n" + "\n".join(lines) + "\n")
+        views = [e.view(place, writes) for _, place, writes in parameters.values()]
+        call = ", ".join([*self.scalars, *(e.size(n) for n, _ in dims), *views])
+        e.write(level, f"{function}({call})")
+
+    def _title(self, stored: list[Tensor]) -> str:
+        named = [n.name for n in stored if n.name] or [stored[-1].op.name if stored else "nothing"]  # type: ignore[union-attr]
+        title = "_".join(named[:6])
+        return f"{title}_step" if self.level.body is not None else f"compute_{title}"
+
+    def _is_read_outside(self, node: Tensor) -> bool:
+        readers = self.level.readers.get(node.number, [])
+        return node.number in self.level.wanted or any(r.number not in self.own for r in readers)
+
+    @staticmethod
+    def _is_number(x: Tensor) -> bool:
+        return x.op is SIZE or (x.op is None and x._value is not None and not x.shape and not x.requires_grad)
+
+    def _targets(self, stored, operands, places) -> dict[int, Place]:
+        """Where results go: over an operand of the same size that dies here, if there is one."""
+        e, level = self.e, self.level
+        free = []
+        for x in operands:
+            readers = [r for r in level.readers.get(x.number, []) if r.number not in self.own]
+            same = source(product_of(tuple(x.shape))) == source(product_of(tuple(self.nodes[-1].shape)))
+            if not readers and same and x.number not in level.wanted and self._may_die(x, places[x.number], level):
+                free.append(x)
+        shared = {}
+        for x in operands:
+            shared.setdefault(places[x.number].store.name, set()).add(x.number)
+        free = [x for x in free if len(shared[places[x.number].store.name]) == 1]
+        targets = {}
+        for n in stored:
+            donor = next((x for x in free if x.dtype == n.dtype), None)
+            if n.number not in e.places and n.number not in level.outputs and donor is not None and self._may_take(n, donor):
+                free = [x for x in free if x is not donor]
+                e.places[n.number] = places[donor.number]
+            targets[n.number] = e.target(n, level)
+        return targets
+
+    def _may_die(self, x: Tensor, place: Place, level: Level) -> bool:
+        if x.number in level.dying:
+            return True
+        return level.body is not None and x.number in level.dying_values
+
+    def _may_take(self, node: Tensor, donor: Tensor) -> bool:
+        """A value that is kept for all steps needs a donor that has a place for all steps."""
+        level = self.level
+        return node.number in level.stacks and (donor.number in level.dying or donor.number in level.dying_values)
+
+    def _dims(self, operands, places) -> list[tuple]:
+        """The loop's axes, neighbours merged where every operand has both or neither: (size, who has it)."""
+        dims: list[tuple] = []
+        shape = self.shape
+        for k, n in enumerate(shape):
+            if is_one(n):
+                continue
+            who = []
+            for x in operands:
+                own = (1,) * (len(shape) - len(places[x.number].shape)) + tuple(places[x.number].shape)
+                who.append(not is_one(own[k]))
+            if dims and dims[-1][1] == who:
+                dims[-1] = (resolve(dims[-1][0] * n), who)
+            else:
+                dims.append((resolve(n), who))
+        return dims
+
+    def _lines(self, operands, places, names, stored, targets, dims) -> list[str]:
+        """The function's body: numbers, loops, loads, one line per operation, stores."""
+        code: list[str] = []
+        text: dict[int, tuple[str, int]] = {}
+        uses: dict[int, int] = {}
+        for node in self.nodes:
+            for x in node.inputs:
+                uses[x.number] = uses.get(x.number, 0) + 1
+        for k, x in enumerate(operands):
+            index = self._index(k, dims)
+            load = f"{names[x.number]}[{index}]"
+            if uses[x.number] > 1:
+                local = self.e._fresh(f"{names[x.number]}_", self.taken)
+                code.append(f"{local} = {load}")
+                load = local
+            text[x.number] = (load, 9)
+        keep = {n.number for n in stored}
+        for node in self.nodes:
+            expression, binding = self._expression(node, text)
+            if node.name or uses.get(node.number, 0) > 1 or node.number in keep:
+                local = self.e._fresh(f"{node.name}_new" if node.name in names.values() else node.name or "v", self.taken)
+                code.append(f"{local} = {expression}")
+                text[node.number] = (local, 9)
+            else:
+                text[node.number] = (expression, binding)
+        full = self._full_index(dims)
+        code += [f"{names[n.number]}[{full}] = {text[n.number][0]}" for n in stored]
+        head = [f"    {name} = {value}" for value, name in self.constants.items()]
+        loops = []
+        for k in range(len(dims)):
+            loops.append("    " * (k + 1) + f"for i{k} in range(n{k}):")
+        return [*head, *loops, *("    " * (len(dims) + 1) + line for line in code)]
+
+    @staticmethod
+    def _index(operand: int, dims) -> str:
+        index = ""
+        for k, (_, who) in enumerate(dims):
+            if who[operand]:
+                index = f"i{k}" if not index else f"({index}) * n{k} + i{k}" if "+" in index else f"{index} * n{k} + i{k}"
+        return index or "0"
+
+    @staticmethod
+    def _full_index(dims) -> str:
+        index = ""
+        for k in range(len(dims)):
+            index = f"i{k}" if not index else f"({index}) * n{k} + i{k}" if "+" in index else f"{index} * n{k} + i{k}"
+        return index or "0"
+
+    def _expression(self, node: Tensor, text: dict) -> tuple[str, int]:
+        op: Op = node.op  # type: ignore[assignment]
+        kind = DTYPES.get(str(node.dtype))
+        if kind is None:
+            raise CannotCompile(f"{self.e.name}: {describe(node)}; the compiler takes float32, float64 and integers")
+        if op is SIZE:
+            return self._number(node), 9
+        operands = []
+        for k, x in enumerate(node.inputs):
+            inner, binding = text.get(x.number) or (self._number(x), 9)
+            # The right operand of − and / needs brackets at equal strength.
+            weak = binding < op.binding or (k and binding == op.binding and op.name in ("sub", "div"))
+            operands.append(f"({inner})" if weak and op.binding < 9 else inner)
+        if op is BROADCAST_TO:
+            return operands[0], (text.get(node.inputs[0].number) or ("", 9))[1]
+        if op is POWER:
+            return self._power(operands[0], node.params[0], kind), 2
+        if op.name == "cast":
+            return f"{kind}({operands[0]})", 9
+        if op.name == "maximum":
+            return f"maximum({', '.join(operands)})", 9
+        return op.source.format(*operands), op.binding
+
+    def _power(self, x: str, exponent, kind: str) -> str:
+        if exponent in (2, 3):
+            return " * ".join([x if x.isidentifier() else f"({x})"] * int(exponent))
+        return f"{kind}(({x}) ** {kind}({float(exponent)!r}))"
+
+    def _number(self, x: Tensor) -> str:
+        """A constant or a size, made of the right type before the loop."""
+        kind = DTYPES.get(str(x.dtype), "f8")
+        if x.op is SIZE:
+            expression = self.e.size(x.params[0])
+            name = self.scalars.setdefault(expression, f"size_{len(self.scalars)}")
+            value = f"{kind}({name})"
+        else:
+            number = x.value.item()
+            value = f"{kind}({number!r})" if np.isfinite(number) else f'{kind}(float("{number}"))'
+        if value not in self.constants:
+            label = {1.0: "one", 2.0: "two", 0.0: "zero", 0.5: "half"}.get(x.value.item() if x.op is None else None, "number")
+            self.constants[value] = self.e._fresh(label, self.taken)
+        return self.constants[value]
+
+
+class ScanLoop:
+    """A scan as a loop over steps: where carries and stacks live, and the body's lines."""
+
+    def __init__(self, emitter: Emitter, node: Tensor, outer: Level):
+        self.e, self.node, self.outer = emitter, node, outer
+        self.body: Body = node.params[0]
+        count = len(self.body.carry)
+        self.first = node.inputs[:count]
+        self.sequences = node.inputs[count : count + len(self.body.xs)]
+        self.T = self.sequences[0].shape[0]
+        self.asked = list({a.number: a for a in emitter.asked.get(node.number, [])}.values())
+        self.offsets: dict[str, str] = {}
+
+    def emit(self) -> None:
+        e, body = self.e, self.body
+        nodes = body.nodes(*self.asked)
+        if any(n.op is SCAN for n in nodes):
+            raise CannotCompile(f"{e.name}: a scan inside the step of a scan is not compiled yet")
+        wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
+        level = Level(nodes, wanted, readers_of(nodes), body, indent="        ")  # inside the loop
+        level.batch = self._batch(nodes)
+        split = level.batch is not None
+        if split:
+            e.parallel([], fresh=True)
+        else:
+            e.serial()
+        self._inputs(level)
+        kept = self._carries(level)
+        if split:
+            e.stage.lines.insert(0, f"    rows = {e.size(level.batch)} * (part + 1) // parts - row0")
+            e.stage.lines.insert(0, f"    row0 = {e.size(level.batch)} * part // parts")
+        head = f"for t in range({e.size(self.T)} - 1, -1, -1):" if body.reverse else f"for t in range({e.size(self.T)}):"
+        e.stage.lines.append("    " + head)
+        mark = len(e.stage.lines)
+        push_down(level, e)
+        self._outputs(level)
+        e.run_level(level)
+        self._close_carries(level, kept)
+        for line in [f"        {name} = {value}" for value, name in self.offsets.items()][::-1]:
+            e.stage.lines.insert(mark, line)
+        self._place_readers(level, kept)
+
+    def _batch(self, nodes: list[Tensor]):
+        """The number of sequences, if every operation of the body works on each sequence alone."""
+        if not self.body.carry or len(self.body.carry[0].shape) < 2:
+            return None
+        N = self.body.carry[0].shape[0]
+        batched = {s.number for s in (*self.body.carry, *self.body.xs) if s.shape and source(s.shape[0]) == source(N)}
+        if is_one(N) or any(s.number not in batched for s in (*self.body.carry,)):
+            return None
+        for n in nodes:
+            inside = [x for x in n.inputs if x.number > self.body.start and not (x.op is None and x._value is not None)]
+            ok = bool(n.shape) and source(n.shape[0]) == source(N) and len(n.shape) >= 2
+            ok = ok and all(x.number in batched for x in inside)
+            if n.op is MATMUL:
+                ok = ok and n.inputs[1].number <= self.body.start and len(n.inputs[0].shape) == 2
+            elif n.op in (CONCAT, SLICE, PLACE):
+                ok = ok and n.params[0] > 0
+            elif n.op is TRANSPOSE or n.op in (GATHER, SCATTER, RESHAPE):
+                ok = False
+            elif n.op.kind == "reduction":  # type: ignore[union-attr]
+                ok = ok and 0 not in n.params[0]
+            elif not all(len(x.shape) < len(n.shape) or x.number > self.body.start for x in n.inputs):
+                ok = False
+            if not ok:
+                return None
+            batched.add(n.number)
+        return N
+
+    def _at(self, shape: tuple, shift: int = 0, slots: bool = False) -> str:
+        """The offset of a step's value in a stack: a name that is set at the top of the loop."""
+        size = self.e.count(shape)
+        step = f"t + {shift}" if shift else "t"
+        index = f"({step}) % 2" if slots else f"({step})" if shift else "t"
+        value = index if size == "1" else f"{index} * {size}"
+        if value not in self.offsets:
+            self.offsets[value] = f"at_{len(self.offsets)}"
+        return self.offsets[value]
+
+    def _inputs(self, level: Level) -> None:
+        e = self.e
+        for x, sequence in zip(self.body.xs, self.sequences, strict=True):
+            if not level.readers.get(x.number) and x.number not in level.wanted:
+                continue
+            place = e.place(sequence, self.outer)
+            at = self._at(tuple(x.shape))
+            base = at if place.at == "0" else f"{place.at} + {at}"
+            e.places[x.number] = Place(place.store, e.batch_offset(x, level, base), e.local_shape(x, level))
+            others = [r for r in self.outer.readers.get(sequence.number, []) if r is not self.node]
+            if not others and sequence.number not in self.outer.wanted and e.owned(sequence, place):
+                level.dying.add(x.number)
+
+    def _carries(self, level: Level) -> list[bool]:
+        """Give every carry its array: T + 1 states where somebody reads them all, else two in turn."""
+        e, kept = self.e, []
+        asked = {a.number for a in self.asked}
+        claimed: set[int] = set()
+        for k, (before, after) in enumerate(zip(self.body.carry, self.body.carry_out, strict=True)):
+            all_steps = before.number in asked or (after.number in asked and after.number not in claimed)
+            kept.append(all_steps)
+            size = product_of(tuple(before.shape))
+            label = before.name or after.name or "carry"
+            store = e.new_store(label, before.dtype, resolve(size * (self.T + 1 if all_steps else 2)))
+            e.carry_stores.add(store.name)
+            new, old = (0, 1) if self.body.reverse else (1, 0)
+            at_old, at_new = (self._at(tuple(before.shape), s, not all_steps) for s in (old, new))
+            e.places[before.number] = Place(store, e.batch_offset(before, level, at_old), e.local_shape(before, level))
+            target = Place(store, e.batch_offset(before, level, at_new), e.local_shape(before, level))
+            if after.number not in claimed and after.number > self.body.start and after.op is not None:
+                claimed.add(after.number)
+                level.outputs[after.number] = lambda target=target: target
+            self._start(level, k, before, store, all_steps)
+        return kept
+
+    def _start(self, level: Level, k: int, before: Tensor, store: Store, all_steps: bool) -> None:
+        e, first, T = self.e, self.first[k], self.e.size(self.T)
+        size = e.count(tuple(before.shape))
+        slot = (T if all_steps else f"{T} % 2") if self.body.reverse else "0"
+        base = "0" if slot == "0" else f"({slot}) * {size}"
+        target = Place(store, e.batch_offset(before, level, base), e.local_shape(before, level))
+        flat = replace(level, indent="    ")
+        if first.op is BROADCAST_TO and Loop._is_number(first.inputs[0]):
+            number = first.inputs[0].value.item()
+            e.write(flat, f"fill({e.view(target, True)}, {store.dtype}({number!r}))")
+        else:
+            origin = e.place(first, self.outer)
+            here = Place(origin.store, e.batch_offset(before, level, origin.at), e.local_shape(before, level))
+            e.copy(flat, here, target)
+
+    def _outputs(self, level: Level) -> None:
+        """Stacks of values that are no carries: an array with all steps, or the place of an input that dies."""
+        e = self.e
+        xs = {x.number for x in self.body.xs}
+        carries = {c.number for c in self.body.carry}
+        # Sums of products over an input that dies stand where the input stood.
+        level.dying_values = {
+            n.number for n in level.nodes
+            if n.op is ADD and n.number not in level.wanted and any(x.number in level.dying for x in n.inputs)
+            and e._adds_product(n, level)
+        }  # fmt: skip
+        for a in self.asked:
+            if a.number in xs or a.number in carries or a.number in level.outputs or a.op is None:
+                continue
+
+            def fresh(a=a) -> Place:
+                store = e.new_store(e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * self.T))
+                return Place(store, e.batch_offset(a, level, self._at(tuple(a.shape))), e.local_shape(a, level))
+
+            level.stacks[a.number] = fresh
+
+    def _close_carries(self, level: Level, kept: list[bool]) -> None:
+        """A state that was not computed into its place (an input passed on, the same state twice) is copied there."""
+        e = self.e
+        for k, (before, after) in enumerate(zip(self.body.carry, self.body.carry_out, strict=True)):
+            mine = e.places[before.number].store
+            place = e.place(after, level)
+            if place.store is mine and place.at != e.places[before.number].at:
+                continue
+            new = 0 if self.body.reverse else 1
+            at = self._at(tuple(before.shape), new, not kept[k])
+            e.copy(level, place, Place(mine, e.batch_offset(before, level, at), e.local_shape(before, level)))
+
+    def _place_readers(self, level: Level, kept: list[bool]) -> None:
+        """Tell the graph outside where stacks and last carries are."""
+        e, T = self.e, self.T
+        for reader in self.outer.readers.get(self.node.number, []):
+            if reader.op is LAST:
+                k = reader.params[0]
+                size = e.count(tuple(reader.shape))
+                slot = "0" if self.body.reverse else e.size(T) if kept[k] else f"({e.size(T)}) % 2"
+                at = "0" if slot == "0" else f"{slot} * {size}"
+                e._alias(reader, self.outer, Place(e.places[self.body.carry[k].number].store, at, tuple(reader.shape)))
+            else:
+                e._alias(reader, self.outer, self._stack_place(reader, kept))
+
+    def _stack_place(self, reader: Tensor, kept: list[bool]) -> Place:
+        e, node = self.e, reader.params[0]
+        for x, sequence in zip(self.body.xs, self.sequences, strict=True):
+            if x is node:
+                return e.place(sequence, self.outer)
+        store = e.places[node.number].store
+        at = "0"
+        size = e.count(tuple(node.shape))
+        for before, after in zip(self.body.carry, self.body.carry_out, strict=True):
+            if e.places[before.number].store is store:
+                shifted = (node is after) != self.body.reverse
+                at = size if shifted else "0"
+        return Place(store, at, tuple(reader.shape))

@@ -1,0 +1,224 @@
+"""What generated code calls besides the kernels: arrays from addresses, copies, reductions, table look-ups.
+
+Generated modules import all of this file's public names.  Everything here is
+compiled once per dtype; whoever changes it changes VERSION, which stands in the
+name of every cached program.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .kernels import exp, kernel, log, matmul, matmul_sum, pack, sigmoid, tanh
+from .kernels import VERSION as KERNELS
+
+VERSION = f"{KERNELS}.1"
+f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
+sqrt, sin, cos = math.sqrt, math.sin, math.cos
+FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
+
+loop = njit(error_model="numpy", fastmath=FLAGS)
+
+
+def entry(signature: str):
+    """A function that Python calls: compiled at once, cached beside its file, and without the interpreter's lock."""
+    return njit(signature, cache=True, nogil=True, error_model="numpy", boundscheck=False)
+
+
+def _array_at(dtype):
+    array_type = types.Array(dtype, 1, "C")
+
+    @intrinsic
+    def array_at(typing, address, size):
+        def emit(context, build, signature, args):
+            array = context.make_array(array_type)(context, build)
+            item = context.get_abi_sizeof(context.get_data_type(dtype))
+            pointer = build.inttoptr(args[0], array.data.type)
+            n = args[1]
+            itemsize = ir.Constant(n.type, item)
+            context.populate_array(array, data=pointer, shape=cgutils.pack_array(build, [n]),
+                strides=cgutils.pack_array(build, [itemsize]), itemsize=itemsize, meminfo=None)  # fmt: skip
+            return array._getvalue()
+
+        return array_type(types.int64, types.int64), emit
+
+    return array_at
+
+
+array_f4, array_f8 = _array_at(types.float32), _array_at(types.float64)
+array_i4, array_i8, array_b1 = _array_at(types.int32), _array_at(types.int64), _array_at(types.boolean)
+
+
+@njit(inline="always", error_model="numpy")
+def maximum(a, b):
+    return a if a > b or a != a else b  # NaN wins, as in NumPy
+
+
+@njit(inline="always", error_model="numpy")
+def sign(x):
+    return x * 0 + (x > 0) - (x < 0)
+
+
+@kernel
+def copy(origin, target):
+    for k in range(target.size):
+        target[k] = origin[k]
+
+
+@kernel
+def fill(target, value):
+    for k in range(target.size):
+        target[k] = value
+
+
+@kernel
+def start_rows(origin, origin_at, target, target_at, row0, rows, width, same):
+    """Rows of a sum of products start as those of `origin`, or as `origin` itself, a bias."""
+    for r in range(row0, row0 + rows):
+        o = origin[origin_at + r * width : origin_at + (r + 1) * width] if same else origin[origin_at : origin_at + width]
+        t = target[target_at + r * width : target_at + (r + 1) * width]
+        for k in range(width):
+            t[k] = o[k]
+
+
+@kernel
+def copy_slice(origin, target, outer, whole, start, count, step, inner):
+    k = 0
+    for r in range(outer):
+        for s in range(count):
+            at = (r * whole + start + s * step) * inner
+            for j in range(inner):
+                target[k] = origin[at + j]
+                k += 1
+
+
+@kernel
+def place_slice(origin, target, outer, whole, start, count, step, inner):
+    k = 0
+    for r in range(outer):
+        for s in range(count):
+            at = (r * whole + start + s * step) * inner
+            for j in range(inner):
+                target[at + j] = origin[k]
+                k += 1
+
+
+@kernel
+def gather(table, index, target, rows, width):
+    """Rows of a table; returns how many indices lie outside of it."""
+    bad = 0
+    for r in range(index.size):
+        row = index[r]
+        if row < 0 or row >= rows:
+            bad += 1
+            continue
+        for j in range(width):
+            target[r * width + j] = table[row * width + j]
+    return bad
+
+
+@kernel
+def scatter(g, index, target, rows, width):
+    bad = 0
+    for r in range(index.size):
+        row = index[r]
+        if row < 0 or row >= rows:
+            bad += 1
+            continue
+        for j in range(width):
+            target[row * width + j] += g[r * width + j]
+    return bad
+
+
+BLOCK = 128  # sums are taken in blocks, so that float32 keeps its accuracy over long axes
+
+
+@kernel
+def sum_rows(origin, target, rows, width):
+    for r in range(rows):
+        total = origin[0] * 0 if width else target[r] * 0
+        for j0 in range(0, width, BLOCK):
+            part = total * 0
+            for j in range(r * width + j0, r * width + min(j0 + BLOCK, width)):
+                part += origin[j]
+            total += part
+        target[r] = total
+
+
+@kernel
+def sum_columns(origin, target, outer, count, width):
+    """Sums over the middle axis of (outer, count, width)."""
+    block = np.empty(width, origin.dtype)
+    for o in range(outer):
+        t = target[o * width : (o + 1) * width]
+        for j in range(width):
+            t[j] = 0
+        for r0 in range(0, count, BLOCK):
+            for j in range(width):
+                block[j] = 0
+            for r in range(r0, min(r0 + BLOCK, count)):
+                row = origin[(o * count + r) * width : (o * count + r + 1) * width]
+                for j in range(width):
+                    block[j] += row[j]
+            for j in range(width):
+                t[j] += block[j]
+
+
+@kernel
+def max_rows(origin, target, rows, width):
+    for r in range(rows):
+        top = origin[r * width]
+        for j in range(r * width + 1, (r + 1) * width):
+            x = origin[j]
+            top = top if top > x or top != top else x
+        target[r] = top
+
+
+@kernel
+def max_columns(origin, target, outer, count, width):
+    for o in range(outer):
+        for j in range(width):
+            top = origin[o * count * width + j]
+            for r in range(1, count):
+                x = origin[(o * count + r) * width + j]
+                top = top if top > x or top != top else x
+            target[o * width + j] = top
+
+
+@kernel
+def logsumexp_rows(origin, target, rows, width):
+    for r in range(rows):
+        row = origin[r * width : (r + 1) * width]
+        top = row[0]
+        for j in range(1, width):
+            top = row[j] if row[j] > top else top
+        if not (top - top == 0):  # ±infinity, NaN
+            top = top * 0 if top == top and top < 0 else top
+        total = top * 0
+        for j in range(width):
+            total += exp(row[j] - top)
+        target[r] = log(total) + top
+
+
+@kernel
+def logsumexp_columns(origin, target, outer, count, width):
+    row = np.empty(count, origin.dtype)
+    for o in range(outer):
+        for j in range(width):
+            for r in range(count):
+                row[r] = origin[(o * count + r) * width + j]
+            logsumexp_rows(row, target[o * width + j : o * width + j + 1], 1, count)
+
+
+__all__ = [
+    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry", "exp",
+    "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul",
+    "matmul_sum", "max_columns", "max_rows", "maximum", "np", "pack", "place_slice", "scatter", "sigmoid", "sign",
+    "sin", "sqrt", "start_rows", "sum_columns", "sum_rows", "tanh",
+]  # fmt: skip

@@ -1,0 +1,246 @@
+"""Walks the table of cells: every cell in `cells.CELLS` over 50 steps against finite differences and against
+PyTorch, with random weights and states (constant weights cannot see a swapped gate order), and under the law of
+contributions. All that a cell needs besides its file is one row in `PYTORCH`: its equations written there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cells
+from cells import CELLS, unroll
+from minigrad import Tensor, check_grads, optim, stack
+
+T, N, D, H = 50, 2, 3, 4
+every_cell = pytest.mark.parametrize("name", list(CELLS))
+
+
+# THE ROW A NEW CELL NEEDS: its slide's equations, operation by operation, (torch, weights, x, *state) -> quantities.
+
+
+def rnn(torch, w, x, h_prev):
+    hx = torch.cat([h_prev, x], 1)
+    return dict(h=torch.tanh(hx @ w["W_h"] + w["b_h"]))
+
+
+def lstm(torch, w, x, h_prev, c_prev):
+    hx = torch.cat([h_prev, x], 1)
+    f = torch.sigmoid(hx @ w["W_f"] + w["b_f"])
+    i = torch.sigmoid(hx @ w["W_i"] + w["b_i"])
+    c_tilde = torch.tanh(hx @ w["W_c"] + w["b_c"])
+    c = f * c_prev + i * c_tilde
+    o = torch.sigmoid(hx @ w["W_o"] + w["b_o"])
+    return dict(f=f, i=i, c_tilde=c_tilde, c=c, o=o, h=o * torch.tanh(c))
+
+
+PYTORCH = {"rnn": rnn, "lstm": lstm}
+
+
+def oracle():
+    return pytest.importorskip("torch", reason="PyTorch is the oracle here: `make torch` installs it")
+
+
+def make(name: str, rng, dtype="float64"):
+    """A cell with random weights and biases, and by name all that its gradients flow to: inputs, states, weights."""
+    cell = CELLS[name](D, H, rng, dtype=dtype)
+    arrays = {"x": rng.standard_normal((T, N, D)), **{s + "_0": rng.standard_normal((N, H)) for s in cell.state.split()}}
+    arrays |= {p: rng.standard_normal(value.shape) * 0.5 for p, value in cell.parameters().items()}
+    return cell, {k: a.astype(dtype) for k, a in arrays.items()}
+
+
+def leaves(arrays) -> dict[str, Tensor]:
+    return {k: Tensor(a, requires_grad=True, name=k) for k, a in arrays.items()}
+
+
+def run(cell, tensors):
+    """Unroll with these tensors as inputs, states and weights."""
+    for name in cell.parameters():
+        setattr(cell, name, tensors[name])
+    return unroll(cell, tensors["x"], [tensors[s + "_0"] for s in cell.state.split()])
+
+
+def loss_of(steps, weigh):
+    """All states of all steps, each weighed differently, so that no gradient cancels."""
+    return sum((q * w).sum() for step, w in zip(steps, weigh, strict=True) for q in step.state)
+
+
+def test_every_cell_is_written_in_pytorch_too():
+    missing = [name for name in CELLS if name not in PYTORCH]
+    assert not missing, f"cells without an oracle: {missing}; add their equations to PYTORCH in {__file__}"
+
+
+@every_cell
+def test_gradients_over_fifty_steps_match_finite_differences(name, rng):
+    cell, arrays = make(name, rng)
+    weigh = rng.standard_normal((T, N, H))
+    for wanted in arrays:  # one after the other, so that a small gradient does not hide behind a large one
+
+        def function(given, wanted=wanted):
+            return loss_of(run(cell, {k: given if k == wanted else Tensor(a) for k, a in arrays.items()}), weigh)
+
+        assert check_grads(function, [arrays[wanted]], order=1, tolerance=1e-5, complex_step=False) <= 1e-5, wanted
+
+
+@every_cell
+def test_gradients_of_gradients_match_finite_differences(name, rng):
+    cell, arrays = make(name, rng)
+    arrays["x"] = arrays["x"][:3]
+    weigh = rng.standard_normal((3, N, H))
+
+    def function(*given):
+        return loss_of(run(cell, dict(zip(arrays, given, strict=True))), weigh)
+
+    assert check_grads(function, arrays.values(), order=2) <= 1e-6
+
+
+@pytest.mark.oracle
+@every_cell
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-10)])
+def test_quantities_and_gradients_equal_pytorchs_operation_by_operation(name, dtype, bound, rng):
+    torch = oracle()
+    cell, arrays = make(name, rng, dtype)
+    ours, theirs = leaves(arrays), {k: torch.tensor(a, requires_grad=True) for k, a in arrays.items()}
+    weigh = rng.standard_normal((T, N, H)).astype(dtype)
+
+    steps = run(cell, ours)
+    state = [theirs[s + "_0"] for s in cell.state.split()]
+    their_loss = 0
+    for step, x, w in zip(steps, theirs["x"], torch.tensor(weigh), strict=True):
+        quantities = PYTORCH[name](torch, theirs, x, *state)
+        state = [quantities[s] for s in cell.state.split()]
+        their_loss = their_loss + sum((s * w).sum() for s in state)
+        assert set(step) == set(quantities)
+        for quantity in step:
+            assert_close(step[quantity].value, quantities[quantity], bound, f"{quantity} at t={step.t}")
+    loss_of(steps, weigh).backward()
+    their_loss.backward()
+    for k, x in ours.items():
+        assert x.grad.dtype == dtype
+        assert_close(x.grad, theirs[k].grad, bound, f"gradient of {k}")
+
+
+def assert_close(ours, theirs, bound, what):
+    """Relative to the largest number of the array: single elements may be sums that cancel."""
+    theirs = theirs.detach().numpy()
+    assert ours.shape == theirs.shape
+    assert abs(ours - theirs).max() <= bound * max(1.0, abs(theirs).max()), what
+
+
+# PyTorch's own layers, and the order of their gates by the letters of our weights.
+FUSED = {"rnn": ("RNN", "h"), "lstm": ("LSTM", "ifco")}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", list(FUSED))
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-10)])
+def test_states_and_gradients_equal_pytorchs_layer(name, dtype, bound, rng):
+    torch = oracle()
+    cell, arrays = make(name, rng, dtype)
+    kind, gates = FUSED[name]
+    ours = leaves(arrays)
+    layer = getattr(torch.nn, kind)(D, H, dtype=getattr(torch, dtype))
+    with torch.no_grad():  # PyTorch keeps (gate · H, D) beside (gate · H, H); ours has rows [h_prev, x] of (H + D, H)
+        layer.weight_hh_l0.copy_(torch.tensor(np.concatenate([arrays[f"W_{g}"][:H].T for g in gates])))
+        layer.weight_ih_l0.copy_(torch.tensor(np.concatenate([arrays[f"W_{g}"][H:].T for g in gates])))
+        layer.bias_ih_l0.copy_(torch.tensor(np.concatenate([arrays[f"b_{g}"] for g in gates])))
+        layer.bias_hh_l0.zero_()
+    states = cell.state.split()
+    theirs = {k: torch.tensor(arrays[k], requires_grad=True) for k in ["x", *(s + "_0" for s in states)]}
+    first = [theirs[s + "_0"][None] for s in states]
+    weigh = rng.standard_normal((T, N, H)).astype(dtype)
+    steps = run(cell, ours)
+
+    h, last = layer(theirs["x"], tuple(first) if len(first) > 1 else first[0])
+    assert_close(np.stack([step.h.value for step in steps]), h, bound, "h")
+    for s, their_s in zip(states, last if len(states) > 1 else [last], strict=True):
+        assert_close(steps[-1][s].value, their_s[0], bound, f"the last {s}")
+
+    (stack([step.h for step in steps]) * weigh).sum().backward()
+    (h * torch.tensor(weigh)).sum().backward()
+    for k, x in theirs.items():
+        assert_close(ours[k].grad, x.grad, bound, f"gradient of {k}")
+    to_h, to_x, to_b = (p.grad.numpy() for p in (layer.weight_hh_l0, layer.weight_ih_l0, layer.bias_ih_l0))
+    for k, g in enumerate(gates):
+        rows = slice(k * H, (k + 1) * H)
+        expected = torch.tensor(np.concatenate([to_h[rows].T, to_x[rows].T]))
+        assert_close(ours[f"W_{g}"].grad, expected, bound, f"gradient of W_{g}")
+        assert_close(ours[f"b_{g}"].grad, torch.tensor(to_b[rows]), bound, f"gradient of b_{g}")
+
+
+@every_cell
+def test_the_law_of_contributions_over_fifty_steps(name, rng, assert_law):
+    cell, arrays = make(name, rng)
+    loss = loss_of(run(cell, leaves(arrays)), rng.standard_normal((T, N, H)))
+    loss.backward(record=True)
+    assert_law(loss)
+
+
+@pytest.mark.smoke
+@every_cell
+def test_float32_in_every_quantity_gradient_and_contribution(name, rng):
+    cell, arrays = make(name, rng, "float32")
+    tensors = leaves(arrays)
+    steps = run(cell, tensors)
+    loss = loss_of(steps, rng.standard_normal((T, N, H)).astype("float32"))
+    loss.backward(record=True)
+    for step in steps:
+        for quantity in step:
+            assert step[quantity].dtype == step[quantity].grad.dtype == "float32"
+            assert all(part is None or part.dtype == "float32" for part in step[quantity].contributions)
+    assert loss.dtype == "float32" and all(x.grad.dtype == "float32" for x in tensors.values())
+
+
+@pytest.mark.smoke
+@every_cell
+def test_a_cell_trains_and_the_same_seed_gives_the_same_numbers(name):
+    def train(seed):
+        rng = np.random.default_rng(seed)
+        cell = CELLS[name](D, H, rng)
+        x, target = (rng.standard_normal(shape).astype("float32") for shape in ((5, N, D), (N, H)))
+        optimiser, losses = optim.Adam(cell.parameters(), lr=0.02), []
+        for _ in range(20):
+            optimiser.zero_grad()
+            miss = unroll(cell, x)[-1].h - np.tanh(target)
+            loss = (miss * miss).mean()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        return losses, [p.value for p in cell.parameters().values()]
+
+    losses, weights = train(1)
+    again, same_weights = train(1)
+    assert losses[-1] < losses[0]
+    assert losses == again and losses != train(2)[0]
+    for a, b in zip(weights, same_weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.smoke
+@every_cell
+def test_the_class_says_what_its_step_returns(name, rng):
+    cell, arrays = make(name, rng)
+    (step, *_) = run(cell, leaves(arrays))
+    assert set(cell.gates.split()) | set(cell.state.split()) <= set(step)
+    assert step.state == tuple(step[s] for s in cell.state.split()) and cell.state.split()[0] == "h"
+    assert (cell.inputs, cell.hidden, cell.size) == (D, H, sum(p.size for p in cell.parameters().values()))
+    assert type(cell).__doc__ and getattr(cells, type(cell).__name__) is type(cell)
+
+
+@pytest.mark.smoke
+@every_cell
+def test_first_weights_are_orthogonal_then_glorot_in_the_asked_type(name):
+    for dtype in ("float32", "float64"):
+        cell = CELLS[name](D, H, np.random.default_rng(0), dtype=dtype)
+        for key, p in cell.parameters().items():
+            assert p.dtype == dtype and p.requires_grad and p.name == key
+            if key.startswith("W_") and p.shape == (H + D, H):
+                recurrent, bound = p.value[:H], np.sqrt(6 / (D + H))
+                np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(H), atol=1e-6)
+                assert abs(p.value[H:]).max() <= bound
+
+
+@pytest.mark.smoke
+def test_the_lstm_starts_out_remembering():
+    parameters = cells.LSTM(D, H, np.random.default_rng(0)).parameters()
+    assert {k: set(parameters[k].value) for k in ("b_f", "b_i", "b_c", "b_o")} == {"b_f": {1}, "b_i": {0}, "b_c": {0}, "b_o": {0}}

@@ -1,0 +1,279 @@
+"""The gradient that flows back through time: how much arrives at each state, and by which way.
+
+Bars on the logarithmic scale say where it vanishes or explodes; below, the
+gradient of each state is split: from the loss, from the same step, and from the
+next step through each of its gates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minigrad import InputError, Tensor
+from minigrad.grad import reverse
+
+from .canvas import Canvas
+from .legend import legend
+from .reading import END, OUTPUT, QUANTITY, SHARED, Network, gradient_state, read, roots_of
+from .render import Picture
+from .style import (
+    CUT, FAINT, INK, NORMAL, NOT_COMPUTED, SOFT, ZERO, Scale, Stroke, decade, norm, number, pretty, square, table, text,
+)  # fmt: skip
+
+MOST_COLUMNS, LABELS, BARS, CELL = 27, 128.0, 84.0, 17.0
+FROM_LOSS = "from the loss"
+
+
+@dataclass
+class State:
+    """One state over time: its gradient at each step and what it is made of."""
+
+    band: str
+    name: str
+    times: list[int]
+    total: dict[int, float | None] = field(default_factory=dict)
+    why: dict[int, str | None] = field(default_factory=dict)
+    parts: dict[str, dict[int, float]] = field(default_factory=dict)
+    next_step: dict[int, float] = field(default_factory=dict)  # what comes from the next step by all ways
+
+
+def gradient(
+    what: Tensor | list, steps: list | None = None, *, title: str = "", scale: Scale | None = None, time_limit: float = 20.0
+) -> Picture:
+    """How much gradient arrives at every carried state, step by step, and by which way it came.
+
+    what : the loss (or any tensor) after ``loss.backward(record=True)``, or the steps.
+    steps, title, scale, time_limit : as for `draw`.
+
+    Raises InputError where there is no recurrence to look at.
+    """
+    root, records = roots_of(what, steps)
+    network = read(root, records)
+    if network is None or not any(network.carried.values()):
+        raise InputError("gradient: no state is carried from step to step in this graph; give the loss of an unrolled cell")
+    return Picture(_Flowing(network, title or "The gradient on its way back through time", scale).draw(), title or "gradient", "nop2", time_limit)
+
+
+def split(network: Network, band: str, name: str, times: list[int]) -> State:
+    """The gradient of one state at `times`, in parts."""
+    state = State(band, name, times)
+    after = {before: t for (b, t), before in network.before.items() if b == band}
+    if (band, name) in network.first:
+        after.setdefault(network.first[band, name].t, next(t for b, t in network.cells if b == band))
+    readers: dict[int, list[tuple[Tensor, int]]] = {}
+    for n in network.nodes:
+        for k, x in enumerate(n.inputs):
+            readers.setdefault(x.number, []).append((n, k))
+    for t in times:
+        g = network.find(band, t, name) or network.first.get((band, name))
+        if g is None:
+            continue
+        node = g.out
+        state.total[t], state.why[t] = gradient_state(network.states, node)
+        found: dict[str, np.ndarray] = {}
+        following = np.zeros(node.shape)
+        known = np.zeros(node.shape)
+        for n, k in readers.get(node.number, ()):
+            part = n.contributions[k] if n.contributions else None
+            if part is None:
+                continue
+            known = known + part
+            reader = network.group_of[n.number]
+            if reader.t == after.get(t) and reader.band == band and reader.kind in (QUANTITY, SHARED):
+                following = following + part
+                if reader.kind == QUANTITY:
+                    _add(found, f"through {pretty(reader.name)}", part)
+            elif reader.kind == QUANTITY:
+                _add(found, f"from {pretty(reader.name)}, same step" if reader.t == t else f"from {pretty(reader.name)}", part)
+            elif reader.kind in (OUTPUT, END):
+                _add(found, FROM_LOSS, part)
+            elif reader.kind == SHARED and reader.t == t:
+                _add(found, "same step", part)
+        if t in after:
+            for gate, part in _through_shared(network, band, after[t], node, readers):
+                _add(found, f"through {gate}", part)
+        if node.grad is not None:
+            rest = node.grad - known
+            # What no reader accounts for came from a loss that lies outside the graph at hand.
+            if norm(rest) > 1e-5 * norm(node.grad):
+                _add(found, FROM_LOSS, rest)
+            state.next_step[t] = norm(following) if t in after else 0.0
+        for label, part in found.items():
+            state.parts.setdefault(label, {})[t] = norm(part)
+    return state
+
+
+def _add(found: dict[str, np.ndarray], label: str, part) -> None:
+    found[label] = found.get(label, 0) + np.asarray(part, dtype=np.float64)
+
+
+def _through_shared(network: Network, band: str, t: int, node: Tensor, readers):
+    """What each gate of step t sends to `node` by way of nodes that several gates share, such as [h, x]."""
+    shared = next((g for g in network.cells.get((band, t), ()) if g.kind == SHARED), None)
+    if shared is None or not any(x is node for n in shared.nodes for x in n.inputs):
+        return
+    inside = {n.number for n in shared.nodes} | {node.number}
+    gates: dict[str, dict[int, tuple[Tensor, np.ndarray]]] = {}
+    for n in shared.nodes:
+        for user, k in readers.get(n.number, ()):
+            part = user.contributions[k] if user.contributions else None
+            g = network.group_of[user.number]
+            if part is None or g is shared:
+                continue
+            label = pretty(g.name) if g.kind == QUANTITY else "others"
+            sums = gates.setdefault(label, {})
+            sums[n.number] = (n, sums[n.number][1] + part if n.number in sums else part)
+    for label, cotangents in gates.items():
+        members = sorted(cotangents.values(), key=lambda m: -m[0].number)
+        for reached, part, _ in reverse([m[0] for m in members], [m[1] for m in members], inside, False):
+            if reached is node:
+                yield label, part
+
+
+class _Flowing:
+    def __init__(self, network: Network, title: str, scale: Scale | None):
+        self.network = network
+        self.canvas = Canvas(title)
+        zero = [min(network.steps) - 1] if network.first else []
+        times = zero + network.steps
+        self.all_times = times
+        stride = max(1, -(-len(times) // MOST_COLUMNS))
+        # Counted from the end, where the gradient comes from.
+        self.times = times[::-1][::stride][::-1]
+        self.stride = stride
+        self.states = []
+        for band in network.bands:
+            memory = network.memory[band]
+            for name in sorted(network.carried[band], key=lambda s: s not in memory):
+                self.states.append(split(network, band, name, self.times))
+        numbers = [v for s in self.states for v in s.total.values() if v] + [v for s in self.states for p in s.parts.values() for v in p.values()]
+        self.scale = scale or Scale.of(numbers)
+        self.column = min(150.0, max(46.0, round(1210.0 / len(self.times))))
+
+    def draw(self) -> str:
+        canvas = self.canvas
+        right = LABELS + self.column * len(self.times)
+        canvas.words(8, 12, canvas.title, 15, INK, True, "left")
+        said = "Bars: ‖∂L/∂state‖ on a logarithmic scale. Arrows: what flows from step t + 1 back to step t. Below: by which way it came."
+        if self.stride > 1:
+            said += f" Every {self.stride}th of {len(self.all_times)} steps is drawn."
+        canvas.words(8, 34, said, 9.5, SOFT, align="left", longest=220)
+        y = 52.0
+        for state in self.states:
+            y = self._state(state, y, right) + 24
+        notes = ["The parts are vectors: their norms do not add up to the norm of the sum.",
+                 "“through f”: by way of gate f of the next step, t + 1."]
+        if not self.network.computed:
+            notes[0] = "No gradient is known yet: loss.backward(record=True) was not run."
+        legend(canvas, 8, y - 6, max(right, 780), self.scale, None, notes)
+        return canvas.picture_text()
+
+    def _x(self, k: int) -> float:
+        return LABELS + self.column * (k + 0.5)
+
+    def _state(self, state: State, top: float, right: float) -> float:
+        canvas, name = self.canvas, pretty(state.name)
+        memory = state.name in self.network.memory[state.band]
+        who = f"{state.band}: " if state.band else ""
+        canvas.words(8, top + 8, f"{who}∂L/∂{name}", 13, INK, True, "left")
+        canvas.words(LABELS, top + 8, ("memory line. " if memory else "") + self._verdict(state), 10.5, INK, align="left", longest=160)
+        base = top + 24 + BARS
+        self._grid(state, base, right)
+        for k, t in enumerate(state.times):
+            self._bar(state, k, t, base)
+        boxes = [self._stop(state, k, t, base + 15) for k, t in enumerate(state.times)]
+        self._arrows(state, boxes, base + 15)
+        return self._parts(state, base + 34)
+
+    def _verdict(self, state: State) -> str:
+        """In words: what happens between the last step and the first."""
+        known = [(t, v) for t in state.times if (v := state.total.get(t)) is not None]
+        if not known:
+            return "not computed: run loss.backward(record=True)"
+        bad = [t for t, v in known if self.scale.state(v) == "not a number"]
+        if bad:
+            return f"not a number from t = {max(bad)} back to t = {min(bad)}"
+        positive = [(t, v) for t, v in known if v > 0]
+        if len(positive) < 2:
+            return "exactly zero" + (f" except at t = {positive[0][0]}" if positive else " everywhere")
+        (first, a), (last, b) = positive[0], positive[-1]
+        each = (a / b) ** (1 / (last - first))
+        words = "grows" if each > 1.02 else "shrinks" if each < 0.98 else "keeps its size"
+        worst = {self.scale.state(v) for _, v in positive} & {"vanished", "exploded"}
+        alarm = "".join(f" It has {w} at t = {_span([t for t, v in positive if self.scale.state(v) == w])}." for w in sorted(worst))
+        return f"From t = {last} back to t = {first} it {words}: {number(b)} → {number(a)}, × {number(each)} per step.{alarm}"
+
+    def _grid(self, state: State, base: float, right: float) -> None:
+        canvas = self.canvas
+        for tick in self.scale.ticks():
+            y = base - BARS * (tick - self.scale.low) / (self.scale.high - self.scale.low)
+            canvas.words(LABELS - 8, y, decade(tick), 9, SOFT, align="right")
+            a = canvas.box(f"grid {state.band} {state.name} {tick}", LABELS, y, 0.1, 0.1, border=0)
+            b = canvas.box(f"grid {state.band} {state.name} {tick} end", right, y, 0.1, 0.1, border=0)
+            canvas.line(a.key, b.key, [(LABELS, y), (right, y)], Stroke(FAINT, 0.5, "solid", ""), arrow="none")
+
+    def _bar(self, state: State, k: int, t: int, base: float) -> None:
+        """A bar with its number on it; what has no size on the scale is said in words."""
+        value, why = state.total.get(t), state.why.get(t)
+        kind = self.scale.state(value)
+        if value is None or kind == ZERO:
+            said = "0" if kind == ZERO else {CUT: "cut", NOT_COMPUTED: "–"}.get(why or "", "–")
+            self.canvas.words(self._x(k), base - 8, said, 9.5, SOFT, True)
+            return
+        share = min(max(self.scale.share(value), 0.0), 1.0) if np.isfinite(value) else 1.0
+        width, height = min(self.column * 0.62, 60), max(1.5, BARS * share)
+        self.canvas.box(
+            f"bar {state.band} {state.name} t={t}", self._x(k) - width / 2, base - height, width, height, border=0 if kind == NORMAL else 1.5,
+            fill=self.scale.colour(value), tooltip=f"{state.name} t={t}: {number(value, 4)} ({kind})", colour=INK, dash="dashed" if kind != NORMAL else "solid",
+        )  # fmt: skip
+        self.canvas.words(self._x(k), base - height - 7, number(value), 9.5, INK, True, paper="#ffffff")
+        if kind != NORMAL and np.isfinite(value):
+            self.canvas.words(self._x(k), base - height - 19, kind, 8, self.scale.colour(value), True)
+
+    def _stop(self, state: State, k: int, t: int, y: float):
+        """The dot that stands for a step on the lane."""
+        value, why = state.total.get(t), state.why.get(t)
+        return self.canvas.box(
+            f"{state.band} {state.name} t={t}".strip(), self._x(k) - 6, y - 6, 12, 12, border=1.2, dash="dashed" if value is None else "solid",
+            colour=INK if value is not None else SOFT, tooltip=f"{state.name} t={t}: {why or number(value or 0, 4)}",
+        )  # fmt: skip
+
+    def _arrows(self, state: State, boxes, y: float) -> None:
+        """From each step back to the one before it."""
+        for k in range(len(boxes) - 1):
+            t = state.times[k]
+            value = state.next_step.get(t)
+            stroke = self.scale.stroke(value, None if value is not None else NOT_COMPUTED)
+            said = f"from t={t + 1} to t={t}: {number(value, 4)}" if value is not None else NOT_COMPUTED
+            self.canvas.line(boxes[k].key, boxes[k + 1].key, [(boxes[k].right, y), (boxes[k + 1].left, y)], stroke, said, arrow="start")
+
+    def _parts(self, state: State, top: float) -> float:
+        """A row of cells for every way, and the numbers of the steps below."""
+        canvas = self.canvas
+        labels = sorted(state.parts, key=lambda p: (p != FROM_LOSS, "same step" not in p, 0))
+        for r, label in enumerate(labels):
+            y = top + CELL * (r + 0.5)
+            canvas.words(LABELS - 8, y, label, 9.5, INK, align="right")
+            cells = []
+            for t in state.times:
+                value = state.parts[label].get(t)
+                if value is None:
+                    cells.append(square("#ffffff", self.column, CELL, "", 8.5))
+                    continue
+                colour = "#ffffff" if value == 0 else self.scale.colour(value)
+                cells.append(square(colour, self.column, CELL, number(value), 8.5))
+            key = f"{state.band} {state.name} {label}".strip()
+            canvas.box(key, LABELS, y - CELL / 2, self.column * len(state.times), CELL, [table(["".join(cells)])], border=0, tooltip=f"{state.name}: {label}")
+        y = top + CELL * len(labels) + 9
+        canvas.words(LABELS - 8, y, "step t", 9.5, SOFT, align="right")
+        for k, t in enumerate(state.times):
+            canvas.words(self._x(k), y, str(t), 10, INK, True)
+        return y + 6
+
+
+def _span(times: list[int]) -> str:
+    return f"{min(times)}" if len(times) == 1 else f"{min(times)} … {max(times)}"
+
+

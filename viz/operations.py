@@ -1,0 +1,318 @@
+"""Every operation as a node of its own, laid out by `dot`: for any graph, recurrent or not.
+
+In a recurrence steps and gates are frames, and a parameter stands once per step,
+so that its line shows what that step alone adds to ∂L/∂W.  What the budget or the
+depth of a page does not allow is put into one dashed node that says what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import graphviz
+import numpy as np
+
+from minigrad import Tensor
+
+from .cards import Look, gradient_line, gradient_text, short, tip, value_line, value_top
+from .reading import CUT_STATE, PARAMETER, QUANTITY, Network, edge_gradient, gradient_state
+from .render import Picture
+from .style import (
+    CUT, FAINT, FONT, INK, NOT_COMPUTED, PANEL, SOFT, STATES, NORMAL, VANISHED, Scale, cell, clean, decade, identifier,
+    is_small, norm, number, plain, ramp, shape_text, square, table, text,
+)  # fmt: skip
+
+DEEPEST, DEEP_START, DEEP_END = 24, 4, 8  # ranks on a page; how many of a longer graph stand at either end
+
+
+@dataclass
+class Item:
+    """What becomes one node: an operation, a leaf, or what is left out."""
+
+    key: str
+    nodes: list[Tensor] = field(default_factory=list)
+    frame: tuple[str, ...] = ()
+    said: str = ""  # of what is left out
+    label: str = ""
+
+
+@dataclass
+class Edge:
+    source: str
+    target: str
+    parts: list[tuple[Tensor, int, Tensor]] = field(default_factory=list)
+
+
+def draw_operations(
+    root: Tensor, nodes: Sequence[Tensor], states: dict[int, str], network: Network | None, shown: list[int], budget: int,
+    title: str, scale: Scale | None, time_limit: float,
+) -> Picture:  # fmt: skip
+    items, edges = _select(root, nodes, network, shown, budget)
+    gradients = [_edge_norm(states, e) for e in edges]
+    drawn = [i for i in items if not i.said]
+    own = [norm(i.nodes[0].grad) for i in drawn if i.nodes[0].grad is not None]
+    scale = scale or Scale.of([*(g for g, _ in gradients if g), *(g for g in own if g)])
+    look = Look(scale, value_top([i.nodes[0] for i in drawn if i.nodes[0].is_symbol or is_small(i.nodes[0].value)]), states)
+    graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
+    graph.attr(
+        "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.16", ranksep="0.42", fontname=FONT, compound="true",
+        label=f"<{text(title, 15, INK, True)}>" if title else "", labelloc="t", labeljust="l", tooltip=plain(title),
+    )  # fmt: skip
+    graph.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname=FONT, margin="0.06,0.04", height="0.3", width="0.3", color=INK)
+    graph.attr("edge", fontname=FONT, fontsize="9")
+    few = len(drawn) <= 40
+    _frames(graph, items, look, network is not None, few)
+    for edge, (value, state) in zip(edges, gradients, strict=True):
+        _edge(graph, edge, value, state, scale, few)
+    _legend(graph, scale, look, any(n.contributions for n in nodes))
+    return Picture(graph.source, title, "dot", time_limit)
+
+
+# What is drawn.
+
+
+def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
+    """Nodes and edges of the picture; constants stand in the label of the operation that reads them."""
+    holder = _hidden(root, nodes, network, shown, budget)
+    keys: dict[str, int] = {}
+    items: dict[object, Item] = {}
+    edges: dict[tuple[str, str], Edge] = {}
+
+    def fresh(wanted: str) -> str:
+        base = identifier(wanted)
+        keys[base] = keys.get(base, 0) + 1
+        return base if keys[base] == 1 else f"{base} {keys[base]}"
+
+    def item_of(n: Tensor, reader: Tensor | None) -> Item | None:
+        if n.number in holder:
+            which = holder[n.number]
+            item = items.get(which)
+            if item is None:
+                item = items[which] = Item(fresh(f"left out {which}"), said=which)
+            return item
+        group = network.group_of[n.number] if network else None
+        which: object = n.number
+        if network and group is not None and group.kind == PARAMETER and n.op is None and reader is not None:
+            if reader.number in holder:
+                return None
+            which = (n.number, network.group_of[reader.number].band, network.group_of[reader.number].t)
+        if which not in items:
+            at = network.group_of[reader.number] if isinstance(which, tuple) and network and reader is not None else group
+            frame, where = (), ""
+            if at is not None and network is not None and (at.band, at.t) in network.cells and at.kind in (QUANTITY, "shared"):
+                where = f"{at.band} t={at.t} ".lstrip()
+                frame = (where.strip(), at.name) if at.kind == QUANTITY else (where.strip(),)
+            items[which] = Item(fresh(where + (n.name or (n.op.name if n.op else "constant"))), [n], frame)
+        return items[which]
+
+    for n in reversed(nodes):  # from the end, so that every node but the root is met by a reader first
+        if n is not root and n.op is None:
+            continue
+        own = item_of(n, None)
+        for k, x in enumerate(n.inputs):
+            if _is_constant(x) and own is not None:
+                own.label = own.label or _constant(n, x)
+                continue
+            other = item_of(x, n)
+            if own is None or other is None or own is other:
+                continue
+            edges.setdefault((other.key, own.key), Edge(other.key, own.key)).parts.append((n, k, x))
+        if own is not None and n.number in holder:
+            own.nodes.append(n)
+    return list(items.values())[::-1], list(edges.values())[::-1]
+
+
+def _is_constant(n: Tensor) -> bool:
+    return n.op is None and not n.requires_grad and n.name is None and n.shape == () and not n.is_symbol
+
+
+def _constant(n: Tensor, x: Tensor) -> str:
+    return number(x.value.item(), 3) if x.value.dtype.kind in "fiub" else ""
+
+
+def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
+    """For every node that is not drawn: the name of what holds it."""
+    holder: dict[int, str] = {}
+    if network is not None:
+        for where, times in _runs(network.steps, shown):
+            for n in nodes:
+                g = network.group_of[n.number]
+                if g.t in times and g.kind in (QUANTITY, "shared", "input", "output"):
+                    holder[n.number] = where
+    visible = [n for n in nodes if n.number not in holder and not _is_constant(n)]
+    depth = _depths(nodes)
+    deepest = max((depth[n.number] for n in visible), default=0)
+    if network is None and deepest > DEEPEST:
+        for n in visible:
+            if DEEP_START <= depth[n.number] <= deepest - DEEP_END:
+                holder[n.number] = "the middle"
+        visible = [n for n in visible if n.number not in holder]
+    if len(visible) > budget:
+        # Nearest to the start and to the end stay; the root always.
+        order = sorted(visible, key=lambda n: (depth[n.number], n.number))
+        start = budget // 3
+        for n in order[start : len(order) - (budget - start - 1)]:
+            holder[n.number] = "the middle"
+    holder.pop(root.number, None)
+    return holder
+
+
+def _runs(steps: list[int], shown: list[int]) -> list[tuple[str, set[int]]]:
+    """Runs of steps that are left out, with the words for them."""
+    runs: list[list[int]] = []
+    fresh = True
+    for t in steps:
+        if t in shown:
+            fresh = True
+        elif fresh:
+            runs.append([t])
+            fresh = False
+        else:
+            runs[-1].append(t)
+    return [(f"t = {r[0]} … {r[-1]}" if len(r) > 1 else f"t = {r[0]}", set(r)) for r in runs]
+
+
+def _depths(nodes: Sequence[Tensor]) -> dict[int, int]:
+    """Ranks: one more than the deepest input; a leaf stands just before its first reader."""
+    depth: dict[int, int] = {}
+    for n in nodes:
+        depth[n.number] = 1 + max((depth[x.number] for x in n.inputs if x.op is not None), default=0) if n.op is not None else -1
+    for n in reversed(nodes):
+        for x in n.inputs:
+            if x.op is None:
+                at = depth[n.number] - 1
+                depth[x.number] = at if depth[x.number] < 0 else min(at, depth[x.number])
+    return depth
+
+
+def _edge_norm(states: dict[int, str], edge: Edge) -> tuple[float | None, str | None]:
+    """What flowed along all graph edges that this line stands for."""
+    sums: dict[int, np.ndarray] = {}
+    why = None
+    for node, k, x in edge.parts:
+        part, reason = edge_gradient(states, node, k, x)
+        if part is None:
+            why = CUT if CUT in (why, reason) else reason
+        else:
+            sums[x.number] = sums[x.number] + part if x.number in sums else np.asarray(part, dtype=np.float64)
+    if sums:
+        return norm(np.array([norm(s) for s in sums.values()])), None
+    return None, why
+
+
+# How it is written.
+
+
+def _frames(graph, items: Sequence[Item], look: Look, recurrent: bool, few: bool) -> None:
+    """Nodes into the frames of their step and gate."""
+    tree: dict[str, dict[str, list[Item]]] = {}
+    for item in items:
+        if not item.frame:
+            _node(graph, item, look, recurrent, few)
+        else:
+            tree.setdefault(item.frame[0], {}).setdefault(item.frame[1] if len(item.frame) > 1 else "", []).append(item)
+    for step, gates in tree.items():
+        with graph.subgraph(name=f"cluster {identifier(step)}") as frame:
+            frame.attr(label=f"<{text(step.replace('t=', 't = '), 12, INK, True)}>", style="rounded,filled", fillcolor=PANEL, color=FAINT, margin="6", tooltip=plain(step))
+            for gate, members in gates.items():
+                if not gate:
+                    for item in members:
+                        _node(frame, item, look, recurrent, few)
+                    continue
+                with frame.subgraph(name=f"cluster {identifier(step)} {identifier(gate)}") as inner:
+                    inner.attr(label=f"<{text(short(gate), 11, SOFT, True)}>", fillcolor="white", color=FAINT, margin="5", tooltip=plain(gate))
+                    for item in members:
+                        _node(inner, item, look, recurrent, few)
+
+
+def _node(into, item: Item, look: Look, recurrent: bool, few: bool) -> None:
+    if item.said:
+        count = f"{len(item.nodes):,} operations" if item.nodes else "not drawn"
+        rows = [text(item.said, 12, bold=True), text(count, 9, SOFT), text("not drawn", 9, SOFT)]
+        into.node(item.key, label=_rows(rows), style="rounded,filled,dashed", fillcolor=PANEL, color=SOFT, tooltip=plain(f"{item.said}: {count}, not drawn"))
+        return
+    n = item.nodes[0]
+    name = short(n.name) if n.name else ""
+    symbol = _symbol(n, item.label)
+    title = text(name, 12, INK, True) if name else ""
+    if symbol:
+        title += text((" = " if name else "") + symbol, 11 if not name else 10, INK if not name else SOFT, not name)
+    gradient, state = gradient_state(look.states, n)
+    rows = [title or text("data", 10, SOFT), text(shape_text(n.shape), 8, SOFT) if n.shape or not n.op else ""]
+    if few and _readable(n):
+        rows += _numbers(n, look)
+    else:
+        rows += [value_line(n, 66, look), gradient_line(n, 66, look)]
+    if n.dtype.kind == "f":
+        rows.append(gradient_text(gradient, state, name if len(name) < 9 else "", 9))
+        wrong = look.scale.state(gradient)
+        if gradient is not None and wrong not in (NORMAL, NOT_COMPUTED):
+            rows.append(text(wrong, 8.5, look.scale.colour(gradient), True))
+    fill = "#fff9e8" if n.name and n.op is not None else "#eef4fb" if n.op is None else "#ffffff"
+    dashed = {"style": "rounded,filled,dashed"} if look.states.get(n.number) == CUT_STATE else {}
+    into.node(item.key, label=_rows(rows), fillcolor=fill, tooltip=tip(n, look, n.name or (n.op.name if n.op else "constant")), **dashed)
+
+
+def _symbol(n: Tensor, constant: str) -> str:
+    if n.op is None:
+        return ""
+    if n.op.name == "power":
+        return f"x^{number(n.params[0], 3)}"
+    symbol = n.op.symbol or n.op.name
+    return f"{symbol} {constant}" if constant else symbol
+
+
+def _rows(rows: Sequence[str]) -> str:
+    body = "".join(f"<TR><TD>{r}</TD></TR>" for r in rows if r)
+    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{body}</TABLE>>'
+
+
+def _readable(n: Tensor) -> bool:
+    """Few enough numbers to write them out."""
+    return not n.is_symbol and n.value.dtype.kind in "fiub" and n.value.size > 1 and is_small(n.value, 4, 4)
+
+
+def _numbers(n: Tensor, look: Look) -> list[str]:
+    """Values and gradient written into their cells."""
+    from .style import signed
+
+    def grid(array, colours) -> str:
+        rows = array.reshape(-1, array.shape[-1]).tolist() if array.ndim else [[array.item()]]
+        return table(["".join(square(colours(v), 38, 14, number(v), 8) for v in row) for row in rows])
+
+    lines = [grid(n.value.astype(np.float64), lambda v: signed(v, look.top))]
+    if n.grad is not None:
+        lines.append(grid(np.asarray(n.grad, dtype=np.float64), lambda g: "#ffffff" if g == 0 else look.scale.colour(abs(g))))
+    return lines
+
+
+def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scale, few: bool) -> None:
+    stroke = scale.stroke(value, state)
+    said = (state or NOT_COMPUTED) if value is None else f"gradient {number(value, 4)} ({scale.state(value)})"
+    attributes = dict(color=stroke.colour, penwidth=f"{stroke.width:g}", style=stroke.dash, tooltip=plain(said), arrowsize="0.7")
+    label = stroke.mark or (number(value) if few and value is not None else "")
+    if value is not None and few and stroke.mark:
+        label = f"{stroke.mark} {number(value)}" if value else stroke.mark
+    if label:
+        attributes["label"] = f"<{text(label, 8.5, stroke.colour.split(':')[0], True)}>"
+    graph.edge(edge.source, edge.target, **attributes)
+
+
+def _legend(graph, scale: Scale, look: Look, computed: bool) -> None:
+    """A node of its own: dot finds a place for it."""
+    samples = []
+    for k in range(12):
+        samples.append(cell("", BGCOLOR=ramp((k + 0.5) / 12), WIDTH=16, HEIGHT=4 + round(0.7 * k), FIXEDSIZE="TRUE"))
+    bar = table(["".join(f'<TD VALIGN="MIDDLE">{table([s])}</TD>' for s in samples)])
+    rows = [
+        text("gradient ‖∂L/∂·‖, colour and width of lines, colour of cells; logarithmic:", 9, SOFT, longest=120),
+        table([cell(text(decade(scale.low), 9)) + cell(bar) + cell(text(decade(scale.high), 9))], CELLPADDING=2),
+        text(f"– – not computed   - ✂ - cut   0 exactly zero   ··· vanished < {number(scale.vanished)}   ≡ exploded > {number(scale.exploded)}   - NaN -", 9, SOFT, longest=160),
+        text(f"values: blue −{number(look.top)}, white 0, orange +{number(look.top)}; upper cells: values, lower cells: gradient", 9, SOFT, longest=160),
+    ]
+    if not computed:
+        rows.insert(0, text("No gradient is known yet: loss.backward(record=True) was not run.", 10, INK, True, 100))
+    graph.node("legend", label=_rows(rows), color=FAINT, fillcolor="white", tooltip="legend")
+
+

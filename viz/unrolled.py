@@ -1,0 +1,436 @@
+"""The unrolled network at gate level: a box per step, in it a box per gate, states on lanes of their own.
+
+Memory lines (states that run on by element-wise operations alone) stand above the
+gates, the other states below, as on the slide.  The picture answers: what is
+computed from what, with which values, and along which line how much gradient
+flows back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .canvas import Box, Canvas
+from .cards import Look, card, short, tip, value_top
+from .legend import legend
+from .reading import END, FIRST, OUTPUT, QUANTITY, SHARED, Flow, Group, Network, flows, parameter_flows
+from .render import Picture
+from .router import Corridor, Route, lay
+from .style import NOT_COMPUTED, PANEL, INK, SOFT, Scale, Stroke, number, text
+
+COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 64.0, 8.0, 22.0, 42.0, 12.0, 8.0
+LANE = "#fbeec3"
+
+
+@dataclass
+class Column:
+    """One place on the time axis: a step, or the gap where steps are left out."""
+
+    t: int | None
+    hidden: tuple[int, ...] = ()
+    left: float = 0.0
+    width: float = 0.0
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+
+class Band:
+    """The rows of one layer and where they lie."""
+
+    def __init__(self, network: Network, name: str, times: list[int], look: Look):
+        self.name = name
+        groups = [g for t in times for g in network.cells.get((name, t), ())]
+        quantities = list(dict.fromkeys(g.name for g in groups if g.kind == QUANTITY))
+        carried = network.carried[name]
+        self.top_states = [s for s in carried if s in network.memory[name]]
+        self.low_states = [s for s in carried if s not in network.memory[name]]
+        self.gates = [q for q in quantities if q not in carried]
+        if not carried and self.gates:  # no recurrence: the last quantity is the output
+            self.low_states = [self.gates.pop()]
+        self.shared = any(g.kind == SHARED for g in groups)
+        low = bool(self.shared) + bool(self.low_states)
+        self.columns = max(len(self.gates), low, 1)
+        self.inputs = any((name, t) in network.inputs for t in times)
+        self.cards: dict[int, tuple[list[str], float]] = {}
+        for g in groups:
+            self.cards[id(g)] = self._card(network, g, look)
+        self.heights = {
+            "top": max([c[1] for g in groups if g.name in self.top_states and (c := self.cards[id(g)])], default=0.0),
+            "gate": max([c[1] for g in groups if g.name in self.gates and (c := self.cards[id(g)])], default=0.0),
+            "low": max([self.cards[id(g)][1] for g in groups if g.kind == SHARED or g.name in self.low_states], default=0.0),
+        }
+        self.step_width = LEFT + self.columns * (COLUMN + GAP) - GAP + RIGHT
+
+    def _card(self, network: Network, g: Group, look: Look) -> tuple[list[str], float]:
+        out = g.out
+        symbol = out.op.symbol if g.kind == QUANTITY and out.op and out.op.kind == "elementwise" and len(out.inputs) == 1 else ""
+        extra = []
+        for flow in sorted(parameter_flows(network, g), key=lambda f: -f.source.out.ndim)[:1]:
+            said = "–" if flow.norm is None else number(flow.norm)
+            extra.append(text(f"∂{short(flow.source.name or 'W')} {said}", 9.5, SOFT))
+        width = COLUMN
+        if g.name in self.top_states:
+            first, last = self.span(network, g)
+            width = min((last - first) * (COLUMN + GAP) + COLUMN, 150)
+        elif g.name in self.low_states:
+            width = COLUMN + RIGHT - 10
+        return card(g, width, look, g.name or joined(network, g), symbol, extra)
+
+    def span(self, network: Network, g: Group) -> tuple[int, int]:
+        """The first and the last column of the gates that a state above them reads."""
+        read = {network.group_of[x.number].name for n in g.nodes for x in n.inputs if network.group_of[x.number].t == g.t}
+        over = [k for k, q in enumerate(self.gates) if q in read] or [0]
+        return min(over), max(over)
+
+    def place(self, top: float, upward: int) -> float:
+        """Set the rows from `top` down; upward: how many tracks the channel above the gates needs."""
+        self.panel_top = top
+        y = top + 20
+        self.lane_y: dict[str, float] = {}
+        for s in self.top_states:
+            self.lane_y[s] = y + self.heights["top"] / 2
+            y += self.heights["top"] + 12
+        self.up_bottom = y + (16 + TRACK * upward if self.top_states else 6)
+        self.gate_top = self.up_bottom
+        y = self.gate_top + self.heights["gate"]
+        self.low_top = y + 10
+        if self.heights["low"]:
+            y = self.low_top + (TRACK * max(len(self.gates), 1) + 8 if self.gates else 4)
+            for s in self.low_states or [""]:
+                self.lane_y[s] = y + self.heights["low"] / 2
+                y += self.heights["low"] + 10
+        self.under = y + 2
+        self.panel_bottom = y + 14
+        self.input_top = self.panel_bottom + 16
+        return self.input_top + (50 if self.inputs else 0)
+
+    @property
+    def first_low(self) -> float:
+        return self.lane_y[(self.low_states or [""])[0]]
+
+
+class Unrolled:
+    """Places and draws everything; one instance per picture."""
+
+    def __init__(self, network: Network, shown: list[int], title: str, scale: Scale | None):
+        self.network, self.shown = network, shown
+        self.canvas = Canvas(title)
+        groups = [g for b in network.bands for t in shown for g in network.cells.get((b, t), ())]
+        groups += [network.outputs[t] for t in shown if t in network.outputs] + [network.end] * bool(network.end)
+        self.flows = flows(network, groups)
+        self.gap_flows = self._flows_into_gaps()
+        numbers = [f.norm for f in self.flows + self.gap_flows if f.norm] + [self._own(g) for g in groups]
+        self.scale = scale or Scale.of(n for n in numbers if n)
+        visible = [g.out for g in groups if g.kind == QUANTITY]
+        self.look = Look(self.scale, value_top(visible), network.states)
+        self.boxes: dict[int, Box] = {}  # by id of the group; only to look up, never to write
+        self.gaps: list[tuple[Column, Box]] = []
+        self.routes: list[Route] = []
+
+    def _own(self, g: Group) -> float:
+        from .style import norm
+
+        return norm(g.out.grad) if g.out.grad is not None else 0.0
+
+    def _flows_into_gaps(self) -> list[Flow]:
+        """From a state of the last step before a gap to all of the hidden step that reads it."""
+        found = []
+        for (band, t), before in sorted(self.network.before.items()):
+            if t not in self.shown and before in self.shown:
+                merged = Group("hidden", band, t, "", sorted((n for g in self.network.cells[band, t] for n in g.nodes), key=lambda n: n.number))
+                found += [f for f in flows(self.network, [merged]) if f.source.kind == QUANTITY and f.source.t == before and f.source.band == band]
+        return found
+
+    # Places.
+
+    def draw(self, level: str) -> str:
+        net, canvas = self.network, self.canvas
+        self.bands = [Band(net, b, self.shown, self.look) for b in net.bands]
+        step_width = max(b.step_width for b in self.bands)
+        self.columns = self._columns(step_width)
+        right = self.columns[-1].right
+        y = self._heading(right)
+        y = self._end_and_outputs(y, right)
+        for band in reversed(self.bands):  # the first layer lowest, near its inputs
+            y = band.place(y, self._upward(band)) + (26 if band is not self.bands[0] else 10)
+            self._band(band)
+        self._route_all()
+        lay(self.routes)
+        for route in self.routes:
+            self._line(route)
+        notes = [
+            "Arrows: the forward computation. The gradient flows back against them;",
+            "colour and width of a line: how much of it flows along that line.",
+            "In a box: the values (upper cells), the gradient (lower cells; − marks negative),",
+            "∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖.",
+        ]
+        if not net.computed:
+            notes[:2] = ["No gradient is known yet: loss.backward(record=True) was not run.", "Arrows: the forward computation."]
+        legend(canvas, 8, y + 6, right, self.scale, self.look.top, notes)
+        return canvas.picture_text()
+
+    def _columns(self, width: float) -> list[Column]:
+        steps, x, columns = self.network.steps, 8 + 46.0 + STEP_GAP, []
+        hidden: list[int] = []
+        for t in [*steps, None]:
+            if t is not None and t not in self.shown:
+                hidden.append(t)
+                continue
+            if hidden:
+                columns.append(Column(None, tuple(hidden), x, 92.0))
+                x, hidden = x + 92.0 + STEP_GAP, []
+            if t is not None:
+                columns.append(Column(t, (), x, width))
+                x += width + STEP_GAP
+        return columns
+
+    def _heading(self, right: float) -> float:
+        self.canvas.words(8, 12, self.canvas.title, 15, "#1b1b1b", True, "left")
+        return 34.0
+
+    def _end_and_outputs(self, y: float, right: float) -> float:
+        net, canvas = self.network, self.canvas
+        outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
+        if net.end is not None:
+            g = net.end
+            root = g.out
+            said = f"{root.name or 'loss'}  {number(root.value.item(), 4) if not root.is_symbol and root.value.size == 1 else ''}"
+            first = min([c.left for c, _ in outputs], default=self.columns[0].left)
+            content = text(said, 13, bold=True)
+            self.boxes[id(g)] = canvas.box(said.split()[0], first, y, right - first, 26, content, tooltip=tip(root, self.look, "end"))
+            y += 26 + 26
+        if outputs:
+            cards = {id(g): card(g, COLUMN + 36, self.look, g.out.name or "output") for _, g in outputs}
+            height = max(c[1] for c in cards.values())
+            for c, g in outputs:
+                rows, _ = cards[id(g)]
+                self.boxes[id(g)] = canvas.box(
+                    f"t={c.t} output", c.right - COLUMN - 40, y, COLUMN + 36, height, rows, tooltip=tip(g.out, self.look, f"output t={c.t}")
+                )
+            y += height + 26
+        return y
+
+    def _upward(self, band: Band) -> int:
+        """How many lines run in the channel above the gates of one step."""
+        counts: dict[int, int] = {}
+        for f in self.flows:
+            if f.target.band == band.name and f.target.t in self.shown and self._channel(band, f) == "up":
+                counts[f.target.t] = counts.get(f.target.t, 0) + 1
+        return max(counts.values(), default=0)
+
+    def _channel(self, band: Band, f: Flow) -> str:
+        here = f.source.t == f.target.t
+        role, to = self._role(band, f.source), self._role(band, f.target)
+        if to == "gate" and role in ("top", "gate") and not (role == "gate" and not here):
+            return "up"
+        return "up" if to == "top" and role == "low" else ""
+
+    def _role(self, band: Band, g: Group) -> str:
+        if g.kind == SHARED:
+            return SHARED
+        if g.kind not in (QUANTITY, FIRST):
+            return g.kind
+        return "top" if g.name in band.top_states else "low" if g.name in band.low_states else "gate"
+
+    def _band(self, band: Band) -> None:
+        net, canvas = self.network, self.canvas
+        last = self.columns[-1]
+        for name in band.top_states:
+            y = band.lane_y[name]
+            a = canvas.box(f"lane {band.name} {name}", 8, y, 0.1, 0.1, border=0)
+            b = canvas.box(f"lane {band.name} {name} end", last.right, y, 0.1, 0.1, border=0)
+            canvas.line(a.key, b.key, [(10, y), (last.right, y)], Stroke(LANE, 26, "solid", ""), f"memory line {name}", "none")
+        if any(b == band.name for b, _ in net.first):
+            canvas.words(8 + 23, band.panel_top + 11, "t = 0", 12, INK, True)
+        for name, y in band.lane_y.items():
+            first = net.first.get((band.name, name))
+            if first is not None:
+                rows, height = card(first, 46, self.look, f"{name}")
+                box = canvas.box(f"{band.name} t=0 {name}".strip(), 8, y - height / 2, 46, height, rows, tooltip=tip(first.out, self.look, f"first {name}"))
+                self.boxes[id(first)] = box
+        for column in self.columns:
+            if column.t is None:
+                self._gap(band, column)
+            else:
+                self._step(band, column, column.t)
+        if band.name:
+            canvas.words(8, band.panel_top - 8, band.name, 11, SOFT, True, "left")
+
+    def _gap(self, band: Band, column: Column) -> None:
+        times = column.hidden
+        said = f"t = {times[0]} … {times[-1]}" if len(times) > 1 else f"t = {times[0]}"
+        rows = [text(said, 12, bold=True), text(f"{len(times)} step{'s' * (len(times) > 1)}", 10, SOFT), text("not drawn", 10, SOFT)]
+        height = band.panel_bottom - band.panel_top
+        box = self.canvas.box(f"{band.name} {said}".strip(), column.left, band.panel_top, column.width, height, rows, fill=PANEL, dash="dashed", colour=SOFT)
+        self.gaps.append((column, box))
+        for g in (g for t in times for g in self.network.cells.get((band.name, t), ())):
+            self.boxes[id(g)] = box
+
+    def _step(self, band: Band, column: Column, t: int) -> None:
+        net, canvas = self.network, self.canvas
+        cell = net.cells.get((band.name, t))
+        if not cell:
+            return
+        left = column.left
+        panel = canvas.panel(f"{band.name} t={t}".strip(), left, band.panel_top, column.width, band.panel_bottom - band.panel_top, f"t = {t}")
+
+        def put(g: Group, x: float, y: float, width: float, height: float, fill="#ffffff") -> None:
+            rows, _ = band.cards[id(g)]
+            name = g.name or SHARED
+            key = f"{band.name} t={t} {name}".strip()
+            self.boxes[id(g)] = canvas.box(key, x, y - height / 2, width, height, rows, panel, tip(g.out, self.look, f"{name} t={t}"), fill=fill, border=1.6 if fill != "#ffffff" else 1.1)
+
+        at = {q: left + LEFT + k * (COLUMN + GAP) for k, q in enumerate(band.gates)}
+        end = left + LEFT + band.columns * (COLUMN + GAP) - GAP
+        for g in cell:
+            if g.name in at and g.kind == QUANTITY:
+                put(g, at[g.name], band.gate_top + band.heights["gate"] / 2, COLUMN, band.heights["gate"])
+            elif g.kind == SHARED:
+                put(g, left + LEFT, band.first_low, COLUMN, band.heights["low"])
+            elif g.name in band.low_states:
+                put(g, end - COLUMN, band.lane_y[g.name], COLUMN + RIGHT - 6, band.heights["low"], "#fff9e8")
+            else:
+                first, last = band.span(net, g)
+                put(g, left + LEFT + first * (COLUMN + GAP), band.lane_y[g.name], (last - first) * (COLUMN + GAP) + COLUMN, band.heights["top"], "#fff9e8")
+        for k, g in enumerate(net.inputs.get((band.name, t), ())[:3]):
+            name = g.name or "x"
+            rows, height = card(g, COLUMN, self.look, name)
+            self.boxes[id(g)] = canvas.box(f"{band.name} t={t} {name}".strip(), left + LEFT + k * (COLUMN + GAP), band.input_top, COLUMN, min(height, 62), rows, tooltip=tip(g.out, self.look, f"{name} t={t}"))
+            band_bottom = band.input_top + min(height, 62)
+            band.input_bottom = max(getattr(band, "input_bottom", 0), band_bottom)
+
+    # Lines.
+
+    def _route_all(self) -> None:
+        by_name = {b.name: b for b in self.bands}
+        seen: set[tuple[int, int]] = set()
+        for f in self.flows + self.gap_flows:
+            source, target = self.boxes.get(id(f.source)), self.boxes.get(id(f.target))
+            if f.target.kind == "hidden":
+                target = next((b for c, b in self.gaps if f.target.t in c.hidden), None)
+            if source is None or target is None or source is target:
+                continue
+            band = by_name.get(f.target.band) if f.target.kind != OUTPUT and f.target.kind != END else by_name.get(f.source.band)
+            self._route(f, source, target, band or self.bands[0], seen)
+
+    def _column(self, t: int) -> Column:
+        return next(c for c in self.columns if c.t == t or t in c.hidden)
+
+    def _route(self, f: Flow, source: Box, target: Box, band: Band, seen: set) -> None:
+        """Choose sides and corridors by where the two ends stand."""
+        role, to = self._role(band, f.source), self._role(band, f.target)
+        if f.target.kind in (OUTPUT, END):
+            self.routes.append(Route(source, "top", target, "bottom", what=f))
+            return
+        column = self._column(f.target.t)
+        inner = (band.name, f.target.t)
+        margin = Corridor(("left", *inner), "v", column.left + 7, 5.5)
+        low = Corridor(("low", *inner), "h", band.low_top, TRACK)
+        up = Corridor(("up", *inner), "h", band.gate_top - 9, -TRACK)
+        under = Corridor(("under", *inner), "h", band.under, 4)
+        if f.target.kind == "hidden":
+            self._lane(f, source, target, band, f.source.name)
+        elif f.source.band != f.target.band and f.source.kind == QUANTITY:
+            between = Corridor(("between", f.source.band), "h", band.panel_bottom + 8, 4)
+            self.routes.append(Route(source, "top", target, "bottom", [between], what=f))
+        elif f.source.t != f.target.t and f.source.kind in (QUANTITY, FIRST):
+            self._from_before(f, source, target, band, to, role, margin, low, up, under)
+        elif f.source.kind == OUTPUT:
+            self.routes.append(Route(source, "right", target, "bottom", [Corridor(("back", f.source.t), "v", column.left - 8, 3), under], what=f))
+        elif role not in ("top", "low", "gate", SHARED):  # an input, from below
+            straight = to == SHARED or (to == "low" and not band.shared)
+            via = [] if straight else [margin, up if to == "top" else low]
+            self.routes.append(Route(source, "top" if straight else "left", target, "bottom", via, what=f))
+        else:
+            self._within(f, source, target, role, to, low, up, column, band)
+
+    def _lane(self, f: Flow, source: Box, target: Box, band: Band, name: str) -> None:
+        self.routes.append(Route(source, "right", target, "left", lane=True, at=band.lane_y[name], what=f))
+
+    def _from_before(self, f, source, target, band, to, role, margin, low, up, under) -> None:
+        """From a state of the step before."""
+        name = f.source.name
+        hidden = f.source.kind == QUANTITY and f.source.t not in self.shown
+        level = band.lane_y.get(name)
+        if level is None:
+            level = source.y
+        first_low = to == SHARED and role == "low" and name == (band.low_states or [""])[0]
+        direct = to in ("top", "low") and name == f.target.name and not (to == "low" and band.shared)
+        if first_low or direct:
+            self._lane(f, source, target, band, name)
+            return
+        via, enter = {
+            "gate": ([margin, up if role == "top" else low], "top" if role == "top" else "bottom"),
+            SHARED: ([margin], "left"),
+            "top": ([margin, up], "bottom"),
+            "low": ([margin, under], "bottom") if role == "low" else ([margin, low], "top"),
+        }[to]
+        route = Route(source, "right", target, enter, via, what=f)
+        if hidden:  # leave the gap a little below the lane
+            source = Box(source.key, source.left, level - 24, source.width, 48)
+            route.source = source
+        self.routes.append(route)
+
+    def _within(self, f, source, target, role, to, low, up, column, band) -> None:
+        overlap = source.left < target.right - 8 and target.left < source.right - 8
+        right = Corridor(("right", band.name, f.target.t), "v", column.right - RIGHT + 10, 9)
+        if role == "gate" and to == "top":
+            self.routes.append(Route(source, "top", target, "bottom", [] if overlap else [up], what=f))
+        elif role == "gate" and to == "low":
+            self.routes.append(Route(source, "bottom", target, "top", [] if overlap else [low], what=f))
+        elif to == "gate" and role in (SHARED, "low"):
+            straight = overlap and role == SHARED
+            self.routes.append(Route(source, "top", target, "bottom", [] if straight else [low], what=f))
+        elif to == "gate" and role == "gate":
+            near = 0 < target.left - source.right < 2 * GAP
+            self.routes.append(Route(source, "right" if near else "top", target, "left" if near else "top", [] if near else [up], what=f))
+        elif role == "top" and to == "low":
+            self.routes.append(Route(source, "right", target, "top", [right], what=f))
+        elif role == "top" and to == "gate":
+            self.routes.append(Route(source, "bottom", target, "top", [up], what=f))
+        elif to == "top":
+            self.routes.append(Route(source, "top", target, "bottom", [up], what=f))
+        else:
+            self.routes.append(Route(source, "right", target, "left", what=f))
+
+    def _line(self, route: Route) -> None:
+        f = route.what
+        assert isinstance(f, Flow)
+        stroke = self.scale.stroke(f.norm, f.state)
+        ends = [f"{g.name or g.kind} t={g.t}" if g.kind != END else "loss" for g in (f.source, f.target)]
+        said = f.state or NOT_COMPUTED if f.norm is None else f"gradient {number(f.norm, 4)} ({self.scale.state(f.norm)})"
+        label, at = "", None
+        if route.lane:
+            # In the open piece of the lane, right of what it leaves.
+            label = stroke.mark if f.norm is None else number(f.norm)
+            room = [c.left for c in self.columns if c.left > route.points[0][0]]
+            end = min([route.points[-1][0], *(x + LEFT for x in room)])
+            # Left in a long piece: other lines cross it further right.
+            at = (min((route.points[0][0] + end) / 2, route.points[0][0] + 26), route.points[0][1] - 8 - stroke.width / 2)
+        elif stroke.mark:
+            label, at = stroke.mark, _middle(route.points)
+        self.canvas.line(route.source.key, route.target.key, route.points, stroke, f"{ends[0]} → {ends[1]}: {said}", label=label, at=at)
+
+
+def _middle(points) -> tuple[float, float]:
+    """Beside the middle of the longest piece."""
+    a, b = max(zip(points, points[1:], strict=False), key=lambda ab: abs(ab[0][0] - ab[1][0]) + abs(ab[0][1] - ab[1][1]))
+    x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
+    return (x + 8, y) if a[0] == b[0] else (x, y - 7)
+
+
+def joined(network: Network, g: Group) -> str:
+    """[h, x] for what joins h and x, else the symbols of its operations."""
+    if g.out.op is not None and g.out.op.variadic:
+        names = [network.group_of[x.number].name or "x" for x in g.out.inputs]
+        if len(names) <= 3:
+            return f"[{', '.join(names)}]"
+    return g.symbols or SHARED
+
+
+def draw_gates(network: Network, shown: list[int], title: str, scale: Scale | None, time_limit: float) -> Picture:
+    return Picture(Unrolled(network, shown, title, scale).draw("gate"), title, "nop2", time_limit)
+
+
