@@ -1,19 +1,15 @@
-"""The eager engine against PyTorch: an LSTM's step equations, operation by operation, one thread, forward and
-backward with all gradients. Both run in this one process, turn by turn, so that a busy machine slows both; given
-are medians and their ratio. The last row is what `import minigrad` costs beyond NumPy.
+"""The eager engine against PyTorch: an LSTM's step equations, operation by operation, one thread, forward
+and backward with all gradients. Both run in this one process, turn by turn, so that a busy machine slows
+both; given are medians and their ratio. The last row is what `import minigrad` costs beyond NumPy.
 
     python benchmarks/eager.py [--json] [--rounds 300]
 """
 
 from __future__ import annotations
 
-import os
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported, which reads it once
-
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,14 +17,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported, which reads it once
+
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-from cells import LSTM
-from minigrad import Tensor
+from cells import LSTM  # noqa: E402
+from minigrad import Tensor  # noqa: E402
 
 try:
     import torch
@@ -110,7 +109,10 @@ def import_seconds(repeats: int = 7) -> float:
         "import minigrad; print(time.perf_counter() - start)"
     )
     command = [sys.executable, "-c", program]
-    found = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(repeats + 1)]
+    found = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for _ in range(repeats + 1)
+    ]
     return statistics.median(found[1:])  # the first may compile the files
 
 
@@ -150,7 +152,15 @@ def show(records: list[dict]) -> None:
     table = []
     for r in records:
         time_of = lambda key, r=r: f"{r[key]:,.0f} {r['unit']}" if key in r else ""  # noqa: E731
-        table.append([r["case"], time_of("ours"), r.get("peer", ""), time_of("theirs"), f"{r['ratio']:.2f}" if "ratio" in r else ""])
+        table.append(
+            [
+                r["case"],
+                time_of("ours"),
+                r.get("peer", ""),
+                time_of("theirs"),
+                f"{r['ratio']:.2f}" if "ratio" in r else "",
+            ]
+        )
     try:
         from rich import box
         from rich.console import Console

@@ -1,6 +1,7 @@
-"""All benchmarks, one after the other: each module in `BENCHMARKS` has `rows(rounds)`, which returns its records.
+"""All benchmarks, one after the other: each module in `BENCHMARKS` has `rows(rounds)`, which returns its
+records.
 
-    python benchmarks/run.py [--json] [--rounds 300]
+python benchmarks/run.py [--json] [--rounds 300]
 """
 
 from __future__ import annotations

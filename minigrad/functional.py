@@ -42,7 +42,7 @@ def softmax(x, axis: int = -1, mask=None) -> Tensor:
     if mask is None:
         return exp(log_softmax(x, axis))
     mask = as_tensor(mask)
-    lowest = -1e30 if x.dtype == np.float32 else -1e300
+    lowest = float(np.finfo(x.dtype).min) / 2  # far below all, and finite when something is subtracted
     return where(mask, exp(log_softmax(where(mask, x, lowest), axis)), 0.0)
 
 

@@ -169,8 +169,8 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
         needed = {node.number for node in ancestors(y) if node.dtype.kind == "f"}
     leaves: list = []
     for node, gradient, parts in reverse((y,), (seed,), needed, False):
-        if modes.now[1] and not np.isfinite(gradient).all():
-            raise NonFiniteError(f"{first_bad(np.asarray(gradient))} in the gradient of {describe(node)}")
+        if modes.now[1]:
+            _stop_where_bad(node, gradient)
         if node.op is None and node.requires_grad:
             leaves.append((node, gradient))
         elif record:
@@ -181,6 +181,11 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
         node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
     if free:
         _free(y)
+
+
+def _stop_where_bad(node: Tensor, gradient) -> None:
+    if not np.isfinite(gradient).all():
+        raise NonFiniteError(f"{first_bad(np.asarray(gradient))} in the gradient of {describe(node)}")
 
 
 def _free(y: Tensor) -> None:
@@ -212,6 +217,8 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         graph = create_graph or y.is_symbol
         seed = cotangent if isinstance(cotangent, Tensor) and graph else Tensor(_cotangent(y, cotangent))
         for node, gradient, _ in reverse((y,), (seed if graph else seed.value,), depends, graph):
+            if modes.now[1] and not graph:  # in a graph every operation is checked when it is made
+                _stop_where_bad(node, gradient)
             if node.number in wanted:
                 found[node.number] = gradient
     gradients = [as_tensor(found[x.number]) if x.number in found else Tensor(np.zeros(x.shape, x.dtype)) for x in targets]

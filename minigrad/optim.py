@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .errors import GraphError, InputError, NonFiniteError
+from .errors import GraphError, InputError, NonFiniteError, ShapeError
 from .tensor import Tensor, describe, next_number
 
 
@@ -19,8 +19,10 @@ def _parameters(parameters) -> list[Tensor]:
     if not found:
         raise InputError("optimiser: no parameters given")
     for p in found:
-        if not isinstance(p, Tensor) or p.op is not None or p.dtype.kind != "f":
+        if not isinstance(p, Tensor) or p.op is not None or not p.requires_grad:
             raise InputError(f"optimiser: {p!r} is no parameter; give leaves made with requires_grad=True")
+    if len({p.number for p in found}) < len(found):
+        raise InputError("optimiser: a parameter is given twice and would move twice")
     return found
 
 
@@ -49,6 +51,9 @@ class Optimiser:
         """Move every parameter that has a gradient; raises GraphError when none has."""
         if all(p.grad is None for p in self.parameters):
             raise GraphError("optimiser step without gradients: call loss.backward() first")
+        for p in self.parameters:
+            if p.grad is not None and p.grad.shape != p.shape:
+                raise ShapeError(f"optimiser step: the gradient of {describe(p)} has shape {p.grad.shape}")
         self.steps += 1
         for k, p in enumerate(self.parameters):
             if p.grad is not None:
@@ -107,6 +112,8 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
 
     Raises NonFiniteError, naming the parameter, and changes nothing when a gradient is not finite.
     """
+    if not limit > 0:
+        raise InputError(f"clip_by_norm: the limit is {limit}; give a positive number")
     with_grad = [p for p in _parameters(parameters) if p.grad is not None]
     squares = [float(np.vdot(p.grad, p.grad)) for p in with_grad]
     if not np.isfinite(sum(squares)):  # a float32 overflows in its square long before itself

@@ -425,7 +425,9 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
         values = [x._value for x in inputs]
     try:
         value = op.forward(*values, *params)
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, GraphError) as error:
+        if any(map(_is_unknown, params)):  # a constant, spread to a size that is only known at run time
+            return apply_symbolic(op, inputs, params)
         raise _explain(op, inputs, params, error) from None
     if type(value) is not ndarray:
         value = np.asarray(value)
@@ -438,6 +440,10 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
     if anomaly and value.dtype.kind == "f" and not np.isfinite(value).all():
         raise _not_finite(op, node, inputs)
     return node
+
+
+def _is_unknown(param) -> bool:
+    return hasattr(param, "as_symbol") or (isinstance(param, tuple) and any(map(_is_unknown, param)))
 
 
 def _not_finite(op: Op, node: Tensor, inputs: Sequence) -> NonFiniteError:

@@ -19,7 +19,9 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--update-goldens", action="store_true", help="write the goldens instead of comparing with them")
+    parser.addoption(
+        "--update-goldens", action="store_true", help="write the goldens instead of comparing with them"
+    )
 
 
 @pytest.fixture
@@ -35,7 +37,9 @@ def golden(request):
             file.write_text(text, encoding="utf-8", newline="\n")
             return
         assert file.exists(), f"no golden {file.name}: run pytest --update-goldens, and read what it wrote"
-        assert text == file.read_text(encoding="utf-8"), f"{file.name} changed: if meant, run pytest --update-goldens"
+        assert text == file.read_text(encoding="utf-8"), (
+            f"{file.name} changed: if meant, run pytest --update-goldens"
+        )
 
     return compare
 
@@ -47,9 +51,10 @@ def rng():
 
 @pytest.fixture(scope="session")
 def assert_law():
-    """``assert_law(root)`` after ``root.backward(record=True)``: contributions into every node sum to its gradient.
+    """``assert_law(root)``: what flowed into a node along its edges sums to its gradient.
 
-    Counted here node by node, independently of `minigrad.audit`, which must agree.
+    To be called after ``root.backward(record=True)``. Counted here node by node, independently of
+    `minigrad.audit`, which must agree.
     """
     return _assert_law
 

@@ -1,5 +1,6 @@
-"""The house rules: what `import minigrad` costs and loads, how large the engine is, which way imports run, what
-the wheel holds, and that every public name is documented."""
+"""The house rules: what `import minigrad` costs and loads, how large the engine is, which way imports run,
+what the wheel holds, and that every public name is documented.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ HEAVY = ["numba", "matplotlib", "rich", "graphviz", "pygraphviz", "safetensors",
 def python(program: str) -> str:
     """Run a program in a fresh interpreter that sees this source tree."""
     found = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
-    return subprocess.run([sys.executable, "-c", found + program], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", found + program], capture_output=True, text=True, check=True
+    ).stdout
 
 
 # Imports.
@@ -71,13 +74,24 @@ def test_imports_run_one_way(package, forbidden):
 
 def lines_of_code(source: str) -> int:
     """Lines that hold code: no blank line, no line of comment alone, no line of a docstring."""
-    silent = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING, tokenize.ENDMARKER}
+    silent = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENCODING,
+        tokenize.ENDMARKER,
+    }
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in silent:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             text = node.body[0]
             lines -= set(range(text.lineno, text.end_lineno + 1))
     return len(lines)
@@ -85,14 +99,22 @@ def lines_of_code(source: str) -> int:
 
 @pytest.mark.smoke
 def test_lines_are_counted_as_said():
-    source = '"""A\ndocstring."""\n\n# a comment\nx = (\n    1,  # why\n\n    2,\n)\n\n\ndef f():\n    """Doc."""\n    return """a\nb"""\n'
+    source = (
+        '"""A\ndocstring."""\n\n# a comment\n'
+        "x = (\n    1,  # why\n\n    2,\n)\n\n\n"
+        'def f():\n    """Doc."""\n    return """a\nb"""\n'
+    )
     assert lines_of_code(source) == 4 + 1 + 2
 
 
 @pytest.mark.smoke
 def test_the_engine_can_be_read_in_an_afternoon():
-    """Code lines of minigrad/*.py outside minigrad/compiler stay under 1,000 (blank, comment, docstring lines free)."""
-    files = [f for f in (ROOT / "minigrad").rglob("*.py") if "compiler" not in f.relative_to(ROOT / "minigrad").parts]
+    """minigrad/ without its compiler: under 1,000 lines that are not blank, comment or docstring."""
+    files = [
+        f
+        for f in (ROOT / "minigrad").rglob("*.py")
+        if "compiler" not in f.relative_to(ROOT / "minigrad").parts
+    ]
     counts = {str(f.relative_to(ROOT)): lines_of_code(f.read_text(encoding="utf-8")) for f in files}
     assert len(counts) >= 8 and sum(counts.values()) < 1000, f"{sum(counts.values())} lines of code: {counts}"
 
@@ -109,9 +131,6 @@ def test_every_public_name_is_there_and_documented(package):
         thing = getattr(module, name)
         if callable(thing):
             assert thing.__doc__, f"{package}.{name} has no docstring"
-            if isinstance(thing, type) and thing.__module__.startswith(package):
-                public = [m for n, m in vars(thing).items() if not n.startswith("_") and callable(m) and not isinstance(m, type)]
-                assert all(callable(m) for m in public)
 
 
 @pytest.mark.smoke
@@ -133,8 +152,20 @@ def test_the_library_raises_its_own_errors_which_are_also_the_built_in_ones():
 @pytest.mark.slow
 def test_the_wheel_holds_all_packages_and_they_import_from_another_folder(tmp_path):
     pytest.importorskip("hatchling", reason="building the wheel offline needs hatchling")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(tmp_path),
+        str(ROOT),
+    ]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
@@ -145,6 +176,9 @@ def test_the_wheel_holds_all_packages_and_they_import_from_another_folder(tmp_pa
         assert f"{package}/py.typed" in names
         sources = {str(f.relative_to(ROOT)) for f in (ROOT / package).rglob("*.py")}
         assert sources <= set(names), f"the wheel lacks {sorted(sources - set(names))}"
-    program = f"import sys; sys.path.insert(0, {str(unpacked)!r}); import minigrad, cells; print(minigrad.__file__, cells.__file__)"
-    where = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    program = f"import sys; sys.path.insert(0, {str(unpacked)!r}); import minigrad, cells; "
+    program += "print(minigrad.__file__, cells.__file__)"
+    where = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
     assert where.count(str(unpacked)) == 2

@@ -1,5 +1,6 @@
-"""Training over many steps: the LSTM learns "hello", memory stays where it is without the garbage collector's
-help, and the same seed gives the same numbers in another process."""
+"""Training over many steps: the LSTM learns "hello", memory stays where it is without the garbage
+collector's help, and the same seed gives the same numbers in another process.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ next step through each of its gates.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,14 +17,28 @@ from minigrad.grad import reverse
 
 from .canvas import Canvas
 from .legend import legend
-from .reading import END, OUTPUT, QUANTITY, SHARED, Network, gradient_state, read, roots_of
+from .reading import END, OUTPUT, QUANTITY, SHARED, Network, edge_gradient, gradient_state, read, roots_of
 from .render import Picture
 from .style import (
-    CUT, FAINT, INK, NORMAL, NOT_COMPUTED, SOFT, ZERO, Scale, Stroke, decade, norm, number, pretty, square, table, text,
+    CUT,
+    FAINT,
+    INK,
+    NORMAL,
+    NOT_COMPUTED,
+    SOFT,
+    ZERO,
+    Scale,
+    Stroke,
+    decade,
+    norm,
+    number,
+    pretty,
+    square,
+    table,
 )  # fmt: skip
 
 MOST_COLUMNS, LABELS, BARS, CELL = 27, 128.0, 84.0, 17.0
-FROM_LOSS = "from the loss"
+FROM_LOSS, STRAIGHT = "from the loss", "straight along"
 
 
 @dataclass
@@ -37,10 +52,16 @@ class State:
     why: dict[int, str | None] = field(default_factory=dict)
     parts: dict[str, dict[int, float]] = field(default_factory=dict)
     next_step: dict[int, float] = field(default_factory=dict)  # what comes from the next step by all ways
+    cut: list[int] = field(default_factory=list)  # steps to which detach lets nothing come back
 
 
 def gradient(
-    what: Tensor | list, steps: list | None = None, *, title: str = "", scale: Scale | None = None, time_limit: float = 20.0
+    what: Tensor | list,
+    steps: list | None = None,
+    *,
+    title: str = "",
+    scale: Scale | None = None,
+    time_limit: float = 20.0,
 ) -> Picture:
     """How much gradient arrives at every carried state, step by step, and by which way it came.
 
@@ -52,8 +73,15 @@ def gradient(
     root, records = roots_of(what, steps)
     network = read(root, records)
     if network is None or not any(network.carried.values()):
-        raise InputError("gradient: no state is carried from step to step in this graph; give the loss of an unrolled cell")
-    return Picture(_Flowing(network, title or "The gradient on its way back through time", scale).draw(), title or "gradient", "nop2", time_limit)
+        raise InputError(
+            "gradient: no state is carried from step to step in this graph; give the loss of an unrolled cell"
+        )
+    return Picture(
+        _Flowing(network, title or "The gradient on its way back through time", scale).draw(),
+        title or "gradient",
+        "nop2",
+        time_limit,
+    )
 
 
 def split(network: Network, band: str, name: str, times: list[int]) -> State:
@@ -67,7 +95,8 @@ def split(network: Network, band: str, name: str, times: list[int]) -> State:
         for k, x in enumerate(n.inputs):
             readers.setdefault(x.number, []).append((n, k))
     for t in times:
-        g = network.find(band, t, name) or network.first.get((band, name))
+        first = network.first.get((band, name))
+        g = network.find(band, t, name) or (first if first is not None and first.t == t else None)
         if g is None:
             continue
         node = g.out
@@ -77,16 +106,35 @@ def split(network: Network, band: str, name: str, times: list[int]) -> State:
         known = np.zeros(node.shape)
         for n, k in readers.get(node.number, ()):
             part = n.contributions[k] if n.contributions else None
+            reader = network.group_of[n.number]
             if part is None:
+                following_step = reader.t == after.get(t) and reader.band == band
+                if (
+                    following_step
+                    and edge_gradient(network.states, n, k, node)[1] == CUT
+                    and t not in state.cut
+                ):
+                    state.cut.append(t)
                 continue
             known = known + part
-            reader = network.group_of[n.number]
             if reader.t == after.get(t) and reader.band == band and reader.kind in (QUANTITY, SHARED):
                 following = following + part
                 if reader.kind == QUANTITY:
-                    _add(found, f"through {pretty(reader.name)}", part)
+                    _add(
+                        found,
+                        STRAIGHT
+                        if reader.name == name and name in network.memory[band]
+                        else f"through {pretty(reader.name)}",
+                        part,
+                    )
             elif reader.kind == QUANTITY:
-                _add(found, f"from {pretty(reader.name)}, same step" if reader.t == t else f"from {pretty(reader.name)}", part)
+                _add(
+                    found,
+                    f"from {pretty(reader.name)}, same step"
+                    if reader.t == t
+                    else f"from {pretty(reader.name)}",
+                    part,
+                )
             elif reader.kind in (OUTPUT, END):
                 _add(found, FROM_LOSS, part)
             elif reader.kind == SHARED and reader.t == t:
@@ -136,20 +184,33 @@ class _Flowing:
     def __init__(self, network: Network, title: str, scale: Scale | None):
         self.network = network
         self.canvas = Canvas(title)
-        zero = [min(network.steps) - 1] if network.first else []
-        times = zero + network.steps
+        times = sorted({*network.steps, *(g.t for g in network.first.values())})
         self.all_times = times
-        stride = max(1, -(-len(times) // MOST_COLUMNS))
+        self.stride = max(1, -(-len(times) // MOST_COLUMNS))
         # Counted from the end, where the gradient comes from.
-        self.times = times[::-1][::stride][::-1]
-        self.stride = stride
+        self.times = times[:: -self.stride][::-1]
+        # A layer that reads the sequence from its end: its gradient flows to the right.
+        self.mirrored = {b for b, t in network.before if network.before[b, t] > t}
         self.states = []
         for band in network.bands:
             memory = network.memory[band]
             for name in sorted(network.carried[band], key=lambda s: s not in memory):
                 self.states.append(split(network, band, name, self.times))
-        numbers = [v for s in self.states for v in s.total.values() if v] + [v for s in self.states for p in s.parts.values() for v in p.values()]
+        numbers = [v for s in self.states for v in s.total.values() if v] + [
+            v for s in self.states for p in s.parts.values() for v in p.values()
+        ]
         self.scale = scale or Scale.of(numbers)
+        # The axis goes as far as the numbers; the colours stop at vanished and exploded.
+        sizes = [math.log10(v) for v in numbers if v and math.isfinite(v)] or [
+            self.scale.low,
+            self.scale.high,
+        ]
+        self.low, self.high = (
+            min(self.scale.low, math.floor(min(sizes))),
+            max(self.scale.high, math.ceil(max(sizes))),
+        )
+        if all(self.scale.state(v) == "exploded" for v in numbers):
+            self.low = math.floor(min(sizes)) - 1
         self.column = min(150.0, max(46.0, round(1210.0 / len(self.times))))
 
     def draw(self) -> str:
@@ -163,8 +224,10 @@ class _Flowing:
         y = 52.0
         for state in self.states:
             y = self._state(state, y, right) + 24
-        notes = ["The parts are vectors: their norms do not add up to the norm of the sum.",
-                 "“through f”: by way of gate f of the next step, t + 1."]
+        notes = [
+            "The parts are vectors: their norms do not add up to the norm of the sum.",
+            "“straight along”: element by element from the next step's state; “through f”: by way of gate f of step t + 1.",
+        ]
         if not self.network.computed:
             notes[0] = "No gradient is known yet: loss.backward(record=True) was not run."
         legend(canvas, 8, y - 6, max(right, 780), self.scale, None, notes)
@@ -178,8 +241,20 @@ class _Flowing:
         memory = state.name in self.network.memory[state.band]
         who = f"{state.band}: " if state.band else ""
         canvas.words(8, top + 8, f"{who}∂L/∂{name}", 13, INK, True, "left")
-        canvas.words(LABELS, top + 8, ("memory line. " if memory else "") + self._verdict(state), 10.5, INK, align="left", longest=160)
-        base = top + 24 + BARS
+        start = max(LABELS, 20 + 8.2 * len(f"{who}∂L/∂{name}"))
+        canvas.words(
+            start,
+            top + 8,
+            ("memory line. " if memory else "") + self._verdict(state),
+            10.5,
+            INK,
+            align="left",
+            longest=160,
+        )
+        odd = any(
+            self.scale.state(v) in ("exploded", "not a number") for v in state.total.values() if v is not None
+        )
+        base = top + (40 if odd else 28) + BARS
         self._grid(state, base, right)
         for k, t in enumerate(state.times):
             self._bar(state, k, t, base)
@@ -190,6 +265,8 @@ class _Flowing:
     def _verdict(self, state: State) -> str:
         """In words: what happens between the last step and the first."""
         known = [(t, v) for t in state.times if (v := state.total.get(t)) is not None]
+        if state.band in self.mirrored:
+            known.reverse()
         if not known:
             return "not computed: run loss.backward(record=True)"
         bad = [t for t, v in known if self.scale.state(v) == "not a number"]
@@ -199,41 +276,56 @@ class _Flowing:
         if len(positive) < 2:
             return "exactly zero" + (f" except at t = {positive[0][0]}" if positive else " everywhere")
         (first, a), (last, b) = positive[0], positive[-1]
-        each = (a / b) ** (1 / (last - first))
+        each = (a / b) ** (1 / abs(last - first))
         words = "grows" if each > 1.02 else "shrinks" if each < 0.98 else "keeps its size"
         worst = {self.scale.state(v) for _, v in positive} & {"vanished", "exploded"}
-        alarm = "".join(f" It has {w} at t = {_span([t for t, v in positive if self.scale.state(v) == w])}." for w in sorted(worst))
-        return f"From t = {last} back to t = {first} it {words}: {number(b)} → {number(a)}, × {number(each)} per step.{alarm}"
+        cuts = [t for t in state.cut if not state.next_step.get(t)]
+        cuts_said = (
+            f" Cut behind t = {', '.join(map(str, sorted(cuts)))}: nothing comes back from later steps."
+            if cuts
+            else ""
+        )
+        alarm = "".join(
+            f" It has {w} at t = {_span([t for t, v in positive if self.scale.state(v) == w])}."
+            for w in sorted(worst)
+        )
+        return f"From t = {last} back to t = {first} it {words}: {number(b)} → {number(a)}, × {number(each)} per step.{alarm}{cuts_said}"
 
     def _grid(self, state: State, base: float, right: float) -> None:
         canvas = self.canvas
-        for tick in self.scale.ticks():
-            y = base - BARS * (tick - self.scale.low) / (self.scale.high - self.scale.low)
+        for tick in range(self.low, self.high + 1, max(1, -(-(self.high - self.low) // 6))):
+            y = base - BARS * (tick - self.low) / (self.high - self.low)
             canvas.words(LABELS - 8, y, decade(tick), 9, SOFT, align="right")
             a = canvas.box(f"grid {state.band} {state.name} {tick}", LABELS, y, 0.1, 0.1, border=0)
             b = canvas.box(f"grid {state.band} {state.name} {tick} end", right, y, 0.1, 0.1, border=0)
-            canvas.line(a.key, b.key, [(LABELS, y), (right, y)], Stroke(FAINT, 0.5, "solid", ""), arrow="none")
+            canvas.line(
+                a.key, b.key, [(LABELS, y), (right, y)], Stroke(FAINT, 0.5, "solid", ""), arrow="none"
+            )
 
     def _bar(self, state: State, k: int, t: int, base: float) -> None:
         """A bar with its number on it; what has no size on the scale is said in words."""
-        value, why = state.total.get(t), state.why.get(t)
+        if t not in state.total:
+            return
+        value, why = state.total[t], state.why.get(t)
         kind = self.scale.state(value)
         if value is None or kind == ZERO:
             said = "0" if kind == ZERO else {CUT: "cut", NOT_COMPUTED: "–"}.get(why or "", "–")
             self.canvas.words(self._x(k), base - 8, said, 9.5, SOFT, True)
             return
-        share = min(max(self.scale.share(value), 0.0), 1.0) if np.isfinite(value) else 1.0
+        share = (math.log10(value) - self.low) / (self.high - self.low) if np.isfinite(value) else 1.0
         width, height = min(self.column * 0.62, 60), max(1.5, BARS * share)
         self.canvas.box(
             f"bar {state.band} {state.name} t={t}", self._x(k) - width / 2, base - height, width, height, border=0 if kind == NORMAL else 1.5,
-            fill=self.scale.colour(value), tooltip=f"{state.name} t={t}: {number(value, 4)} ({kind})", colour=INK, dash="dashed" if kind != NORMAL else "solid",
+            fill=self.scale.colour(value), tooltip=f"{state.name} t={t}: {number(value, 4)} ({kind})", colour=INK, dash="dashed" if kind != NORMAL else "solid", rounded=False,
         )  # fmt: skip
-        self.canvas.words(self._x(k), base - height - 7, number(value), 9.5, INK, True, paper="#ffffff")
+        self.canvas.words(self._x(k), base - height - 9, number(value), 9.5, INK, True, paper="#ffffff")
         if kind != NORMAL and np.isfinite(value):
-            self.canvas.words(self._x(k), base - height - 19, kind, 8, self.scale.colour(value), True)
+            self.canvas.words(self._x(k), base - height - 21, kind, 8, self.scale.colour(value), True)
 
     def _stop(self, state: State, k: int, t: int, y: float):
         """The dot that stands for a step on the lane."""
+        if t not in state.total:
+            return None
         value, why = state.total.get(t), state.why.get(t)
         return self.canvas.box(
             f"{state.band} {state.name} t={t}".strip(), self._x(k) - 6, y - 6, 12, 12, border=1.2, dash="dashed" if value is None else "solid",
@@ -243,19 +335,42 @@ class _Flowing:
     def _arrows(self, state: State, boxes, y: float) -> None:
         """From each step back to the one before it."""
         for k in range(len(boxes) - 1):
-            t = state.times[k]
+            mirrored = state.band in self.mirrored
+            t = state.times[k + 1] if mirrored else state.times[k]
+            if t not in state.total or boxes[k] is None or boxes[k + 1] is None:
+                continue
             value = state.next_step.get(t)
-            stroke = self.scale.stroke(value, None if value is not None else NOT_COMPUTED)
-            said = f"from t={t + 1} to t={t}: {number(value, 4)}" if value is not None else NOT_COMPUTED
-            self.canvas.line(boxes[k].key, boxes[k + 1].key, [(boxes[k].right, y), (boxes[k + 1].left, y)], stroke, said, arrow="start")
+            cut = t in state.cut and not value
+            stroke = self.scale.stroke(value, CUT if cut else None if value is not None else NOT_COMPUTED)
+            said = (
+                CUT
+                if cut
+                else f"from the next step to t={t}: {number(value, 4)}"
+                if value is not None
+                else NOT_COMPUTED
+            )
+            if cut:
+                self.canvas.words(
+                    (boxes[k].right + boxes[k + 1].left) / 2, y, "✂ cut", 9, INK, True, paper="#ffffff"
+                )
+            self.canvas.line(
+                boxes[k].key,
+                boxes[k + 1].key,
+                [(boxes[k].right, y), (boxes[k + 1].left, y)],
+                stroke,
+                said,
+                arrow="end" if mirrored else "start",
+            )
 
     def _parts(self, state: State, top: float) -> float:
         """A row of cells for every way, and the numbers of the steps below."""
-        canvas = self.canvas
-        labels = sorted(state.parts, key=lambda p: (p != FROM_LOSS, "same step" not in p, 0))
+        canvas, name = self.canvas, pretty(state.name)
+        labels = sorted(state.parts, key=lambda p: (p != FROM_LOSS, "same step" not in p, p != STRAIGHT))
         for r, label in enumerate(labels):
             y = top + CELL * (r + 0.5)
-            canvas.words(LABELS - 8, y, label, 9.5, INK, align="right")
+            canvas.words(
+                LABELS - 8, y, f"{label} {name}" if label == STRAIGHT else label, 9.5, INK, align="right"
+            )
             cells = []
             for t in state.times:
                 value = state.parts[label].get(t)
@@ -265,7 +380,16 @@ class _Flowing:
                 colour = "#ffffff" if value == 0 else self.scale.colour(value)
                 cells.append(square(colour, self.column, CELL, number(value), 8.5))
             key = f"{state.band} {state.name} {label}".strip()
-            canvas.box(key, LABELS, y - CELL / 2, self.column * len(state.times), CELL, [table(["".join(cells)])], border=0, tooltip=f"{state.name}: {label}")
+            canvas.box(
+                key,
+                LABELS,
+                y - CELL / 2,
+                self.column * len(state.times),
+                CELL,
+                [table(["".join(cells)])],
+                border=0,
+                tooltip=f"{state.name}: {label}",
+            )
         y = top + CELL * len(labels) + 9
         canvas.words(LABELS - 8, y, "step t", 9.5, SOFT, align="right")
         for k, t in enumerate(state.times):
@@ -275,5 +399,3 @@ class _Flowing:
 
 def _span(times: list[int]) -> str:
     return f"{min(times)}" if len(times) == 1 else f"{min(times)} … {max(times)}"
-
-

@@ -49,7 +49,9 @@ class Canvas:
 
     def __init__(self, title: str):
         self.title = title
-        self.panels: list[tuple[str, Box, str, str]] = []
+        self.panels: list[
+            tuple[str, Box, str, str, float]
+        ] = []  # in the order in which they cover each other
         self.nodes: dict[str, list[tuple[str, dict]]] = {"": []}  # by panel
         self.edges: list[tuple[str, str, dict, Sequence[Point], Point | None]] = []
         self.used: dict[str, int] = {}
@@ -60,27 +62,44 @@ class Canvas:
         self.used[base] = self.used.get(base, 0) + 1
         return base if self.used[base] == 1 else f"{base} {self.used[base]}"
 
-    def panel(self, key: str, left: float, top: float, width: float, height: float, label: str, fill=PANEL) -> str:
-        """A frame behind the boxes that are put into it; a cluster in the DOT text."""
+    def panel(
+        self,
+        key: str,
+        left: float,
+        top: float,
+        width: float,
+        height: float,
+        label: str,
+        fill=PANEL,
+        at: float | None = None,
+    ) -> str:
+        """A frame behind the boxes that are put into it; a cluster in the DOT text. at: the x of its label."""
         name = self.key(key)
-        self.panels.append((name, Box(name, left, top, width, height), label, fill))
+        self.panels.append(
+            (name, Box(name, left, top, width, height), label, fill, left + 30 if at is None else at)
+        )
         self.nodes[name] = []
         return name
 
     def box(
         self, key: str, left: float, top: float, width: float, height: float, rows: Sequence[str] | str = "",
         panel: str = "", tooltip: str = "", border: float = 1.2, colour: str = INK, fill: str = "#ffffff", dash: str = "solid",
+        rounded: bool = True,
     ) -> Box:  # fmt: skip
         """A rectangle with HTML-like rows in it, each a centred line of markup made by style.py."""
         name = self.key(key)
         lines = [rows] if isinstance(rows, str) else list(rows)
         body = "".join(f"<TR><TD>{line}</TD></TR>" for line in lines if line)
-        label = f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{body}</TABLE>>' if body else ""
-        style = ("filled,rounded" if dash == "solid" else f"filled,rounded,{dash}") if border else "filled"
-        attributes = dict(
-            label=label, shape="box", style=style, penwidth=f"{border:g}", color=colour if border else fill,
-            fillcolor=fill, tooltip=plain(tooltip or key), width=f"{width / 72:.4f}", height=f"{height / 72:.4f}",
-        )  # fmt: skip
+        label = (
+            f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{body}</TABLE>>'
+            if body
+            else ""
+        )
+        style = ",".join(["filled", *["rounded"] * (rounded and border > 0), *[dash] * (dash != "solid")])
+        attributes = {
+            "label": label, "shape": "box", "style": style, "penwidth": f"{border:g}", "color": colour if border else fill,
+            "fillcolor": fill, "tooltip": plain(tooltip or key), "width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}",
+        }  # fmt: skip
         box = Box(name, left, top, width, height)
         self.nodes[panel].append((name, attributes | {"pos": (box.x, box.y)}))
         return box
@@ -96,7 +115,9 @@ class Canvas:
         line = text(content, size, colour, bold, longest)
         paper = f' BGCOLOR="{paper}"' if paper else ""
         if align == "center":
-            label = f'<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0"{paper}><TR><TD>{line}</TD></TR></TABLE>>'
+            label = (
+                f'<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0"{paper}><TR><TD>{line}</TD></TR></TABLE>>'
+            )
         else:
             label = (
                 '<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0" CELLSPACING="0"><TR>'
@@ -104,7 +125,12 @@ class Canvas:
             )
         name = self.key("text " + content)
         self.nodes[panel].append(
-            (name, dict(label=label, shape="plain", tooltip=plain(content), width="0", height="0", pos=(centre, y)))
+            (
+                name,
+                {
+                    "label": label, "shape": "plain", "tooltip": plain(content), "width": "0", "height": "0", "pos": (centre, y)
+                },
+            )
         )
 
     def line(
@@ -112,21 +138,34 @@ class Canvas:
         label: str = "", at: Point | None = None,
     ) -> None:  # fmt: skip
         """A line through `points` with rounded corners; arrow: "end", "start" or "none"."""
-        attributes = dict(
-            color=stroke.colour, penwidth=f"{stroke.width:g}", style=stroke.dash, tooltip=plain(tooltip),
-            dir={"end": "forward", "start": "back", "none": "none"}[arrow],
-            arrowsize=f"{0.5 + 0.05 * stroke.width:.2f}",
-        )  # fmt: skip
+        attributes = {
+            "color": stroke.colour, "penwidth": f"{stroke.width:g}", "style": stroke.dash, "tooltip": plain(tooltip),
+            "dir": {"end": "forward", "start": "back", "none": "none"}[arrow],
+            "arrowsize": f"{0.5 + 0.05 * stroke.width:.2f}",
+        }  # fmt: skip
         if label:
             colour = stroke.colour.split(":")[0]
-            attributes |= dict(label=f"<{text(label, 8.5, INK if colour == '#9aa1ab' else colour, True)}>")
+            attributes |= {"label": f"<{text(label, 8.5, INK if colour == '#9aa1ab' else colour, True)}>"}
         self.edges.append((source, target, attributes, points, at))
 
     def picture_text(self) -> str:
         """All of it as DOT."""
-        bottom = max([p[1].bottom for p in self.panels] + [n[1]["pos"][1] for nodes in self.nodes.values() for n in nodes])
-        graph = graphviz.Digraph("minigrad", comment="Positions are given: lay out with neato -n2.", strict=False)
-        graph.attr("graph", bgcolor="white", pad="0.15", outputorder="edgesfirst", splines="true", fontname=FONT, tooltip=plain(self.title))
+        bottom = max(
+            [p[1].bottom for p in self.panels]
+            + [n[1]["pos"][1] for nodes in self.nodes.values() for n in nodes]
+        )
+        graph = graphviz.Digraph(
+            "minigrad", comment="Positions are given: lay out with neato -n2.", strict=False
+        )
+        graph.attr(
+            "graph",
+            bgcolor="white",
+            pad="0.15",
+            outputorder="edgesfirst",
+            splines="true",
+            fontname=FONT,
+            tooltip=plain(self.title),
+        )
         graph.attr("node", fontname=FONT, fixedsize="true", margin="0", fontsize="9")
         graph.attr("edge", fontname=FONT, fontsize="9")
 
@@ -135,15 +174,15 @@ class Canvas:
                 x, y = attributes["pos"]
                 rest = {k: v for k, v in attributes.items() if k != "pos"}
                 if rest["shape"] == "plain":
-                    rest |= dict(fixedsize="false")
+                    rest |= {"fixedsize": "false"}
                 into.node(name, pos=f"{x:.1f},{bottom - y:.1f}!", **rest)
 
-        for name, box, label, fill in self.panels:
+        for name, box, label, fill, at in self.panels:
             with graph.subgraph(name=f"cluster {name}") as cluster:
                 cluster.attr(
-                    label=f"<{text(label, 12, INK, True)}>" if label else "", style="rounded,filled", fillcolor=fill, color=FAINT,
+                    label=f"<{text(label, 12, INK, True)}>" if label else "", style="rounded,filled", fillcolor=fill, color=FAINT if label else fill,
                     bb=f"{box.left:.1f},{bottom - box.bottom:.1f},{box.right:.1f},{bottom - box.top:.1f}",
-                    lp=f"{box.left + 30:.1f},{bottom - box.top - 11:.1f}", tooltip=plain(label),
+                    lp=f"{at:.1f},{bottom - box.top - 11:.1f}", tooltip=plain(label),
                 )  # fmt: skip
                 put(cluster, self.nodes[name])
         put(graph, self.nodes[""])
@@ -151,7 +190,12 @@ class Canvas:
             turned = [(x, bottom - y) for x, y in points]
             if at is not None:
                 attributes["lp"] = f"{at[0]:.1f},{bottom - at[1]:.1f}"
-            graph.edge(source, target, pos=spline(turned, attributes["dir"], float(attributes["penwidth"])), **attributes)
+            graph.edge(
+                source,
+                target,
+                pos=spline(turned, attributes["dir"], float(attributes["penwidth"])),
+                **attributes,
+            )
         return graph.source
 
 
@@ -192,5 +236,3 @@ def _mid(a: Point, b: Point) -> Point:
 def _straight(a: Point, b: Point) -> list[Point]:
     """The two control points of a straight piece."""
     return [_towards(a, b, _distance(a, b) / 3), _towards(a, b, 2 * _distance(a, b) / 3)]
-
-

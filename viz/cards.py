@@ -12,7 +12,23 @@ from minigrad import Tensor
 
 from .reading import Group, gradient_state
 from .style import (
-    INK, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, SOFT, ZERO, Scale, clean, is_small, norm, number, pretty, shape_text, signed, strip, text,
+    INK,
+    NORMAL,
+    NOT_A_NUMBER,
+    NOT_COMPUTED,
+    SOFT,
+    ZERO,
+    Scale,
+    clean,
+    is_small,
+    norm,
+    number,
+    pretty,
+    shape_text,
+    signed,
+    strip,
+    text,
+    tight,
 )  # fmt: skip
 
 
@@ -27,7 +43,11 @@ class Look:
 
 def value_top(nodes: Iterable[Tensor], least: float = 1.0) -> float:
     """The end of the scale of values: 1, or the largest size among what is shown, rounded up to 1, 2 or 5 × 10ⁿ."""
-    sizes = [np.abs(n.value[np.isfinite(n.value)]).max(initial=0) for n in nodes if not n.is_symbol and n.value.dtype.kind in "fiu"]
+    sizes = [
+        np.abs(n.value[np.isfinite(n.value)]).max(initial=0)
+        for n in nodes
+        if not n.is_symbol and n.value.dtype.kind in "fiu"
+    ]
     top = max([least, *map(float, sizes)])
     power = 10.0 ** math.floor(math.log10(top))
     return next(m * power for m in (1, 2, 5, 10) if top <= m * power * 1.000001)
@@ -43,7 +63,9 @@ def value_line(node: Tensor, width: float, look: Look) -> str:
     if value.size == 1:
         return text(number(float(value.ravel()[0]), 3), 10, INK)
     if is_small(value):
-        return strip(value, width, 9, lambda v: signed(v, look.top), lambda v: "?" if not math.isfinite(v) else "")
+        return strip(
+            value, width, 9, lambda v: signed(v, look.top), lambda v: "?" if not math.isfinite(v) else ""
+        )
     return text(f"‖·‖ {number(norm(value))}", 9.5, SOFT)
 
 
@@ -61,11 +83,13 @@ def gradient_line(node: Tensor, width: float, look: Look) -> str:
     return strip(np.asarray(node.grad, dtype=np.float64), width, 9, colour, mark)
 
 
-def gradient_text(value: float | None, state: str | None, name: str, size: float = 8.5) -> str:
+def gradient_text(
+    value: float | None, state: str | None, name: str, size: float = 8.5, narrow: bool = False
+) -> str:
     """`∂f 0.012`, or the state where there is no number; bold where something is wrong."""
     if value is None:
         return text(f"∂{name} {'–' if state == NOT_COMPUTED else state}", size, SOFT)
-    return text(f"∂{name} {number(value)}", size, INK)
+    return text(f"∂{name} {tight(value) if narrow else number(value)}", size, INK)
 
 
 def short(name: str) -> str:
@@ -80,7 +104,18 @@ def card(
     norm_, state = gradient_state(look.states, node)
     title = text(short(name), 13, INK, True) + (" &nbsp;" + text(symbol, 10, SOFT) if symbol else "")
     strips = [value_line(node, width - 8, look), gradient_line(node, width - 8, look)]
-    rows = [title, *strips, gradient_text(norm_, state, short(name) if len(name) <= 8 and name[0] != "[" else "", 9.5), *extra]
+    rows = [
+        title,
+        *strips,
+        gradient_text(
+            norm_,
+            state,
+            pretty(name) if len(pretty(name)) <= 3 and name[0].isalpha() else "",
+            9.5,
+            width < 60,
+        ),
+        *extra,
+    ]
     # Zero is said by its number and in its cells.
     if norm_ is not None and look.scale.state(norm_) not in (NORMAL, ZERO):
         rows.append(text(wrong(look.scale.state(norm_)), 8, look.scale.colour(norm_), True))
@@ -95,7 +130,13 @@ def wrong(state: str) -> str:
 
 def tip(node: Tensor, look: Look, name: str) -> str:
     """The tooltip: what the box has no room for."""
-    value = "" if node.is_symbol else f", norm {number(norm(node.value), 4)}" if node.value.dtype.kind == "f" else ""
+    value = (
+        ""
+        if node.is_symbol
+        else f", norm {number(norm(node.value), 4)}"
+        if node.value.dtype.kind == "f"
+        else ""
+    )
     gradient, state = gradient_state(look.states, node)
     said = state if gradient is None else f"norm {number(gradient, 4)}"
     return f"{name}: {shape_text(node.shape)} {node.dtype}{value}; gradient: {said}"

@@ -46,7 +46,9 @@ def draw(
         raise InputError(f"draw: time_limit = {time_limit!r}; give seconds above 0")
     network = read(root, steps)
     if network is None:
-        return draw_operations(root, ancestors(root), grad_states(root), None, [], budget, title, scale, time_limit)
+        return draw_operations(
+            root, ancestors(root), grad_states(root), None, [], budget, title, scale, time_limit
+        )
     level = level or "gate"
     shown = choose(network, level, budget, window)
     title = title or f"{clean(root.name or 'graph')}: {len(network.steps)} steps"
@@ -54,7 +56,9 @@ def draw(
         return draw_steps(network, shown, title, scale, time_limit)
     if level == "gate":
         return draw_gates(network, shown, title, scale, time_limit)
-    return draw_operations(root, network.nodes, network.states, network, shown, budget, title, scale, time_limit)
+    return draw_operations(
+        root, network.nodes, network.states, network, shown, budget, title, scale, time_limit
+    )
 
 
 def choose(network: Network, level: str, budget: int, window: tuple[int, int] | None) -> list[int]:
@@ -65,9 +69,13 @@ def choose(network: Network, level: str, budget: int, window: tuple[int, int] | 
             first, last = window
             steps = [t for t in steps if first <= t <= last]
         except (TypeError, ValueError):
-            raise InputError(f"draw: window = {window!r}; give the first and the last step, e.g. (3, 4)") from None
+            raise InputError(
+                f"draw: window = {window!r}; give the first and the last step, e.g. (3, 4)"
+            ) from None
         if not steps:
-            raise InputError(f"draw: window = {window!r} holds no step; there are t = {network.steps[0]} … {network.steps[-1]}")
+            raise InputError(
+                f"draw: window = {window!r} holds no step; there are t = {network.steps[0]} … {network.steps[-1]}"
+            )
     cost = _cost(network, level)
     # Outside the steps stand the end and the first states.
     most = max(1, (budget - 4) // cost)

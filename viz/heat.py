@@ -9,7 +9,7 @@ import numpy as np
 from minigrad import InputError, Tensor
 
 from .canvas import Canvas
-from .legend import _value_scale
+from .legend import value_scale
 from .reading import QUANTITY, Group, read, roots_of
 from .render import Picture
 from .style import INK, SOFT, cell, number, pretty, signed, square, table, text
@@ -48,10 +48,14 @@ def gates(steps: Tensor | list, *, title: str = "", sequence: int = 0, time_limi
     root, records = roots_of(steps)
     network = read(root, records)
     if network is None:
-        raise InputError('gates: nothing in this graph stands in a step (scope "t=…"); give the steps of cells.unroll')
+        raise InputError(
+            'gates: nothing in this graph stands in a step (scope "t=…"); give the steps of cells.unroll'
+        )
     blocks = []
     for band in network.bands:
-        names = dict.fromkeys(g.name for t in network.steps for g in network.cells.get((band, t), ()) if g.kind == QUANTITY)
+        names = dict.fromkeys(
+            g.name for t in network.steps for g in network.cells.get((band, t), ()) if g.kind == QUANTITY
+        )
         for name in names:
             groups = [g for t in network.steps if (g := network.find(band, t, name))]
             blocks.append(_block(f"{band}  {pretty(name)}".strip(), groups))
@@ -65,10 +69,16 @@ def gates(steps: Tensor | list, *, title: str = "", sequence: int = 0, time_limi
 def _block(name: str, groups: list[Group]) -> Block:
     nodes = [g.out for g in groups]
     if any(n.is_symbol for n in nodes):
-        raise InputError(f"gates: {name} is a symbol of a traced graph and has no value; unroll the cell on arrays")
-    values = np.stack([np.asarray(n.value, dtype=np.float64).reshape(-1, n.shape[-1] if n.shape else 1) for n in nodes])
+        raise InputError(
+            f"gates: {name} is a symbol of a traced graph and has no value; unroll the cell on arrays"
+        )
+    values = np.stack(
+        [np.asarray(n.value, dtype=np.float64).reshape(-1, n.shape[-1] if n.shape else 1) for n in nodes]
+    )
     op = nodes[-1].op
-    return Block(name, op.symbol if op and op.name in RANGES else "", values, RANGES.get(op.name) if op else None)
+    return Block(
+        name, op.symbol if op and op.name in RANGES else "", values, RANGES.get(op.name) if op else None
+    )
 
 
 def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str) -> str:
@@ -76,7 +86,7 @@ def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str) -> s
     canvas.words(8, 12, title, 15, INK, True, "left")
     kept = _evenly(len(steps), MOST_STEPS)
     width = min(46.0, max(23.0, (PAGE / 2 - LABELS - GAP) / len(kept)))
-    block_width = LABELS + width * len(kept) + GAP
+    block_width = max(LABELS + width * len(kept), 250.0) + GAP
     across = max(1, int((PAGE + GAP) // block_width))
     across = min(across, len(blocks), -(-len(blocks) // -(-len(blocks) // across)))
     top = max(1.0, *(float(np.abs(b.values[np.isfinite(b.values)]).max(initial=0)) for b in blocks))
@@ -85,19 +95,32 @@ def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str) -> s
     y = 44.0 + _said(canvas, blocks, steps, kept, units, sequence)
     for row in range(0, len(blocks), across):
         bottoms = [
-            _heat(canvas, b, 8 + k * block_width, y, width, steps, kept, sequence, top) for k, b in enumerate(blocks[row : row + across])
+            _heat(canvas, b, 8 + k * block_width, y, width, steps, kept, sequence, top)
+            for k, b in enumerate(blocks[row : row + across])
         ]
         y = max(bottoms) + 22
-    _value_scale(canvas, 8, y + 4, top)
+    value_scale(canvas, 8, y + 4, top)
     notes = f"▴ saturated high, ▾ saturated low: within {NEAR:g} of the end of the range of σ (0 … 1) or tanh (−1 … 1)"
     canvas.words(340, y + 4, notes, 9.5, SOFT, align="left", longest=160)
-    canvas.words(340, y + 18, "saturated %: share of all units where the gate hardly reacts, and hardly any gradient passes it", 9.5, SOFT, align="left", longest=160)
+    canvas.words(
+        340,
+        y + 18,
+        "saturated %: share of all units where the gate hardly reacts, and hardly any gradient passes it",
+        9.5,
+        SOFT,
+        align="left",
+        longest=160,
+    )
     return canvas.picture_text()
 
 
 def _evenly(count: int, most: int) -> list[int]:
     """All of 0 … count − 1, or `most` of them, first and last included."""
-    return list(range(count)) if count <= most else sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
+    return (
+        list(range(count))
+        if count <= most
+        else sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
+    )
 
 
 def _said(canvas: Canvas, blocks, steps, kept, units, sequence) -> float:
@@ -106,7 +129,9 @@ def _said(canvas: Canvas, blocks, steps, kept, units, sequence) -> float:
         said.append(f"{len(kept)} of {len(steps)} steps are drawn, evenly chosen")
     count = blocks[0].values.shape[2]
     if len(units) < count:
-        said.append(f"{len(units)} of {count} units are drawn, evenly chosen; means and percentages are over all")
+        said.append(
+            f"{len(units)} of {count} units are drawn, evenly chosen; means and percentages are over all"
+        )
     if blocks[0].values.shape[1] > 1:
         said.append(f"sequence {sequence} of {blocks[0].values.shape[1]}; means and percentages are over all")
     if said:
@@ -114,7 +139,9 @@ def _said(canvas: Canvas, blocks, steps, kept, units, sequence) -> float:
     return 16.0 if said else -8.0
 
 
-def _heat(canvas: Canvas, block: Block, left: float, y: float, width: float, steps, kept, sequence: int, top: float) -> float:
+def _heat(
+    canvas: Canvas, block: Block, left: float, y: float, width: float, steps, kept, sequence: int, top: float
+) -> float:
     """One block; returns its bottom."""
     finite = block.values[np.isfinite(block.values)]
     spread = f"{number(finite.min())} … {number(finite.max())}" if finite.size else "no finite value"
@@ -128,19 +155,42 @@ def _heat(canvas: Canvas, block: Block, left: float, y: float, width: float, ste
     height = 15.0
     rows = []
     for u in units:
-        row = [cell(text(f"unit {u}", 9, SOFT), ALIGN="RIGHT", WIDTH=f"{LABELS - 8:g}", HEIGHT=f"{height:g}", FIXEDSIZE="TRUE")]
+        row = [
+            cell(
+                text(f"unit {u}", 9, SOFT),
+                ALIGN="RIGHT",
+                WIDTH=f"{LABELS - 8:g}",
+                HEIGHT=f"{height:g}",
+                FIXEDSIZE="TRUE",
+            )
+        ]
         for k in kept:
             v = float(block.values[k, sequence, u])
             mark = "▴" if high[k, sequence, u] else "▾" if low[k, sequence, u] else ""
             said = (number(v) + mark) if width >= 34 else mark if np.isfinite(v) else "?"
             row.append(square(signed(v, top), width, height, said, 8.5))
         rows.append("".join(row))
-    rows.append(_row("mean", [brief(float(v), width) for v in np.nanmean(block.values[kept], axis=(1, 2))], width, True))
+    rows.append(
+        _row(
+            "mean", [brief(float(v), width) for v in np.nanmean(block.values[kept], axis=(1, 2))], width, True
+        )
+    )
     if block.ends:
-        rows.append(_row("saturated %", [f"{100 * v:.0f}" for v in (high | low)[kept].mean(axis=(1, 2))], width))
+        rows.append(
+            _row("saturated %", [f"{100 * v:.0f}" for v in (high | low)[kept].mean(axis=(1, 2))], width)
+        )
     rows.append(_row("step t", [str(steps[k]) for k in kept], width))
     total = len(rows) * height
-    canvas.box(f"heat {block.name}", left, y + 12, LABELS + width * len(kept), total, [table(rows)], border=0, tooltip=f"{block.name} over time")
+    canvas.box(
+        f"heat {block.name}",
+        left,
+        y + 12,
+        LABELS + width * len(kept),
+        total,
+        [table(rows)],
+        border=0,
+        tooltip=f"{block.name} over time",
+    )
     return y + 12 + total
 
 
@@ -149,12 +199,18 @@ def brief(value: float, width: float) -> str:
     if not np.isfinite(value):
         return number(value)
     said = f"{value:.2f}".replace("-", "−")
-    return said if width >= 30 else said.replace("0.", ".", 1) if abs(value) < 1 else f"{value:.1f}".replace("-", "−")
+    return (
+        said
+        if width >= 30
+        else said.replace("0.", ".", 1)
+        if abs(value) < 1
+        else f"{value:.1f}".replace("-", "−")
+    )
 
 
 def _row(label: str, said: list[str], width: float, bold: bool = False) -> str:
-    cells = [cell(text(label, 9, SOFT), ALIGN="RIGHT", WIDTH=f"{LABELS - 8:g}", HEIGHT="15", FIXEDSIZE="TRUE")]
+    cells = [
+        cell(text(label, 9, SOFT), ALIGN="RIGHT", WIDTH=f"{LABELS - 8:g}", HEIGHT="15", FIXEDSIZE="TRUE")
+    ]
     cells += [cell(text(s, 8.5, INK, bold), WIDTH=f"{width:g}", HEIGHT="15", FIXEDSIZE="TRUE") for s in said]
     return "".join(cells)
-
-

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from .canvas import Canvas
 from .style import (
-    BLUE, CUT, EXPLODES, INK, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ORANGE, SOFT, STATES, VANISHED, ZERO,
-    Scale, decade, mix, number, square, table,
+    BLUE,
+    CUT,
+    EXPLODES,
+    INK,
+    NORMAL,
+    NOT_A_NUMBER,
+    NOT_COMPUTED,
+    ORANGE,
+    SOFT,
+    STATES,
+    VANISHED,
+    ZERO,
+    Scale,
+    decade,
+    mix,
+    number,
+    square,
+    table,
 )  # fmt: skip
 
 HEIGHT = 112
 
 
-def legend(canvas: Canvas, left: float, top: float, width: float, scale: Scale, values: float | None, notes: list[str], lines: bool = True) -> float:
+def legend(
+    canvas: Canvas,
+    left: float,
+    top: float,
+    width: float,
+    scale: Scale,
+    values: float | None,
+    notes: list[str],
+    lines: bool = True,
+) -> float:
     """Draw the legend; values: the end of the scale of values, None where none are shown.  Returns its bottom."""
     rule = top + 6
     canvas.words(left, rule + 12, "gradient", 10, INK, True, "left")
@@ -20,7 +45,7 @@ def legend(canvas: Canvas, left: float, top: float, width: float, scale: Scale, 
     _gradient_scale(canvas, left + 4, rule + 36, scale)
     right = left + 400
     if values is not None:
-        _value_scale(canvas, left, rule + 72, values)
+        value_scale(canvas, left, rule + 72, values)
     _states(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 104), scale, lines)
     y = rule + (72 if width >= 760 else 158)
     for k, note in enumerate(notes):
@@ -36,13 +61,20 @@ def _gradient_scale(canvas: Canvas, left: float, y: float, scale: Scale) -> None
     for k in range(pieces):
         exponent = scale.low + (scale.high - scale.low) * (k + 0.5) / pieces
         x = left + k * step
-        canvas.line(ends[k].key, ends[k + 1].key, [(x, y), (x + step, y)], scale.stroke(10**exponent, NORMAL), arrow="none", tooltip=decade(round(exponent)))
+        canvas.line(
+            ends[k].key,
+            ends[k + 1].key,
+            [(x, y), (x + step, y)],
+            scale.stroke(10**exponent, NORMAL),
+            arrow="none",
+            tooltip=decade(round(exponent)),
+        )
     for tick in scale.ticks():
         x = left + span * (tick - scale.low) / (scale.high - scale.low)
         canvas.words(x, y + 14, decade(tick), 9)
 
 
-def _value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
+def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
     canvas.words(left, y, "value", 10, INK, True, "left")
     cells = [square(mix("#ffffff", BLUE if k < 0 else ORANGE, abs(k) / 5), 15, 10) for k in range(-5, 6)]
     canvas.box("scale of values", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
@@ -68,5 +100,3 @@ def _states(canvas: Canvas, left: float, y: float, scale: Scale, lines: bool) ->
         if stroke.mark and state not in (VANISHED, EXPLODES):
             canvas.words(x + 20, row, stroke.mark, 9, stroke.colour.split(":")[0], True, paper="#ffffff")
         canvas.words(x + 46, row, said[state], 9, INK, align="left")
-
-

@@ -16,14 +16,33 @@ import numpy as np
 from minigrad import Tensor
 
 from .cards import Look, gradient_line, gradient_text, short, tip, value_line, value_top
-from .reading import CUT_STATE, PARAMETER, QUANTITY, Network, edge_gradient, gradient_state
+from .reading import CUT_STATE, END, PARAMETER, QUANTITY, Network, edge_gradient, gradient_state
 from .render import Picture
 from .style import (
-    CUT, FAINT, FONT, INK, NOT_COMPUTED, PANEL, SOFT, STATES, NORMAL, VANISHED, Scale, cell, clean, decade, identifier,
-    is_small, norm, number, plain, ramp, shape_text, square, table, text,
+    CUT,
+    FAINT,
+    FONT,
+    INK,
+    NORMAL,
+    NOT_COMPUTED,
+    PANEL,
+    SOFT,
+    Scale,
+    cell,
+    decade,
+    identifier,
+    is_small,
+    norm,
+    number,
+    plain,
+    ramp,
+    shape_text,
+    square,
+    table,
+    text,
 )  # fmt: skip
 
-DEEPEST, DEEP_START, DEEP_END = 24, 4, 8  # ranks on a page; how many of a longer graph stand at either end
+DEEPEST, DEEP_START, DEEP_END = 24, 3, 6  # ranks on a page; how many of a longer graph stand at either end
 
 
 @dataclass
@@ -53,15 +72,29 @@ def draw_operations(
     drawn = [i for i in items if not i.said]
     own = [norm(i.nodes[0].grad) for i in drawn if i.nodes[0].grad is not None]
     scale = scale or Scale.of([*(g for g, _ in gradients if g), *(g for g in own if g)])
-    look = Look(scale, value_top([i.nodes[0] for i in drawn if i.nodes[0].is_symbol or is_small(i.nodes[0].value)]), states)
+    look = Look(
+        scale,
+        value_top([i.nodes[0] for i in drawn if i.nodes[0].is_symbol or is_small(i.nodes[0].value)]),
+        states,
+    )
     graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
     graph.attr(
         "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.16", ranksep="0.42", fontname=FONT, compound="true",
         label=f"<{text(title, 15, INK, True)}>" if title else "", labelloc="t", labeljust="l", tooltip=plain(title),
     )  # fmt: skip
-    graph.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname=FONT, margin="0.06,0.04", height="0.3", width="0.3", color=INK)
+    graph.attr(
+        "node",
+        shape="box",
+        style="rounded,filled",
+        fillcolor="white",
+        fontname=FONT,
+        margin="0.06,0.04",
+        height="0.3",
+        width="0.3",
+        color=INK,
+    )
     graph.attr("edge", fontname=FONT, fontsize="9")
-    few = len(drawn) <= 40
+    few = len(drawn) <= 40 and network is None
     _frames(graph, items, look, network is not None, few)
     for edge, (value, state) in zip(edges, gradients, strict=True):
         _edge(graph, edge, value, state, scale, few)
@@ -98,9 +131,18 @@ def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]
                 return None
             which = (n.number, network.group_of[reader.number].band, network.group_of[reader.number].t)
         if which not in items:
-            at = network.group_of[reader.number] if isinstance(which, tuple) and network and reader is not None else group
+            at = (
+                network.group_of[reader.number]
+                if isinstance(which, tuple) and network and reader is not None
+                else group
+            )
             frame, where = (), ""
-            if at is not None and network is not None and (at.band, at.t) in network.cells and at.kind in (QUANTITY, "shared"):
+            if (
+                at is not None
+                and network is not None
+                and (at.band, at.t) in network.cells
+                and at.kind in (QUANTITY, "shared")
+            ):
                 where = f"{at.band} t={at.t} ".lstrip()
                 frame = (where.strip(), at.name) if at.kind == QUANTITY else (where.strip(),)
             items[which] = Item(fresh(where + (n.name or (n.op.name if n.op else "constant"))), [n], frame)
@@ -140,6 +182,10 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
                 g = network.group_of[n.number]
                 if g.t in times and g.kind in (QUANTITY, "shared", "input", "output"):
                     holder[n.number] = where
+        for n in nodes:
+            if network.end is not None and network.group_of[n.number] is network.end:
+                holder[n.number] = END
+        _what_only_the_end_reads(nodes, network, holder)
     visible = [n for n in nodes if n.number not in holder and not _is_constant(n)]
     depth = _depths(nodes)
     deepest = max((depth[n.number] for n in visible), default=0)
@@ -154,8 +200,20 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
         start = budget // 3
         for n in order[start : len(order) - (budget - start - 1)]:
             holder[n.number] = "the middle"
-    holder.pop(root.number, None)
+    if network is None or network.end is None:
+        holder.pop(root.number, None)
     return holder
+
+
+def _what_only_the_end_reads(nodes, network, holder: dict[int, str]) -> None:
+    """Targets, and what is made of them, belong into the box of the end."""
+    others = set()
+    for n in reversed(nodes):
+        outside = network.group_of[n.number].kind == PARAMETER and not n.requires_grad
+        if outside and n.number not in others and holder.get(n.number) is None and network.end is not None:
+            holder[n.number] = END
+        if holder.get(n.number) != END:
+            others.update(x.number for x in n.inputs)
 
 
 def _runs(steps: list[int], shown: list[int]) -> list[tuple[str, set[int]]]:
@@ -177,7 +235,11 @@ def _depths(nodes: Sequence[Tensor]) -> dict[int, int]:
     """Ranks: one more than the deepest input; a leaf stands just before its first reader."""
     depth: dict[int, int] = {}
     for n in nodes:
-        depth[n.number] = 1 + max((depth[x.number] for x in n.inputs if x.op is not None), default=0) if n.op is not None else -1
+        depth[n.number] = (
+            1 + max((depth[x.number] for x in n.inputs if x.op is not None), default=0)
+            if n.op is not None
+            else -1
+        )
     for n in reversed(nodes):
         for x in n.inputs:
             if x.op is None:
@@ -211,47 +273,94 @@ def _frames(graph, items: Sequence[Item], look: Look, recurrent: bool, few: bool
         if not item.frame:
             _node(graph, item, look, recurrent, few)
         else:
-            tree.setdefault(item.frame[0], {}).setdefault(item.frame[1] if len(item.frame) > 1 else "", []).append(item)
+            tree.setdefault(item.frame[0], {}).setdefault(
+                item.frame[1] if len(item.frame) > 1 else "", []
+            ).append(item)
     for step, gates in tree.items():
         with graph.subgraph(name=f"cluster {identifier(step)}") as frame:
-            frame.attr(label=f"<{text(step.replace('t=', 't = '), 12, INK, True)}>", style="rounded,filled", fillcolor=PANEL, color=FAINT, margin="6", tooltip=plain(step))
+            frame.attr(
+                label=f"<{text(step.replace('t=', 't = '), 12, INK, True)}>",
+                style="rounded,filled",
+                fillcolor=PANEL,
+                color=FAINT,
+                margin="6",
+                tooltip=plain(step),
+            )
             for gate, members in gates.items():
                 if not gate:
                     for item in members:
                         _node(frame, item, look, recurrent, few)
                     continue
                 with frame.subgraph(name=f"cluster {identifier(step)} {identifier(gate)}") as inner:
-                    inner.attr(label=f"<{text(short(gate), 11, SOFT, True)}>", fillcolor="white", color=FAINT, margin="5", tooltip=plain(gate))
+                    inner.attr(
+                        label=f"<{text(short(gate), 11, SOFT, True)}>",
+                        fillcolor="white",
+                        color=FAINT,
+                        margin="5",
+                        tooltip=plain(gate),
+                    )
                     for item in members:
                         _node(inner, item, look, recurrent, few)
 
 
 def _node(into, item: Item, look: Look, recurrent: bool, few: bool) -> None:
     if item.said:
-        count = f"{len(item.nodes):,} operations" if item.nodes else "not drawn"
+        count = f"{len(item.nodes):,} operation{'s' * (len(item.nodes) != 1)}"
         rows = [text(item.said, 12, bold=True), text(count, 9, SOFT), text("not drawn", 9, SOFT)]
-        into.node(item.key, label=_rows(rows), style="rounded,filled,dashed", fillcolor=PANEL, color=SOFT, tooltip=plain(f"{item.said}: {count}, not drawn"))
+        if item.said == END:
+            root = max(item.nodes, key=lambda n: n.number)
+            value = (
+                number(root.value.item(), 4)
+                if not root.is_symbol and root.value.size == 1
+                else shape_text(root.shape)
+            )
+            rows = [
+                text(f"{short(root.name or 'loss')} {value}", 13, bold=True),
+                text(f"{count} in one box", 9, SOFT),
+            ]
+        into.node(
+            item.key,
+            label=_rows(rows),
+            style="rounded,filled,dashed",
+            fillcolor=PANEL,
+            color=SOFT,
+            tooltip=plain(f"{item.said}: {count}, not drawn"),
+        )
         return
     n = item.nodes[0]
     name = short(n.name) if n.name else ""
     symbol = _symbol(n, item.label)
-    title = text(name, 12, INK, True) if name else ""
+    title = text(name, 14, INK, True) if name else ""
     if symbol:
-        title += text((" = " if name else "") + symbol, 11 if not name else 10, INK if not name else SOFT, not name)
+        title += text(
+            ("\u00a0=\u00a0" if name else "") + symbol,
+            13 if not name else 11,
+            INK if not name else SOFT,
+            not name,
+        )
     gradient, state = gradient_state(look.states, n)
-    rows = [title or text("data", 10, SOFT), text(shape_text(n.shape), 8, SOFT) if n.shape or not n.op else ""]
+    rows = [
+        title or text("data", 10, SOFT),
+        text(shape_text(n.shape), 8.5, SOFT) if n.shape or not n.op else "",
+    ]
     if few and _readable(n):
         rows += _numbers(n, look)
     else:
         rows += [value_line(n, 66, look), gradient_line(n, 66, look)]
     if n.dtype.kind == "f":
-        rows.append(gradient_text(gradient, state, name if len(name) < 9 else "", 9))
+        rows.append(gradient_text(gradient, state, name if len(name) < 9 else "", 10))
         wrong = look.scale.state(gradient)
         if gradient is not None and wrong not in (NORMAL, NOT_COMPUTED):
             rows.append(text(wrong, 8.5, look.scale.colour(gradient), True))
     fill = "#fff9e8" if n.name and n.op is not None else "#eef4fb" if n.op is None else "#ffffff"
     dashed = {"style": "rounded,filled,dashed"} if look.states.get(n.number) == CUT_STATE else {}
-    into.node(item.key, label=_rows(rows), fillcolor=fill, tooltip=tip(n, look, n.name or (n.op.name if n.op else "constant")), **dashed)
+    into.node(
+        item.key,
+        label=_rows(rows),
+        fillcolor=fill,
+        tooltip=tip(n, look, n.name or (n.op.name if n.op else "constant")),
+        **dashed,
+    )
 
 
 def _symbol(n: Tensor, constant: str) -> str:
@@ -283,17 +392,28 @@ def _numbers(n: Tensor, look: Look) -> list[str]:
 
     lines = [grid(n.value.astype(np.float64), lambda v: signed(v, look.top))]
     if n.grad is not None:
-        lines.append(grid(np.asarray(n.grad, dtype=np.float64), lambda g: "#ffffff" if g == 0 else look.scale.colour(abs(g))))
+        lines.append(
+            grid(
+                np.asarray(n.grad, dtype=np.float64),
+                lambda g: "#ffffff" if g == 0 else look.scale.colour(abs(g)),
+            )
+        )
     return lines
 
 
 def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scale, few: bool) -> None:
     stroke = scale.stroke(value, state)
     said = (state or NOT_COMPUTED) if value is None else f"gradient {number(value, 4)} ({scale.state(value)})"
-    attributes = dict(color=stroke.colour, penwidth=f"{stroke.width:g}", style=stroke.dash, tooltip=plain(said), arrowsize="0.7")
+    attributes = {
+        "color": stroke.colour,
+        "penwidth": f"{stroke.width:g}",
+        "style": stroke.dash,
+        "tooltip": plain(said),
+        "arrowsize": "0.7",
+    }
     label = stroke.mark or (number(value) if few and value is not None else "")
-    if value is not None and few and stroke.mark:
-        label = f"{stroke.mark} {number(value)}" if value else stroke.mark
+    if value and few and stroke.mark:
+        label = number(value)
     if label:
         attributes["label"] = f"<{text(label, 8.5, stroke.colour.split(':')[0], True)}>"
     graph.edge(edge.source, edge.target, **attributes)
@@ -303,16 +423,32 @@ def _legend(graph, scale: Scale, look: Look, computed: bool) -> None:
     """A node of its own: dot finds a place for it."""
     samples = []
     for k in range(12):
-        samples.append(cell("", BGCOLOR=ramp((k + 0.5) / 12), WIDTH=16, HEIGHT=4 + round(0.7 * k), FIXEDSIZE="TRUE"))
+        samples.append(
+            cell("", BGCOLOR=ramp((k + 0.5) / 12), WIDTH=16, HEIGHT=4 + round(0.7 * k), FIXEDSIZE="TRUE")
+        )
     bar = table(["".join(f'<TD VALIGN="MIDDLE">{table([s])}</TD>' for s in samples)])
     rows = [
-        text("gradient ‖∂L/∂·‖, colour and width of lines, colour of cells; logarithmic:", 9, SOFT, longest=120),
-        table([cell(text(decade(scale.low), 9)) + cell(bar) + cell(text(decade(scale.high), 9))], CELLPADDING=2),
-        text(f"– – not computed   - ✂ - cut   0 exactly zero   ··· vanished < {number(scale.vanished)}   ≡ exploded > {number(scale.exploded)}   - NaN -", 9, SOFT, longest=160),
-        text(f"values: blue −{number(look.top)}, white 0, orange +{number(look.top)}; upper cells: values, lower cells: gradient", 9, SOFT, longest=160),
+        text(
+            "gradient ‖∂L/∂·‖, colour and width of lines, colour of cells; logarithmic:", 9, SOFT, longest=120
+        ),
+        table(
+            [cell(text(decade(scale.low), 9)) + cell(bar) + cell(text(decade(scale.high), 9))], CELLPADDING=2
+        ),
+        text(
+            f"– – not computed   - ✂ - cut   0 exactly zero   ··· vanished < {number(scale.vanished)}   ≡ exploded > {number(scale.exploded)}   - NaN -",
+            9,
+            SOFT,
+            longest=160,
+        ),
+        text(
+            f"values: blue −{number(look.top)}, white 0, orange +{number(look.top)}; upper cells: values, lower cells: gradient",
+            9,
+            SOFT,
+            longest=160,
+        ),
     ]
     if not computed:
-        rows.insert(0, text("No gradient is known yet: loss.backward(record=True) was not run.", 10, INK, True, 100))
+        rows.insert(
+            0, text("No gradient is known yet: loss.backward(record=True) was not run.", 10, INK, True, 100)
+        )
     graph.node("legend", label=_rows(rows), color=FAINT, fillcolor="white", tooltip="legend")
-
-

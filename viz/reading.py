@@ -89,10 +89,20 @@ def roots_of(what, steps=None) -> tuple[Tensor, Sequence | None]:
     """The node to draw from, out of a tensor or a list of step records; raises InputError."""
     if isinstance(what, Tensor):
         return what, steps
-    if isinstance(what, (list, tuple)) and what and all(hasattr(s, "quantities") and hasattr(s, "t") for s in what):
+    if (
+        isinstance(what, (list, tuple))
+        and what
+        and all(hasattr(s, "quantities") and hasattr(s, "t") for s in what)
+    ):
         return max((q for s in what for q in s.quantities.values()), key=lambda n: n.number), what
-    kind = f"an empty {type(what).__name__}" if isinstance(what, (list, tuple)) and not what else type(what).__name__
-    raise InputError(f"cannot draw {kind}: give a minigrad.Tensor, such as the loss, or the steps that unroll returned")
+    kind = (
+        f"an empty {type(what).__name__}"
+        if isinstance(what, (list, tuple)) and not what
+        else type(what).__name__
+    )
+    raise InputError(
+        f"cannot draw {kind}: give a minigrad.Tensor, such as the loss, or the steps that unroll returned"
+    )
 
 
 def step_of(node: Tensor) -> tuple[str, int] | None:
@@ -109,7 +119,9 @@ def read(root: Tensor, steps=None) -> Network | None:
     records = [q for s in steps or () for q in s.quantities.values()]
     nodes = ancestors(root, *records)
     if any(n.op is not None and n.op.name == "freed" for n in nodes):
-        raise GraphError("the graph was freed by backward(free=True), there is nothing left to draw; run it without free")
+        raise GraphError(
+            "the graph was freed by backward(free=True), there is nothing left to draw; run it without free"
+        )
     place = {n.number: where for n in nodes if n.op is not None and (where := step_of(n))}
     if not place:
         return None
@@ -167,6 +179,7 @@ def _outside(nodes, place, group_of, cells) -> None:
                     break
             sources[n.number] = behind
     groups: dict[tuple, Group] = {}
+    bands = list(dict.fromkeys(band for band, _ in cells))
     for n in nodes:
         if n.number in place:
             continue
@@ -175,9 +188,8 @@ def _outside(nodes, place, group_of, cells) -> None:
             key = (OUTPUT, "", next(iter(behind)), "output") if len(behind) == 1 else (END, "", 0, "end")
         elif n.op is None and step_of(n) and step_of(n)[1] not in {t for _, t in who}:  # type: ignore[index]
             key = (FIRST, *step_of(n), clean(n.name or ""))  # type: ignore[misc]
-        elif len(who) == 1 and not (n.op is None and n.requires_grad):
-            (where,) = who
-            key = (INPUT, *where, n.number)
+        elif len({t for _, t in who}) == 1 and not (n.op is None and n.requires_grad):
+            key = (INPUT, *min(who, key=lambda w: bands.index(w[0])), n.number)
         else:
             key = (PARAMETER, "", 0, n.number)
         name = clean(n.name or "") if isinstance(key[3], int) else key[3]
@@ -221,7 +233,8 @@ def _carried(nodes, group_of, cells, bands):
                     names[g.band].setdefault(s.name, own.out.number)
     order = {band: [q.name for q in next(c for (b, _), c in cells.items() if b == band)] for band in bands}
     return before, {
-        band: sorted(found, key=lambda s, o=order[band]: o.index(s) if s in o else len(o)) for band, found in names.items()
+        band: sorted(found, key=lambda s, o=order[band]: o.index(s) if s in o else len(o))
+        for band, found in names.items()
     }
 
 
@@ -239,7 +252,11 @@ def _first_by_role(nodes, group_of, cells, bands, before, carried, first) -> Non
             if s.kind == QUANTITY and s.t != later and s.band == band:
                 roles[role] = s.name
         for role, x in _reads(cells[band, starts[0]]):
-            if role in roles and (band, roles[role]) not in first and group_of[x.number].kind in (INPUT, PARAMETER):
+            if (
+                role in roles
+                and (band, roles[role]) not in first
+                and group_of[x.number].kind in (INPUT, PARAMETER)
+            ):
                 group = Group(FIRST, band, starts[0] - 1, roles[role], [x])
                 first[band, roles[role]] = group_of[x.number] = group
 
@@ -268,14 +285,18 @@ def _memory(cells, group_of, carried, before) -> dict[str, list[str]]:
                 for n in g.nodes:
                     for x in n.inputs:
                         s = group_of[x.number]
-                        from_before = s.name == name and (s.kind == FIRST or (s.kind == QUANTITY and s.t != own.t and s.band == band))
+                        from_before = s.name == name and (
+                            s.kind == FIRST or (s.kind == QUANTITY and s.t != own.t and s.band == band)
+                        )
                         if from_before and g is not own:
                             read_by_others.add(name)
                         if g is own and n.op.kind == "elementwise" and (from_before or x.number in clear):
                             clear.add(n.number)
             if own.out.number in clear:
                 kept.append(name)
-        if len(kept) > 1:  # a masked state runs on element by element too: the one that feeds the gates is no memory line
+        if (
+            len(kept) > 1
+        ):  # a masked state runs on element by element too: the one that feeds the gates is no memory line
             kept = [name for name in kept if name not in read_by_others] or kept
         result[band] = kept
     return result
@@ -313,12 +334,16 @@ def _flow(network: Network, source: Group, target: Group, edges: dict[int, list]
     return Flow(source, target, None, state or NOT_COMPUTED, carrier)
 
 
-def edge_gradient(states: dict[int, str], node: Tensor, k: int, x: Tensor) -> tuple[np.ndarray | None, str | None]:
+def edge_gradient(
+    states: dict[int, str], node: Tensor, k: int, x: Tensor
+) -> tuple[np.ndarray | None, str | None]:
     """What flowed from `node` to its input k, or why nothing did."""
     part = node.contributions[k] if node.contributions else None
     if part is not None:
         return part, None
-    no_rule = node.op is not None and (node.op.vjp is None or (not node.op.variadic and node.op.vjp[k] is None))
+    no_rule = node.op is not None and (
+        node.op.vjp is None or (not node.op.variadic and node.op.vjp[k] is None)
+    )
     if states.get(node.number) == CUT_STATE or (no_rule and x.dtype.kind == "f"):
         return None, CUT
     return None, NOT_COMPUTED

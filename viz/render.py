@@ -66,7 +66,9 @@ class Picture:
         path = Path(path)
         kind = path.suffix.lower().lstrip(".")
         if kind not in FORMATS:
-            raise InputError(f"save {path}: {path.suffix or 'no ending'} is no picture format; end the name in .svg, .png, .pdf or .dot")
+            raise InputError(
+                f"save {path}: {path.suffix or 'no ending'} is no picture format; end the name in .svg, .png, .pdf or .dot"
+            )
         content = self.dot if kind == "dot" else getattr(self, kind)()
         data = content.encode("utf-8") if isinstance(content, str) else content
         temporary = None
@@ -136,7 +138,12 @@ def _graphviz(dot: str, kind: str, engine: str, time_limit: float) -> bytes:
         environment = _with_fonts(Path(folder))
         try:
             done = subprocess.run(
-                command, input=dot.encode("utf-8"), capture_output=True, timeout=time_limit, env=environment, check=False
+                command,
+                input=dot.encode("utf-8"),
+                capture_output=True,
+                timeout=time_limit,
+                env=environment,
+                check=False,
             )
         except subprocess.TimeoutExpired:  # run() has killed the child
             raise LayoutError(
@@ -144,10 +151,14 @@ def _graphviz(dot: str, kind: str, engine: str, time_limit: float) -> bytes:
                 "(a coarser level=, a smaller budget= or window=), raise time_limit=, or use .dot"
             ) from None
         except OSError as error:
-            raise LayoutError(f"Graphviz could not be started ({command[0]}: {error}); repair it, or use .dot") from None
+            raise LayoutError(
+                f"Graphviz could not be started ({command[0]}: {error}); repair it, or use .dot"
+            ) from None
     if done.returncode or not done.stdout:
         complaint = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
-        raise LayoutError(f"Graphviz failed (exit {done.returncode}): {complaint[0][:300]}; the text of the picture is in .dot")
+        raise LayoutError(
+            f"Graphviz failed (exit {done.returncode}): {complaint[0][:300]}; the text of the picture is in .dot"
+        )
     return done.stdout
 
 

@@ -33,6 +33,8 @@ class Route:
     via: Sequence[Corridor] = ()
     lane: bool = False  # a straight line at the level of `at`
     at: float | None = None
+    leave_at: float | None = None  # the x of an end at a top or bottom, where it may not be chosen freely
+    enter_at: float | None = None
     what: object = None
     points: list[Point] = field(default_factory=list)
 
@@ -43,7 +45,7 @@ def lay(routes: list[Route]) -> None:
     ports = _ports(routes)
     for k, route in enumerate(routes):
         start, end = ports[k, 0], ports[k, 1]
-        if not route.via:
+        if not route.via and route.leave_at is None and route.enter_at is None:
             start, end = _straighten(route, start, end)
         points = [start]
         for corridor in route.via:
@@ -51,6 +53,8 @@ def lay(routes: list[Route]) -> None:
             place = tracks[k, corridor.key]
             points.append((x, place) if corridor.way == "h" else (place, y))
         x, y = points[-1]
+        if not route.via and route.leave_at is not None and route.target.left < start[0] < route.target.right:
+            end = (start[0], end[1])
         points.append((end[0], y) if route.enter in ("top", "bottom") else (x, end[1]))
         points.append(end)
         route.points = _without_detours(points)
@@ -74,15 +78,27 @@ def _ports(routes: list[Route]) -> dict[tuple[int, int], Point]:
     sides: dict[tuple[str, str], list[tuple[float, int, int, Box]]] = {}
     ports: dict[tuple[int, int], Point] = {}
     for k, route in enumerate(routes):
-        for end, box, side, other in ((0, route.source, route.leave, route.target), (1, route.target, route.enter, route.source)):
+        for end, box, side, other in (
+            (0, route.source, route.leave, route.target),
+            (1, route.target, route.enter, route.source),
+        ):
             if route.lane and route.at is not None:
                 ports[k, end] = (box.right if side == "right" else box.left, route.at)
+            elif (fixed := (route.leave_at, route.enter_at)[end]) is not None:
+                ports[k, end] = (fixed, box.top if side == "top" else box.bottom)
             else:
                 along = other.x if side in ("top", "bottom") else other.y
                 sides.setdefault((box.key, side), []).append((along, k, end, box))
     for (_, side), members in sides.items():
         members.sort(key=lambda m: m[:3])
-        taken = any(r.lane and ((r.source.key, r.leave) == (members[0][3].key, side) or (r.target.key, r.enter) == (members[0][3].key, side)) for r in routes)
+        taken = any(
+            r.lane
+            and (
+                (r.source.key, r.leave) == (members[0][3].key, side)
+                or (r.target.key, r.enter) == (members[0][3].key, side)
+            )
+            for r in routes
+        )
         for place, (_, k, end, box) in enumerate(members):
             share = (place + 1) / (len(members) + 1)
             if side in ("top", "bottom"):
@@ -97,7 +113,10 @@ def _ports(routes: list[Route]) -> dict[tuple[int, int], Point]:
 def _straighten(route: Route, start: Point, end: Point) -> tuple[Point, Point]:
     """A line without corridors between facing sides runs straight where the boxes overlap."""
     if {route.leave, route.enter} == {"top", "bottom"}:
-        if route.target.left + 4 <= start[0] <= route.target.right - 4 and route.source.width <= route.target.width:
+        if (
+            route.target.left + 4 <= start[0] <= route.target.right - 4
+            and route.source.width <= route.target.width
+        ):
             end = (start[0], end[1])
         elif route.source.left + 4 <= end[0] <= route.source.right - 4:
             start = (end[0], start[1])

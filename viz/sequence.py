@@ -13,7 +13,9 @@ from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, number, text
 STATE_HEIGHT, PITCH, GAP_WIDTH, LEFT = 60.0, 66.0, 84.0, 56.0
 
 
-def draw_steps(network: Network, shown: list[int], title: str, scale: Scale | None, time_limit: float) -> Picture:
+def draw_steps(
+    network: Network, shown: list[int], title: str, scale: Scale | None, time_limit: float
+) -> Picture:
     return Picture(_Sequence(network, shown, title, scale).draw(), title, "nop2", time_limit)
 
 
@@ -29,13 +31,20 @@ class _Sequence:
         ends = [network.outputs[t] for t in shown if t in network.outputs] + [network.end] * bool(network.end)
         self.flows = flows(network, [*self.merged.values(), *ends])
         self.shown_states = {b: self._states_of(b) for b in network.bands}
-        groups = [g for b in network.bands for t in shown for s in self.shown_states[b] if (g := network.find(b, t, s))]
+        groups = [
+            g
+            for b in network.bands
+            for t in shown
+            for s in self.shown_states[b]
+            if (g := network.find(b, t, s))
+        ]
         own = [v for g in groups if (v := gradient_state(network.states, g.out)[0])]
         self.scale = scale or Scale.of([*(f.norm for f in self.flows if f.norm), *own])
         self.look = Look(self.scale, value_top(g.out for g in groups), network.states)
         self.boxes: dict[object, Box] = {}
         self.lane: dict[tuple[str, str], float] = {}
         self.routes: list[Route] = []
+        self.mirrored = {b for b, t in network.before if network.before[b, t] > t}
 
     def _states_of(self, band: str) -> list[str]:
         """Memory lines first, then the others; without recurrence the last quantity."""
@@ -55,8 +64,10 @@ class _Sequence:
         for band in reversed(net.bands):
             y = self._band(band, y, places) + 34
         self._lines()
-        notes = ["Arrows: the forward computation. The gradient flows back against them;",
-                 "colour, width and number: how much of it flows along the line."]
+        notes = [
+            "Arrows: the forward computation. The gradient flows back against them;",
+            "colour, width and number: how much of it flows along the line.",
+        ]
         if not net.computed:
             notes[0] = "No gradient is known yet: loss.backward(record=True) was not run."
         legend(canvas, 8, y - 20, max(right, 780), self.scale, self.look.top, notes)
@@ -85,14 +96,28 @@ class _Sequence:
             value = number(root.value.item(), 4) if not root.is_symbol and root.value.size == 1 else ""
             first = places[0][1]
             content = text(f"{root.name or 'loss'}  {value}", 13, bold=True)
-            self.boxes[id(net.end)] = canvas.box("loss", first, y, right - first, 26, content, tooltip=tip(root, self.look, "loss"))
+            self.boxes[id(net.end)] = canvas.box(
+                "loss", first, y, right - first, 26, content, tooltip=tip(root, self.look, "loss")
+            )
             y += 52
-        outputs = [(left, width, net.outputs[t]) for t, left, width in places if isinstance(t, int) and t in net.outputs]
+        outputs = [
+            (left, width, net.outputs[t])
+            for t, left, width in places
+            if isinstance(t, int) and t in net.outputs
+        ]
         if outputs:
             made = [card(g, width, self.look, g.out.name or "output") for _, width, g in outputs]
             height = max(h for _, h in made)
             for (left, width, g), (rows, _) in zip(outputs, made, strict=True):
-                self.boxes[id(g)] = canvas.box(f"t={g.t} output", left, y, width, height, rows, tooltip=tip(g.out, self.look, f"output t={g.t}"))
+                self.boxes[id(g)] = canvas.box(
+                    f"t={g.t} output",
+                    left,
+                    y,
+                    width,
+                    height,
+                    rows,
+                    tooltip=tip(g.out, self.look, f"output t={g.t}"),
+                )
             y += height + 26
         return y
 
@@ -106,12 +131,35 @@ class _Sequence:
             if first is not None:
                 rows, _ = card(first, LEFT, self.look, name)
                 y = self.lane[band, name] - STATE_HEIGHT / 2
-                self.boxes[id(first)] = canvas.box(f"{band} t=0 {name}".strip(), 8, y, LEFT, STATE_HEIGHT, rows, tooltip=tip(first.out, self.look, f"first {name}"))
+                x = places[-1][1] + places[-1][2] + self.gap if band in self.mirrored else 8
+                self.boxes[id(first)] = canvas.box(
+                    f"{band} t={first.t} {name}".strip(),
+                    x,
+                    y,
+                    LEFT,
+                    STATE_HEIGHT,
+                    rows,
+                    tooltip=tip(first.out, self.look, f"first {name}"),
+                )
         for t, left, width in places:
             if isinstance(t, tuple):
                 said = f"t = {t[0]} … {t[-1]}" if len(t) > 1 else f"t = {t[0]}"
-                rows = [text(said, 11, bold=True), text(f"{len(t)} step{'s' * (len(t) > 1)}", 10, SOFT), text("not drawn", 10, SOFT)]
-                box = canvas.box(f"{band} {said}".strip(), left, top, width, height, rows, dash="dashed", colour=SOFT, fill=PANEL)
+                rows = [
+                    text(said, 11, bold=True),
+                    text(f"{len(t)} step{'s' * (len(t) > 1)}", 10, SOFT),
+                    text("not drawn", 10, SOFT),
+                ]
+                box = canvas.box(
+                    f"{band} {said}".strip(),
+                    left,
+                    top,
+                    width,
+                    height,
+                    rows,
+                    dash="dashed",
+                    colour=SOFT,
+                    fill=PANEL,
+                )
                 for hidden in t:
                     self.boxes[band, hidden] = box
             elif (band, t) in net.cells:
@@ -120,13 +168,23 @@ class _Sequence:
         for t, left, width in places:
             for g in net.inputs.get((band, t), ())[:1] if isinstance(t, int) else ():
                 rows, tall = card(g, width, self.look, g.name or "x")
-                self.boxes[id(g)] = canvas.box(f"{band} t={t} {g.name or 'x'}".strip(), left, top + height + 24, width, tall, rows, tooltip=tip(g.out, self.look, "x"))
+                self.boxes[id(g)] = canvas.box(
+                    f"{band} t={t} {g.name or 'x'}".strip(),
+                    left,
+                    top + height + 24,
+                    width,
+                    tall,
+                    rows,
+                    tooltip=tip(g.out, self.look, "x"),
+                )
                 below = max(below, top + height + 24 + tall)
         if band:
             canvas.words(8, top + 8, band, 11, SOFT, True, "left")
         return below
 
-    def _step(self, band: str, t: int, left: float, top: float, width: float, height: float, names: list[str]) -> None:
+    def _step(
+        self, band: str, t: int, left: float, top: float, width: float, height: float, names: list[str]
+    ) -> None:
         canvas = self.canvas
         box = canvas.box(f"{band} t={t}".strip(), left, top, width, height, fill=PANEL, tooltip=f"step t={t}")
         self.boxes[band, t] = box
@@ -136,7 +194,17 @@ class _Sequence:
             if g is not None:
                 rows, _ = card(g, width - 10, self.look, name)
                 y = self.lane[band, name] - STATE_HEIGHT / 2
-                canvas.box(f"{band} t={t} {name}".strip(), left + 5, y, width - 10, STATE_HEIGHT, rows, border=0.8, fill="#fff9e8", tooltip=tip(g.out, self.look, f"{name} t={t}"))
+                canvas.box(
+                    f"{band} t={t} {name}".strip(),
+                    left + 5,
+                    y,
+                    width - 10,
+                    STATE_HEIGHT,
+                    rows,
+                    border=0.8,
+                    fill="#fff9e8",
+                    tooltip=tip(g.out, self.look, f"{name} t={t}"),
+                )
 
     def _box(self, g: Group) -> Box | None:
         """Its own box, or that of its step; an output of a hidden step has none."""
@@ -149,9 +217,17 @@ class _Sequence:
             if source is None or target is None or source is target:
                 continue
             level = self.lane.get((f.source.band, f.source.name))
-            if f.source.kind in (QUANTITY, FIRST) and f.source.band == f.target.band and f.target.kind == "step" and level is not None:
-                self.routes.append(Route(source, "right", target, "left", lane=True, at=level, what=f))
-            elif f.target.kind in (OUTPUT, END) and f.source.kind == QUANTITY and f.source.t not in self.shown:
+            if (
+                f.source.kind in (QUANTITY, FIRST)
+                and f.source.band == f.target.band
+                and f.target.kind == "step"
+                and level is not None
+            ):
+                sides = ("left", "right") if f.source.band in self.mirrored else ("right", "left")
+                self.routes.append(Route(source, sides[0], target, sides[1], lane=True, at=level, what=f))
+            elif (
+                f.target.kind in (OUTPUT, END) and f.source.kind == QUANTITY and f.source.t not in self.shown
+            ):
                 continue
             else:
                 self.routes.append(Route(source, "top", target, "bottom", what=f))
@@ -160,8 +236,20 @@ class _Sequence:
             f = r.what
             assert isinstance(f, Flow)
             stroke = self.scale.stroke(f.norm, f.state)
-            said = f.state or NOT_COMPUTED if f.norm is None else f"gradient {number(f.norm, 4)} ({self.scale.state(f.norm)})"
+            said = (
+                f.state or NOT_COMPUTED
+                if f.norm is None
+                else f"gradient {number(f.norm, 4)} ({self.scale.state(f.norm)})"
+            )
             label = stroke.mark or ("" if f.norm is None else number(f.norm))
             (x0, y0), (x1, y1) = r.points[0], r.points[-1]
             at = ((x0 + x1) / 2, y0 - 8 - stroke.width / 2) if r.lane else (x1 + 18, (y0 + y1) / 2)
-            self.canvas.line(source=r.source.key, target=r.target.key, points=r.points, stroke=stroke, tooltip=said, label=label, at=at)
+            self.canvas.line(
+                source=r.source.key,
+                target=r.target.key,
+                points=r.points,
+                stroke=stroke,
+                tooltip=said,
+                label=label,
+                at=at,
+            )

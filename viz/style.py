@@ -39,7 +39,9 @@ def clean(text: object, longest: int = 60) -> str:
     shown = []
     for c in str(text)[: 4 * longest]:
         kind = unicodedata.category(c)
-        shown.append(" " if c in "\t\n\r" else "\ufffd" if kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else c)
+        shown.append(
+            " " if c in "\t\n\r" else "\ufffd" if kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else c
+        )
     line = "".join(shown).strip()
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
@@ -79,8 +81,14 @@ def number(value: float, digits: int = 2) -> str:
         text = f"{float(text):.6g}"
     else:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-        text = f"{mantissa}e{int(exponent)}"
+        text = f"{float(mantissa):g}e{int(exponent)}"
     return text.replace("-", "−")
+
+
+def tight(value: float) -> str:
+    """`number` for narrow places: one digit where two would make it long."""
+    said = number(value)
+    return said if len(said) <= 6 else number(value, 1)
 
 
 def shape_text(shape: Sequence) -> str:
@@ -150,7 +158,9 @@ class Scale:
     @staticmethod
     def of(norms: Iterable[float]) -> Scale:
         """Whole decades around the finite norms, within the bounds of vanished and exploded."""
-        found = [math.log10(n) for n in norms if n and math.isfinite(n) and VANISHED_BELOW <= n <= EXPLODED_ABOVE]
+        found = [
+            math.log10(n) for n in norms if n and math.isfinite(n) and VANISHED_BELOW <= n <= EXPLODED_ABOVE
+        ]
         if not found:
             return Scale()
         low, high = math.floor(min(found) + 1e-9), math.ceil(max(found) - 1e-9)
@@ -173,7 +183,9 @@ class Scale:
         state = state or self.state(value)
         if state == NORMAL and value:
             return ramp(self.share(value))
-        return {EXPLODES: EXPLODED, NOT_A_NUMBER: NAN, VANISHED: "#a59d3a", CUT: CUT_INK}.get(state, "#9aa1ab")
+        return {EXPLODES: EXPLODED, NOT_A_NUMBER: NAN, VANISHED: "#a59d3a", CUT: CUT_INK}.get(
+            state, "#9aa1ab"
+        )
 
     def stroke(self, value: float | None, state: str | None = None) -> Stroke:
         state = state or self.state(value)
@@ -198,7 +210,9 @@ class Scale:
 
 def decade(exponent: int) -> str:
     """10⁻³, or 1."""
-    return "1" if exponent == 0 else "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return (
+        "1" if exponent == 0 else "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    )
 
 
 # HTML-like labels.  Only these functions write markup, and only from escaped text.
@@ -234,11 +248,16 @@ def strip(values: np.ndarray, width: float, height: float, colours, marks) -> st
     """A small array (at most two axes matter) as rows of coloured cells, at most `width` points wide."""
     rows = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
     size = max(1, math.floor(width / rows.shape[1]))
-    lines = ("".join(square(colours(v), size, height, marks(v)) for v in row) for row in rows.tolist())
+    seen = marks if size >= 5 else lambda _: ""  # a mark would hide its neighbours
+    lines = ("".join(square(colours(v), size, height, seen(v)) for v in row) for row in rows.tolist())
     return table(list(lines))
 
 
 def is_small(array: np.ndarray, most_columns: int = 16, most_rows: int = 4) -> bool:
     """Whether the numbers themselves are shown: few columns and few rows."""
     columns = array.shape[-1] if array.ndim else 1
-    return 0 < array.size <= most_columns * most_rows and columns <= most_columns and array.size // columns <= most_rows
+    return (
+        0 < array.size <= most_columns * most_rows
+        and columns <= most_columns
+        and array.size // columns <= most_rows
+    )

@@ -8,6 +8,7 @@ flows back.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from .canvas import Box, Canvas
@@ -16,7 +17,7 @@ from .legend import legend
 from .reading import END, FIRST, OUTPUT, QUANTITY, SHARED, Flow, Group, Network, flows, parameter_flows
 from .render import Picture
 from .router import Corridor, Route, lay
-from .style import NOT_COMPUTED, PANEL, INK, SOFT, Scale, Stroke, number, text
+from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, number, text, tight
 
 COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 64.0, 8.0, 22.0, 42.0, 12.0, 8.0
 LANE = "#fbeec3"
@@ -52,20 +53,39 @@ class Band:
         self.shared = any(g.kind == SHARED for g in groups)
         low = bool(self.shared) + bool(self.low_states)
         self.columns = max(len(self.gates), low, 1)
-        self.inputs = any((name, t) in network.inputs for t in times)
+        # The height of the row of inputs below the steps.
+        self.inputs = max(
+            [
+                card(g, COLUMN, look, g.name or "x")[1]
+                for t in times
+                for g in network.inputs.get((name, t), ())
+            ],
+            default=0.0,
+        )
         self.cards: dict[int, tuple[list[str], float]] = {}
         for g in groups:
             self.cards[id(g)] = self._card(network, g, look)
         self.heights = {
-            "top": max([c[1] for g in groups if g.name in self.top_states and (c := self.cards[id(g)])], default=0.0),
-            "gate": max([c[1] for g in groups if g.name in self.gates and (c := self.cards[id(g)])], default=0.0),
-            "low": max([self.cards[id(g)][1] for g in groups if g.kind == SHARED or g.name in self.low_states], default=0.0),
+            "top": max(
+                [c[1] for g in groups if g.name in self.top_states and (c := self.cards[id(g)])], default=0.0
+            ),
+            "gate": max(
+                [c[1] for g in groups if g.name in self.gates and (c := self.cards[id(g)])], default=0.0
+            ),
+            "low": max(
+                [self.cards[id(g)][1] for g in groups if g.kind == SHARED or g.name in self.low_states],
+                default=0.0,
+            ),
         }
         self.step_width = LEFT + self.columns * (COLUMN + GAP) - GAP + RIGHT
 
     def _card(self, network: Network, g: Group, look: Look) -> tuple[list[str], float]:
         out = g.out
-        symbol = out.op.symbol if g.kind == QUANTITY and out.op and out.op.kind == "elementwise" and len(out.inputs) == 1 else ""
+        symbol = (
+            out.op.symbol
+            if g.kind == QUANTITY and out.op and out.op.kind == "elementwise" and len(out.inputs) == 1
+            else ""
+        )
         extra = []
         for flow in sorted(parameter_flows(network, g), key=lambda f: -f.source.out.ndim)[:1]:
             said = "–" if flow.norm is None else number(flow.norm)
@@ -80,7 +100,12 @@ class Band:
 
     def span(self, network: Network, g: Group) -> tuple[int, int]:
         """The first and the last column of the gates that a state above them reads."""
-        read = {network.group_of[x.number].name for n in g.nodes for x in n.inputs if network.group_of[x.number].t == g.t}
+        read = {
+            network.group_of[x.number].name
+            for n in g.nodes
+            for x in n.inputs
+            if network.group_of[x.number].t == g.t
+        }
         over = [k for k, q in enumerate(self.gates) if q in read] or [0]
         return min(over), max(over)
 
@@ -104,7 +129,7 @@ class Band:
         self.under = y + 2
         self.panel_bottom = y + 14
         self.input_top = self.panel_bottom + 16
-        return self.input_top + (50 if self.inputs else 0)
+        return self.input_top + self.inputs - 8
 
     @property
     def first_low(self) -> float:
@@ -118,7 +143,9 @@ class Unrolled:
         self.network, self.shown = network, shown
         self.canvas = Canvas(title)
         groups = [g for b in network.bands for t in shown for g in network.cells.get((b, t), ())]
-        groups += [network.outputs[t] for t in shown if t in network.outputs] + [network.end] * bool(network.end)
+        groups += [network.outputs[t] for t in shown if t in network.outputs] + [network.end] * bool(
+            network.end
+        )
         self.flows = flows(network, groups)
         self.gap_flows = self._flows_into_gaps()
         numbers = [f.norm for f in self.flows + self.gap_flows if f.norm] + [self._own(g) for g in groups]
@@ -128,6 +155,8 @@ class Unrolled:
         self.boxes: dict[int, Box] = {}  # by id of the group; only to look up, never to write
         self.gaps: list[tuple[Column, Box]] = []
         self.routes: list[Route] = []
+        # A layer that reads the sequence from its end is drawn in the mirror: its states run to the left.
+        self.mirrored = {b for b, t in network.before if network.before[b, t] > t}
 
     def _own(self, g: Group) -> float:
         from .style import norm
@@ -139,8 +168,18 @@ class Unrolled:
         found = []
         for (band, t), before in sorted(self.network.before.items()):
             if t not in self.shown and before in self.shown:
-                merged = Group("hidden", band, t, "", sorted((n for g in self.network.cells[band, t] for n in g.nodes), key=lambda n: n.number))
-                found += [f for f in flows(self.network, [merged]) if f.source.kind == QUANTITY and f.source.t == before and f.source.band == band]
+                merged = Group(
+                    "hidden",
+                    band,
+                    t,
+                    "",
+                    sorted((n for g in self.network.cells[band, t] for n in g.nodes), key=lambda n: n.number),
+                )
+                found += [
+                    f
+                    for f in flows(self.network, [merged])
+                    if f.source.kind == QUANTITY and f.source.t == before and f.source.band == band
+                ]
         return found
 
     # Places.
@@ -167,9 +206,16 @@ class Unrolled:
             "∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖.",
         ]
         if not net.computed:
-            notes[:2] = ["No gradient is known yet: loss.backward(record=True) was not run.", "Arrows: the forward computation."]
+            notes[:2] = [
+                "No gradient is known yet: loss.backward(record=True) was not run.",
+                "Arrows: the forward computation.",
+            ]
         legend(canvas, 8, y + 6, right, self.scale, self.look.top, notes)
         return canvas.picture_text()
+
+    def _flip(self, band: str, column: Column, x: float, width: float) -> float:
+        """The left end of a box, in the mirror where the band runs backwards."""
+        return column.left + column.right - x - width if band in self.mirrored else x
 
     def _columns(self, width: float) -> list[Column]:
         steps, x, columns = self.network.steps, 8 + 46.0 + STEP_GAP, []
@@ -179,8 +225,8 @@ class Unrolled:
                 hidden.append(t)
                 continue
             if hidden:
-                columns.append(Column(None, tuple(hidden), x, 92.0))
-                x, hidden = x + 92.0 + STEP_GAP, []
+                columns.append(Column(None, tuple(hidden), x + 22, 92.0))
+                x, hidden = x + 22 + 92.0 + STEP_GAP, []
             if t is not None:
                 columns.append(Column(t, (), x, width))
                 x += width + STEP_GAP
@@ -199,7 +245,9 @@ class Unrolled:
             said = f"{root.name or 'loss'}  {number(root.value.item(), 4) if not root.is_symbol and root.value.size == 1 else ''}"
             first = min([c.left for c, _ in outputs], default=self.columns[0].left)
             content = text(said, 13, bold=True)
-            self.boxes[id(g)] = canvas.box(said.split()[0], first, y, right - first, 26, content, tooltip=tip(root, self.look, "end"))
+            self.boxes[id(g)] = canvas.box(
+                said.split()[0], first, y, right - first, 26, content, tooltip=tip(root, self.look, "end")
+            )
             y += 26 + 26
         if outputs:
             cards = {id(g): card(g, COLUMN + 36, self.look, g.out.name or "output") for _, g in outputs}
@@ -207,7 +255,13 @@ class Unrolled:
             for c, g in outputs:
                 rows, _ = cards[id(g)]
                 self.boxes[id(g)] = canvas.box(
-                    f"t={c.t} output", c.right - COLUMN - 40, y, COLUMN + 36, height, rows, tooltip=tip(g.out, self.look, f"output t={c.t}")
+                    f"t={c.t} output",
+                    c.right - COLUMN - 40,
+                    y,
+                    COLUMN + 36,
+                    height,
+                    rows,
+                    tooltip=tip(g.out, self.look, f"output t={c.t}"),
                 )
             y += height + 26
         return y
@@ -236,34 +290,65 @@ class Unrolled:
 
     def _band(self, band: Band) -> None:
         net, canvas = self.network, self.canvas
-        last = self.columns[-1]
-        for name in band.top_states:
-            y = band.lane_y[name]
-            a = canvas.box(f"lane {band.name} {name}", 8, y, 0.1, 0.1, border=0)
-            b = canvas.box(f"lane {band.name} {name} end", last.right, y, 0.1, 0.1, border=0)
-            canvas.line(a.key, b.key, [(10, y), (last.right, y)], Stroke(LANE, 26, "solid", ""), f"memory line {name}", "none")
-        if any(b == band.name for b, _ in net.first):
-            canvas.words(8 + 23, band.panel_top + 11, "t = 0", 12, INK, True)
-        for name, y in band.lane_y.items():
-            first = net.first.get((band.name, name))
-            if first is not None:
-                rows, height = card(first, 46, self.look, f"{name}")
-                box = canvas.box(f"{band.name} t=0 {name}".strip(), 8, y - height / 2, 46, height, rows, tooltip=tip(first.out, self.look, f"first {name}"))
-                self.boxes[id(first)] = box
         for column in self.columns:
             if column.t is None:
                 self._gap(band, column)
             else:
                 self._step(band, column, column.t)
+        last = self.columns[-1]
+        for name in band.top_states:
+            y = band.lane_y[name]
+            lane = canvas.panel(
+                f"{band.name} memory line {name}".strip(), 30, y - 13, last.right - 30, 26, "", LANE
+            )
+            canvas.box(f"lane {band.name} {name}", 30, y, 0.1, 0.1, border=0, panel=lane, fill=LANE)
+        if any(b == band.name for b, _ in net.first):
+            canvas.words(
+                (last.right + STEP_GAP if band.name in self.mirrored else 8) + 23,
+                band.panel_top + 11,
+                "first" if band.name in self.mirrored else "t = 0",
+                12,
+                INK,
+                True,
+            )
+        for name, y in band.lane_y.items():
+            first = net.first.get((band.name, name))
+            if first is not None:
+                rows, height = card(first, 46, self.look, f"{name}")
+                x = last.right + STEP_GAP if band.name in self.mirrored else 8
+                box = canvas.box(
+                    f"{band.name} t=0 {name}".strip(),
+                    x,
+                    y - height / 2,
+                    46,
+                    height,
+                    rows,
+                    tooltip=tip(first.out, self.look, f"first {name}"),
+                )
+                self.boxes[id(first)] = box
         if band.name:
             canvas.words(8, band.panel_top - 8, band.name, 11, SOFT, True, "left")
 
     def _gap(self, band: Band, column: Column) -> None:
         times = column.hidden
         said = f"t = {times[0]} … {times[-1]}" if len(times) > 1 else f"t = {times[0]}"
-        rows = [text(said, 12, bold=True), text(f"{len(times)} step{'s' * (len(times) > 1)}", 10, SOFT), text("not drawn", 10, SOFT)]
+        rows = [
+            text(said, 12, bold=True),
+            text(f"{len(times)} step{'s' * (len(times) > 1)}", 10, SOFT),
+            text("not drawn", 10, SOFT),
+        ]
         height = band.panel_bottom - band.panel_top
-        box = self.canvas.box(f"{band.name} {said}".strip(), column.left, band.panel_top, column.width, height, rows, fill=PANEL, dash="dashed", colour=SOFT)
+        box = self.canvas.box(
+            f"{band.name} {said}".strip(),
+            column.left,
+            band.panel_top,
+            column.width,
+            height,
+            rows,
+            fill=PANEL,
+            dash="dashed",
+            colour=SOFT,
+        )
         self.gaps.append((column, box))
         for g in (g for t in times for g in self.network.cells.get((band.name, t), ())):
             self.boxes[id(g)] = box
@@ -274,13 +359,32 @@ class Unrolled:
         if not cell:
             return
         left = column.left
-        panel = canvas.panel(f"{band.name} t={t}".strip(), left, band.panel_top, column.width, band.panel_bottom - band.panel_top, f"t = {t}")
+        panel = canvas.panel(
+            f"{band.name} t={t}".strip(),
+            left,
+            band.panel_top,
+            column.width,
+            band.panel_bottom - band.panel_top,
+            f"t = {t}",
+            at=column.right - 30 if band.name in self.mirrored else None,
+        )
 
         def put(g: Group, x: float, y: float, width: float, height: float, fill="#ffffff") -> None:
             rows, _ = band.cards[id(g)]
             name = g.name or SHARED
             key = f"{band.name} t={t} {name}".strip()
-            self.boxes[id(g)] = canvas.box(key, x, y - height / 2, width, height, rows, panel, tip(g.out, self.look, f"{name} t={t}"), fill=fill, border=1.6 if fill != "#ffffff" else 1.1)
+            self.boxes[id(g)] = canvas.box(
+                key,
+                self._flip(band.name, column, x, width),
+                y - height / 2,
+                width,
+                height,
+                rows,
+                panel,
+                tip(g.out, self.look, f"{name} t={t}"),
+                fill=fill,
+                border=1.6 if fill != "#ffffff" else 1.1,
+            )
 
         at = {q: left + LEFT + k * (COLUMN + GAP) for k, q in enumerate(band.gates)}
         end = left + LEFT + band.columns * (COLUMN + GAP) - GAP
@@ -293,36 +397,76 @@ class Unrolled:
                 put(g, end - COLUMN, band.lane_y[g.name], COLUMN + RIGHT - 6, band.heights["low"], "#fff9e8")
             else:
                 first, last = band.span(net, g)
-                put(g, left + LEFT + first * (COLUMN + GAP), band.lane_y[g.name], (last - first) * (COLUMN + GAP) + COLUMN, band.heights["top"], "#fff9e8")
+                put(
+                    g,
+                    left + LEFT + first * (COLUMN + GAP),
+                    band.lane_y[g.name],
+                    (last - first) * (COLUMN + GAP) + COLUMN,
+                    band.heights["top"],
+                    "#fff9e8",
+                )
         for k, g in enumerate(net.inputs.get((band.name, t), ())[:3]):
             name = g.name or "x"
             rows, height = card(g, COLUMN, self.look, name)
-            self.boxes[id(g)] = canvas.box(f"{band.name} t={t} {name}".strip(), left + LEFT + k * (COLUMN + GAP), band.input_top, COLUMN, min(height, 62), rows, tooltip=tip(g.out, self.look, f"{name} t={t}"))
-            band_bottom = band.input_top + min(height, 62)
-            band.input_bottom = max(getattr(band, "input_bottom", 0), band_bottom)
+            self.boxes[id(g)] = canvas.box(
+                f"{band.name} t={t} {name}".strip(),
+                self._flip(band.name, column, left + LEFT + k * (COLUMN + GAP), COLUMN),
+                band.input_top,
+                COLUMN,
+                height,
+                rows,
+                tooltip=tip(g.out, self.look, f"{name} t={t}"),
+            )
 
     # Lines.
 
     def _route_all(self) -> None:
         by_name = {b.name: b for b in self.bands}
-        seen: set[tuple[int, int]] = set()
         for f in self.flows + self.gap_flows:
             source, target = self.boxes.get(id(f.source)), self.boxes.get(id(f.target))
             if f.target.kind == "hidden":
                 target = next((b for c, b in self.gaps if f.target.t in c.hidden), None)
             if source is None or target is None or source is target:
                 continue
-            band = by_name.get(f.target.band) if f.target.kind != OUTPUT and f.target.kind != END else by_name.get(f.source.band)
-            self._route(f, source, target, band or self.bands[0], seen)
+            start = len(self.routes)
+            band = (
+                by_name.get(f.target.band)
+                if f.target.kind != OUTPUT and f.target.kind != END
+                else by_name.get(f.source.band)
+            )
+            band = band or self.bands[0]
+            self._route(f, source, target, band)
+            if band.name in self.mirrored:
+                self._mirror(self.routes[start:])
+
+    def _mirror(self, routes: list[Route]) -> None:
+        other = {"left": "right", "right": "left"}
+        for r in routes:
+            assert isinstance(r.what, Flow)
+            to_end = r.what.target.kind in (OUTPUT, END)
+            column = self._column(r.what.source.t if to_end else r.what.target.t)
+            r.leave, r.enter = other.get(r.leave, r.leave), other.get(r.enter, r.enter)
+            r.via = [
+                c if c.way == "h" else Corridor(c.key, "v", column.left + column.right - c.start, -c.pitch)
+                for c in r.via
+            ]
+            if to_end:  # first up out of the step, then across
+                band = next(b for b in self.bands if b.name == r.what.source.band)
+                r.via = [Corridor(("over", r.what.source.t), "h", band.panel_top - 8, -3)]
+            if r.leave_at is not None:
+                r.leave_at = r.source.left + r.source.right - r.leave_at
+            if r.enter_at is not None:
+                r.enter_at = column.left + column.right - r.enter_at
 
     def _column(self, t: int) -> Column:
         return next(c for c in self.columns if c.t == t or t in c.hidden)
 
-    def _route(self, f: Flow, source: Box, target: Box, band: Band, seen: set) -> None:
+    def _route(self, f: Flow, source: Box, target: Box, band: Band) -> None:
         """Choose sides and corridors by where the two ends stand."""
         role, to = self._role(band, f.source), self._role(band, f.target)
         if f.target.kind in (OUTPUT, END):
-            self.routes.append(Route(source, "top", target, "bottom", what=f))
+            # At the right end of the source, clear of the gates above it.
+            self.routes.append(Route(source, "top", target, "bottom", leave_at=source.right - 10, what=f))
             return
         column = self._column(f.target.t)
         inner = (band.name, f.target.t)
@@ -334,12 +478,27 @@ class Unrolled:
             self._lane(f, source, target, band, f.source.name)
         elif f.source.band != f.target.band and f.source.kind == QUANTITY:
             between = Corridor(("between", f.source.band), "h", band.panel_bottom + 8, 4)
-            self.routes.append(Route(source, "top", target, "bottom", [between], what=f))
+            self.routes.append(
+                Route(source, "top", target, "bottom", [between], leave_at=source.right - 10, what=f)
+            )
         elif f.source.t != f.target.t and f.source.kind in (QUANTITY, FIRST):
             self._from_before(f, source, target, band, to, role, margin, low, up, under)
         elif f.source.kind == OUTPUT:
-            self.routes.append(Route(source, "right", target, "bottom", [Corridor(("back", f.source.t), "v", column.left - 8, 3), under], what=f))
+            self.routes.append(
+                Route(
+                    source,
+                    "right",
+                    target,
+                    "bottom",
+                    [Corridor(("back", f.source.t), "v", column.left - 8, 3), under],
+                    what=f,
+                )
+            )
         elif role not in ("top", "low", "gate", SHARED):  # an input, from below
+            if f.source.band != f.target.band:  # past the layers between
+                outer = Corridor(("outer", f.target.t), "v", column.left - 5, 2)
+                self.routes.append(Route(source, "left", target, "bottom", [outer, under], what=f))
+                return
             straight = to == SHARED or (to == "low" and not band.shared)
             via = [] if straight else [margin, up if to == "top" else low]
             self.routes.append(Route(source, "top" if straight else "left", target, "bottom", via, what=f))
@@ -375,7 +534,6 @@ class Unrolled:
 
     def _within(self, f, source, target, role, to, low, up, column, band) -> None:
         overlap = source.left < target.right - 8 and target.left < source.right - 8
-        right = Corridor(("right", band.name, f.target.t), "v", column.right - RIGHT + 10, 9)
         if role == "gate" and to == "top":
             self.routes.append(Route(source, "top", target, "bottom", [] if overlap else [up], what=f))
         elif role == "gate" and to == "low":
@@ -385,9 +543,19 @@ class Unrolled:
             self.routes.append(Route(source, "top", target, "bottom", [] if straight else [low], what=f))
         elif to == "gate" and role == "gate":
             near = 0 < target.left - source.right < 2 * GAP
-            self.routes.append(Route(source, "right" if near else "top", target, "left" if near else "top", [] if near else [up], what=f))
+            self.routes.append(
+                Route(
+                    source,
+                    "right" if near else "top",
+                    target,
+                    "left" if near else "top",
+                    [] if near else [up],
+                    what=f,
+                )
+            )
         elif role == "top" and to == "low":
-            self.routes.append(Route(source, "right", target, "top", [right], what=f))
+            x = column.right - RIGHT + 11 + 7 * band.top_states.index(f.source.name)
+            self.routes.append(Route(source, "right", target, "top", enter_at=x, what=f))
         elif role == "top" and to == "gate":
             self.routes.append(Route(source, "bottom", target, "top", [up], what=f))
         elif to == "top":
@@ -400,37 +568,56 @@ class Unrolled:
         assert isinstance(f, Flow)
         stroke = self.scale.stroke(f.norm, f.state)
         ends = [f"{g.name or g.kind} t={g.t}" if g.kind != END else "loss" for g in (f.source, f.target)]
-        said = f.state or NOT_COMPUTED if f.norm is None else f"gradient {number(f.norm, 4)} ({self.scale.state(f.norm)})"
+        said = (
+            f.state or NOT_COMPUTED
+            if f.norm is None
+            else f"gradient {number(f.norm, 4)} ({self.scale.state(f.norm)})"
+        )
         label, at = "", None
         if route.lane:
             # In the open piece of the lane, right of what it leaves.
-            label = stroke.mark if f.norm is None else number(f.norm)
-            room = [c.left for c in self.columns if c.left > route.points[0][0]]
-            end = min([route.points[-1][0], *(x + LEFT for x in room)])
-            # Left in a long piece: other lines cross it further right.
-            at = (min((route.points[0][0] + end) / 2, route.points[0][0] + 26), route.points[0][1] - 8 - stroke.width / 2)
+            label = stroke.mark if f.norm is None else tight(f.norm)
+            (x, y), (end, _) = route.points[0], route.points[-1]
+            # Near the start of a long piece: other lines cross it further on.
+            middle = min((x + end) / 2, x + 26) if end > x else max((x + end) / 2, x - 26)
+            at = (middle, y - 8 - stroke.width / 2)
         elif stroke.mark:
-            label, at = stroke.mark, _middle(route.points)
-        self.canvas.line(route.source.key, route.target.key, route.points, stroke, f"{ends[0]} → {ends[1]}: {said}", label=label, at=at)
+            label, at = stroke.mark, _middle(route.points, len(stroke.mark))
+        self.canvas.line(
+            route.source.key,
+            route.target.key,
+            route.points,
+            stroke,
+            f"{ends[0]} → {ends[1]}: {said}",
+            label=label,
+            at=at,
+        )
 
 
-def _middle(points) -> tuple[float, float]:
+def _middle(points, length: int) -> tuple[float, float]:
     """Beside the middle of the longest piece."""
-    a, b = max(zip(points, points[1:], strict=False), key=lambda ab: abs(ab[0][0] - ab[1][0]) + abs(ab[0][1] - ab[1][1]))
+    a, b = max(
+        itertools.pairwise(points),
+        key=lambda ab: abs(ab[0][0] - ab[1][0]) + abs(ab[0][1] - ab[1][1]),
+    )
     x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
-    return (x + 8, y) if a[0] == b[0] else (x, y - 7)
+    return (x + 8 + 2.6 * length, y) if abs(a[0] - b[0]) < 0.1 else (x, y - 8)
 
 
 def joined(network: Network, g: Group) -> str:
     """[h, x] for what joins h and x, else the symbols of its operations."""
     if g.out.op is not None and g.out.op.variadic:
-        names = [network.group_of[x.number].name or "x" for x in g.out.inputs]
+        names = []
+        for x in g.out.inputs:
+            while network.group_of[x.number] is g and x.inputs:
+                x = x.inputs[0]
+            names.append(network.group_of[x.number].name or "x")
         if len(names) <= 3:
             return f"[{', '.join(names)}]"
     return g.symbols or SHARED
 
 
-def draw_gates(network: Network, shown: list[int], title: str, scale: Scale | None, time_limit: float) -> Picture:
+def draw_gates(
+    network: Network, shown: list[int], title: str, scale: Scale | None, time_limit: float
+) -> Picture:
     return Picture(Unrolled(network, shown, title, scale).draw("gate"), title, "nop2", time_limit)
-
-

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, InputError, MinigradError, NonFiniteError
-from ..sizes import Size, resolve
+from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, describe, no_grad
 from ..trace import Traced, trace, trace_gradients
 from . import cache
-from .emit import DTYPES, CannotCompile, Program, emit
+from .emit import DTYPES, CannotCompile, Fixed, Program, emit
 from .rewrite import REWRITES, split_products
 
 ALIGN = 64
@@ -204,8 +204,11 @@ class Plan:
 
     def __init__(self, variant: Variant, shapes: tuple):
         program, traced = variant.program, variant.traced
-        of = traced.sizes(shapes)
-        assert of is not None
+        free = traced.sizes(shapes)
+        assert free is not None
+
+        def of(v: Variable) -> int:
+            return v.hint if isinstance(v, Fixed) else free(v)
 
         def number(size: Size | int) -> int:
             size = resolve(size)
@@ -214,8 +217,9 @@ class Plan:
         self.module, self.name = variant.module, traced.name
         self.parallel = program.parallel
         count = len(program.stores)
-        self.table = np.zeros(count + len(program.sizes), np.int64)
-        self.table[count:] = [number(s) for s in program.sizes]
+        self.table = np.zeros(2 * count + len(program.sizes), np.int64)  # addresses and sizes, then sizes by name
+        self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
+        self.table[2 * count :] = [number(s) for s in program.sizes]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
         self.arguments: list[tuple[int, int]] = []  # (argument, position in the table)
         self.leaves: list[list] = []  # [leaf, position, the array whose address stands there]
@@ -223,11 +227,11 @@ class Plan:
         for k, store in enumerate(program.stores):
             if store.kind in ("input", "constant"):
                 if store.node.number in own:  # type: ignore[union-attr]
-                    self.arguments.append((own[store.node.number], k))  # type: ignore[union-attr]
+                    self.arguments.append((own[store.node.number], 2 * k))  # type: ignore[union-attr]
                 else:
-                    self.leaves.append([store.node, k, None])
+                    self.leaves.append([store.node, 2 * k, None])
             else:
-                (outputs if store.kind == "output" else work).append((k, number(store.size), store.dtype))
+                (outputs if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
         offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
         self.arena = np.empty(total + ALIGN, np.uint8)
         base = -(-_address(self.arena) // ALIGN) * ALIGN
@@ -236,7 +240,7 @@ class Plan:
         offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
         self.output_at = np.array([at for at, _, _ in outputs], np.int64)
         self.output_offsets = np.array(offsets, np.int64)
-        by_name = {program.stores[at].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
+        by_name = {program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
         self.parts = [
             (by_name[r.store.name], tuple(number(n) for n in r.shape), np.dtype(r.store.dtype if r.store.dtype != "b1" else bool))
             for r in program.results
@@ -262,7 +266,7 @@ class Plan:
         flat = np.empty(self.output_bytes, np.uint8)
         table[self.output_at] = self.output_offsets + flat.__array_interface__["data"][0]
         if threads == 1:
-            bad = self.module.run(table, self.scratch[0])
+            bad = self.module.run(table, self.scratch[0], 0, 1, 0, len(self.parallel))
         else:
             bad = self._run_threads(threads)
         if bad:
@@ -273,14 +277,18 @@ class Plan:
         pool, bad = _pool(threads), 0
         while len(self.scratch) < threads:
             self.scratch.append(np.empty_like(self.scratch[0]))
-        for k, parallel in enumerate(self.parallel):
-            stage = getattr(self.module, f"stage_{k}")
-            if parallel:
-                futures = [pool.submit(stage, self.table, self.scratch[p], p, threads) for p in range(1, threads)]
-                bad += stage(self.table, self.scratch[0], 0, threads)
+        run, stages = self.module.run, len(self.parallel)
+        k = 0
+        while k < stages:
+            if self.parallel[k]:
+                futures = [pool.submit(run, self.table, self.scratch[p], p, threads, k, k + 1) for p in range(1, threads)]
+                bad += run(self.table, self.scratch[0], 0, threads, k, k + 1)
                 bad += sum(f.result() for f in futures)
+                k += 1
             else:
-                bad += stage(self.table, self.scratch[0], 0, 1)
+                following = next((j for j in range(k, stages) if self.parallel[j]), stages)
+                bad += run(self.table, self.scratch[0], 0, 1, k, following)
+                k = following
         return bad
 
 

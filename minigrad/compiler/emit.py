@@ -35,6 +35,12 @@ ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, POWER, RESHAPE, SCATTER, SLICE
     )
 )  # fmt: skip
 DTYPES = {"float32": "f4", "float64": "f8", "int64": "i8", "int32": "i4", "bool": "b1"}
+
+
+class Fixed(Variable):
+    """A size that is a number in the graph: it gets a name in the source too, so that other widths need no other code."""
+
+
 ROWS = Variable("rows", 2)  # the sequences of a batch that one thread works on
 
 
@@ -122,10 +128,23 @@ def once(make: Callable[[], Place]) -> Callable[[], Place]:
     return place
 
 
+_fixed: dict[int, Fixed] = {}
+
+
+def named(size: Size | int) -> Size | int:
+    """A number above 1 as a variable of that value."""
+    size = resolve(size)
+    if not isinstance(size, int) or size < 2:
+        return size
+    if size not in _fixed:
+        _fixed[size] = Fixed(f"={size}", size)
+    return Size({(_fixed[size],): 1})
+
+
 def product_of(shape: tuple) -> Size | int:
     total: Size | int = 1
     for n in shape:
-        total = resolve(n) * total
+        total = named(n) * total
     return resolve(total)
 
 
@@ -152,30 +171,26 @@ class Emitter:
     # Names and sizes.
 
     def size(self, size: Size | int) -> str:
-        """A size as source: numbers become names too, so that other widths need no other code."""
-        size = resolve(size)
+        """A size as source."""
+        size = named(size)
         if isinstance(size, int):
-            return str(size) if size in (0, 1) else self._size_name(str(size), size)
-        for product in size.terms:
-            for v in product:
-                if v is not ROWS:
-                    self._size_name(v.name, Size({(v,): 1}))
+            return str(size)
         parts = []
         for product, coefficient in size.terms.items():
-            factors = [self.size_names.get(v.name, v.name) for v in product]
-            if coefficient != 1 or not factors:
-                factors.insert(0, str(coefficient) if abs(coefficient) == 1 else self.size(abs(coefficient)))
-            sign = "-" if coefficient < 0 and not (factors and factors[0].startswith("-")) else ""
-            parts.append(sign + " * ".join(factors))
+            factors = [self._size_name(v) for v in product]
+            if abs(coefficient) != 1 or not factors:
+                factors.insert(0, str(abs(coefficient)))
+            parts.append(("-" if coefficient < 0 else "") + " * ".join(factors))
         text = " + ".join(parts).replace("+ -", "- ")
         return text if len(parts) == 1 else f"({text})"
 
-    def _size_name(self, key: str, size: Size | int) -> str:
-        if key not in self.size_names:
-            wanted = key if key.isidentifier() else f"n{len(self.sizes)}"
-            self.size_names[key] = wanted
-            self.sizes.append(size)
-        return self.size_names[key]
+    def _size_name(self, v: Variable) -> str:
+        if v is ROWS:
+            return v.name
+        if v.name not in self.size_names:
+            self.size_names[v.name] = v.name if v.name.isidentifier() else f"n{len(self.sizes)}"
+            self.sizes.append(Size({(v,): 1}))
+        return self.size_names[v.name]
 
     def count(self, shape: tuple) -> str:
         return self.size(product_of(shape))
@@ -218,11 +233,9 @@ class Emitter:
         """The elements of a place as a flat array."""
         name = self.use(place.store, writes)
         n = self.count(place.shape)
-        if place.at == "0":
-            return name if resolve(place.store.size) is product_of(place.shape) or source(place.store.size) == source(
-                product_of(place.shape)
-            ) else f"{name}[:{n}]"
-        return f"{name}[{place.at} : {place.at} + {n}]"
+        if place.at == "0" and source(named(place.store.size)) == source(product_of(place.shape)):
+            return name
+        return f"view({name}, {place.at}, {n})"
 
     def serial(self) -> None:
         if self.stage.parallel:
@@ -594,7 +607,7 @@ class Emitter:
             if is_one(n):
                 continue
             if dims and dims[-1][0] == (k in axes):
-                dims[-1][1] = resolve(dims[-1][1] * n)
+                dims[-1][1] = resolve(named(dims[-1][1]) * named(n))
             else:
                 dims.append([k in axes, resolve(n)])
         kinds = "".join("r" if reduced else "k" for reduced, _ in dims)
@@ -657,7 +670,7 @@ class Emitter:
         width = node.shape[-1]
         rows = product_of(tuple(node.shape[:-1]))
         same = source(product_of(origin.shape)) == source(product_of(tuple(node.shape)))
-        if not same and source(product_of(origin.shape)) != source(width):
+        if not same and source(product_of(origin.shape)) != source(named(width)):
             raise CannotCompile(f"{self.name}: {describe(node)} adds {origin.shape} to a product; spell the shape out")
         self._rows_of_thread(rows, level)
         a, c = self.use(origin.store), self.use(target.store, True)
@@ -754,7 +767,7 @@ class Emitter:
 
     def _packed_size(self, right: Tensor):
         columns = right.shape[1]
-        return resolve((columns + PANEL_MOST) * right.shape[0])
+        return product_of((right.shape[0],)) * (named(columns) + PANEL_MOST)
 
     def _sum_product(self, node: Tensor, level: Level, c: Place, accumulate: str) -> None:
         """Aᵀ·B with A (k, m) and B (k, n): the sum over rows of what a weight gradient needs."""
@@ -793,7 +806,7 @@ class Emitter:
         m, k, n = (self.size(s) for s in (left.shape[-2], left.shape[-1], right.shape[-1]))
         batch = self.count(self.local_shape(node, level)[:-2])
         c = self.target(node, level)
-        store = self.new_store("packed_batch", right.dtype, resolve((right.shape[-1] + PANEL_MOST) * right.shape[-2]))
+        store = self.new_store("packed_batch", right.dtype, product_of((right.shape[-2],)) * (named(right.shape[-1]) + PANEL_MOST))
         store.kind = "packed"
         a_strides = f"1, {m}" if a_turned else f"{k}, 1"
         b_strides = f"1, {k}" if b_turned else f"{n}, 1"
@@ -809,45 +822,33 @@ class Emitter:
     # The text.
 
     def text(self) -> str:
-        parts = [HEADER.format(name=self.name)]
-        parts += self.functions
+        """One function with all stages: Numba's time goes by the number of functions and statements."""
         stages = [s for s in self.stages if s.lines]
-        positions = {s.name: k for k, s in enumerate(self.stores)}
+        blocks = []
         for k, stage in enumerate(stages):
-            parts.append(self._stage_text(k, stage, positions))
-        calls = "".join(f"    bad += stage_{k}(table, scratch, 0, 1)\n" for k in range(len(stages)))
-        parts.append(f'@entry("int64(int64[::1], {self.scratch_type()})")\ndef run(table, scratch):\n    bad = 0\n{calls}    return bad\n')
-        return "\n\n".join(parts)
+            what = "rows or sequences are split over threads" if stage.parallel else "one thread"
+            blocks.append(f"    if first <= {k} < last:  # {what}")
+            blocks += ["    " + line for line in (*("    " + s for s in stage.setup), *stage.lines)]
+        words = set(re.findall(r"[A-Za-z_]\w*", "\n".join(blocks)))
+        head = [
+            f"    {s.name} = array_{s.dtype}(table, {k})" for k, s in enumerate(self.stores) if s.name in words
+        ] + [
+            f"    {name} = table[{2 * len(self.stores) + at}]"
+            for at, name in enumerate(self.size_names.values())
+            if name in words
+        ]  # fmt: skip
+        signature = f"int64(int64[::1], {self.scratch_type()}, int64, int64, int64, int64)"
+        run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, "    bad = 0"]
+        return "\n\n".join([HEADER.format(name=self.name), *self.functions, "\n".join([*run, *blocks, "    return bad"]) + "\n"])
 
     def scratch_type(self) -> str:
         return "float32[::1]" if any(s.dtype == "f4" for s in self.stores) else "float64[::1]"
-
-    def _stage_text(self, k: int, stage: Stage, positions: dict[str, int]) -> str:
-        lines = []
-        text = "\n".join((*stage.lines, *stage.setup))
-        words = set(re.findall(r"[A-Za-z_]\w*", text))
-        uses = [s for s in stage.uses.values()]
-        for store in uses:
-            words |= set(re.findall(r"[A-Za-z_]\w*", self.size(store.size)))
-        for at, name in enumerate(self.size_names.values()):
-            if name in words:
-                lines.append(f"    {name} = table[{len(self.stores) + at}]")
-        for store in uses:
-            at = f"table[{positions[store.name]}]"
-            lines.append(f"    {store.name} = array_{store.dtype}({at}, {self.size(store.size)})")
-        lines.append("    bad = 0")
-        lines += ["    " + s for s in stage.setup]
-        lines += stage.lines
-        lines.append("    return bad")
-        body = "\n".join(lines)
-        what = "parallel" if stage.parallel else "serial"
-        return f'@entry("int64(int64[::1], {self.scratch_type()}, int64, int64)")\ndef stage_{k}(table, scratch, part, parts):  # {what}\n{body}\n'
 
 
 PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
 RESERVED = {
     "t", "k", "b", "bad", "table", "part", "parts", "rows", "row0", "scratch", "f4", "f8", "i4", "i8", "b1", "copy",
-    "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "tanh", "sigmoid", "sqrt", "sin", "cos", "sign",
+    "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid", "sqrt", "sin", "cos", "sign",
     "maximum", "loop", "entry", "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
 }  # fmt: skip
 HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as loops over flat arrays."""
@@ -982,7 +983,7 @@ class Loop:
                 own = (1,) * (len(shape) - len(places[x.number].shape)) + tuple(places[x.number].shape)
                 who.append(not is_one(own[k]))
             if dims and dims[-1][1] == who:
-                dims[-1] = (resolve(dims[-1][0] * n), who)
+                dims[-1] = (resolve(named(dims[-1][0]) * named(n)), who)
             else:
                 dims.append((resolve(n), who))
         return dims
@@ -1148,12 +1149,12 @@ class ScanLoop:
             batched.add(n.number)
         return N
 
-    def _at(self, shape: tuple, shift: int = 0, slots: bool = False) -> str:
-        """The offset of a step's value in a stack: a name that is set at the top of the loop."""
-        size = self.e.count(shape)
+    def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> str:
+        """Where a step's value starts in a stack, for this thread: a name that is set at the top of the loop."""
+        size = self.e.count(tuple(node.shape))
         step = f"t + {shift}" if shift else "t"
         index = f"({step}) % 2" if slots else f"({step})" if shift else "t"
-        value = index if size == "1" else f"{index} * {size}"
+        value = self.e.batch_offset(node, level, index if size == "1" else f"{index} * {size}")
         if value not in self.offsets:
             self.offsets[value] = f"at_{len(self.offsets)}"
         return self.offsets[value]
@@ -1164,9 +1165,9 @@ class ScanLoop:
             if not level.readers.get(x.number) and x.number not in level.wanted:
                 continue
             place = e.place(sequence, self.outer)
-            at = self._at(tuple(x.shape))
+            at = self._at(x, level)
             base = at if place.at == "0" else f"{place.at} + {at}"
-            e.places[x.number] = Place(place.store, e.batch_offset(x, level, base), e.local_shape(x, level))
+            e.places[x.number] = Place(place.store, base, e.local_shape(x, level))
             others = [r for r in self.outer.readers.get(sequence.number, []) if r is not self.node]
             if not others and sequence.number not in self.outer.wanted and e.owned(sequence, place):
                 level.dying.add(x.number)
@@ -1181,12 +1182,12 @@ class ScanLoop:
             kept.append(all_steps)
             size = product_of(tuple(before.shape))
             label = before.name or after.name or "carry"
-            store = e.new_store(label, before.dtype, resolve(size * (self.T + 1 if all_steps else 2)))
+            store = e.new_store(label, before.dtype, resolve(size * (named(self.T) + 1 if all_steps else 2)))
             e.carry_stores.add(store.name)
             new, old = (0, 1) if self.body.reverse else (1, 0)
-            at_old, at_new = (self._at(tuple(before.shape), s, not all_steps) for s in (old, new))
-            e.places[before.number] = Place(store, e.batch_offset(before, level, at_old), e.local_shape(before, level))
-            target = Place(store, e.batch_offset(before, level, at_new), e.local_shape(before, level))
+            at_old, at_new = (self._at(before, level, s, not all_steps) for s in (old, new))
+            e.places[before.number] = Place(store, at_old, e.local_shape(before, level))
+            target = Place(store, at_new, e.local_shape(before, level))
             if after.number not in claimed and after.number > self.body.start and after.op is not None:
                 claimed.add(after.number)
                 level.outputs[after.number] = lambda target=target: target
@@ -1224,8 +1225,8 @@ class ScanLoop:
                 continue
 
             def fresh(a=a) -> Place:
-                store = e.new_store(e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * self.T))
-                return Place(store, e.batch_offset(a, level, self._at(tuple(a.shape))), e.local_shape(a, level))
+                store = e.new_store(e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * named(self.T)))
+                return Place(store, self._at(a, level), e.local_shape(a, level))
 
             level.stacks[a.number] = fresh
 
@@ -1238,8 +1239,8 @@ class ScanLoop:
             if place.store is mine and place.at != e.places[before.number].at:
                 continue
             new = 0 if self.body.reverse else 1
-            at = self._at(tuple(before.shape), new, not kept[k])
-            e.copy(level, place, Place(mine, e.batch_offset(before, level, at), e.local_shape(before, level)))
+            at = self._at(before, level, new, not kept[k])
+            e.copy(level, place, Place(mine, at, e.local_shape(before, level)))
 
     def _place_readers(self, level: Level, kept: list[bool]) -> None:
         """Tell the graph outside where stacks and last carries are."""

@@ -31,24 +31,45 @@ def entry(signature: str):
     return njit(signature, cache=True, nogil=True, error_model="numpy", boundscheck=False)
 
 
+def _view_at(context, build, array_type, pointer, n):
+    """An array over memory that somebody else keeps alive."""
+    array = context.make_array(array_type)(context, build)
+    itemsize = ir.Constant(n.type, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
+    context.populate_array(array, data=build.bitcast(pointer, array.data.type), shape=cgutils.pack_array(build, [n]),
+        strides=cgutils.pack_array(build, [itemsize]), itemsize=itemsize, meminfo=None)  # fmt: skip
+    return array._getvalue()
+
+
 def _array_at(dtype):
     array_type = types.Array(dtype, 1, "C")
 
     @intrinsic
-    def array_at(typing, address, size):
-        def emit(context, build, signature, args):
-            array = context.make_array(array_type)(context, build)
-            item = context.get_abi_sizeof(context.get_data_type(dtype))
-            pointer = build.inttoptr(args[0], array.data.type)
-            n = args[1]
-            itemsize = ir.Constant(n.type, item)
-            context.populate_array(array, data=pointer, shape=cgutils.pack_array(build, [n]),
-                strides=cgutils.pack_array(build, [itemsize]), itemsize=itemsize, meminfo=None)  # fmt: skip
-            return array._getvalue()
+    def array_at(typing, table, k):
+        """The array whose address and size stand in entry k of the table."""
 
-        return array_type(types.int64, types.int64), emit
+        def emit(context, build, signature, args):
+            numbers = context.make_array(signature.args[0])(context, build, args[0]).data
+            at = build.mul(args[1], ir.Constant(args[1].type, 2))
+            address = build.load(build.gep(numbers, [at]))
+            n = build.load(build.gep(numbers, [build.add(at, ir.Constant(at.type, 1))]))
+            pointer = build.inttoptr(address, context.get_data_type(dtype).as_pointer())
+            return _view_at(context, build, array_type, pointer, n)
+
+        return array_type(types.Array(types.int64, 1, "C"), types.int64), emit
 
     return array_at
+
+
+@intrinsic
+def view(typing, array, at, n):
+    """array[at : at + n], without the checks and the counting of a slice."""
+    array_type = types.Array(array.dtype, 1, "C")
+
+    def emit(context, build, signature, args):
+        data = context.make_array(signature.args[0])(context, build, args[0]).data
+        return _view_at(context, build, array_type, build.gep(data, [args[1]]), args[2])
+
+    return array_type(array, types.int64, types.int64), emit
 
 
 array_f4, array_f8 = _array_at(types.float32), _array_at(types.float64)
@@ -220,5 +241,5 @@ __all__ = [
     "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry", "exp",
     "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul",
     "matmul_sum", "max_columns", "max_rows", "maximum", "np", "pack", "place_slice", "scatter", "sigmoid", "sign",
-    "sin", "sqrt", "start_rows", "sum_columns", "sum_rows", "tanh",
+    "sin", "sqrt", "start_rows", "sum_columns", "sum_rows", "tanh", "view",
 ]  # fmt: skip

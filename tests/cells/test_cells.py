@@ -1,6 +1,7 @@
-"""Walks the table of cells: every cell in `cells.CELLS` over 50 steps against finite differences and against
-PyTorch, with random weights and states (constant weights cannot see a swapped gate order), and under the law of
-contributions. All that a cell needs besides its file is one row in `PYTORCH`: its equations written there.
+"""Walks the table of cells: every cell in `cells.CELLS` over 50 steps against finite differences and
+against PyTorch, with random weights and states (constant weights cannot see a swapped gate order), and
+under the law of contributions. All that a cell needs besides its file is one row in `PYTORCH`: its
+equations written there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ T, N, D, H = 50, 2, 3, 4
 every_cell = pytest.mark.parametrize("name", list(CELLS))
 
 
-# THE ROW A NEW CELL NEEDS: its slide's equations, operation by operation, (torch, weights, x, *state) -> quantities.
+# THE ROW A NEW CELL NEEDS: its slide's equations, operation by operation.
+# (torch, weights, x, *state) -> quantities
 
 
 def rnn(torch, w, x, h_prev):
     hx = torch.cat([h_prev, x], 1)
-    return dict(h=torch.tanh(hx @ w["W_h"] + w["b_h"]))
+    return {"h": torch.tanh(hx @ w["W_h"] + w["b_h"])}
 
 
 def lstm(torch, w, x, h_prev, c_prev):
@@ -31,7 +33,7 @@ def lstm(torch, w, x, h_prev, c_prev):
     c_tilde = torch.tanh(hx @ w["W_c"] + w["b_c"])
     c = f * c_prev + i * c_tilde
     o = torch.sigmoid(hx @ w["W_o"] + w["b_o"])
-    return dict(f=f, i=i, c_tilde=c_tilde, c=c, o=o, h=o * torch.tanh(c))
+    return {"f": f, "i": i, "c_tilde": c_tilde, "c": c, "o": o, "h": o * torch.tanh(c)}
 
 
 PYTORCH = {"rnn": rnn, "lstm": lstm}
@@ -42,9 +44,13 @@ def oracle():
 
 
 def make(name: str, rng, dtype="float64"):
-    """A cell with random weights and biases, and by name all that its gradients flow to: inputs, states, weights."""
+    """A cell with random weights and biases, and by name all that its gradients flow to: inputs, states,
+    weights."""
     cell = CELLS[name](D, H, rng, dtype=dtype)
-    arrays = {"x": rng.standard_normal((T, N, D)), **{s + "_0": rng.standard_normal((N, H)) for s in cell.state.split()}}
+    arrays = {
+        "x": rng.standard_normal((T, N, D)),
+        **{s + "_0": rng.standard_normal((N, H)) for s in cell.state.split()},
+    }
     arrays |= {p: rng.standard_normal(value.shape) * 0.5 for p, value in cell.parameters().items()}
     return cell, {k: a.astype(dtype) for k, a in arrays.items()}
 
@@ -77,9 +83,13 @@ def test_gradients_over_fifty_steps_match_finite_differences(name, rng):
     for wanted in arrays:  # one after the other, so that a small gradient does not hide behind a large one
 
         def function(given, wanted=wanted):
-            return loss_of(run(cell, {k: given if k == wanted else Tensor(a) for k, a in arrays.items()}), weigh)
+            return loss_of(
+                run(cell, {k: given if k == wanted else Tensor(a) for k, a in arrays.items()}), weigh
+            )
 
-        assert check_grads(function, [arrays[wanted]], order=1, tolerance=1e-5, complex_step=False) <= 1e-5, wanted
+        assert check_grads(function, [arrays[wanted]], order=1, tolerance=1e-5, complex_step=False) <= 1e-5, (
+            wanted
+        )
 
 
 @every_cell
@@ -140,7 +150,9 @@ def test_states_and_gradients_equal_pytorchs_layer(name, dtype, bound, rng):
     kind, gates = FUSED[name]
     ours = leaves(arrays)
     layer = getattr(torch.nn, kind)(D, H, dtype=getattr(torch, dtype))
-    with torch.no_grad():  # PyTorch keeps (gate · H, D) beside (gate · H, H); ours has rows [h_prev, x] of (H + D, H)
+    with (
+        torch.no_grad()
+    ):  # PyTorch keeps (gate · H, D) beside (gate · H, H); ours has rows [h_prev, x] of (H + D, H)
         layer.weight_hh_l0.copy_(torch.tensor(np.concatenate([arrays[f"W_{g}"][:H].T for g in gates])))
         layer.weight_ih_l0.copy_(torch.tensor(np.concatenate([arrays[f"W_{g}"][H:].T for g in gates])))
         layer.bias_ih_l0.copy_(torch.tensor(np.concatenate([arrays[f"b_{g}"] for g in gates])))
@@ -243,4 +255,9 @@ def test_first_weights_are_orthogonal_then_glorot_in_the_asked_type(name):
 @pytest.mark.smoke
 def test_the_lstm_starts_out_remembering():
     parameters = cells.LSTM(D, H, np.random.default_rng(0)).parameters()
-    assert {k: set(parameters[k].value) for k in ("b_f", "b_i", "b_c", "b_o")} == {"b_f": {1}, "b_i": {0}, "b_c": {0}, "b_o": {0}}
+    assert {k: set(parameters[k].value) for k in ("b_f", "b_i", "b_c", "b_o")} == {
+        "b_f": {1},
+        "b_i": {0},
+        "b_c": {0},
+        "b_o": {0},
+    }

@@ -1,4 +1,6 @@
-"""Unrolling, layers and text: records by name and step, and errors that name the step, the state or the character."""
+"""Unrolling, layers and text: records by name and step, and errors that name the step, the state or the
+character.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def test_steps_count_from_one_and_hold_every_quantity_by_name(lstm):
     with pytest.raises(InputError, match="step t=3 has no 'z'; it has x, f, i, c_tilde, c, o, h"):
         steps[2]["z"]
     with pytest.raises(AttributeError, match="step t=3 has no 'z'; it has x, f"):
-        steps[2].z
+        _ = steps[2].z
 
 
 def test_every_quantity_is_named_in_the_graph_and_stands_in_its_step(lstm):
@@ -59,7 +61,12 @@ def test_an_array_a_list_and_a_tensor_are_the_same_input(lstm):
 def test_a_sequence_continues_from_the_states_of_its_last_step(lstm):
     x = inputs()
     whole, (*_, middle) = unroll(lstm, x), unroll(lstm, x[:3])
-    for state in (middle.state, list(middle.state), {"h": middle.h, "c": middle.c}, [s.value for s in middle.state]):
+    for state in (
+        middle.state,
+        list(middle.state),
+        {"h": middle.h, "c": middle.c},
+        [s.value for s in middle.state],
+    ):
         np.testing.assert_array_equal(unroll(lstm, x[3:], state)[-1].c.value, whole[-1].c.value)
 
 
@@ -67,7 +74,7 @@ def test_states_given_by_name_go_by_name(lstm):
     h, c = np.full((2, 3), 0.5, "f4"), np.full((2, 3), -0.5, "f4")
     expected = unroll(lstm, inputs(), [h, c])[-1].c.value
     np.testing.assert_array_equal(unroll(lstm, inputs(), {"c": c, "h": h})[-1].c.value, expected)
-    with pytest.raises((ShapeError, InputError), match="LSTM.*h c"):
+    with pytest.raises((ShapeError, InputError), match=r"LSTM.*h c"):
         unroll(lstm, inputs(), {"h": h, "z": c})
 
 
@@ -90,22 +97,47 @@ def test_an_empty_batch_runs_through(lstm):
 
 MISFITS = {
     "features": (inputs(features=5), None, ShapeError, r"LSTM step t=1: x \(2, 5\) has 5 features, .*4\)"),
-    "features later": ([*inputs(2), inputs(features=5)[0]], None, ShapeError, r"LSTM step t=3: x \(2, 5\) has 5 features"),
-    "sequences later": ([*inputs(2), inputs(sequences=3)[0]], None, ShapeError, r"step t=3: .* 3 sequences, step t=1 has 2"),
+    "features later": (
+        [*inputs(2), inputs(features=5)[0]],
+        None,
+        ShapeError,
+        r"LSTM step t=3: x \(2, 5\) has 5 features",
+    ),
+    "sequences later": (
+        [*inputs(2), inputs(sequences=3)[0]],
+        None,
+        ShapeError,
+        r"step t=3: .* 3 sequences, step t=1 has 2",
+    ),
     "two axes": (inputs()[0], None, ShapeError, r"LSTM: .*\(2, 4\); give \(steps, sequences, features\)"),
     "a row": ([np.ones(4, "f4")], None, ShapeError, r"LSTM step t=1: x \(4,\)"),
     "no steps": (inputs(steps=0), None, InputError, r"LSTM: .*T = 0 .*at least one step"),
     "an empty list": ([], None, InputError, r"LSTM: .*T = 0 .*at least one step"),
     "a number": (3.0, None, InputError, r"LSTM: .*\(T, N, D\).*not float"),
-    "one state": (inputs(), [np.ones((2, 3), "f4")], ShapeError, r"LSTM: 1 states given, the cell has 2: h c"),
-    "a bare state": (inputs(), np.ones((2, 3), "f4"), ShapeError, r"LSTM: 1 states given, the cell has 2: h c"),
+    "one state": (
+        inputs(),
+        [np.ones((2, 3), "f4")],
+        ShapeError,
+        r"LSTM: 1 states given, the cell has 2: h c",
+    ),
+    "a bare state": (
+        inputs(),
+        np.ones((2, 3), "f4"),
+        ShapeError,
+        r"LSTM: 1 states given, the cell has 2: h c",
+    ),
     "state of other width": (
         inputs(),
         [np.ones((2, 3), "f4"), np.ones((2, 4), "f4")],
         ShapeError,
         r"LSTM: state c is 'c' in t=0 \(2, 4\) float32; give \(2, 3\)",
     ),
-    "state of other sequences": (inputs(), [np.ones((1, 3), "f4")] * 2, ShapeError, r"state h is .*\(1, 3\).*give \(2, 3\)"),
+    "state of other sequences": (
+        inputs(),
+        [np.ones((1, 3), "f4")] * 2,
+        ShapeError,
+        r"state h is .*\(1, 3\).*give \(2, 3\)",
+    ),
     "double input": (inputs(dtype="float64"), None, DTypeError, r"t=1.*float64.*astype"),
     "double input as a tensor": (Tensor(inputs(dtype="float64")), None, DTypeError, r"t=1.*float64.*astype"),
     "double input later": ([*inputs(2), inputs(dtype="f8")[0]], None, DTypeError, r"t=3.*float64.*astype"),
@@ -134,18 +166,18 @@ class Forgetful(Cell):
         self.gate_parameters("h", rng)
 
     def step(self, x, h_prev):
-        return dict(z=tanh(x @ self.W_h[3:]))
+        return {"z": tanh(x @ self.W_h[3:])}
 
 
 class Widening(Forgetful):
     """A cell whose state changes its shape."""
 
     def step(self, x, h_prev):
-        return dict(h=x)
+        return {"h": x}
 
 
 def test_a_cell_that_is_written_wrongly_is_told_what_and_where(rng):
-    with pytest.raises(InputError, match="Forgetful step t=1: step returned z; the state h is missing"):
+    with pytest.raises(InputError, match=r"Forgetful step t=1: step returned z; the state h is missing"):
         unroll(Forgetful(4, 3, rng), inputs())
     with pytest.raises(ShapeError, match=r"Widening step t=1: state h became .*\(2, 4\).*it was \(2, 3\)"):
         unroll(Widening(4, 3, rng), inputs())
@@ -153,13 +185,21 @@ def test_a_cell_that_is_written_wrongly_is_told_what_and_where(rng):
         Cell(4, 3, rng)
 
 
-SIZES = {"no inputs": (0, 3), "below zero": (4, -1), "a fraction": (4, 2.5), "a word": ("4", 3), "a truth value": (True, 3)}
+SIZES = {
+    "no inputs": (0, 3),
+    "below zero": (4, -1),
+    "a fraction": (4, 2.5),
+    "a word": ("4", 3),
+    "a truth value": (True, 3),
+}
 
 
 @pytest.mark.parametrize("name", list(CELLS))
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_sizes_must_be_whole_numbers_above_zero(name, sizes, rng):
-    with pytest.raises(InputError, match=rf"{CELLS[name].__name__}: (inputs|hidden) = .*whole number of at least 1"):
+    with pytest.raises(
+        InputError, match=rf"{CELLS[name].__name__}: (inputs|hidden) = .*whole number of at least 1"
+    ):
         CELLS[name](*sizes, rng)
 
 
@@ -176,7 +216,9 @@ def test_a_cell_needs_a_generator_and_a_float_type(rng):
 def test_parameters_come_by_name_in_the_order_in_which_they_were_made(lstm):
     assert list(lstm.parameters()) == ["W_f", "b_f", "W_i", "b_i", "W_c", "b_c", "W_o", "b_o"]
     assert lstm.size == 4 * (7 * 3 + 3)
-    assert repr(lstm).startswith("LSTM, 96 parameters, float32; 4 inputs, 3 hidden, gates f i c_tilde o, state h c\n  W_f")
+    assert repr(lstm).startswith(
+        "LSTM, 96 parameters, float32; 4 inputs, 3 hidden, gates f i c_tilde o, state h c\n  W_f"
+    )
     assert [p.shape for p in RNN(4, 3, np.random.default_rng(0)).parameters().values()] == [(7, 3), (3,)]
 
 
@@ -193,8 +235,16 @@ def without(values, name):
 
 LOADS = {
     "one missing": (lambda v: without(v, "b_o"), InputError, r"LSTM\.load: missing \['b_o'\], surplus none"),
-    "one too many": (lambda v: v | {"W_z": np.ones(1)}, InputError, r"LSTM\.load: missing none, surplus \['W_z'\]"),
-    "the last misshapen": (lambda v: v | {"b_o": np.ones(4)}, ShapeError, r"LSTM\.load: b_o has shape \(4,\), not \(3,\)"),
+    "one too many": (
+        lambda v: v | {"W_z": np.ones(1)},
+        InputError,
+        r"LSTM\.load: missing none, surplus \['W_z'\]",
+    ),
+    "the last misshapen": (
+        lambda v: v | {"b_o": np.ones(4)},
+        ShapeError,
+        r"LSTM\.load: b_o has shape \(4,\), not \(3,\)",
+    ),
     "the last of words": (lambda v: v | {"b_o": np.array(["a", "b", "c"])}, InputError, r"LSTM\.load: b_o"),
 }
 
@@ -226,7 +276,11 @@ def test_an_alphabet_numbers_characters_by_code_point_and_back():
     np.testing.assert_array_equal(letters.encode("hö"), [3, 8])
     assert letters.decode(letters.encode("roll")) == "roll" and letters.encode("").shape == (0,)
     rows = letters.one_hot("held")
-    assert rows.shape == (4, 1, 9) and rows.dtype == "float32" and letters.one_hot("h", "float64").dtype == "float64"
+    assert (
+        rows.shape == (4, 1, 9)
+        and rows.dtype == "float32"
+        and letters.one_hot("h", "float64").dtype == "float64"
+    )
     np.testing.assert_array_equal(rows[:, 0].argmax(1), letters.encode("held"))
     np.testing.assert_array_equal(rows.sum(-1), np.ones((4, 1)))
 

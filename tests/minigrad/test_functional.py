@@ -1,5 +1,6 @@
-"""Numerics at the edges: ±10,000, masked rows, ties, zeros and empty batches; compositions against plain NumPy
-and, where it is installed, against PyTorch. Warnings are errors here as everywhere, so an overflow shows."""
+"""Numerics at the edges: ±10,000, masked rows, ties, zeros and empty batches; compositions against plain
+NumPy. Warnings are errors here as everywhere, so an overflow shows.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +36,7 @@ from minigrad import (
 
 pytestmark = pytest.mark.smoke
 EDGE = 1e4
+every_type = pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 both_types = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 
@@ -102,15 +104,16 @@ def test_logsumexp_far_out_and_of_nothing_but_minus_infinity(dtype):
     assert logsumexp(Tensor([-np.inf, 1.0], dtype=dtype)).value == 1
 
 
-@both_types
+@every_type
 def test_a_fully_masked_row_gives_zeros_and_no_gradient(dtype, rng):
     x = parameter(rng.standard_normal((2, 3)), dtype)
     mask = np.array([[False, False, False], [True, False, True]])
     y = softmax(x, mask=mask)
     np.testing.assert_array_equal(y.value[~mask], np.zeros(4))
-    np.testing.assert_allclose(y.value.sum(1), [0, 1], rtol=1e-6)
+    precision = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(y.value.sum(1), [0, 1], rtol=precision)
     two = softmax(Tensor(x.value[1, [0, 2]])).value
-    np.testing.assert_allclose(y.value[1, [0, 2]], two, rtol=1e-6)
+    np.testing.assert_allclose(y.value[1, [0, 2]], two, rtol=precision)
     slope = grad((y * rng.standard_normal((2, 3)).astype(dtype)).sum(), x).value
     assert np.isfinite(slope).all() and not slope[~mask].any() and slope[mask].any() and y.dtype == dtype
 
@@ -160,10 +163,26 @@ def test_a_mask_leaves_places_out_of_the_loss(rng):
 
 LOSSES = {
     "class too large": (lambda z: cross_entropy(z, [0, 3]), InputError, r"outside the classes 0 … 2"),
-    "class below zero": (lambda z: cross_entropy(z, [0, -1]), InputError, r"-1 … 0 outside the classes 0 … 2"),
-    "too few classes": (lambda z: cross_entropy(z, [0]), ShapeError, r"\(1,\) int64 do not fit logits 'z' \(2, 3\)"),
-    "misshapen rows": (lambda z: cross_entropy(z, np.ones((2, 4))), ShapeError, r"\(2, 4\) .*logits 'z' \(2, 3\)"),
-    "mse broadcast": (lambda z: mse(z, np.ones((2, 1))), ShapeError, r"'z' \(2, 3\) .*\(2, 1\).*must be the same"),
+    "class below zero": (
+        lambda z: cross_entropy(z, [0, -1]),
+        InputError,
+        r"-1 … 0 outside the classes 0 … 2",
+    ),
+    "too few classes": (
+        lambda z: cross_entropy(z, [0]),
+        ShapeError,
+        r"\(1,\) int64 do not fit logits 'z' \(2, 3\)",
+    ),
+    "misshapen rows": (
+        lambda z: cross_entropy(z, np.ones((2, 4))),
+        ShapeError,
+        r"\(2, 4\) .*logits 'z' \(2, 3\)",
+    ),
+    "mse broadcast": (
+        lambda z: mse(z, np.ones((2, 1))),
+        ShapeError,
+        r"'z' \(2, 3\) .*\(2, 1\).*must be the same",
+    ),
 }
 
 
@@ -178,7 +197,9 @@ def test_compositions_against_plain_numpy(rng):
     expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * gain + bias
     np.testing.assert_allclose(layer_norm(Tensor(x), gain, bias).value, expected, rtol=1e-12)
     np.testing.assert_allclose(softplus(Tensor(x)).value, np.log1p(np.exp(x)), rtol=1e-13)
-    np.testing.assert_allclose(softmax(Tensor(x), 1).value, np.exp(x) / np.exp(x).sum(1, keepdims=True), rtol=1e-13)
+    np.testing.assert_allclose(
+        softmax(Tensor(x), 1).value, np.exp(x) / np.exp(x).sum(1, keepdims=True), rtol=1e-13
+    )
     np.testing.assert_allclose(mse(Tensor(x), x + 2).value, 4, rtol=1e-13)
     rows, index = rng.standard_normal((3, 2)), np.array([1, 1, 3])
     np.testing.assert_array_equal(scatter(rows, index, 4).value, [[0, 0], rows[0] + rows[1], [0, 0], rows[2]])
@@ -212,24 +233,8 @@ def test_every_elementwise_operation_takes_an_empty_batch():
     for op in OPS.values():
         if op.kind == "elementwise" and not op.params:
             count = op.forward.nin if isinstance(op.forward, np.ufunc) else {"where": 3}.get(op.name, 1)
-            given = [Tensor(np.zeros((0, 3), bool if op.name == "where" and k == 0 else float)) for k in range(count)]
+            given = [
+                Tensor(np.zeros((0, 3), bool if op.name == "where" and k == 0 else float))
+                for k in range(count)
+            ]
             assert minigrad.tensor.apply(op, tuple(given)).shape == (0, 3), op.name
-
-
-@pytest.mark.oracle
-def test_losses_and_their_gradients_against_pytorch(rng):
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle here: `make torch` installs it")
-    logits, classes = rng.standard_normal((6, 4)) * 5, rng.integers(0, 4, 6)
-    theirs = torch.tensor(logits, requires_grad=True)
-    ours = parameter(logits)
-    pairs = {
-        "cross-entropy": (cross_entropy(ours, classes), torch.nn.functional.cross_entropy(theirs, torch.tensor(classes))),
-        "log-softmax": ((log_softmax(ours) ** 2).sum(), (torch.log_softmax(theirs, -1) ** 2).sum()),
-        "softplus": (softplus(ours).sum(), torch.nn.functional.softplus(theirs, threshold=100).sum()),
-        "layer norm": ((layer_norm(ours) ** 3).sum(), (torch.nn.functional.layer_norm(theirs, (4,)) ** 3).sum()),
-        "log-sum-exp": (logsumexp(ours, 0).sum(), torch.logsumexp(theirs, 0).sum()),
-    }
-    for name, (y, their_y) in pairs.items():
-        (their_gradient,) = torch.autograd.grad(their_y, theirs)
-        np.testing.assert_allclose(y.value, their_y.detach().numpy(), rtol=1e-12, err_msg=name)
-        np.testing.assert_allclose(gradient(y, ours), their_gradient.numpy(), rtol=1e-10, atol=1e-13, err_msg=name)

@@ -64,7 +64,9 @@ def together(*values):
     """Inputs of shapes that broadcast to a common one."""
 
     def sample(draw, rng):
-        drawn = draw(mutually_broadcastable_shapes(num_shapes=len(values), max_dims=3, max_side=3)).input_shapes
+        drawn = draw(
+            mutually_broadcastable_shapes(num_shapes=len(values), max_dims=3, max_side=3)
+        ).input_shapes
         return [v(rng, s) for v, s in zip(values, drawn, strict=True)], ()
 
     return sample
@@ -309,10 +311,24 @@ def test_the_source_for_the_compiler_says_what_the_forward_does(name, data):
     facts = dict(zip(op.params, params, strict=True))
     source = op.source.format(*(f"({n!s})" for n in numbers), **facts)
     known = {f: getattr(math, f) for f in ("exp", "log", "sqrt", "sin", "cos", "tanh")}
-    known |= {"sigmoid": lambda x: 1 / (1 + math.exp(-x)), "sign": lambda x: math.copysign(x != 0, x), "float64": float}
+    known |= {
+        "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+        "sign": lambda x: math.copysign(x != 0, x),
+        "float64": float,
+    }
     result = eval(source, {**known, "abs": abs, "max": max})
     expected = op.forward(*(np.asarray(n) for n in numbers), *params)
     np.testing.assert_allclose(result, expected, rtol=1e-14)
+
+
+@pytest.mark.smoke
+def test_the_notation_of_the_table_reads_as_before(golden):
+    rows = []
+    for name, op in OPS.items():
+        facts = {p: p for p in op.params}
+        shown = [t.replace("{*}", "a, b, c").format("a", "b", "c", **facts) for t in (op.text, op.tex)]
+        rows.append(f"{name:<14}{op.symbol:<12}{shown[0]:<24}{shown[1]}".rstrip())
+    golden("notation.txt", "\n".join(rows) + "\n")
 
 
 @pytest.mark.smoke
