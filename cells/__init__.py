@@ -7,8 +7,10 @@ from .cell import Cell, Step, unroll
 from .layer import Layer, Output
 from .lstm import LSTM
 from .rnn import RNN
+from .sequence import Run, run
+from .stack import Stack
 from .text import Alphabet
 
 CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM}
 
-__all__ = ["CELLS", "LSTM", "RNN", "Alphabet", "Cell", "Layer", "Output", "Step", "unroll"]
+__all__ = ["CELLS", "LSTM", "RNN", "Alphabet", "Cell", "Layer", "Output", "Run", "Stack", "Step", "run", "unroll"]

@@ -8,7 +8,7 @@ equations speak of ``f`` and ``c_tilde`` and of the step they stand in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -83,11 +83,14 @@ class Step:
         return f"<step t={self.t}: x, {', '.join(self.quantities)}>"
 
 
-def unroll(cell: Cell, xs, state: Sequence | None = None, *, label: str = "") -> list[Step]:
+def unroll(
+    cell: Cell, xs, state: Sequence | None = None, *, output: Callable | None = None, label: str = ""
+) -> list[Step]:
     """Run `cell` over a sequence and return one record per step, every gate by name.
 
     xs : (T, N, D), or a sequence of T tensors (N, D).
     state : the states before the first step, each (N, H); default zeros.
+    output : an output layer; each step then also has y = output(h) of its first state.
     label : a scope around the steps, e.g. "layer 1".
 
     Step t (from 1 to T) stands in scope "t=…"; the first states stand in "t=0".
@@ -104,11 +107,18 @@ def unroll(cell: Cell, xs, state: Sequence | None = None, *, label: str = "") ->
             with scope(f"t={t}"):
                 quantities = cell.step(x, *now)
                 now = _check(cell, t, quantities, now)
-            for name, tensor in quantities.items():
-                if tensor.name is None:
-                    tensor.name = name
+                if output is not None:
+                    quantities["y"] = output(now[0])
+            name_all(quantities)
             steps.append(Step(t, x, quantities, now))
     return steps
+
+
+def name_all(quantities: dict[str, Tensor]) -> None:
+    """Let every tensor bear its name; what has one keeps it."""
+    for name, tensor in quantities.items():
+        if tensor.name is None:
+            tensor.name = name
 
 
 def _inputs(cell: Cell, xs) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """An LSTM learns to write "hello", and pictures show how the gradient taught it.
 
-Trains on next characters (h→e, e→l, l→l, l→o), prints what was learned and how
+Trains on next characters (h→e, e→l, l→l, l→o) with the compiled loss, prints what was learned and how
 large the gradient is at every step, and draws the unrolled network, the gradient
 flowing back through time, and the gates over time.
 
@@ -38,14 +38,12 @@ class Model:
     def parameters(self) -> dict[str, mg.Tensor]:
         return {**self.cell.parameters(), **self.output.parameters()}
 
-    def __call__(self, x) -> tuple[list[cells.Step], mg.Tensor]:
-        """x (T, N, K) → the steps and the logits (T, N, K)."""
-        steps = cells.unroll(self.cell, x)
-        logits = []
-        for step in steps:
-            with mg.scope(f"t={step.t}"):
-                logits.append(self.output(step.h).named("y"))
-        return steps, mg.stack(logits)
+    def run(self, x) -> cells.Run:
+        """x (T, N, K) → all steps; each has the logits of the next character in y."""
+        return cells.run(self.cell, x, output=self.output)
+
+    def loss(self, x, targets) -> mg.Tensor:
+        return mg.cross_entropy(self.run(x).y, targets).named("L")
 
 
 def windows(codes: np.ndarray, T: int, N: int, rng: np.random.Generator) -> np.ndarray:
@@ -59,12 +57,11 @@ def train(model: Model, codes: np.ndarray, steps: int, rng: np.random.Generator,
     one = len(codes) <= WINDOW + 1
     T, N = (len(codes) - 1, 1) if one else (WINDOW, BATCH)
     rows = np.eye(model.cell.inputs, dtype=np.float32)
+    loss = mg.compile(model.loss)
     for _ in track(range(steps), "training", console=console, transient=True):
         batch = windows(codes, T, N, rng)
-        _, logits = model(rows[batch[:-1]])
-        loss = mg.cross_entropy(logits, batch[1:])
         optimiser.zero_grad()
-        loss.backward(free=True)
+        loss.backward(rows[batch[:-1]], batch[1:])
         mg.optim.clip_by_norm(optimiser.parameters, 5.0)
         optimiser.step()
 
@@ -87,7 +84,7 @@ def report(model: Model, steps, logits: mg.Tensor, codes: np.ndarray, alphabet: 
     console.print(f"{int((best == codes[1:]).sum())} of {len(best)} characters right")
 
     states = model.cell.state.split()
-    gates = [name for name in steps[0].quantities if name not in states]
+    gates = [name for name in model.cell.gates.split() if name not in states]
     flow = Table("t", *(f"mean {g}" for g in gates), *(f"‖∂L/∂{s}_t‖" for s in states), title="Gates and gradients")
     for step in steps:
         means = [f"{step[g].value.mean():.3f}" for g in gates]
@@ -165,8 +162,10 @@ def main(options: argparse.Namespace) -> None:
     console.print(escape(repr(model.cell).split("\n")[0]), soft_wrap=True)
     train(model, codes, options.steps, rng, console)
 
+    # The same model once more on values: now every step is there to be looked at.
     shown = codes[: WINDOW + 1]
-    steps, logits = model(alphabet.one_hot(alphabet.decode(shown[:-1])))
+    run = model.run(alphabet.one_hot(alphabet.decode(shown[:-1])))
+    steps, logits = run.steps, run.y
     loss = mg.cross_entropy(logits, shown[1:, None]).named("L")
     loss.backward(record=True)
     report(model, steps, logits, shown, alphabet, console)

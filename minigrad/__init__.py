@@ -43,7 +43,75 @@ from .ops import (
     where,
     zeros,
 )
+from .scan import scan
 from .tensor import OPS, Op, Tensor, anomaly, as_tensor, describe, no_grad, scope
 
+
+def compile(function, *, threads: int = 1):
+    """The same function, compiled when it is first called: see `minigrad.compiler.compile`."""
+    from .compiler import compile as compile_function  # Numba is imported when it is first needed
+
+    return compile_function(function, threads=threads)
+
+
 __version__ = "0.1.0"
-__all__ = [name for name in dir() if not name.startswith("_")]
+__all__ = [
+    "DTypeError",
+    "GraphError",
+    "InputError",
+    "LayoutError",
+    "MinigradError",
+    "NonFiniteError",
+    "OPS",
+    "Op",
+    "ShapeError",
+    "Tensor",
+    "ancestors",
+    "anomaly",
+    "as_tensor",
+    "audit",
+    "backward",
+    "broadcast_to",
+    "check_grads",
+    "compile",
+    "concat",
+    "cos",
+    "cross_entropy",
+    "describe",
+    "exp",
+    "gather",
+    "grad",
+    "grad_states",
+    "init",
+    "layer_norm",
+    "log",
+    "log_softmax",
+    "logsumexp",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mse",
+    "no_grad",
+    "one_hot",
+    "optim",
+    "power",
+    "relu",
+    "reshape",
+    "scan",
+    "scatter",
+    "scope",
+    "sigmoid",
+    "sin",
+    "softmax",
+    "softplus",
+    "sqrt",
+    "stack",
+    "sum",
+    "tanh",
+    "transpose",
+    "where",
+    "zeros",
+]

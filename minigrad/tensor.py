@@ -126,7 +126,7 @@ class Tensor:
                 f"Tensor{_called(name)}: {value.dtype} has no gradient; make it a float first, "
                 "e.g. Tensor(data, dtype='float32')"
             )
-        _fill(self, value, None, (), (), requires_grad)
+        fill_node(self, value, None, (), (), requires_grad)
         self.name = name
 
     # What it is.
@@ -380,7 +380,7 @@ def _getitem(tensor: Tensor, index) -> Tensor:
     return _FUNCTIONS["getitem"](tensor, index)
 
 
-def _fill(node, value, op, inputs, params, requires_grad) -> None:
+def fill_node(node, value, op, inputs, params, requires_grad) -> None:
     """Set every slot: the one place where a node is made."""
     if value is not None:
         value.setflags(False)
@@ -434,9 +434,9 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
     record, anomaly, _ = modes.now
     node = _new(Tensor)
     if record:
-        _fill(node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f")
+        fill_node(node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f")
     else:
-        _fill(node, value, None, (), (), False)
+        fill_node(node, value, None, (), (), False)
     if anomaly and value.dtype.kind == "f" and not np.isfinite(value).all():
         raise _not_finite(op, node, inputs)
     return node
@@ -463,7 +463,7 @@ def apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
     dtype = op.dtype(*dtypes, *params) if op.dtype else next((d for d in dtypes if d.kind == "f"), dtypes[0])
     node = _new(Tensor)
     needs = dtype.kind == "f" and op.vjp is not None and any(x.requires_grad for x in inputs)
-    _fill(node, None, op, inputs, params, needs)
+    fill_node(node, None, op, inputs, params, needs)
     node.spec = (tuple(shape), np.dtype(dtype))
     return node
 
@@ -471,7 +471,7 @@ def apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
 def symbol(shape: tuple, dtype, name: str | None = None, requires_grad: bool = False) -> Tensor:
     """A leaf without a value, for tracing."""
     node = _new(Tensor)
-    _fill(node, None, None, (), (), requires_grad)
+    fill_node(node, None, None, (), (), requires_grad)
     node.spec, node.name = (tuple(shape), np.dtype(dtype)), name
     return node
 

@@ -83,12 +83,11 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
 
 
 def trace_gradients(traced: Traced, wrt: Sequence[Tensor]) -> list[Tensor]:
-    """∂output/∂wrt as more of the same graph; the function must return one number."""
+    """∂loss/∂wrt as more of the same graph; the loss is the function's first result and a single number."""
     loss = traced.outputs[0]
-    if len(traced.outputs) != 1 or loss.shape:
+    if loss.shape:
         raise ShapeError(
-            f"gradients of {traced.name}: it returns {', '.join(map(describe, traced.outputs))}; "
-            "return a single number, e.g. a mean"
+            f"gradients of {traced.name}: its first result is {describe(loss)}; return a single number first, e.g. a mean"
         )
     return grad(loss, wrt, create_graph=True)
 

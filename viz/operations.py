@@ -122,7 +122,7 @@ def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]
             which = holder[n.number]
             item = items.get(which)
             if item is None:
-                item = items[which] = Item(fresh(f"left out {which}"), said=which)
+                item = items[which] = Item(fresh(str(which).replace(" = ", "=").replace(" … ", "..")), said=which)
             return item
         group = network.group_of[n.number] if network else None
         which: object = n.number

@@ -150,7 +150,7 @@ class _Sequence:
                     text("not drawn", 10, SOFT),
                 ]
                 box = canvas.box(
-                    f"{band} {said}".strip(),
+                    f"{band} t={t[0]}..{t[-1]}".strip(),
                     left,
                     top,
                     width,

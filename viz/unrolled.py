@@ -339,7 +339,7 @@ class Unrolled:
         ]
         height = band.panel_bottom - band.panel_top
         box = self.canvas.box(
-            f"{band.name} {said}".strip(),
+            f"{band.name} t={times[0]}..{times[-1]}".strip(),
             column.left,
             band.panel_top,
             column.width,

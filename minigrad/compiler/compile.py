@@ -19,7 +19,9 @@ import numpy as np
 
 from ..errors import GraphError, InputError, MinigradError, NonFiniteError
 from ..sizes import Size, Variable, resolve
-from ..tensor import Tensor, describe, no_grad
+from ..grad import ancestors, grad
+from ..scan import flatten
+from ..tensor import Tensor, describe, fill_node, no_grad
 from ..trace import Traced, trace, trace_gradients
 from . import cache
 from .emit import DTYPES, CannotCompile, Fixed, Program, emit
@@ -103,33 +105,37 @@ class Compiled:
             with no_grad():
                 return self.function(*map(_tensor, arguments))
         flat, plan = variant.run(arrays, shapes, self.threads)
-        return variant.traced.rebuild([Tensor(_view(flat, part)) for part in plan.parts])
+        return variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.parts])
 
-    def value_and_grad(self, *arguments) -> tuple[Tensor, Gradients]:
-        """The value (a single number) and its gradients with respect to every leaf that requires one."""
+    def value_and_grad(self, *arguments) -> tuple[Any, Gradients]:
+        """What the function returns, and the gradients of its first result with respect to every leaf that requires one.
+
+        The first (or only) result is the loss, a single number; others come along as values.
+        """
         variant, arrays, shapes = self._variant(arguments, True)
         if variant is None:
             return self._eager(arguments)
         flat, plan = variant.run(arrays, shapes, self.threads)
         targets = [arguments[k] if isinstance(k, int) else k for k in variant.wrt]
-        return Tensor(_view(flat, plan.parts[0])), Gradients(targets, plan.parts[1:], flat)
+        count = len(variant.traced.outputs)
+        values = variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.parts[:count]])
+        return values, Gradients(targets, plan.parts[count:], flat)
 
-    def backward(self, *arguments) -> Tensor:
-        """The value; its gradients are added to `grad` of every leaf that requires one, as `backward` does."""
+    def backward(self, *arguments) -> Any:
+        """What the function returns; the loss's gradients are added to `grad` of every leaf that requires one, as `backward` does."""
         value, gradients = self.value_and_grad(*arguments)
         for leaf, g in gradients.items():
             leaf.grad = g if leaf.grad is None else leaf.grad + g
         return value
 
-    def _eager(self, arguments) -> tuple[Tensor, Gradients]:
-        loss = self.function(*map(_tensor, arguments))
-        from ..grad import ancestors, grad
-
+    def _eager(self, arguments) -> tuple[Any, Gradients]:
+        results, rebuild = flatten(self.function(*map(_tensor, arguments)))
+        loss = results[0]
         leaves = [n for n in ancestors(loss) if n.op is None and n.requires_grad]
         gradients = [g.value for g in grad(loss, leaves)]
         found = Gradients(leaves, [], np.zeros(0))
         found.update(zip(leaves, gradients, strict=True))
-        return loss.detach(), found
+        return rebuild([Tensor(r) for r in results]), found
 
     def _variant(self, arguments: Sequence, gradients: bool) -> tuple[Any, list, tuple]:
         """The program for these arguments, made now if there is none; None where it has to run eagerly."""
@@ -321,6 +327,13 @@ def _address(array: np.ndarray) -> int:
 def _view(flat: np.ndarray, part: tuple) -> np.ndarray:
     offset, shape, dtype = part
     return np.ndarray(shape, dtype, flat, offset)
+
+
+def _constant(value: np.ndarray) -> Tensor:
+    """A leaf around an array that nobody else writes to, without a copy."""
+    node = Tensor.__new__(Tensor)
+    fill_node(node, value, None, (), (), False)
+    return node
 
 
 def _tensor(argument) -> Tensor:

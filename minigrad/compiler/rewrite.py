@@ -374,7 +374,14 @@ def _sinkable(loop: Loop, node: Tensor) -> bool:
     if node.op is MATMUL:
         left, right = node.inputs
         return loop.inside(left) and not loop.inside(_unmoved(right)) and len(right.shape) == 2
-    return node.op is ADD and all(_sinkable(loop, x) for x in node.inputs)
+    if node.op is not ADD:
+        return False
+    own = [_sinkable(loop, x) for x in node.inputs]  # a capture, such as a bias, comes along
+    return any(own) and all(ok or _is_bias(loop, x, node) for ok, x in zip(own, node.inputs, strict=True))
+
+
+def _is_bias(loop: Loop, x: Tensor, total: Tensor) -> bool:
+    return not loop.inside(x) and len(x.shape) < len(total.shape)
 
 
 def _unmoved(node: Tensor) -> Tensor:
@@ -386,13 +393,13 @@ def _unmoved(node: Tensor) -> Tensor:
 
 def _sunk_needs(loop: Loop, node: Tensor) -> list[Tensor]:
     if node.op is ADD:
-        return [n for x in node.inputs for n in _sunk_needs(loop, x)]
+        return [n for x in node.inputs if loop.inside(x) for n in _sunk_needs(loop, x)]
     return [node.inputs[0]]
 
 
 def _outside_product(loop: Loop, node: Tensor) -> Tensor:
     if node.op is ADD:
-        return apply(ADD, tuple(_outside_product(loop, x) for x in node.inputs))
+        return remake(node, tuple(_outside_product(loop, x) if loop.inside(x) else x for x in node.inputs))
     left, right = node.inputs
     return remake(node, (loop.stack(left), _moved_out(loop, right)))
 

@@ -1,0 +1,142 @@
+"""`Picture`: formats, files, time limit, and machines with and without Graphviz."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from drawn import network, plain
+
+import viz
+from minigrad import InputError, LayoutError
+from viz import render
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return viz.draw(network()[0], title="LSTM")
+
+
+@pytest.fixture(scope="module")
+def laid_out():
+    """A picture that Graphviz must lay out itself."""
+    return viz.draw(plain())
+
+
+def check(picture):
+    svg = picture.svg()
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    png = picture.png()
+    width, height = struct.unpack(">II", png[16:24])
+    assert png.startswith(b"\x89PNG") and 0 < width <= 1601 and 0 < height <= 4001
+    assert picture.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.dot
+def test_with_dot(picture, laid_out):
+    check(picture)
+    check(laid_out)
+
+
+def test_without_dot(without_dot, picture, laid_out):
+    check(viz.Picture(picture.dot))
+    check(viz.Picture(laid_out.dot, engine="dot"))
+
+
+def test_all_kinds_without_dot(without_dot):
+    loss, steps = network()
+    for p in (viz.gradient(loss), viz.gates(steps), viz.draw(loss, level="step"), viz.draw(loss, level="operation")):
+        assert p.svg().count("<text") > 20
+
+
+def test_nothing_installed(nothing_installed, picture):
+    bare = viz.Picture(picture.dot, "LSTM")
+    with pytest.raises(LayoutError, match=r"apt install graphviz.*\.dot"):
+        bare.svg()
+    assert bare.dot.startswith("// Positions are given")
+    bundle = bare._repr_mimebundle_()
+    assert "LSTM" in bundle["text/plain"] and "Graphviz is not installed" in bundle["text/html"]
+
+
+def test_save_chooses_by_the_ending_and_makes_folders(tmp_path, picture):
+    for kind, start in (("dot", b"//"), ("svg", b"<?xml"), ("PNG", b"\x89PNG"), ("pdf", b"%PDF")):
+        path = picture.save(tmp_path / "new" / "folder" / f"picture.{kind}")
+        assert path.read_bytes().startswith(start)
+    assert len(list(path.parent.iterdir())) == 4, "temporary files were left"
+
+
+def test_save_refuses_unknown_endings(tmp_path, picture):
+    for name in ("picture.gif", "picture"):
+        with pytest.raises(InputError, match=r"\.svg, \.png, \.pdf or \.dot"):
+            picture.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, picture, monkeypatch):
+    (tmp_path / "file").write_text("a file, no folder")
+    with pytest.raises(InputError, match=r"cannot write .*file.*folder that may be written"):
+        picture.save(tmp_path / "file" / "picture.dot")
+    old = tmp_path / "old.dot"
+    old.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(InputError, match="No space left"):
+        picture.save(old)
+    assert old.read_text() == "old" and sorted(p.name for p in tmp_path.iterdir()) == ["file", "old.dot"]
+
+
+def test_a_folder_in_place_of_the_file(tmp_path, picture):
+    (tmp_path / "picture.dot").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        picture.save(tmp_path / "picture.dot")
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.dot"]
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_the_time_limit_kills_the_child(missing, monkeypatch, tmp_path, picture):
+    if missing:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setattr(render, "_CHILD", "import time; time.sleep(30)")
+    else:
+        program = tmp_path / "dot"
+        program.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(30)\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(LayoutError, match=r"longer than 0\.3 s.*time_limit="):
+        viz.Picture(picture.dot, time_limit=0.3).svg()
+    assert time.monotonic() - start < 5
+
+
+def test_a_crash_of_the_child_is_an_error_of_ours(without_dot, monkeypatch, picture):
+    monkeypatch.setattr(render, "_CHILD", "import os; os.abort()")
+    with pytest.raises(LayoutError, match="failed"):
+        viz.Picture(picture.dot).svg()
+    with pytest.raises(LayoutError, match=r"failed.*\.dot"):
+        viz.Picture("digraph {").svg()
+
+
+def test_notebooks_get_html_svg_and_text(picture):
+    bundle = picture._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "image/svg+xml", "text/plain"}
+    assert "<svg" in bundle["text/html"] and "<?xml" not in bundle["text/html"]
+    assert picture._repr_svg_() == bundle["image/svg+xml"]
+
+
+def test_png_limits(picture):
+    width, _ = struct.unpack(">II", picture.png(width=600)[16:24])
+    assert 590 <= width <= 601
+    with pytest.raises(InputError, match="50 to 8000"):
+        picture.png(width=10**6)
+
+
+def test_a_font_is_found_where_a_package_brings_one():
+    folder = viz.font_directory()
+    assert folder is None or any(p.suffix == ".ttf" for p in folder.iterdir())

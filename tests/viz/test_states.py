@@ -1,0 +1,155 @@
+"""The states of a gradient: each is told apart, and not by colour alone."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from drawn import attributes_of, network, plain
+
+import cells
+import viz
+from minigrad import Tensor, cross_entropy, log, stack, tanh
+from viz.style import STATES, Scale
+
+
+def edge_style(dot: str, source: str, target: str) -> tuple[str, float]:
+    line = attributes_of(dot, source, target)
+    return re.search(r"style=(\w+)", line)[1], float(re.search(r"penwidth=([\d.]+)", line)[1])
+
+
+def test_every_state_has_a_look_of_its_own_without_its_colour():
+    scale = Scale(-4, 0)
+    looks = {(s.width, s.dash, s.mark) for s in (scale.stroke(1e-2 if k == "normal" else None, k) for k in STATES)}
+    assert len(looks) == len(STATES)
+
+
+@pytest.mark.parametrize("level", ["step", "gate"])
+def test_before_backward_nothing_is_computed_and_nothing_is_zero(level):
+    dot = viz.draw(network(backward=False)[0], level=level).dot
+    assert "No gradient is known yet" in dot and "not computed" in attributes_of(dot, "t=2 h", "t=2 output") if level == "gate" else True
+    assert "gradient 0" not in dot and ">∂f 0<" not in dot and ">∂c –<" in dot
+    if level == "gate":
+        assert edge_style(dot, "t=2 c", "t=3 c") == ("dashed", 0.8)
+
+
+def test_a_plain_graph_before_backward():
+    dot = viz.draw(plain(backward=False)).dot
+    assert "No gradient is known yet" in dot and "not computed" in attributes_of(dot, "x", "matmul")
+    assert ">∂W –<" in dot
+
+
+def test_backward_without_record_is_not_computed_either():
+    loss, _ = network(backward=False)
+    loss.backward()
+    assert "not computed" in attributes_of(viz.draw(loss).dot, "t=2 c", "t=3 c")
+
+
+def test_a_cut_is_a_cut():
+    x = Tensor(np.ones(3), requires_grad=True, name="x")
+    y = tanh(x).named("y")
+    loss = (y.detach() * y).sum()
+    loss.backward(record=True)
+    dot = viz.draw(loss).dot
+    line = attributes_of(dot, "y", "detach")
+    assert "✂" in line and "style=dashed" in line and "tooltip=cut" in line
+    behind = tanh(tanh(x).named("a").detach())
+    dot = viz.draw(behind * y).dot
+    assert "cut" in attributes_of(dot, "x", "a")
+
+
+class Truncated(cells.LSTM):
+    count = 0
+
+    def step(self, x, h_prev, c_prev):
+        self.count += 1
+        if self.count == 3:
+            h_prev, c_prev = h_prev.detach(), c_prev.detach()
+        return super().step(x, h_prev, c_prev)
+
+
+def test_truncation_shows_on_both_lanes_and_in_words():
+    loss, _ = network(Truncated)
+    dot = viz.draw(loss).dot
+    for line in (attributes_of(dot, "t=2 c", "t=3 c"), attributes_of(dot, "t=2 h", "t=3 shared")):
+        assert "✂" in line and ": cut" in line
+    flow = viz.gradient(loss).dot
+    assert flow.count("Cut behind t = 2") >= 2 and ">✂ cut<" in flow
+
+
+def test_exactly_zero_is_said():
+    loss, _ = network()  # the first memory is zero, so nothing can flow back through f at step 1
+    dot = viz.draw(loss).dot
+    assert edge_style(dot, "t=1 f", "t=1 c") == ("solid", 0.8)
+    assert "gradient 0 (exactly zero)" in attributes_of(dot, "t=1 f", "t=1 c")
+    loss, _ = network(backward=False)
+    (loss * 0.0).backward(record=True)
+    dot = viz.draw(loss).dot
+    assert "(exactly zero)" in attributes_of(dot, "t=2 c", "t=3 c")
+    assert ">exactly zero everywhere<" in viz.gradient(loss).dot.replace("memory line. ", "")
+
+
+def recurrent(factor: float, T=25):
+    """A basic layer whose weights are scaled, with a loss at its last step alone."""
+    rng = np.random.default_rng(1)
+    cell = cells.RNN(4, 16, rng, "float64")
+    cell.W_h.value = cell.W_h.value * factor
+    steps = cells.unroll(cell, 0.01 * rng.standard_normal((T, 1, 4)))
+    loss = (steps[-1].h ** 2).sum()
+    loss.backward(record=True)
+    return loss, steps
+
+
+def test_vanished_gradients_are_dotted_and_named():
+    loss, steps = recurrent(0.3)
+    dot = viz.draw(loss).dot
+    assert np.linalg.norm(steps[0].h.grad) < 1e-6
+    assert edge_style(dot, "t=1 h", "t=2 h")[0] == "dotted" and ">vanished<" in dot
+    flow = viz.gradient(loss).dot
+    assert "it shrinks" in flow and "It has vanished at t = 0 …" in flow
+
+
+def test_exploded_gradients_are_widest_and_named():
+    loss, _ = network(backward=False)
+    (loss * 1e9).backward(record=True)
+    dot = viz.draw(loss).dot
+    assert ">exploded<" in dot and "(exploded)" in attributes_of(dot, "t=2 c", "t=3 c")
+    assert "It has exploded" in viz.gradient(loss).dot
+
+
+class Logarithm(cells.RNN):
+    def step(self, x, h_prev):
+        return dict(h=log(super().step(x, h_prev)["h"]))
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value|divide by zero)")
+def test_not_a_number_is_said_and_does_not_disturb_the_scale():
+    loss, steps = network(Logarithm)
+    dot = viz.draw(loss).dot
+    assert "not a number" in attributes_of(dot, "t=3 h", "t=4 h") and ">NaN<" in dot
+    assert "not a number from t = " in viz.gradient(loss).dot
+    assert viz.gates(steps).dot and viz.draw(loss, level="step").dot and viz.draw(loss, level="operation").dot
+
+
+def test_infinity_and_huge_numbers_are_drawn():
+    x = Tensor(np.array([1e300, -1e300, np.inf, 1e-320]), requires_grad=True, name="x")
+    (x * x.detach() * 0.5).sum().backward(record=True)
+    dot = viz.draw((x * 2.0).sum()).dot
+    assert "∞" in dot and "1e300" in dot
+
+
+def test_two_pictures_on_one_scale():
+    loss, _ = network()
+    scale = viz.Scale(-6, 2)
+    for picture in (viz.draw(loss, scale=scale), viz.gradient(loss, scale=scale), viz.draw(plain(), scale=scale)):
+        assert ">10⁻⁶<" in picture.dot and ">10²<" in picture.dot
+
+
+def test_a_loss_over_one_sequence_of_many():
+    rng = np.random.default_rng(0)
+    cell = cells.LSTM(3, 5, rng, "float64")
+    steps = cells.unroll(cell, rng.standard_normal((3, 4, 3)))
+    loss = cross_entropy(stack([s.h for s in steps]), rng.integers(0, 5, (3, 4)))
+    loss.backward(record=True)
+    assert ("t=3 h" in viz.draw(loss).dot) and viz.gradient(loss).dot
