@@ -34,7 +34,11 @@ class Alphabet:
             ) from None
 
     def decode(self, numbers) -> str:
-        return "".join(self.characters[k] for k in np.asarray(numbers).ravel())
+        places = np.asarray(numbers).ravel()
+        outside = [int(k) for k in places if not 0 <= k < len(self)]
+        if outside:
+            raise InputError(f"number {outside[0]} stands for no character; the alphabet has 0 … {len(self) - 1}")
+        return "".join(self.characters[k] for k in places)
 
     def one_hot(self, text: str, dtype="float32") -> np.ndarray:
         """Rows (T, 1, K) with a single 1: T steps of one sequence."""

@@ -169,17 +169,22 @@ def _logsumexp(x, axes, keepdims):
 
 
 def _scatter(g, index, rows):
+    _inside(index, rows)
     out = np.zeros((rows, *g.shape[index.ndim :]), g.dtype)
     np.add.at(out, index, g)
     return out
 
 
 def _gather(x, index):
+    _inside(index, len(x))
+    return x[index]
+
+
+def _inside(index, rows):
     if index.dtype.kind not in "iu":
         raise TypeError(f"an index must be of integers, not {index.dtype}")
-    if index.size and (index.min() < 0 or index.max() >= len(x)):
-        raise IndexError(f"index {index.min()} … {index.max()} outside 0 … {len(x) - 1}")
-    return x[index]
+    if index.size and (index.min() < 0 or index.max() >= rows):
+        raise IndexError(f"index {index.min()} … {index.max()} outside 0 … {rows - 1}")
 
 
 def _kept(g, x, axes, keepdims):
@@ -472,6 +477,8 @@ def stack(tensors, axis: int = 0) -> Tensor:
     xs = [as_tensor(x) for x in tensors]
     if not xs:
         raise InputError("stack of nothing: give at least one tensor")
+    if not -xs[0].ndim - 1 <= axis <= xs[0].ndim:
+        raise ShapeError(f"stack along axis {axis} of {describe(xs[0])}: there is no such axis")
     at = axis % (xs[0].ndim + 1)
     return concat(*(x.reshape((*x.shape[:at], 1, *x.shape[at:])) for x in xs), axis=at)
 

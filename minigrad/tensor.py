@@ -148,7 +148,10 @@ class Tensor:
                 f"in-place change of {describe(self)}: it was computed, and reverse mode still reads it; "
                 "compute a new tensor instead"
             )
-        value = np.array(data, dtype=self.dtype, order="C")
+        try:
+            value = np.array(data, dtype=self.dtype, order="C")
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{describe(self)}: the new value is no numeric array ({error})") from None
         if value.shape != self.shape:
             raise ShapeError(f"{describe(self)}: the new value has shape {value.shape}")
         value.setflags(write=False)
@@ -356,7 +359,10 @@ class Tensor:
 
     def swapaxes(self, a: int, b: int):
         axes = list(range(self.ndim))
-        axes[a], axes[b] = axes[b], axes[a]
+        try:
+            axes[a], axes[b] = axes[b], axes[a]
+        except IndexError:
+            raise ShapeError(f"swapaxes({a}, {b}) of {describe(self)}: there is no such axis") from None
         return _FUNCTIONS["transpose"](self, axes)
 
     @property

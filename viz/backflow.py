@@ -190,7 +190,7 @@ class _Flowing:
         # Counted from the end, where the gradient comes from.
         self.times = times[:: -self.stride][::-1]
         # A layer that reads the sequence from its end: its gradient flows to the right.
-        self.mirrored = {b for b, t in network.before if network.before[b, t] > t}
+        self.mirrored = network.mirrored
         self.states = []
         for band in network.bands:
             memory = network.memory[band]
@@ -217,7 +217,10 @@ class _Flowing:
         canvas = self.canvas
         right = LABELS + self.column * len(self.times)
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        said = "Bars: ‖∂L/∂state‖ on a logarithmic scale. Arrows: what flows from step t + 1 back to step t. Below: by which way it came."
+        said = (
+            "Bars: ‖∂L/∂state‖ on a logarithmic scale. Arrows: what flows from step t + 1 back to step t. "
+            "Below: by which way it came."
+        )
         if self.stride > 1:
             said += f" Every {self.stride}th of {len(self.all_times)} steps is drawn."
         canvas.words(8, 34, said, 9.5, SOFT, align="left", longest=220)
@@ -226,7 +229,8 @@ class _Flowing:
             y = self._state(state, y, right) + 24
         notes = [
             "The parts are vectors: their norms do not add up to the norm of the sum.",
-            "“straight along”: element by element from the next step's state; “through f”: by way of gate f of step t + 1.",
+            "“straight along”: element by element from the next step's state; "
+            "“through f”: by way of gate f of step t + 1.",
         ]
         if not self.network.computed:
             notes[0] = "No gradient is known yet: loss.backward(record=True) was not run."
@@ -289,7 +293,8 @@ class _Flowing:
             f" It has {w} at t = {_span([t for t, v in positive if self.scale.state(v) == w])}."
             for w in sorted(worst)
         )
-        return f"From t = {last} back to t = {first} it {words}: {number(b)} → {number(a)}, × {number(each)} per step.{alarm}{cuts_said}"
+        figures = f"{number(b)} → {number(a)}, × {number(each)} per step"
+        return f"From t = {last} back to t = {first} it {words}: {figures}.{alarm}{cuts_said}"
 
     def _grid(self, state: State, base: float, right: float) -> None:
         canvas = self.canvas
@@ -314,9 +319,11 @@ class _Flowing:
             return
         share = (math.log10(value) - self.low) / (self.high - self.low) if np.isfinite(value) else 1.0
         width, height = min(self.column * 0.62, 60), max(1.5, BARS * share)
+        dash, border = ("solid", 0.0) if kind == NORMAL else ("dashed", 1.5)
         self.canvas.box(
-            f"bar {state.band} {state.name} t={t}", self._x(k) - width / 2, base - height, width, height, border=0 if kind == NORMAL else 1.5,
-            fill=self.scale.colour(value), tooltip=f"{state.name} t={t}: {number(value, 4)} ({kind})", colour=INK, dash="dashed" if kind != NORMAL else "solid", rounded=False,
+            f"bar {state.band} {state.name} t={t}", self._x(k) - width / 2, base - height, width, height,
+            dash=dash, border=border, fill=self.scale.colour(value), rounded=False,
+            tooltip=f"{state.name} t={t}: {number(value, 4)} ({kind})",
         )  # fmt: skip
         self.canvas.words(self._x(k), base - height - 9, number(value), 9.5, INK, True, paper="#ffffff")
         if kind != NORMAL and np.isfinite(value):
@@ -328,8 +335,10 @@ class _Flowing:
             return None
         value, why = state.total.get(t), state.why.get(t)
         return self.canvas.box(
-            f"{state.band} {state.name} t={t}".strip(), self._x(k) - 6, y - 6, 12, 12, border=1.2, dash="dashed" if value is None else "solid",
-            colour=INK if value is not None else SOFT, tooltip=f"{state.name} t={t}: {why or number(value or 0, 4)}",
+            f"{state.band} {state.name} t={t}".strip(), self._x(k) - 6, y - 6, 12, 12, border=1.2,
+            dash="dashed" if value is None else "solid",
+            colour=INK if value is not None else SOFT,
+            tooltip=f"{state.name} t={t}: {why or number(value or 0, 4)}",
         )  # fmt: skip
 
     def _arrows(self, state: State, boxes, y: float) -> None:

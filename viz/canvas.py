@@ -73,7 +73,7 @@ class Canvas:
         fill=PANEL,
         at: float | None = None,
     ) -> str:
-        """A frame behind the boxes that are put into it; a cluster in the DOT text. at: the x of its label."""
+        """A frame behind the boxes put into it, a cluster in the DOT text; at: the x of its label."""
         name = self.key(key)
         self.panels.append(
             (name, Box(name, left, top, width, height), label, fill, left + 30 if at is None else at)
@@ -83,8 +83,8 @@ class Canvas:
 
     def box(
         self, key: str, left: float, top: float, width: float, height: float, rows: Sequence[str] | str = "",
-        panel: str = "", tooltip: str = "", border: float = 1.2, colour: str = INK, fill: str = "#ffffff", dash: str = "solid",
-        rounded: bool = True,
+        panel: str = "", tooltip: str = "", border: float = 1.2, colour: str = INK, fill: str = "#ffffff",
+        dash: str = "solid", rounded: bool = True,
     ) -> Box:  # fmt: skip
         """A rectangle with HTML-like rows in it, each a centred line of markup made by style.py."""
         name = self.key(key)
@@ -97,8 +97,9 @@ class Canvas:
         )
         style = ",".join(["filled", *["rounded"] * (rounded and border > 0), *[dash] * (dash != "solid")])
         attributes = {
-            "label": label, "shape": "box", "style": style, "penwidth": f"{border:g}", "color": colour if border else fill,
-            "fillcolor": fill, "tooltip": plain(tooltip or key), "width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}",
+            "label": label, "shape": "box", "style": style, "penwidth": f"{border:g}",
+            "color": colour if border else fill, "fillcolor": fill, "tooltip": plain(tooltip or key),
+            "width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}",
         }  # fmt: skip
         box = Box(name, left, top, width, height)
         self.nodes[panel].append((name, attributes | {"pos": (box.x, box.y)}))
@@ -121,25 +122,32 @@ class Canvas:
         else:
             label = (
                 '<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0" CELLSPACING="0"><TR>'
-                f'<TD FIXEDSIZE="TRUE" WIDTH="{width:.0f}" HEIGHT="{size * 1.5:.0f}" ALIGN="{align.upper()}">{line}</TD></TR></TABLE>>'
+                f'<TD FIXEDSIZE="TRUE" WIDTH="{width:.0f}" HEIGHT="{size * 1.5:.0f}" ALIGN="{align.upper()}">'
+                f"{line}</TD></TR></TABLE>>"
             )
-        name = self.key("text " + content)
+        name = self.key("text " + content[:24])
         self.nodes[panel].append(
             (
                 name,
                 {
-                    "label": label, "shape": "plain", "tooltip": plain(content), "width": "0", "height": "0", "pos": (centre, y)
+                    "label": label,
+                    "shape": "plain",
+                    "tooltip": plain(content),
+                    "width": "0",
+                    "height": "0",
+                    "pos": (centre, y),
                 },
             )
         )
 
     def line(
-        self, source: str, target: str, points: Sequence[Point], stroke: Stroke, tooltip: str = "", arrow: str = "end",
-        label: str = "", at: Point | None = None,
+        self, source: str, target: str, points: Sequence[Point], stroke: Stroke, tooltip: str = "",
+        arrow: str = "end", label: str = "", at: Point | None = None,
     ) -> None:  # fmt: skip
         """A line through `points` with rounded corners; arrow: "end", "start" or "none"."""
         attributes = {
-            "color": stroke.colour, "penwidth": f"{stroke.width:g}", "style": stroke.dash, "tooltip": plain(tooltip),
+            "color": stroke.colour, "penwidth": f"{stroke.width:g}", "style": stroke.dash,
+            "tooltip": plain(tooltip),
             "dir": {"end": "forward", "start": "back", "none": "none"}[arrow],
             "arrowsize": f"{0.5 + 0.05 * stroke.width:.2f}",
         }  # fmt: skip
@@ -180,7 +188,8 @@ class Canvas:
         for name, box, label, fill, at in self.panels:
             with graph.subgraph(name=f"cluster {name}") as cluster:
                 cluster.attr(
-                    label=f"<{text(label, 12, INK, True)}>" if label else "", style="rounded,filled", fillcolor=fill, color=FAINT if label else fill,
+                    label=f"<{text(label, 12, INK, True)}>" if label else "",
+                    style="rounded,filled", fillcolor=fill, color=FAINT if label else fill,
                     bb=f"{box.left:.1f},{bottom - box.bottom:.1f},{box.right:.1f},{bottom - box.top:.1f}",
                     lp=f"{at:.1f},{bottom - box.top - 11:.1f}", tooltip=plain(label),
                 )  # fmt: skip
@@ -200,7 +209,7 @@ class Canvas:
 
 
 def spline(points: Sequence[Point], direction: str, width: float = 1.0) -> str:
-    """Graphviz's B-spline text for a polyline with rounded corners, its end pulled back for the arrow head."""
+    """Graphviz's spline text of a polyline: corners rounded, the end pulled back for the arrow head."""
     points = [p for k, p in enumerate(points) if k == 0 or p != points[k - 1]]
     head, tail = "", ""
     gap = 10 * (0.5 + 0.05 * width) - 0.4  # the length of the arrow head, see `line`

@@ -1,4 +1,4 @@
-"""The content of a box: name, values, gradient; as coloured cells where they are few, as numbers where many."""
+"""The content of a box: name, values and gradient, as coloured cells where they are few, else as norms."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Look:
 
 
 def value_top(nodes: Iterable[Tensor], least: float = 1.0) -> float:
-    """The end of the scale of values: 1, or the largest size among what is shown, rounded up to 1, 2 or 5 × 10ⁿ."""
+    """The end of the scale of values: 1, or the largest size that is shown, rounded up to 1, 2 or 5 × 10ⁿ."""
     sizes = [
         np.abs(n.value[np.isfinite(n.value)]).max(initial=0)
         for n in nodes
@@ -110,7 +110,7 @@ def card(
         gradient_text(
             norm_,
             state,
-            pretty(name) if len(pretty(name)) <= 3 and name[0].isalpha() else "",
+            pretty(name) if len(pretty(name)) <= 3 and name[:1].isalpha() else "",
             9.5,
             width < 60,
         ),

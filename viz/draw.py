@@ -17,8 +17,9 @@ LEAST_BUDGET = 10
 
 
 def draw(
-    what: Tensor | list, steps: list | None = None, *, level: str | None = None, title: str = "", budget: int = 400,
-    window: tuple[int, int] | None = None, scale: Scale | None = None, time_limit: float = 20.0,
+    what: Tensor | list, steps: list | None = None, *, level: str | None = None, title: str = "",
+    budget: int = 400, window: tuple[int, int] | None = None, scale: Scale | None = None,
+    time_limit: float = 20.0,
 ) -> Picture:  # fmt: skip
     """A picture of the graph behind a tensor, with the gradients of the last recorded backward pass.
 
@@ -74,11 +75,12 @@ def choose(network: Network, level: str, budget: int, window: tuple[int, int] | 
             ) from None
         if not steps:
             raise InputError(
-                f"draw: window = {window!r} holds no step; there are t = {network.steps[0]} … {network.steps[-1]}"
+                f"draw: window = {window!r} holds no step; "
+                f"there are t = {network.steps[0]} … {network.steps[-1]}"
             )
     cost = _cost(network, level)
     # Outside the steps stand the end and the first states.
-    most = max(1, (budget - 4) // cost)
+    most = max(1, (budget - 6) // cost)
     if window is None:
         most = min(most, PAGE[level])
     if len(steps) <= most:
@@ -93,7 +95,7 @@ def _cost(network: Network, level: str) -> int:
     t = network.steps[-1]
     cells = [(key, groups) for key, groups in network.cells.items() if key[1] == t]
     if level == "step":
-        return len(cells) + 2
+        return sum(3 + max(1, len(network.carried[band])) for (band, _), _ in cells)
     if level == "gate":
         return sum(len(groups) + len(network.inputs.get(key, ())) for key, groups in cells) + 1
     return sum(2 * len(g.nodes) for _, groups in cells for g in groups)

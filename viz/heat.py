@@ -100,7 +100,7 @@ def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str) -> s
         ]
         y = max(bottoms) + 22
     value_scale(canvas, 8, y + 4, top)
-    notes = f"▴ saturated high, ▾ saturated low: within {NEAR:g} of the end of the range of σ (0 … 1) or tanh (−1 … 1)"
+    notes = f"▴ saturated high, ▾ saturated low: within {NEAR:g} of the ends of σ (0 … 1) or tanh (−1 … 1)"
     canvas.words(340, y + 4, notes, 9.5, SOFT, align="left", longest=160)
     canvas.words(
         340,
@@ -171,9 +171,7 @@ def _heat(
             row.append(square(signed(v, top), width, height, said, 8.5))
         rows.append("".join(row))
     rows.append(
-        _row(
-            "mean", [brief(float(v), width) for v in np.nanmean(block.values[kept], axis=(1, 2))], width, True
-        )
+        _row("mean", [brief(float(v), width) for v in map(mean_of_finite, block.values[kept])], width, True)
     )
     if block.ends:
         rows.append(
@@ -192,6 +190,11 @@ def _heat(
         tooltip=f"{block.name} over time",
     )
     return y + 12 + total
+
+
+def mean_of_finite(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")
 
 
 def brief(value: float, width: float) -> str:

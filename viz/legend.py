@@ -37,7 +37,7 @@ def legend(
     notes: list[str],
     lines: bool = True,
 ) -> float:
-    """Draw the legend; values: the end of the scale of values, None where none are shown.  Returns its bottom."""
+    """Draw it and return its bottom; values: the end of the scale of values, None where none are shown."""
     rule = top + 6
     canvas.words(left, rule + 12, "gradient", 10, INK, True, "left")
     unit = "its norm ‖∂L/∂·‖, on a logarithmic scale" + (": colour and width" if lines else ": colour")

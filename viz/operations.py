@@ -37,6 +37,7 @@ from .style import (
     plain,
     ramp,
     shape_text,
+    span,
     square,
     table,
     text,
@@ -64,8 +65,8 @@ class Edge:
 
 
 def draw_operations(
-    root: Tensor, nodes: Sequence[Tensor], states: dict[int, str], network: Network | None, shown: list[int], budget: int,
-    title: str, scale: Scale | None, time_limit: float,
+    root: Tensor, nodes: Sequence[Tensor], states: dict[int, str], network: Network | None, shown: list[int],
+    budget: int, title: str, scale: Scale | None, time_limit: float,
 ) -> Picture:  # fmt: skip
     items, edges = _select(root, nodes, network, shown, budget)
     gradients = [_edge_norm(states, e) for e in edges]
@@ -79,8 +80,9 @@ def draw_operations(
     )
     graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
     graph.attr(
-        "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.16", ranksep="0.42", fontname=FONT, compound="true",
-        label=f"<{text(title, 15, INK, True)}>" if title else "", labelloc="t", labeljust="l", tooltip=plain(title),
+        "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.16", ranksep="0.42", fontname=FONT,
+        label=f"<{text(title, 15, INK, True)}>" if title else "", labelloc="t", labeljust="l",
+        tooltip=plain(title),
     )  # fmt: skip
     graph.attr(
         "node",
@@ -122,7 +124,9 @@ def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]
             which = holder[n.number]
             item = items.get(which)
             if item is None:
-                item = items[which] = Item(fresh(str(which).replace(" = ", "=").replace(" … ", "..")), said=which)
+                item = items[which] = Item(
+                    fresh(str(which).replace(" = ", "=").replace(" … ", "..")), said=which
+                )
             return item
         group = network.group_of[n.number] if network else None
         which: object = n.number
@@ -228,7 +232,7 @@ def _runs(steps: list[int], shown: list[int]) -> list[tuple[str, set[int]]]:
             fresh = False
         else:
             runs[-1].append(t)
-    return [(f"t = {r[0]} … {r[-1]}" if len(r) > 1 else f"t = {r[0]}", set(r)) for r in runs]
+    return [(span(r), set(r)) for r in runs]
 
 
 def _depths(nodes: Sequence[Tensor]) -> dict[int, int]:
@@ -358,7 +362,7 @@ def _node(into, item: Item, look: Look, recurrent: bool, few: bool) -> None:
         item.key,
         label=_rows(rows),
         fillcolor=fill,
-        tooltip=tip(n, look, n.name or (n.op.name if n.op else "constant")),
+        tooltip=plain(tip(n, look, n.name or (n.op.name if n.op else "constant"))),
         **dashed,
     )
 
@@ -435,13 +439,15 @@ def _legend(graph, scale: Scale, look: Look, computed: bool) -> None:
             [cell(text(decade(scale.low), 9)) + cell(bar) + cell(text(decade(scale.high), 9))], CELLPADDING=2
         ),
         text(
-            f"– – not computed   - ✂ - cut   0 exactly zero   ··· vanished < {number(scale.vanished)}   ≡ exploded > {number(scale.exploded)}   - NaN -",
+            f"– – not computed   - ✂ - cut   0 exactly zero   ··· vanished < {number(scale.vanished)}   "
+            f"━ exploded > {number(scale.exploded)}   - NaN -",
             9,
             SOFT,
             longest=160,
         ),
         text(
-            f"values: blue −{number(look.top)}, white 0, orange +{number(look.top)}; upper cells: values, lower cells: gradient",
+            f"values: blue −{number(look.top)}, white 0, orange +{number(look.top)}; "
+            "upper cells: values, lower cells: gradient",
             9,
             SOFT,
             longest=160,

@@ -11,7 +11,7 @@ alone reads it, an output of the step that alone it reads, or the end (the loss)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from minigrad import GraphError, InputError, Tensor, ancestors, grad_states
 from minigrad.grad import CUT as CUT_STATE
 
-from .style import CUT, NOT_COMPUTED, clean, norm
+from .style import CUT, NOT_COMPUTED, clean, norm, number
 
 _STEP = re.compile(r"t=(-?\d{1,9})")
 SHARED, INPUT, OUTPUT, END, FIRST, PARAMETER = "shared", "input", "output", "end", "first state", "parameter"
@@ -48,7 +48,7 @@ class Group:
 
 @dataclass
 class Flow:
-    """What flows between two groups: the norm of the gradient (None: not computed) and its state if that is no number."""
+    """What flows between two groups: the norm of the gradient, or None and the reason in `state`."""
 
     source: Group
     target: Group
@@ -80,12 +80,24 @@ class Network:
         return next((g for g in self.cells.get((band, t), ()) if g.kind == QUANTITY and g.name == name), None)
 
     @property
+    def mirrored(self) -> set[str]:
+        """Bands that read the sequence from its end: their states run to the left."""
+        return {band for band, t in self.before if self.before[band, t] > t}
+
+    @property
+    def end_text(self) -> str:
+        """The name of the end and, if it is one number, that number."""
+        root = self.end.out if self.end is not None else self.root
+        one = not root.is_symbol and root.value.size == 1 and root.dtype.kind in "fiub"
+        return f"{root.name or 'loss'}  {number(root.value.item(), 4) if one else ''}".strip()
+
+    @property
     def computed(self) -> bool:
         """Whether a recorded backward pass went through."""
         return any(n.contributions for n in self.nodes)
 
 
-def roots_of(what, steps=None) -> tuple[Tensor, Sequence | None]:
+def roots_of(what, steps=None) -> tuple[Tensor, list | None]:
     """The node to draw from, out of a tensor or a list of step records; raises InputError."""
     if isinstance(what, Tensor):
         return what, steps
@@ -94,7 +106,7 @@ def roots_of(what, steps=None) -> tuple[Tensor, Sequence | None]:
         and what
         and all(hasattr(s, "quantities") and hasattr(s, "t") for s in what)
     ):
-        return max((q for s in what for q in s.quantities.values()), key=lambda n: n.number), what
+        return max((q for s in what for q in s.quantities.values()), key=lambda n: n.number), list(what)
     kind = (
         f"an empty {type(what).__name__}"
         if isinstance(what, (list, tuple)) and not what
@@ -153,7 +165,7 @@ def _quantities(nodes, place, steps):
                 inside[0].nodes.insert(0, n)
                 continue
             key, name = (*where, SHARED), ""
-        group = by_key.setdefault(key, Group(key[2], *where, clean(name)))
+        group = by_key.setdefault(key, Group(key[2], where[0], where[1], clean(name)))
         group.nodes.insert(0, n)
         group_of[n.number] = group
     cells: dict[tuple[str, int], list[Group]] = {}
@@ -183,11 +195,11 @@ def _outside(nodes, place, group_of, cells) -> None:
     for n in nodes:
         if n.number in place:
             continue
-        who, behind = readers.get(n.number, ()), sources[n.number]
+        who, behind = readers.get(n.number, set()), sources[n.number]
         if behind:
             key = (OUTPUT, "", next(iter(behind)), "output") if len(behind) == 1 else (END, "", 0, "end")
-        elif n.op is None and step_of(n) and step_of(n)[1] not in {t for _, t in who}:  # type: ignore[index]
-            key = (FIRST, *step_of(n), clean(n.name or ""))  # type: ignore[misc]
+        elif n.op is None and (own := step_of(n)) and own[1] not in {t for _, t in who}:
+            key = (FIRST, *own, clean(n.name or ""))
         elif len({t for _, t in who}) == 1 and not (n.op is None and n.requires_grad):
             key = (INPUT, *min(who, key=lambda w: bands.index(w[0])), n.number)
         else:
@@ -210,9 +222,12 @@ def _network(root, nodes, group_of, cells) -> Network:
         # A constant that an equation holds, such as the 1 of 1 − z, is no input.
         if g.kind == INPUT and g.out.shape != ():
             inputs.setdefault((g.band, g.t), []).append(g)
+    outputs = {g.t: g for g in groups if g.kind == OUTPUT}
+    end = next((g for g in groups if g.kind == END), None)
+    memory = _memory(cells, group_of, carried, before)
+    states = grad_states(root)
     return Network(
-        root, nodes, group_of, bands, steps, cells, carried, _memory(cells, group_of, carried, before), first, before, inputs,
-        {g.t: g for g in groups if g.kind == OUTPUT}, next((g for g in groups if g.kind == END), None), grad_states(root),
+        root, nodes, group_of, bands, steps, cells, carried, memory, first, before, inputs, outputs, end, states
     )  # fmt: skip
 
 
@@ -239,7 +254,7 @@ def _carried(nodes, group_of, cells, bands):
 
 
 def _first_by_role(nodes, group_of, cells, bands, before, carried, first) -> None:
-    """A first state without scope or name is known by its role: it is read where later steps read the state."""
+    """A first state without scope or name is known by its role: it is read where later steps read one."""
     for band in bands:
         times = [t for b, t in cells if b == band]
         starts = [t for t in times if (band, t) not in before]

@@ -67,7 +67,8 @@ class Picture:
         kind = path.suffix.lower().lstrip(".")
         if kind not in FORMATS:
             raise InputError(
-                f"save {path}: {path.suffix or 'no ending'} is no picture format; end the name in .svg, .png, .pdf or .dot"
+                f"save {path}: {path.suffix or 'no ending'} is no picture format; "
+                "end the name in .svg, .png, .pdf or .dot"
             )
         content = self.dot if kind == "dot" else getattr(self, kind)()
         data = content.encode("utf-8") if isinstance(content, str) else content
@@ -132,7 +133,8 @@ def _graphviz(dot: str, kind: str, engine: str, time_limit: float) -> bytes:
     else:
         raise LayoutError(
             "Graphviz is not installed: neither `dot` on PATH nor the Python package pygraphviz; "
-            "install one of them (`apt install graphviz`, `pip install pygraphviz`), or use .dot, the text of the picture"
+            "install one of them (`apt install graphviz`, `pip install pygraphviz`), "
+            "or use .dot, the text of the picture"
         )
     with tempfile.TemporaryDirectory(prefix="minigrad-viz-") as folder:
         environment = _with_fonts(Path(folder))
@@ -157,7 +159,8 @@ def _graphviz(dot: str, kind: str, engine: str, time_limit: float) -> bytes:
     if done.returncode or not done.stdout:
         complaint = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
         raise LayoutError(
-            f"Graphviz failed (exit {done.returncode}): {complaint[0][:300]}; the text of the picture is in .dot"
+            f"Graphviz failed (exit {done.returncode}): {complaint[0][:300]}; "
+            "the text of the picture is in .dot"
         )
     return done.stdout
 
@@ -179,6 +182,6 @@ def _with_fonts(folder: Path) -> dict[str, str]:
 
 
 def _limited(dot: str, width: int) -> str:
-    """The same graph with a greatest size, in inches at 96 dots per inch: an unlimited PNG can take a gigabyte."""
+    """The same graph with a greatest size in inches of 96 dots: an unlimited PNG can take a gigabyte."""
     start = dot.index("{") + 1
     return f'{dot[:start]}\n\tgraph [dpi=96 size="{width / 96:.3f},{2.5 * width / 96:.3f}"]{dot[start:]}'

@@ -8,6 +8,7 @@ from .legend import legend
 from .reading import END, FIRST, OUTPUT, QUANTITY, SHARED, Flow, Group, Network, flows, gradient_state
 from .render import Picture
 from .router import Route, lay
+from .rows import columns, gap_rows
 from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, number, text
 
 STATE_HEIGHT, PITCH, GAP_WIDTH, LEFT = 60.0, 66.0, 84.0, 56.0
@@ -28,7 +29,8 @@ class _Sequence:
             if key not in self.merged and (key[1] in shown or key in hidden_after):
                 nodes = sorted((n for g in network.cells[key] for n in g.nodes), key=lambda n: n.number)
                 self.merged[key] = Group("step", *key, "", nodes)
-        ends = [network.outputs[t] for t in shown if t in network.outputs] + [network.end] * bool(network.end)
+        ends = [network.outputs[t] for t in shown if t in network.outputs]
+        ends += [network.end] if network.end is not None else []
         self.flows = flows(network, [*self.merged.values(), *ends])
         self.shown_states = {b: self._states_of(b) for b in network.bands}
         groups = [
@@ -44,7 +46,7 @@ class _Sequence:
         self.boxes: dict[object, Box] = {}
         self.lane: dict[tuple[str, str], float] = {}
         self.routes: list[Route] = []
-        self.mirrored = {b for b, t in network.before if network.before[b, t] > t}
+        self.mirrored = network.mirrored
 
     def _states_of(self, band: str) -> list[str]:
         """Memory lines first, then the others; without recurrence the last quantity."""
@@ -58,11 +60,12 @@ class _Sequence:
         room = 1240.0 / max(len(self.shown), 1)
         self.width = min(118.0, max(70.0, room - 56))
         self.gap = min(64.0, max(44.0, room - self.width))
-        places, right = self._places()
+        self.columns = columns(net, self.shown, 8 + LEFT + self.gap, self.width, self.gap, GAP_WIDTH)
+        right = self.columns[-1].right
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        y = self._above(36.0, places, right)
+        y = self._above(36.0, right)
         for band in reversed(net.bands):
-            y = self._band(band, y, places) + 34
+            y = self._band(band, y) + 34
         self._lines()
         notes = [
             "Arrows: the forward computation. The gradient flows back against them;",
@@ -73,55 +76,29 @@ class _Sequence:
         legend(canvas, 8, y - 20, max(right, 780), self.scale, self.look.top, notes)
         return canvas.picture_text()
 
-    def _places(self):
-        """Left end and width of every step and gap, by step or by the tuple of hidden steps."""
-        places: list[tuple[int | tuple[int, ...], float, float]] = []
-        x, hidden = 8 + LEFT + self.gap, []
-        for t in [*self.network.steps, None]:
-            if t is not None and t not in self.shown:
-                hidden.append(t)
-                continue
-            if hidden:
-                places.append((tuple(hidden), x, GAP_WIDTH))
-                x, hidden = x + GAP_WIDTH + self.gap, []
-            if t is not None:
-                places.append((t, x, self.width))
-                x += self.width + self.gap
-        return places, x - self.gap
-
-    def _above(self, y: float, places, right: float) -> float:
+    def _above(self, y: float, right: float) -> float:
         net, canvas = self.network, self.canvas
         if net.end is not None:
             root = net.end.out
-            value = number(root.value.item(), 4) if not root.is_symbol and root.value.size == 1 else ""
-            first = places[0][1]
-            content = text(f"{root.name or 'loss'}  {value}", 13, bold=True)
+            first = self.columns[0].left
+            content = text(net.end_text, 13, bold=True)
             self.boxes[id(net.end)] = canvas.box(
                 "loss", first, y, right - first, 26, content, tooltip=tip(root, self.look, "loss")
             )
             y += 52
-        outputs = [
-            (left, width, net.outputs[t])
-            for t, left, width in places
-            if isinstance(t, int) and t in net.outputs
-        ]
+        outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
         if outputs:
-            made = [card(g, width, self.look, g.out.name or "output") for _, width, g in outputs]
+            made = [card(g, c.width, self.look, g.out.name or "output") for c, g in outputs]
             height = max(h for _, h in made)
-            for (left, width, g), (rows, _) in zip(outputs, made, strict=True):
+            for (c, g), (rows, _) in zip(outputs, made, strict=True):
+                tooltip = tip(g.out, self.look, f"output t={g.t}")
                 self.boxes[id(g)] = canvas.box(
-                    f"t={g.t} output",
-                    left,
-                    y,
-                    width,
-                    height,
-                    rows,
-                    tooltip=tip(g.out, self.look, f"output t={g.t}"),
+                    f"t={g.t} output", c.left, y, c.width, height, rows, tooltip=tooltip
                 )
             y += height + 26
         return y
 
-    def _band(self, band: str, top: float, places) -> float:
+    def _band(self, band: str, top: float) -> float:
         net, canvas = self.network, self.canvas
         names = self.shown_states[band]
         height = 24 + PITCH * len(names)
@@ -131,7 +108,7 @@ class _Sequence:
             if first is not None:
                 rows, _ = card(first, LEFT, self.look, name)
                 y = self.lane[band, name] - STATE_HEIGHT / 2
-                x = places[-1][1] + places[-1][2] + self.gap if band in self.mirrored else 8
+                x = self.columns[-1].right + self.gap if band in self.mirrored else 8
                 self.boxes[id(first)] = canvas.box(
                     f"{band} t={first.t} {name}".strip(),
                     x,
@@ -141,41 +118,23 @@ class _Sequence:
                     rows,
                     tooltip=tip(first.out, self.look, f"first {name}"),
                 )
-        for t, left, width in places:
-            if isinstance(t, tuple):
-                said = f"t = {t[0]} … {t[-1]}" if len(t) > 1 else f"t = {t[0]}"
-                rows = [
-                    text(said, 11, bold=True),
-                    text(f"{len(t)} step{'s' * (len(t) > 1)}", 10, SOFT),
-                    text("not drawn", 10, SOFT),
-                ]
-                box = canvas.box(
-                    f"{band} t={t[0]}..{t[-1]}".strip(),
-                    left,
-                    top,
-                    width,
-                    height,
-                    rows,
-                    dash="dashed",
-                    colour=SOFT,
-                    fill=PANEL,
-                )
-                for hidden in t:
-                    self.boxes[band, hidden] = box
-            elif (band, t) in net.cells:
-                self._step(band, t, left, top, width, height, names)
         below = top + height
-        for t, left, width in places:
-            for g in net.inputs.get((band, t), ())[:1] if isinstance(t, int) else ():
-                rows, tall = card(g, width, self.look, g.name or "x")
+        for c in self.columns:
+            if c.t is None:
+                key = f"{band} t={c.hidden[0]}..{c.hidden[-1]}".strip()
+                box = canvas.box(
+                    key, c.left, top, c.width, height, gap_rows(c), dash="dashed", colour=SOFT, fill=PANEL
+                )
+                self.boxes.update({(band, hidden): box for hidden in c.hidden})
+                continue
+            if (band, c.t) in net.cells:
+                self._step(band, c.t, c.left, top, c.width, height, names)
+            for g in net.inputs.get((band, c.t), ())[:1]:
+                name = g.name or "x"
+                rows, tall = card(g, c.width, self.look, name)
+                key = f"{band} t={c.t} {name}".strip()
                 self.boxes[id(g)] = canvas.box(
-                    f"{band} t={t} {g.name or 'x'}".strip(),
-                    left,
-                    top + height + 24,
-                    width,
-                    tall,
-                    rows,
-                    tooltip=tip(g.out, self.look, "x"),
+                    key, c.left, top + height + 24, c.width, tall, rows, tooltip=tip(g.out, self.look, name)
                 )
                 below = max(below, top + height + 24 + tall)
         if band:

@@ -47,13 +47,17 @@ def clean(text: object, longest: int = 60) -> str:
 
 
 def html(text: object, longest: int = 60) -> str:
-    """`text` for the inside of an HTML-like label or of HTML."""
+    """`text` for the inside of HTML."""
     return _html.escape(clean(text, longest), quote=True)
 
 
 def plain(text: object, longest: int = 200) -> str:
-    r"""`text` for a plain label or tooltip: no \N or \G escapes, no HTML-like label, no entity of its own."""
-    return html(text, longest).replace("\\", "\\\\")
+    r"""`text` for a label or tooltip, also for the inside of an HTML-like one.
+
+    No \N or \G is replaced, nothing is taken for markup, and a lone ], at which
+    Graphviz 2.4x stumbles, stands as an entity.
+    """
+    return html(text, longest).replace("\\", "\\\\").replace("]", "&#93;")
 
 
 def identifier(text: object) -> str:
@@ -83,6 +87,11 @@ def number(value: float, digits: int = 2) -> str:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         text = f"{float(mantissa):g}e{int(exponent)}"
     return text.replace("-", "−")
+
+
+def span(times: Sequence[int]) -> str:
+    """`t = 4 … 97`, or `t = 4` for a single one."""
+    return f"t = {times[0]} … {times[-1]}" if len(times) > 1 else f"t = {times[0]}"
 
 
 def tight(value: float) -> str:
@@ -220,7 +229,7 @@ def decade(exponent: int) -> str:
 
 def text(value: object, size: float = 9, colour: str = INK, bold: bool = False, longest: int = 60) -> str:
     """Escaped text with a size and a colour."""
-    inner = html(value, longest) or " "
+    inner = plain(value, longest) or " "
     inner = f"<B>{inner}</B>" if bold else inner
     return f'<FONT POINT-SIZE="{size:g}" COLOR="{colour}">{inner}</FONT>'
 

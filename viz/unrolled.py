@@ -9,131 +9,17 @@ flows back.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 from .canvas import Box, Canvas
-from .cards import Look, card, short, tip, value_top
+from .cards import Look, card, tip, value_top
 from .legend import legend
-from .reading import END, FIRST, OUTPUT, QUANTITY, SHARED, Flow, Group, Network, flows, parameter_flows
+from .reading import END, FIRST, OUTPUT, QUANTITY, SHARED, Flow, Group, Network, flows
 from .render import Picture
 from .router import Corridor, Route, lay
-from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, number, text, tight
+from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, columns, gap_rows
+from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, norm, number, text, tight
 
-COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 64.0, 8.0, 22.0, 42.0, 12.0, 8.0
 LANE = "#fbeec3"
-
-
-@dataclass
-class Column:
-    """One place on the time axis: a step, or the gap where steps are left out."""
-
-    t: int | None
-    hidden: tuple[int, ...] = ()
-    left: float = 0.0
-    width: float = 0.0
-
-    @property
-    def right(self) -> float:
-        return self.left + self.width
-
-
-class Band:
-    """The rows of one layer and where they lie."""
-
-    def __init__(self, network: Network, name: str, times: list[int], look: Look):
-        self.name = name
-        groups = [g for t in times for g in network.cells.get((name, t), ())]
-        quantities = list(dict.fromkeys(g.name for g in groups if g.kind == QUANTITY))
-        carried = network.carried[name]
-        self.top_states = [s for s in carried if s in network.memory[name]]
-        self.low_states = [s for s in carried if s not in network.memory[name]]
-        self.gates = [q for q in quantities if q not in carried]
-        if not carried and self.gates:  # no recurrence: the last quantity is the output
-            self.low_states = [self.gates.pop()]
-        self.shared = any(g.kind == SHARED for g in groups)
-        low = bool(self.shared) + bool(self.low_states)
-        self.columns = max(len(self.gates), low, 1)
-        # The height of the row of inputs below the steps.
-        self.inputs = max(
-            [
-                card(g, COLUMN, look, g.name or "x")[1]
-                for t in times
-                for g in network.inputs.get((name, t), ())
-            ],
-            default=0.0,
-        )
-        self.cards: dict[int, tuple[list[str], float]] = {}
-        for g in groups:
-            self.cards[id(g)] = self._card(network, g, look)
-        self.heights = {
-            "top": max(
-                [c[1] for g in groups if g.name in self.top_states and (c := self.cards[id(g)])], default=0.0
-            ),
-            "gate": max(
-                [c[1] for g in groups if g.name in self.gates and (c := self.cards[id(g)])], default=0.0
-            ),
-            "low": max(
-                [self.cards[id(g)][1] for g in groups if g.kind == SHARED or g.name in self.low_states],
-                default=0.0,
-            ),
-        }
-        self.step_width = LEFT + self.columns * (COLUMN + GAP) - GAP + RIGHT
-
-    def _card(self, network: Network, g: Group, look: Look) -> tuple[list[str], float]:
-        out = g.out
-        symbol = (
-            out.op.symbol
-            if g.kind == QUANTITY and out.op and out.op.kind == "elementwise" and len(out.inputs) == 1
-            else ""
-        )
-        extra = []
-        for flow in sorted(parameter_flows(network, g), key=lambda f: -f.source.out.ndim)[:1]:
-            said = "–" if flow.norm is None else number(flow.norm)
-            extra.append(text(f"∂{short(flow.source.name or 'W')} {said}", 9.5, SOFT))
-        width = COLUMN
-        if g.name in self.top_states:
-            first, last = self.span(network, g)
-            width = min((last - first) * (COLUMN + GAP) + COLUMN, 150)
-        elif g.name in self.low_states:
-            width = COLUMN + RIGHT - 10
-        return card(g, width, look, g.name or joined(network, g), symbol, extra)
-
-    def span(self, network: Network, g: Group) -> tuple[int, int]:
-        """The first and the last column of the gates that a state above them reads."""
-        read = {
-            network.group_of[x.number].name
-            for n in g.nodes
-            for x in n.inputs
-            if network.group_of[x.number].t == g.t
-        }
-        over = [k for k, q in enumerate(self.gates) if q in read] or [0]
-        return min(over), max(over)
-
-    def place(self, top: float, upward: int) -> float:
-        """Set the rows from `top` down; upward: how many tracks the channel above the gates needs."""
-        self.panel_top = top
-        y = top + 20
-        self.lane_y: dict[str, float] = {}
-        for s in self.top_states:
-            self.lane_y[s] = y + self.heights["top"] / 2
-            y += self.heights["top"] + 12
-        self.up_bottom = y + (16 + TRACK * upward if self.top_states else 6)
-        self.gate_top = self.up_bottom
-        y = self.gate_top + self.heights["gate"]
-        self.low_top = y + 10
-        if self.heights["low"]:
-            y = self.low_top + (TRACK * max(len(self.gates), 1) + 8 if self.gates else 4)
-            for s in self.low_states or [""]:
-                self.lane_y[s] = y + self.heights["low"] / 2
-                y += self.heights["low"] + 10
-        self.under = y + 2
-        self.panel_bottom = y + 14
-        self.input_top = self.panel_bottom + 16
-        return self.input_top + self.inputs - 8
-
-    @property
-    def first_low(self) -> float:
-        return self.lane_y[(self.low_states or [""])[0]]
 
 
 class Unrolled:
@@ -143,38 +29,28 @@ class Unrolled:
         self.network, self.shown = network, shown
         self.canvas = Canvas(title)
         groups = [g for b in network.bands for t in shown for g in network.cells.get((b, t), ())]
-        groups += [network.outputs[t] for t in shown if t in network.outputs] + [network.end] * bool(
-            network.end
-        )
+        groups += [network.outputs[t] for t in shown if t in network.outputs]
+        groups += [network.end] if network.end is not None else []
         self.flows = flows(network, groups)
         self.gap_flows = self._flows_into_gaps()
-        numbers = [f.norm for f in self.flows + self.gap_flows if f.norm] + [self._own(g) for g in groups]
+        numbers = [f.norm for f in self.flows + self.gap_flows if f.norm]
+        numbers += [norm(g.out.grad) for g in groups if g.out.grad is not None]
         self.scale = scale or Scale.of(n for n in numbers if n)
         visible = [g.out for g in groups if g.kind == QUANTITY]
         self.look = Look(self.scale, value_top(visible), network.states)
         self.boxes: dict[int, Box] = {}  # by id of the group; only to look up, never to write
         self.gaps: list[tuple[Column, Box]] = []
         self.routes: list[Route] = []
-        # A layer that reads the sequence from its end is drawn in the mirror: its states run to the left.
-        self.mirrored = {b for b, t in network.before if network.before[b, t] > t}
-
-    def _own(self, g: Group) -> float:
-        from .style import norm
-
-        return norm(g.out.grad) if g.out.grad is not None else 0.0
+        # A layer that reads the sequence from its end is drawn in the mirror.
+        self.mirrored = network.mirrored
 
     def _flows_into_gaps(self) -> list[Flow]:
         """From a state of the last step before a gap to all of the hidden step that reads it."""
         found = []
         for (band, t), before in sorted(self.network.before.items()):
             if t not in self.shown and before in self.shown:
-                merged = Group(
-                    "hidden",
-                    band,
-                    t,
-                    "",
-                    sorted((n for g in self.network.cells[band, t] for n in g.nodes), key=lambda n: n.number),
-                )
+                members = (n for g in self.network.cells[band, t] for n in g.nodes)
+                merged = Group("hidden", band, t, "", sorted(members, key=lambda n: n.number))
                 found += [
                     f
                     for f in flows(self.network, [merged])
@@ -184,14 +60,14 @@ class Unrolled:
 
     # Places.
 
-    def draw(self, level: str) -> str:
+    def draw(self) -> str:
         net, canvas = self.network, self.canvas
         self.bands = [Band(net, b, self.shown, self.look) for b in net.bands]
         step_width = max(b.step_width for b in self.bands)
-        self.columns = self._columns(step_width)
+        self.columns = columns(net, self.shown, 8 + 46 + STEP_GAP, step_width, STEP_GAP, 92)
         right = self.columns[-1].right
-        y = self._heading(right)
-        y = self._end_and_outputs(y, right)
+        canvas.words(8, 12, canvas.title, 15, INK, True, "left")
+        y = self._end_and_outputs(34.0, right)
         for band in reversed(self.bands):  # the first layer lowest, near its inputs
             y = band.place(y, self._upward(band)) + (26 if band is not self.bands[0] else 10)
             self._band(band)
@@ -217,36 +93,16 @@ class Unrolled:
         """The left end of a box, in the mirror where the band runs backwards."""
         return column.left + column.right - x - width if band in self.mirrored else x
 
-    def _columns(self, width: float) -> list[Column]:
-        steps, x, columns = self.network.steps, 8 + 46.0 + STEP_GAP, []
-        hidden: list[int] = []
-        for t in [*steps, None]:
-            if t is not None and t not in self.shown:
-                hidden.append(t)
-                continue
-            if hidden:
-                columns.append(Column(None, tuple(hidden), x + 22, 92.0))
-                x, hidden = x + 22 + 92.0 + STEP_GAP, []
-            if t is not None:
-                columns.append(Column(t, (), x, width))
-                x += width + STEP_GAP
-        return columns
-
-    def _heading(self, right: float) -> float:
-        self.canvas.words(8, 12, self.canvas.title, 15, "#1b1b1b", True, "left")
-        return 34.0
-
     def _end_and_outputs(self, y: float, right: float) -> float:
         net, canvas = self.network, self.canvas
         outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
         if net.end is not None:
             g = net.end
             root = g.out
-            said = f"{root.name or 'loss'}  {number(root.value.item(), 4) if not root.is_symbol and root.value.size == 1 else ''}"
             first = min([c.left for c, _ in outputs], default=self.columns[0].left)
-            content = text(said, 13, bold=True)
+            content = text(net.end_text, 13, bold=True)
             self.boxes[id(g)] = canvas.box(
-                said.split()[0], first, y, right - first, 26, content, tooltip=tip(root, self.look, "end")
+                "loss", first, y, right - first, 26, content, tooltip=tip(root, self.look, "end")
             )
             y += 26 + 26
         if outputs:
@@ -331,24 +187,10 @@ class Unrolled:
 
     def _gap(self, band: Band, column: Column) -> None:
         times = column.hidden
-        said = f"t = {times[0]} … {times[-1]}" if len(times) > 1 else f"t = {times[0]}"
-        rows = [
-            text(said, 12, bold=True),
-            text(f"{len(times)} step{'s' * (len(times) > 1)}", 10, SOFT),
-            text("not drawn", 10, SOFT),
-        ]
-        height = band.panel_bottom - band.panel_top
         box = self.canvas.box(
-            f"{band.name} t={times[0]}..{times[-1]}".strip(),
-            column.left,
-            band.panel_top,
-            column.width,
-            height,
-            rows,
-            fill=PANEL,
-            dash="dashed",
-            colour=SOFT,
-        )
+            f"{band.name} t={times[0]}..{times[-1]}".strip(), column.left, band.panel_top, column.width,
+            band.panel_bottom - band.panel_top, gap_rows(column), fill=PANEL, dash="dashed", colour=SOFT,
+        )  # fmt: skip
         self.gaps.append((column, box))
         for g in (g for t in times for g in self.network.cells.get((band.name, t), ())):
             self.boxes[id(g)] = box
@@ -604,20 +446,7 @@ def _middle(points, length: int) -> tuple[float, float]:
     return (x + 8 + 2.6 * length, y) if abs(a[0] - b[0]) < 0.1 else (x, y - 8)
 
 
-def joined(network: Network, g: Group) -> str:
-    """[h, x] for what joins h and x, else the symbols of its operations."""
-    if g.out.op is not None and g.out.op.variadic:
-        names = []
-        for x in g.out.inputs:
-            while network.group_of[x.number] is g and x.inputs:
-                x = x.inputs[0]
-            names.append(network.group_of[x.number].name or "x")
-        if len(names) <= 3:
-            return f"[{', '.join(names)}]"
-    return g.symbols or SHARED
-
-
 def draw_gates(
     network: Network, shown: list[int], title: str, scale: Scale | None, time_limit: float
 ) -> Picture:
-    return Picture(Unrolled(network, shown, title, scale).draw("gate"), title, "nop2", time_limit)
+    return Picture(Unrolled(network, shown, title, scale).draw(), title, "nop2", time_limit)

@@ -285,6 +285,12 @@ def test_an_alphabet_numbers_characters_by_code_point_and_back():
     np.testing.assert_array_equal(rows.sum(-1), np.ones((4, 1)))
 
 
+def test_a_number_outside_the_alphabet_is_named():
+    for number in (4, -1):
+        with pytest.raises(InputError, match=rf"number {number} stands for no character; .* 0 … 3"):
+            Alphabet("hello").decode([0, number])
+
+
 @pytest.mark.parametrize(("text", "words"), [("", "nothing: it is empty"), ("aaa", "only 'a'")])
 def test_a_text_that_cannot_be_predicted_is_refused(text, words):
     with pytest.raises(InputError, match=f"{words}.*at least two different characters"):

@@ -16,7 +16,7 @@ from numba import njit
 from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 
-import kernels
+from minigrad.compiler import kernels
 
 DTYPES = [np.float32, np.float64]
 FLAGS = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}

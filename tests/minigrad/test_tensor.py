@@ -348,6 +348,8 @@ def test_assigning_another_shape_is_refused_and_changes_nothing(x):
     before = x.value
     with pytest.raises(ShapeError, match=r"'x' \(3, 4\) float64: the new value has shape \(4, 3\)"):
         x.value = np.zeros((4, 3))
+    with pytest.raises(InputError, match=r"'x' \(3, 4\) float64: the new value is no numeric array"):
+        x.value = "words"
     assert x.value is before and (x * 1).requires_grad
 
 
@@ -450,6 +452,9 @@ MISFITS = {
         r"broadcast of \(3, 4\) to the smaller \(3, 1\)",
     ),
     "gather": (lambda x: minigrad.gather(x, [3]), r"gather of 'x' \(3, 4\).*3 … 3 outside 0 … 2"),
+    "scatter": (lambda x: minigrad.scatter(x, [0, 1, -1], 3), r"scatter of 'x' .*-1 … 1 outside 0 … 2"),
+    "stack": (lambda x: minigrad.stack([x], axis=3), r"stack along axis 3 of 'x'"),
+    "swapaxes": (lambda x: x.swapaxes(0, 5), r"swapaxes\(0, 5\) of 'x' \(3, 4\)"),
     "where": (
         lambda x: minigrad.where(x > 0, x, np.ones(5)),
         r"\(3, 4\) and \(5,\) do not broadcast.*where of .*'x'",

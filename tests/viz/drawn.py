@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+
 import cells
 from minigrad import Tensor, concat, cross_entropy, sigmoid, stack, tanh
 
@@ -48,7 +49,7 @@ class GRU(cells.Cell):
         r = sigmoid(hx @ self.W_r)
         h_tilde = tanh(concat(r * h_prev, x) @ self.W_h)
         h = (1 - z) * h_prev + z * h_tilde
-        return dict(z=z, r=r, h_tilde=h_tilde, h=h)
+        return {"z": z, "r": r, "h_tilde": h_tilde, "h": h}
 
 
 def texts(svg: str) -> list[str]:
@@ -71,7 +72,7 @@ def attributes_of(dot: str, source: str, target: str) -> str:
 
 
 def structure(dot: str) -> str:
-    """What a golden compares: frames, nodes with their words, edges with their dash; no positions or colours."""
+    """What a golden compares: frames, nodes with their words, edges with their dash; no positions."""
     lines = []
     for line in dot.splitlines():
         line = line.strip()

@@ -37,7 +37,22 @@ NASTY = [
     "\ud800",
     "￾",
 ]
-ALLOWED = {"svg", "g", "title", "polygon", "path", "polyline", "ellipse", "text", "a", "tspan", "stop", "linearGradient", "defs", "b"}
+ALLOWED = {
+    "svg",
+    "g",
+    "title",
+    "polygon",
+    "path",
+    "polyline",
+    "ellipse",
+    "text",
+    "a",
+    "tspan",
+    "stop",
+    "linearGradient",
+    "defs",
+    "b",
+}
 
 
 def harmless(svg: str) -> None:
@@ -47,7 +62,9 @@ def harmless(svg: str) -> None:
         assert tag in ALLOWED, f"<{tag}> in the picture"
         for name in element.attrib:
             local = name.rpartition("}")[2].lower()
-            assert local != "href" and not local.startswith("on") and local not in ("src", "style", "url"), local
+            assert local != "href" and not local.startswith("on") and local not in ("src", "style", "url"), (
+                local
+            )
 
 
 class Tags(HTMLParser):
@@ -76,7 +93,9 @@ def named(name: str):
 def test_nasty_names(name):
     loss = named(name)
     pictures = [viz.draw(loss, level=level, title=name) for level in ("step", "gate", "operation")]
-    pictures += [viz.gradient(loss, title=name), viz.gates(loss, title=name), viz.draw(tanh(loss).detach(), title=name)]
+    pictures.append(viz.draw(tanh(loss).detach(), title=name))
+    if name:  # a quantity without a name is none
+        pictures += [viz.gradient(loss, title=name), viz.gates(loss, title=name)]
     for picture in pictures:
         harmless(picture.svg())
         assert "\x00" not in picture.dot
@@ -86,12 +105,12 @@ def test_nasty_names(name):
 
 
 def test_a_name_comes_out_as_it_is():
-    for name in ("<b>", "W & b", 'q"q', r"a\Nb", "&lt;"):
+    for name in ("<b>", "W & b", 'q"q', r"a\Nb", "&lt;", "]", "[a]", "\\"):
         loss = tanh(Tensor(np.ones(2), requires_grad=True, name=name))
         assert any(name in t for t in texts(viz.draw(loss).svg())), name
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_drawn_names(name, title):
     loss = named(name)
@@ -112,7 +131,9 @@ def test_two_nodes_of_one_name_stay_two():
 
 
 def test_words_of_a_cell_do_not_leak_into_links():
-    loss = cells.unroll(cells.RNN(2, 2, np.random.default_rng(0)), np.ones((2, 1, 2), "f"), label="javascript:x")
+    loss = cells.unroll(
+        cells.RNN(2, 2, np.random.default_rng(0)), np.ones((2, 1, 2), "f"), label="javascript:x"
+    )
     svg = viz.draw(loss).svg()
     harmless(svg)
     assert any("javascript:x" in t for t in texts(svg))

@@ -65,7 +65,11 @@ def test_the_bars_carry_the_numbers_and_their_heights_are_logarithmic():
     heights = {}
     for t, s in enumerate(steps, 1):
         value = float(np.linalg.norm(s.h.grad))
-        line = next(row for row in dot.splitlines() if row.strip().startswith(f'"bar  h t={t}"') or row.strip().startswith(f'"bar h t={t}"'))
+        line = next(
+            row
+            for row in dot.splitlines()
+            if row.strip().startswith(f'"bar  h t={t}"') or row.strip().startswith(f'"bar h t={t}"')
+        )
         assert f"h t={t}: {number(value, 4)} (normal)" in line
         heights[t] = (np.log10(value), float(re.search(r"height=([\d.]+)", line)[1]))
     logs, bars = zip(*heights.values(), strict=True)

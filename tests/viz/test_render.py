@@ -49,7 +49,12 @@ def test_without_dot(without_dot, picture, laid_out):
 
 def test_all_kinds_without_dot(without_dot):
     loss, steps = network()
-    for p in (viz.gradient(loss), viz.gates(steps), viz.draw(loss, level="step"), viz.draw(loss, level="operation")):
+    for p in (
+        viz.gradient(loss),
+        viz.gates(steps),
+        viz.draw(loss, level="step"),
+        viz.draw(loss, level="operation"),
+    ):
         assert p.svg().count("<text") > 20
 
 
