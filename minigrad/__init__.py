@@ -5,6 +5,7 @@
 """
 
 from . import init, optim
+from .check import check_grads
 from .errors import (
     DTypeError,
     GraphError,
@@ -15,7 +16,7 @@ from .errors import (
     ShapeError,
 )
 from .functional import cross_entropy, layer_norm, log_softmax, mse, one_hot, relu, softmax, softplus
-from .grad import ancestors, audit, backward, check_grads, grad, grad_states
+from .grad import ancestors, audit, backward, grad, grad_states
 from .ops import (
     broadcast_to,
     concat,

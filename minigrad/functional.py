@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .errors import InputError, ShapeError
-from .ops import axes_of, exp, logsumexp, maximum, mean, sqrt, where
+from .ops import axes_of, exp, logsumexp, maximum, mean, shares, sqrt, where
 from .tensor import Tensor, as_tensor, describe
 
 
@@ -40,10 +40,10 @@ def softmax(x, axis: int = -1, mask=None) -> Tensor:
     """
     x = as_tensor(x)
     if mask is None:
-        return exp(log_softmax(x, axis))
+        return shares(x, axes_of(x.ndim, axis))
     mask = as_tensor(mask)
     lowest = float(np.finfo(x.dtype).min) / 2  # far below all, and finite when something is subtracted
-    return where(mask, exp(log_softmax(where(mask, x, lowest), axis)), 0.0)
+    return where(mask, shares(where(mask, x, lowest), axes_of(x.ndim, axis)), 0.0)
 
 
 def one_hot(index, classes: int, dtype="float32") -> Tensor:

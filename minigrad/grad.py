@@ -3,22 +3,21 @@
 `reverse` visits nodes by falling number, so that a node's gradient is complete
 when it is visited; nothing recurses.  `backward` leaves gradients in leaves (and,
 when recording, in every node and on every edge), `grad` returns them as tensors
-that can be differentiated again.  `check_grads` compares them with finite
-differences and the complex step.
+that can be differentiated again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
-from .ops import DETACH, axes_of
+from .ops import DETACH, zeros
 from .sizes import is_one
-from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes, no_grad
+from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
 
 NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
 _FREED = Op("freed", lambda *_: None, lambda *_: (), None)
@@ -44,17 +43,18 @@ def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | 
     The contributions are what flowed along the edge to each input, None where nothing did.
     """
     gradients: dict[int, Any] = {}
+    nodes: dict[int, Tensor] = {}
     owned: set[int] = set()  # sums that nobody else holds, so that more may be added in place
-    pending: list = []
+    pending: list[int] = []  # a heap of negative numbers, which gives the largest number first
     for y, cotangent in zip(outputs, cotangents, strict=True):
-        before = gradients.get(y.number)
-        gradients[y.number] = cotangent if before is None else before + cotangent
-        if before is None:
-            heappush(pending, (-y.number, y))
+        if y.number in nodes:
+            gradients[y.number] = gradients[y.number] + cotangent
+        else:
+            nodes[y.number], gradients[y.number] = y, cotangent
+            heappush(pending, -y.number)
     while pending:
-        number, node = heappop(pending)
-        number = -number
-        gradient = gradients.pop(number)
+        number = -heappop(pending)
+        node, gradient = nodes.pop(number), gradients.pop(number)
         if node.hooks:
             gradient = _call_hooks(node, gradient)
         if graph and node.name and gradient.op is not None and gradient.name is None:
@@ -63,8 +63,9 @@ def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | 
         if op is None:
             yield node, gradient, ()
             continue
-        inputs, params, rules = node.inputs, node.params, op.vjp
-        y, *read = (node, *inputs) if graph else (node._value, *[x._value for x in inputs])
+        inputs, rules = node.inputs, op.vjp
+        read = inputs if graph else [x._value for x in inputs]
+        arguments = (gradient, node if graph else node._value, *read, *node.params)
         parts = []
         for k, x in enumerate(inputs):
             if x.changed > number:
@@ -73,20 +74,21 @@ def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | 
             if rules is not None and (x.requires_grad if needed is None else x.number in needed):
                 rule = rules(k) if op.variadic else rules[k]
                 if rule is not None:
-                    part = rule(gradient, y, *read, *params)
-                    if len(part.shape) != len(read[k].shape) or part.shape != read[k].shape:
-                        part = unbroadcast(part, read[k].shape)
-                    to = x.number
-                    before = gradients.get(to)
-                    if before is None:
-                        gradients[to] = part
-                        heappush(pending, (-to, x))
-                    elif to in owned:
-                        before += part
-                    else:
-                        gradients[to] = before + part
-                        if not graph and part.ndim:  # a sum of numbers is immutable
-                            owned.add(to)
+                    part = rule(*arguments)
+            if part is not None:
+                shape = read[k].shape
+                if len(part.shape) != len(shape) or part.shape != shape:
+                    part = unbroadcast(part, shape)
+                to = x.number
+                if to not in nodes:
+                    nodes[to], gradients[to] = x, part
+                    heappush(pending, -to)
+                elif to in owned:
+                    gradients[to] += part
+                else:
+                    gradients[to] = gradients[to] + part
+                    if not graph and part.ndim:  # a sum of numbers is immutable
+                        owned.add(to)
             parts.append(part)
         yield node, gradient, parts
 
@@ -94,6 +96,8 @@ def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | 
 def unbroadcast(part, shape: tuple):
     """Sum a cotangent over the axes along which its input was repeated."""
     extra = len(part.shape) - len(shape)
+    if type(part) is np.ndarray and part.shape == (1,) * extra + shape:  # a bias beside a batch of one
+        return part.reshape(shape)
     axes = [k for k in range(extra) if not is_one(part.shape[k])]
     axes += [k + extra for k, n in enumerate(shape) if is_one(n) and not is_one(part.shape[k + extra])]
     if axes:
@@ -168,8 +172,9 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
             node.contributions = node.grad = None
         needed = {node.number for node in ancestors(y) if node.dtype.kind == "f"}
     leaves: list = []
+    anomaly = modes.now[1]
     for node, gradient, parts in reverse((y,), (seed,), needed, False):
-        if modes.now[1]:
+        if anomaly:
             _stop_where_bad(node, gradient)
         if node.op is None and node.requires_grad:
             leaves.append((node, gradient))
@@ -221,7 +226,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
                 _stop_where_bad(node, gradient)
             if node.number in wanted:
                 found[node.number] = gradient
-    gradients = [as_tensor(found[x.number]) if x.number in found else Tensor(np.zeros(x.shape, x.dtype)) for x in targets]
+    gradients = [as_tensor(found[x.number]) if x.number in found else zeros(x.shape, x.dtype) for x in targets]
     return gradients[0] if single else gradients
 
 
@@ -274,98 +279,4 @@ def audit(root: Tensor) -> float:
     return worst
 
 
-# Checking.
-
-
-def check_grads(
-    function: Callable, inputs: Iterable, *, order: int = 2, tolerance: float = 1e-6, rng=None, complex_step: bool | None = None
-) -> float:
-    """Compare reverse mode with numerical derivatives; returns the largest relative error.
-
-    function : of as many tensors as there are `inputs`, returning a tensor or several.
-    inputs : arrays (taken as float64) at which to check.
-    order : 1 checks gradients, 2 also gradients of gradients.
-    rng : NumPy generator for the random projections (default: seed 0).
-    complex_step : compare first derivatives with Im f(x + ih)/h instead (Squire and
-        Trapp, 1998), exact to rounding, where all operations are smooth; None tries
-        it where it is possible.
-
-    The projection v·J·u is compared for random u, v (Griewank and Walther, 2008).
-    Raises GraphError where the error exceeds `tolerance`.
-    """
-    rng = np.random.default_rng(0) if rng is None else rng
-    points = [np.array(x.value if isinstance(x, Tensor) else x, dtype=np.float64) for x in inputs]
-    worst = 0.0
-    f = _projected(function, points, rng)
-    for level in range(1, order + 1):
-        directions = [rng.standard_normal(p.shape) for p in points]
-        leaves = [Tensor(p, requires_grad=True) for p in points]
-        gradients = grad(f(*leaves), leaves, create_graph=True)
-        exact = sum(float((g.value * u).sum()) for g, u in zip(gradients, directions, strict=True))
-        scale = sum(float(np.linalg.norm(g.value) * np.linalg.norm(u)) for g, u in zip(gradients, directions, strict=True))
-        use_complex = level == 1 and _can_step(f, leaves) if complex_step is None else complex_step and level == 1
-        numeric = (_complex_step if use_complex else _central)(f, points, directions)
-        error = abs(exact - numeric) / max(scale, abs(numeric), 1e-3)
-        bound = min(tolerance, 1e-12) if use_complex and complex_step else tolerance
-        if not error <= bound:
-            raise GraphError(
-                f"check_grads: derivative of order {level} is {exact:.12g} by reverse mode and {numeric:.12g} by "
-                f"{'complex step' if use_complex else 'finite differences'}: relative error {error:.2g} > {bound:.2g}"
-            )
-        worst = max(worst, error)
-        f = _projected_gradient(f, points, rng)
-    return worst
-
-
-def _projected(function: Callable, points: Sequence[np.ndarray], rng) -> Callable:
-    with no_grad():
-        outputs = function(*map(Tensor, points))
-    outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-    weights = [rng.standard_normal(y.shape) for y in outputs]
-
-    def projected(*xs):
-        ys = function(*xs)
-        ys = ys if isinstance(ys, (tuple, list)) else (ys,)
-        total = (ys[0] * weights[0]).sum()
-        for y, w in zip(ys[1:], weights[1:], strict=True):
-            total = total + (y * w).sum()
-        return total
-
-    return projected
-
-
-def _projected_gradient(f: Callable, points: Sequence[np.ndarray], rng) -> Callable:
-    weights = [rng.standard_normal(p.shape) for p in points]
-
-    def projected(*xs):
-        # A leaf of its own per argument, so that it also works on what is no leaf.
-        gradients = grad(f(*xs), list(xs), create_graph=True)
-        total = (gradients[0] * weights[0]).sum()
-        for g, w in zip(gradients[1:], weights[1:], strict=True):
-            total = total + (g * w).sum()
-        return total
-
-    return projected
-
-
-def _can_step(f: Callable, leaves: Sequence[Tensor]) -> bool:
-    return all(node.op is None or node.op.smooth for node in ancestors(f(*leaves)))
-
-
-def _complex_step(f: Callable, points, directions, h: float = 1e-30) -> float:
-    with no_grad():
-        y = f(*(Tensor(p + 1j * h * u) for p, u in zip(points, directions, strict=True)))
-    return float(np.imag(y.value)) / h
-
-
-def _central(f: Callable, points, directions, h: float = 1e-3) -> float:
-    """The five-point central difference: error O(h⁴)."""
-
-    def at(k: int) -> float:
-        return f(*(Tensor(p + k * h * u) for p, u in zip(points, directions, strict=True))).item()
-
-    return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h)
-
-
 Tensor.backward = backward  # type: ignore[method-assign]
-__all__ = ["audit", "axes_of", "backward", "check_grads", "grad", "grad_states", "reverse"]

@@ -32,10 +32,9 @@ def define(name: str, forward, shape, vjp, **facts) -> Op:
 
 
 def either(op: Op, *inputs, params: tuple = ()):
-    """The operation on tensors if there is one among the inputs, else on plain arrays."""
-    for x in inputs:
-        if type(x) is Tensor:
-            return apply(op, inputs, params)
+    """The operation on tensors if the first input is one, else on plain arrays."""
+    if type(inputs[0]) is Tensor:
+        return apply(op, inputs, params)
     return op.forward(*inputs, *params)
 
 
@@ -127,11 +126,8 @@ def _sigmoid(x):
     if x.dtype.kind == "c":
         return 1 / (1 + np.exp(-x))
     limit, one = _SIGMOID_CONSTANTS[x.dtype.itemsize]
-    z = np.asarray(np.negative(x))  # of a number NumPy gives no array
-    np.minimum(z, limit, out=z)
-    np.exp(z, out=z)
-    np.add(z, one, out=z)
-    return np.reciprocal(z, out=z)
+    e = np.exp(np.minimum(x, limit))
+    return e / (e + one)
 
 
 # Arrays, because a Python number costs NumPy more to convert than a small sum takes.
@@ -143,7 +139,7 @@ _SIGMOID_CONSTANTS = {
 
 def _matmul(a, b):
     """np.dot where it means the same: it is quicker, and np.matmul takes 20 µs for a rank-one update."""
-    return np.dot(a, b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
+    return a.dot(b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
 
 
 def _slices(axis, start, stop, step):
@@ -202,9 +198,24 @@ def _share_of_max(g, y, x, axes, keepdims):
     return _kept(g, x, axes, keepdims) * (taken / taken.sum(axis=axes, keepdims=True))
 
 
+def shares(x, axes):
+    """e^x / Σ e^x from the numbers themselves: exp(x − log Σ e^x) loses the digits that a large logarithm takes."""
+    e = either(EXP, x - either(DETACH, either(MAX, x, params=(axes, True)))) if 0 not in x.shape else x
+    return e / e.sum(axis=axes, keepdims=True)
+
+
 def _share_of_larger(g, a, b):
     """Likewise for the larger of two: one half each where they are equal."""
     return g * (either(CAST, a > b, params=(g.dtype,)) + 0.5 * either(CAST, a == b, params=(g.dtype,)))
+
+
+def _repeated(x, shape):
+    """A copy: np.broadcast_to takes longer than filling what is small."""
+    if np.broadcast_shapes(x.shape, shape) != tuple(shape):
+        raise ValueError
+    out = np.empty(shape, x.dtype)
+    out[...] = x
+    return out
 
 
 def _permute(x, axes):
@@ -283,14 +294,14 @@ CAST = define("cast", lambda x, dtype: x.astype(dtype), _same,
 MATMUL = define("matmul", _matmul, _matmul_shape,
     (lambda g, y, a, b: either(MATMUL, g, b.swapaxes(-1, -2)), lambda g, y, a, b: either(MATMUL, a.swapaxes(-1, -2), g)),
     kind="product", source="matmul", tex=r"{0} \cdot {1}", text="{0} · {1}", symbol="·", binding=2)  # fmt: skip
-SUM = define("sum", lambda x, axes, keepdims: x.sum(axis=axes, keepdims=keepdims), _reduced,
+SUM = define("sum", lambda x, axes, keepdims: np.add.reduce(x, axes, None, None, keepdims), _reduced,
     (lambda g, y, x, axes, keepdims: _spread(g, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", source="sum", tex=r"\sum {0}", text="Σ {0}", symbol="Σ", binding=3)  # fmt: skip
 MAX = define("max", lambda x, axes, keepdims: x.max(axis=axes, keepdims=keepdims), _reduced,
     (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", smooth=False, source="max", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
 LOGSUMEXP = define("logsumexp", _logsumexp, _reduced,
-    (lambda g, y, x, axes, keepdims: _kept(g, x, axes, keepdims) * either(EXP, x - _kept(y, x, axes, keepdims)),),
+    (lambda g, y, x, axes, keepdims: _kept(g, x, axes, keepdims) * shares(x, axes),),
     params=("axes", "keepdims"), kind="reduction", smooth=False, source="logsumexp",
     tex=r"\log \sum \exp({0})", text="log Σ exp({0})", symbol="log Σ exp")  # fmt: skip
 
@@ -301,7 +312,7 @@ RESHAPE = define("reshape", lambda x, shape: x.reshape(shape), _reshape_shape,
 TRANSPOSE = define("transpose", _permute, lambda s, axes: tuple(s[a] for a in axes),
     (lambda g, y, x, axes: g.transpose(_inverse(axes)),), params=("axes",),
     tex=r"{0}^{{\top}}", text="{0}ᵀ", symbol="ᵀ", binding=4)  # fmt: skip
-BROADCAST_TO = define("broadcast_to", lambda x, shape: np.broadcast_to(x, shape), _broadcast_to_shape,
+BROADCAST_TO = define("broadcast_to", _repeated, _broadcast_to_shape,
     (lambda g, y, x, shape: g,), params=("shape",), tex="{0}", text="{0}", symbol="broadcast")  # fmt: skip
 CONCAT = define("concat", lambda *xs: np.concatenate(xs[:-1], axis=xs[-1]), _concat_shape, _part,
     variadic=True, params=("axis",), tex="[{*}]", text="[{*}]", symbol="[ , ]")  # fmt: skip
@@ -377,7 +388,7 @@ def matmul(a, b) -> Tensor:
     """The matrix product of (…, m, k) and (…, k, n), batched as in NumPy; vectors as in NumPy."""
     if type(a) is not Tensor or type(b) is not Tensor:
         a, b = (as_tensor(x, b if x is a else a) for x in (a, b))
-    na, nb = a.ndim, b.ndim
+    na, nb = len(a.shape), len(b.shape)
     if na >= 2 and nb >= 2:
         return apply(MATMUL, (a, b))
     if not na or not nb:
@@ -463,7 +474,7 @@ def broadcast_to(x, shape) -> Tensor:
 
 def concat(*tensors, axis: int = -1) -> Tensor:
     """Side by side along `axis`: ``concat(h_prev, x)``."""
-    xs = tuple(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], (list, tuple)) else tensors
+    xs = tuple(tensors[0]) if len(tensors) == 1 and type(tensors[0]) in (list, tuple) else tensors
     if not xs:
         raise InputError("concat of nothing: give at least one tensor")
     ndim = len(xs[0].shape) if type(xs[0]) is Tensor else np.ndim(xs[0])

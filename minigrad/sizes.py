@@ -108,10 +108,10 @@ class Size:
         if difference.hint != 0:
             return False
         for product, coefficient in difference.terms.items():
-            if len(product) == 1 and abs(coefficient) == 1:
-                (v,) = product
-                if sum(v in p for p in difference.terms) == 1:
-                    v.bound = resolve((difference - Size({product: coefficient})) * -coefficient)
+            if len(product) == 1 and sum(product[0] in p for p in difference.terms) == 1:
+                rest = resolve((difference - Size({product: coefficient})) * -1)
+                if abs(coefficient) == 1 or isinstance(rest, int):  # equal hints: a number is divisible
+                    product[0].bound = resolve(rest * coefficient) if abs(coefficient) == 1 else rest // coefficient
                     return True
         raise GraphError(f"sizes {self} and {other} are equal here; that cannot be demanded of all sizes")
 

@@ -17,7 +17,18 @@ from minigrad.grad import reverse
 
 from .canvas import Canvas
 from .legend import legend
-from .reading import END, OUTPUT, QUANTITY, SHARED, Network, edge_gradient, gradient_state, read, roots_of
+from .reading import (
+    END,
+    OUTPUT,
+    QUANTITY,
+    SHARED,
+    Network,
+    edge_gradient,
+    gradient_of,
+    gradient_state,
+    read,
+    roots_of,
+)
 from .render import Picture
 from .style import (
     CUT,
@@ -142,10 +153,11 @@ def split(network: Network, band: str, name: str, times: list[int]) -> State:
         if t in after:
             for gate, part in _through_shared(network, band, after[t], node, readers):
                 _add(found, f"through {gate}", part)
-        if node.grad is not None:
-            rest = node.grad - known
+        gradient = gradient_of(network.states, node)
+        if gradient is not None:
+            rest = gradient - known
             # What no reader accounts for came from a loss that lies outside the graph at hand.
-            if norm(rest) > 1e-5 * norm(node.grad):
+            if norm(rest) > 1e-5 * norm(gradient):
                 _add(found, FROM_LOSS, rest)
             state.next_step[t] = norm(following) if t in after else 0.0
         for label, part in found.items():
@@ -293,7 +305,7 @@ class _Flowing:
             f" It has {w} at t = {_span([t for t, v in positive if self.scale.state(v) == w])}."
             for w in sorted(worst)
         )
-        figures = f"{number(b)} → {number(a)}, × {number(each)} per step"
+        figures = f"{number(b)} → {number(a)}, × {number(each, 3)} per step"
         return f"From t = {last} back to t = {first} it {words}: {figures}.{alarm}{cuts_said}"
 
     def _grid(self, state: State, base: float, right: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minigrad import Tensor
 
-from .reading import Group, gradient_state
+from .reading import Group, gradient_of, gradient_state
 from .style import (
     INK,
     NORMAL,
@@ -31,6 +31,8 @@ from .style import (
     tight,
 )  # fmt: skip
 
+BOUNDED = ("sigmoid", "tanh")
+
 
 @dataclass
 class Look:
@@ -43,6 +45,9 @@ class Look:
 
 def value_top(nodes: Iterable[Tensor], least: float = 1.0) -> float:
     """The end of the scale of values: 1, or the largest size that is shown, rounded up to 1, 2 or 5 × 10ⁿ."""
+    nodes = list(nodes)
+    if any(n.name and n.op is not None and n.op.name in BOUNDED for n in nodes):
+        return 1.0  # gates are to be compared; what is larger is as dark as can be
     sizes = [
         np.abs(n.value[np.isfinite(n.value)]).max(initial=0)
         for n in nodes
@@ -71,7 +76,8 @@ def value_line(node: Tensor, width: float, look: Look) -> str:
 
 def gradient_line(node: Tensor, width: float, look: Look) -> str:
     """The gradient as cells on the scale of the whole picture; a minus marks the negative ones."""
-    if node.grad is None or node.grad.size == 1 or not is_small(node.grad):
+    gradient = gradient_of(look.states, node)
+    if gradient is None or gradient.size == 1 or not is_small(gradient):
         return ""
 
     def colour(g: float) -> str:
@@ -80,7 +86,7 @@ def gradient_line(node: Tensor, width: float, look: Look) -> str:
     def mark(g: float) -> str:
         return "!" if not math.isfinite(g) else "−" if g < 0 else "0" if g == 0 else ""
 
-    return strip(np.asarray(node.grad, dtype=np.float64), width, 9, colour, mark)
+    return strip(np.asarray(gradient, dtype=np.float64), width, 9, colour, mark)
 
 
 def gradient_text(
@@ -89,7 +95,7 @@ def gradient_text(
     """`∂f 0.012`, or the state where there is no number; bold where something is wrong."""
     if value is None:
         return text(f"∂{name} {'–' if state == NOT_COMPUTED else state}", size, SOFT)
-    return text(f"∂{name} {tight(value) if narrow else number(value)}", size, INK)
+    return text(f"∂{name} {tight(value, 5) if narrow else number(value)}", size, INK)
 
 
 def short(name: str) -> str:

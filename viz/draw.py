@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from minigrad import InputError, Tensor, ancestors, grad_states
+from minigrad import InputError, Tensor, ancestors
 
 from .operations import draw_operations
-from .reading import Network, read, roots_of
+from .reading import Network, read, roots_of, states_of
 from .render import Picture
 from .sequence import draw_steps
 from .style import Scale, clean
 from .unrolled import draw_gates
 
 LEVELS = ("step", "gate", "operation")
-PAGE = {"step": 10, "gate": 5, "operation": 1}  # steps that can be read at the width of a page
+PAGE = {"step": 10, "gate": 4, "operation": 1}  # steps that can be read at the width of a page
 LEAST_BUDGET = 10
 
 
@@ -48,7 +48,7 @@ def draw(
     network = read(root, steps)
     if network is None:
         return draw_operations(
-            root, ancestors(root), grad_states(root), None, [], budget, title, scale, time_limit
+            root, ancestors(root), states_of(root), None, [], budget, title, scale, time_limit
         )
     level = level or "gate"
     shown = choose(network, level, budget, window)

@@ -14,7 +14,7 @@ from .reading import QUANTITY, Group, read, roots_of
 from .render import Picture
 from .style import INK, SOFT, cell, number, pretty, signed, square, table, text
 
-MOST_UNITS, MOST_STEPS, PAGE, LABELS, GAP = 12, 40, 1340.0, 74.0, 24.0
+MOST_UNITS, MOST_STEPS, PAGE, LABELS, GAP = 16, 40, 1340.0, 74.0, 24.0
 NEAR = 0.05  # within this of the end of its range a gate is called saturated
 RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
@@ -27,6 +27,12 @@ class Block:
     symbol: str
     values: np.ndarray
     ends: tuple[float, float] | None
+
+    @property
+    def top(self) -> float:
+        """The end of its scale of colours: 1, so that gates can be compared, or its own largest size."""
+        largest = float(np.abs(self.values[np.isfinite(self.values)]).max(initial=0))
+        return largest if largest > 1.0 else 1.0
 
     def saturated(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the values are near the upper, and near the lower end."""
@@ -89,17 +95,15 @@ def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str) -> s
     block_width = max(LABELS + width * len(kept), 250.0) + GAP
     across = max(1, int((PAGE + GAP) // block_width))
     across = min(across, len(blocks), -(-len(blocks) // -(-len(blocks) // across)))
-    top = max(1.0, *(float(np.abs(b.values[np.isfinite(b.values)]).max(initial=0)) for b in blocks))
-    top = top if top == 1 else float(np.ceil(top * 10) / 10)
     units = _evenly(blocks[0].values.shape[2], MOST_UNITS)
     y = 44.0 + _said(canvas, blocks, steps, kept, units, sequence)
     for row in range(0, len(blocks), across):
         bottoms = [
-            _heat(canvas, b, 8 + k * block_width, y, width, steps, kept, sequence, top)
+            _heat(canvas, b, 8 + k * block_width, y, width, steps, kept, sequence)
             for k, b in enumerate(blocks[row : row + across])
         ]
         y = max(bottoms) + 22
-    value_scale(canvas, 8, y + 4, top)
+    value_scale(canvas, 8, y + 4, 1.0)
     notes = f"▴ saturated high, ▾ saturated low: within {NEAR:g} of the ends of σ (0 … 1) or tanh (−1 … 1)"
     canvas.words(340, y + 4, notes, 9.5, SOFT, align="left", longest=160)
     canvas.words(
@@ -140,7 +144,7 @@ def _said(canvas: Canvas, blocks, steps, kept, units, sequence) -> float:
 
 
 def _heat(
-    canvas: Canvas, block: Block, left: float, y: float, width: float, steps, kept, sequence: int, top: float
+    canvas: Canvas, block: Block, left: float, y: float, width: float, steps, kept, sequence: int
 ) -> float:
     """One block; returns its bottom."""
     finite = block.values[np.isfinite(block.values)]
@@ -150,6 +154,8 @@ def _heat(
     said = (f"{block.symbol}    " if block.symbol else "") + f"range {spread}"
     if block.ends:
         said += f"    saturated {100 * float((high | low).mean()):.0f} %"
+    if block.top > 1:
+        said += f"    darkest at ±{number(block.top)}"
     canvas.words(left + LABELS, y, said, 10, SOFT, align="left")
     units = _evenly(block.values.shape[2], MOST_UNITS)
     height = 15.0
@@ -168,7 +174,7 @@ def _heat(
             v = float(block.values[k, sequence, u])
             mark = "▴" if high[k, sequence, u] else "▾" if low[k, sequence, u] else ""
             said = (number(v) + mark) if width >= 34 else mark if np.isfinite(v) else "?"
-            row.append(square(signed(v, top), width, height, said, 8.5))
+            row.append(square(signed(v, block.top), width, height, said, 8.5))
         rows.append("".join(row))
     rows.append(
         _row("mean", [brief(float(v), width) for v in map(mean_of_finite, block.values[kept])], width, True)
@@ -215,5 +221,10 @@ def _row(label: str, said: list[str], width: float, bold: bool = False) -> str:
     cells = [
         cell(text(label, 9, SOFT), ALIGN="RIGHT", WIDTH=f"{LABELS - 8:g}", HEIGHT="15", FIXEDSIZE="TRUE")
     ]
-    cells += [cell(text(s, 8.5, INK, bold), WIDTH=f"{width:g}", HEIGHT="15", FIXEDSIZE="TRUE") for s in said]
+    cells += [
+        cell(
+            text(s, 8.5 if width >= 30 else 7.6, INK, bold), WIDTH=f"{width:g}", HEIGHT="15", FIXEDSIZE="TRUE"
+        )
+        for s in said
+    ]
     return "".join(cells)

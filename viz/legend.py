@@ -78,8 +78,8 @@ def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
     canvas.words(left, y, "value", 10, INK, True, "left")
     cells = [square(mix("#ffffff", BLUE if k < 0 else ORANGE, abs(k) / 5), 15, 10) for k in range(-5, 6)]
     canvas.box("scale of values", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
-    canvas.words(left + 108, y, f"{number(-top)}", 9, align="right")
-    canvas.words(left + 278, y, f"+{number(top)}", 9, align="left")
+    canvas.words(left + 108, y, f"≤ {number(-top)}", 9, align="right")
+    canvas.words(left + 278, y, f"≥ {number(top)}", 9, align="left")
     canvas.words(left + 193, y + 13, "0", 9)
 
 

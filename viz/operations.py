@@ -16,7 +16,18 @@ import numpy as np
 from minigrad import Tensor
 
 from .cards import Look, gradient_line, gradient_text, short, tip, value_line, value_top
-from .reading import CUT_STATE, END, PARAMETER, QUANTITY, Network, edge_gradient, gradient_state
+from .reading import (
+    CUT_STATE,
+    END,
+    PARAMETER,
+    QUANTITY,
+    SHARED,
+    Group,
+    Network,
+    edge_gradient,
+    gradient_of,
+    gradient_state,
+)
 from .render import Picture
 from .style import (
     CUT,
@@ -71,7 +82,7 @@ def draw_operations(
     items, edges = _select(root, nodes, network, shown, budget)
     gradients = [_edge_norm(states, e) for e in edges]
     drawn = [i for i in items if not i.said]
-    own = [norm(i.nodes[0].grad) for i in drawn if i.nodes[0].grad is not None]
+    own = [gradient_state(states, i.nodes[0])[0] for i in drawn]
     scale = scale or Scale.of([*(g for g, _ in gradients if g), *(g for g in own if g)])
     look = Look(
         scale,
@@ -107,74 +118,84 @@ def draw_operations(
 # What is drawn.
 
 
-def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
-    """Nodes and edges of the picture; constants stand in the label of the operation that reads them."""
-    holder = _hidden(root, nodes, network, shown, budget)
-    keys: dict[str, int] = {}
-    items: dict[object, Item] = {}
-    edges: dict[tuple[str, str], Edge] = {}
+class _Selection:
+    """Nodes and edges of the picture, found from the end of the graph backwards."""
 
-    def fresh(wanted: str) -> str:
-        base = identifier(wanted)
-        keys[base] = keys.get(base, 0) + 1
-        return base if keys[base] == 1 else f"{base} {keys[base]}"
+    def __init__(self, network: Network | None, holder: dict[int, str]):
+        self.network, self.holder = network, holder
+        self.keys: dict[str, int] = {}
+        self.items: dict[object, Item] = {}
+        self.edges: dict[tuple[str, str], Edge] = {}
 
-    def item_of(n: Tensor, reader: Tensor | None) -> Item | None:
-        if n.number in holder:
-            which = holder[n.number]
-            item = items.get(which)
-            if item is None:
-                item = items[which] = Item(
-                    fresh(str(which).replace(" = ", "=").replace(" … ", "..")), said=which
-                )
-            return item
-        group = network.group_of[n.number] if network else None
-        which: object = n.number
-        if network and group is not None and group.kind == PARAMETER and n.op is None and reader is not None:
-            if reader.number in holder:
-                return None
-            which = (n.number, network.group_of[reader.number].band, network.group_of[reader.number].t)
-        if which not in items:
-            at = (
-                network.group_of[reader.number]
-                if isinstance(which, tuple) and network and reader is not None
-                else group
-            )
-            frame, where = (), ""
-            if (
-                at is not None
-                and network is not None
-                and (at.band, at.t) in network.cells
-                and at.kind in (QUANTITY, "shared")
-            ):
-                where = f"{at.band} t={at.t} ".lstrip()
-                frame = (where.strip(), at.name) if at.kind == QUANTITY else (where.strip(),)
-            items[which] = Item(fresh(where + (n.name or (n.op.name if n.op else "constant"))), [n], frame)
-        return items[which]
-
-    for n in reversed(nodes):  # from the end, so that every node but the root is met by a reader first
-        if n is not root and n.op is None:
-            continue
-        own = item_of(n, None)
+    def add(self, n: Tensor) -> None:
+        """Take up a node and the lines into it; constants stand in its label."""
+        own = self.item(n, None)
+        if own is None:
+            return
         for k, x in enumerate(n.inputs):
-            if _is_constant(x) and own is not None:
-                own.label = own.label or _constant(n, x)
+            if _is_constant(x):
+                own.label = own.label or _with_constant(n, k, x)
                 continue
-            other = item_of(x, n)
-            if own is None or other is None or own is other:
-                continue
-            edges.setdefault((other.key, own.key), Edge(other.key, own.key)).parts.append((n, k, x))
-        if own is not None and n.number in holder:
+            other = self.item(x, n)
+            if other is not None and other is not own:
+                edge = self.edges.setdefault((other.key, own.key), Edge(other.key, own.key))
+                edge.parts.append((n, k, x))
+        if n.number in self.holder:
             own.nodes.append(n)
-    return list(items.values())[::-1], list(edges.values())[::-1]
+
+    def item(self, n: Tensor, reader: Tensor | None) -> Item | None:
+        """The item that shows `n` to `reader`; a parameter has one in every step that reads it."""
+        held = self.holder.get(n.number)
+        if held is not None:
+            if held not in self.items:
+                self.items[held] = Item(self.fresh(held.replace(" = ", "=").replace(" … ", "..")), said=held)
+            return self.items[held]
+        which: object = n.number
+        group = None
+        if self.network is not None:
+            group = self.network.group_of[n.number]
+            if group.kind == PARAMETER and n.op is None and reader is not None:
+                if reader.number in self.holder:
+                    return None
+                group = self.network.group_of[reader.number]
+                which = (n.number, group.band, group.t)
+        if which not in self.items:
+            name = n.name or (n.op.name if n.op else "constant")
+            frame = self.frame(group)
+            self.items[which] = Item(self.fresh(" ".join([*frame[:1], name])), [n], frame)
+        return self.items[which]
+
+    def frame(self, group: Group | None) -> tuple[str, ...]:
+        """The step, and in it the gate, around what belongs to a group."""
+        if self.network is None or group is None or (group.band, group.t) not in self.network.cells:
+            return ()
+        step = f"{group.band} t={group.t}".strip()
+        return {QUANTITY: (step, group.name), SHARED: (step,)}.get(group.kind, ())
+
+    def fresh(self, wanted: str) -> str:
+        base = identifier(wanted)
+        self.keys[base] = self.keys.get(base, 0) + 1
+        return base if self.keys[base] == 1 else f"{base} {self.keys[base]}"
+
+
+def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
+    """What is drawn, in the order of computation."""
+    selection = _Selection(network, _hidden(root, nodes, network, shown, budget))
+    for n in reversed(nodes):  # so that every leaf is met by a reader first
+        if n is root or n.op is not None:
+            selection.add(n)
+    return list(selection.items.values())[::-1], list(selection.edges.values())[::-1]
 
 
 def _is_constant(n: Tensor) -> bool:
     return n.op is None and not n.requires_grad and n.name is None and n.shape == () and not n.is_symbol
 
 
-def _constant(n: Tensor, x: Tensor) -> str:
-    return number(x.value.item(), 3) if x.value.dtype.kind in "fiub" else ""
+def _with_constant(n: Tensor, k: int, x: Tensor) -> str:
+    """The operation with its constant: `1 −` or `⊙ 2`."""
+    constant = number(x.value.item(), 3) if x.value.dtype.kind in "fiub" else ""
+    symbol = (n.op.symbol or n.op.name) if n.op is not None else ""
+    return f"{constant} {symbol}" if k == 0 else f"{symbol} {constant}"
 
 
 def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
@@ -184,7 +205,7 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
         for where, times in _runs(network.steps, shown):
             for n in nodes:
                 g = network.group_of[n.number]
-                if g.t in times and g.kind in (QUANTITY, "shared", "input", "output"):
+                if g.t in times and g.kind in (QUANTITY, SHARED, "input", "output"):
                     holder[n.number] = where
         for n in nodes:
             if network.end is not None and network.group_of[n.number] is network.end:
@@ -367,13 +388,14 @@ def _node(into, item: Item, look: Look, recurrent: bool, few: bool) -> None:
     )
 
 
-def _symbol(n: Tensor, constant: str) -> str:
+def _symbol(n: Tensor, with_constant: str) -> str:
     if n.op is None:
         return ""
     if n.op.name == "power":
         return f"x^{number(n.params[0], 3)}"
-    symbol = n.op.symbol or n.op.name
-    return f"{symbol} {constant}" if constant else symbol
+    if n.op.kind == "product":  # its dot alone is easily overlooked
+        return f"{n.op.symbol} {n.op.name}"
+    return with_constant or n.op.symbol or n.op.name
 
 
 def _rows(rows: Sequence[str]) -> str:
@@ -395,10 +417,11 @@ def _numbers(n: Tensor, look: Look) -> list[str]:
         return table(["".join(square(colours(v), 38, 14, number(v), 8) for v in row) for row in rows])
 
     lines = [grid(n.value.astype(np.float64), lambda v: signed(v, look.top))]
-    if n.grad is not None:
+    gradient = gradient_of(look.states, n)
+    if gradient is not None:
         lines.append(
             grid(
-                np.asarray(n.grad, dtype=np.float64),
+                np.asarray(gradient, dtype=np.float64),
                 lambda g: "#ffffff" if g == 0 else look.scale.colour(abs(g)),
             )
         )

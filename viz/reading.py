@@ -18,6 +18,7 @@ import numpy as np
 
 from minigrad import GraphError, InputError, Tensor, ancestors, grad_states
 from minigrad.grad import CUT as CUT_STATE
+from minigrad.grad import NOT_COMPUTED as UNKNOWN
 
 from .style import CUT, NOT_COMPUTED, clean, norm, number
 
@@ -217,17 +218,23 @@ def _network(root, nodes, group_of, cells) -> Network:
     before, carried = _carried(nodes, group_of, cells, bands)
     first = {(g.band, g.name): g for g in groups if g.kind == FIRST}
     _first_by_role(nodes, group_of, cells, bands, before, carried, first)
+    groups = list(dict.fromkeys(group_of.values()))
     inputs: dict[tuple[str, int], list[Group]] = {}
     for g in groups:
-        # A constant that an equation holds, such as the 1 of 1 − z, is no input.
-        if g.kind == INPUT and g.out.shape != ():
+        # A constant that an equation holds, such as the 1 of 1 − z, is no input, nor is a mask.
+        if g.kind == INPUT and g.out.shape != () and g.out.dtype.kind != "b":
             inputs.setdefault((g.band, g.t), []).append(g)
     outputs = {g.t: g for g in groups if g.kind == OUTPUT}
+    _outputs_within(nodes, group_of, cells, carried, outputs)
+    for g in outputs.values():
+        if g.name == OUTPUT:
+            g.name = next((clean(n.name) for n in reversed(g.nodes) if n.name), OUTPUT)
     end = next((g for g in groups if g.kind == END), None)
     memory = _memory(cells, group_of, carried, before)
-    states = grad_states(root)
+    states = states_of(root)
     return Network(
-        root, nodes, group_of, bands, steps, cells, carried, memory, first, before, inputs, outputs, end, states
+        root, nodes, group_of, bands, steps, cells, carried,
+        memory, first, before, inputs, outputs, end, states,
     )  # fmt: skip
 
 
@@ -251,6 +258,31 @@ def _carried(nodes, group_of, cells, bands):
         band: sorted(found, key=lambda s, o=order[band]: o.index(s) if s in o else len(o))
         for band, found in names.items()
     }
+
+
+def _outputs_within(nodes, group_of, cells, carried, outputs: dict[int, Group]) -> None:
+    """A quantity made of a state and read by no step, such as y of an output layer, is an output."""
+    inside = {g for groups in cells.values() for g in groups}
+    read_inside = {
+        (s.band, s.name)
+        for n in nodes
+        if (g := group_of[n.number]) in inside
+        for x in n.inputs
+        if (s := group_of[x.number]) is not g
+    }
+    for (band, t), groups in cells.items():
+        for g in list(groups):
+            made_of = {group_of[x.number] for n in g.nodes for x in n.inputs} - {g}
+            of_state = any(s.name in carried[band] and s.t == t and s.kind == QUANTITY for s in made_of)
+            if g.kind != QUANTITY or g.name in carried[band] or (band, g.name) in read_inside or not of_state:
+                continue
+            groups.remove(g)
+            merged = outputs.setdefault(t, g)
+            if merged is not g:
+                merged.nodes = sorted([*merged.nodes, *g.nodes], key=lambda n: n.number)
+                group_of.update({n.number: merged for n in g.nodes})
+                merged.name = g.name
+            merged.kind, merged.band = OUTPUT, ""
 
 
 def _first_by_role(nodes, group_of, cells, bands, before, carried, first) -> None:
@@ -364,10 +396,31 @@ def edge_gradient(
     return None, NOT_COMPUTED
 
 
+def states_of(root: Tensor) -> dict[int, str]:
+    """The state of every node's gradient, as far as this graph's own backward pass left it.
+
+    Another graph that read the same data may have left a gradient on them: unless a
+    reader here recorded what it sent, that is not the gradient of this picture.
+    """
+    states = grad_states(root)
+    nodes = ancestors(root)
+    known = {x.number for n in nodes if n.contributions for x in n.inputs} | {root.number}
+    for n in nodes:
+        if n.number not in known and not (n.op is None and n.requires_grad) and states[n.number] != CUT_STATE:
+            states[n.number] = UNKNOWN
+    return states
+
+
+def gradient_of(states: dict[int, str], node: Tensor) -> np.ndarray | None:
+    """A node's gradient, unless it is another graph's."""
+    return None if states.get(node.number) == UNKNOWN else node.grad
+
+
 def gradient_state(states: dict[int, str], node: Tensor) -> tuple[float | None, str | None]:
     """Norm of a node's gradient, or None and the reason."""
-    if node.grad is not None:
-        return norm(node.grad), None
+    gradient = gradient_of(states, node)
+    if gradient is not None:
+        return norm(gradient), None
     return None, CUT if states.get(node.number) == CUT_STATE else NOT_COMPUTED
 
 

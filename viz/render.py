@@ -81,12 +81,13 @@ class Picture:
             # mkstemp makes files that only their owner may read; pictures are for everybody.
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
+            temporary = None
         except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"cannot write {path}: {reason}; give a folder that may be written") from None
+        finally:
             if temporary is not None:
                 Path(temporary).unlink(missing_ok=True)
-            raise InputError(
-                f"cannot write {path}: {error.strerror or error}; give a folder that may be written"
-            ) from None
         return path
 
     def _repr_svg_(self) -> str:

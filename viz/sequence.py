@@ -5,7 +5,19 @@ from __future__ import annotations
 from .canvas import Box, Canvas
 from .cards import Look, card, tip, value_top
 from .legend import legend
-from .reading import END, FIRST, OUTPUT, QUANTITY, SHARED, Flow, Group, Network, flows, gradient_state
+from .reading import (
+    END,
+    FIRST,
+    OUTPUT,
+    PARAMETER,
+    QUANTITY,
+    SHARED,
+    Flow,
+    Group,
+    Network,
+    flows,
+    gradient_state,
+)
 from .render import Picture
 from .router import Route, lay
 from .rows import columns, gap_rows
@@ -41,7 +53,9 @@ class _Sequence:
             if (g := network.find(b, t, s))
         ]
         own = [v for g in groups if (v := gradient_state(network.states, g.out)[0])]
-        self.scale = scale or Scale.of([*(f.norm for f in self.flows if f.norm), *own])
+        self.scale = scale or Scale.of(
+            [*(f.norm for f in self.flows if f.norm and f.source.kind != PARAMETER), *own]
+        )
         self.look = Look(self.scale, value_top(g.out for g in groups), network.states)
         self.boxes: dict[object, Box] = {}
         self.lane: dict[tuple[str, str], float] = {}
@@ -88,7 +102,7 @@ class _Sequence:
             y += 52
         outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
         if outputs:
-            made = [card(g, c.width, self.look, g.out.name or "output") for c, g in outputs]
+            made = [card(g, c.width, self.look, g.name) for c, g in outputs]
             height = max(h for _, h in made)
             for (c, g), (rows, _) in zip(outputs, made, strict=True):
                 tooltip = tip(g.out, self.look, f"output t={g.t}")

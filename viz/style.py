@@ -94,10 +94,10 @@ def span(times: Sequence[int]) -> str:
     return f"t = {times[0]} … {times[-1]}" if len(times) > 1 else f"t = {times[0]}"
 
 
-def tight(value: float) -> str:
-    """`number` for narrow places: one digit where two would make it long."""
+def tight(value: float, most: int = 6) -> str:
+    """`number` for narrow places: one digit where two would need more than `most` characters."""
     said = number(value)
-    return said if len(said) <= 6 else number(value, 1)
+    return said if len(said) <= most else number(value, 1)
 
 
 def shape_text(shape: Sequence) -> str:

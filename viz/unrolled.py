@@ -13,11 +13,23 @@ import itertools
 from .canvas import Box, Canvas
 from .cards import Look, card, tip, value_top
 from .legend import legend
-from .reading import END, FIRST, OUTPUT, QUANTITY, SHARED, Flow, Group, Network, flows
+from .reading import (
+    END,
+    FIRST,
+    OUTPUT,
+    PARAMETER,
+    QUANTITY,
+    SHARED,
+    Flow,
+    Group,
+    Network,
+    flows,
+    gradient_state,
+)
 from .render import Picture
 from .router import Corridor, Route, lay
 from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, columns, gap_rows
-from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, norm, number, text, tight
+from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, number, text, tight
 
 LANE = "#fbeec3"
 
@@ -33,8 +45,9 @@ class Unrolled:
         groups += [network.end] if network.end is not None else []
         self.flows = flows(network, groups)
         self.gap_flows = self._flows_into_gaps()
-        numbers = [f.norm for f in self.flows + self.gap_flows if f.norm]
-        numbers += [norm(g.out.grad) for g in groups if g.out.grad is not None]
+        numbers = [f.norm for f in self.flows + self.gap_flows if f.norm and f.source.kind != PARAMETER]
+        # The end's own gradient is 1 by definition and says nothing.
+        numbers += [gradient_state(network.states, g.out)[0] for g in groups if g is not network.end]
         self.scale = scale or Scale.of(n for n in numbers if n)
         visible = [g.out for g in groups if g.kind == QUANTITY]
         self.look = Look(self.scale, value_top(visible), network.states)
@@ -106,7 +119,7 @@ class Unrolled:
             )
             y += 26 + 26
         if outputs:
-            cards = {id(g): card(g, COLUMN + 36, self.look, g.out.name or "output") for _, g in outputs}
+            cards = {id(g): card(g, COLUMN + 36, self.look, g.name) for _, g in outputs}
             height = max(c[1] for c in cards.values())
             for c, g in outputs:
                 rows, _ = cards[id(g)]

@@ -563,6 +563,9 @@ class Emitter:
 
     def _transpose(self, node: Tensor, level: Level) -> None:
         origin, axes = self.place(node.inputs[0], level), node.params[0]
+        if axes == tuple(range(len(axes))):
+            self._alias(node, level, origin)
+            return
         target = self.target(node, level)
         self.places[node.number] = target
         shape, old = self.local_shape(node, level), tuple(node.inputs[0].shape)

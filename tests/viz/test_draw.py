@@ -13,7 +13,7 @@ from drawn import GRU, attributes_of, edges, network, plain, structure
 
 import cells
 import viz
-from minigrad import GraphError, InputError, Tensor, scope, tanh
+from minigrad import GraphError, InputError, Tensor, scope, stack, tanh
 from viz.reading import QUANTITY, read
 from viz.style import norm, number
 
@@ -121,9 +121,9 @@ def test_width_grows_with_the_gradient_on_one_scale():
 def test_long_sequences_leave_out_the_middle_and_say_so():
     loss, _ = network(T=30)
     dot = viz.draw(loss).dot
-    assert ">t = 3 … 27<" in dot and ">25 steps<" in dot
+    assert ">t = 3 … 28<" in dot and ">26 steps<" in dot
     assert "t=15" not in dot and '"t=30 f"' in dot and '"t=1 f"' in dot
-    assert (">t = 6 … 25<" in viz.draw(loss, level="step").dot) and ("t=3..27", "t=28 c") in edges(dot)
+    assert (">t = 6 … 25<" in viz.draw(loss, level="step").dot) and ("t=3..28", "t=29 c") in edges(dot)
 
 
 def test_a_window_opens_any_steps():
@@ -265,3 +265,40 @@ def test_viz_imports_no_cell_and_no_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_first_state_without_scope_is_known_by_its_role():
+    rng = np.random.default_rng(0)
+    first = [Tensor(np.ones((1, 5)), requires_grad=True), Tensor(np.zeros((1, 5)))]
+    steps = cells.unroll(cells.LSTM(3, 5, rng, "float64"), rng.standard_normal((3, 1, 3)), first)
+    steps[-1].h.sum().backward(record=True)
+    net = read(steps[-1].h.sum())
+    assert net.first["", "h"].out is first[0] and net.first["", "c"].out is first[1]
+    drawn_as_inputs = {g.out.number for groups in net.inputs.values() for g in groups}
+    assert not drawn_as_inputs & {f.number for f in first}
+    found = edges(viz.draw(steps[-1].h.sum()).dot)
+    assert ("t=0 h", "t=1 shared") in found and ("t=0 c", "t=1 c") in found
+
+
+def test_an_output_layer_within_the_steps_is_no_gate():
+    rng = np.random.default_rng(0)
+    cell, output = cells.LSTM(3, 5, rng), cells.Output(5, 3, rng)
+    steps = cells.unroll(cell, rng.standard_normal((3, 1, 3)).astype("f"), output=output)
+    loss = stack([s.y for s in steps]).sum()
+    loss.backward(record=True)
+    net = read(loss)
+    assert all(g.name != "y" for groups in net.cells.values() for g in groups)
+    assert [net.outputs[t].name for t in (1, 2, 3)] == ["y"] * 3
+    assert ("t=2 h", "t=2 output") in edges(viz.draw(loss).dot)
+
+
+def test_constants_stand_in_the_operation_on_their_own_side():
+    x = Tensor(np.ones(3), requires_grad=True, name="x")
+    dot = viz.draw((1 - x) * 2.0).dot
+    assert ">1 −<" in dot and ">⊙ 2<" in dot and len(edges(dot)) == 2
+
+
+def test_a_gradient_that_another_graph_left_is_not_shown():
+    x, w = Tensor(np.ones(3), name="x"), Tensor(np.ones(3), requires_grad=True, name="w")
+    (x * w).sum().backward(record=True)
+    assert ">∂x –<" in viz.draw(tanh(x * w)).dot
