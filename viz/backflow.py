@@ -22,6 +22,7 @@ from .reading import (
     OUTPUT,
     QUANTITY,
     SHARED,
+    Group,
     Network,
     edge_gradient,
     gradient_of,
@@ -99,70 +100,63 @@ def split(network: Network, band: str, name: str, times: list[int]) -> State:
     """The gradient of one state at `times`, in parts."""
     state = State(band, name, times)
     after = {before: t for (b, t), before in network.before.items() if b == band}
-    if (band, name) in network.first:
-        after.setdefault(network.first[band, name].t, next(t for b, t in network.cells if b == band))
+    first = network.first.get((band, name))
+    if first is not None:
+        after.setdefault(first.t, next(t for b, t in network.cells if b == band))
     readers: dict[int, list[tuple[Tensor, int]]] = {}
     for n in network.nodes:
         for k, x in enumerate(n.inputs):
             readers.setdefault(x.number, []).append((n, k))
     for t in times:
-        first = network.first.get((band, name))
         g = network.find(band, t, name) or (first if first is not None and first.t == t else None)
-        if g is None:
-            continue
-        node = g.out
-        state.total[t], state.why[t] = gradient_state(network.states, node)
-        found: dict[str, np.ndarray] = {}
-        following = np.zeros(node.shape)
-        known = np.zeros(node.shape)
-        for n, k in readers.get(node.number, ()):
-            part = n.contributions[k] if n.contributions else None
-            reader = network.group_of[n.number]
-            if part is None:
-                following_step = reader.t == after.get(t) and reader.band == band
-                if (
-                    following_step
-                    and edge_gradient(network.states, n, k, node)[1] == CUT
-                    and t not in state.cut
-                ):
-                    state.cut.append(t)
-                continue
-            known = known + part
-            if reader.t == after.get(t) and reader.band == band and reader.kind in (QUANTITY, SHARED):
-                following = following + part
-                if reader.kind == QUANTITY:
-                    _add(
-                        found,
-                        STRAIGHT
-                        if reader.name == name and name in network.memory[band]
-                        else f"through {pretty(reader.name)}",
-                        part,
-                    )
-            elif reader.kind == QUANTITY:
-                _add(
-                    found,
-                    f"from {pretty(reader.name)}, same step"
-                    if reader.t == t
-                    else f"from {pretty(reader.name)}",
-                    part,
-                )
-            elif reader.kind in (OUTPUT, END):
-                _add(found, FROM_LOSS, part)
-            elif reader.kind == SHARED and reader.t == t:
-                _add(found, "same step", part)
-        if t in after:
-            for gate, part in _through_shared(network, band, after[t], node, readers):
-                _add(found, f"through {gate}", part)
-        gradient = gradient_of(network.states, node)
-        if gradient is not None:
-            rest = gradient - known
-            # What no reader accounts for came from a loss that lies outside the graph at hand.
-            if norm(rest) > 1e-5 * norm(gradient):
-                _add(found, FROM_LOSS, rest)
-            state.next_step[t] = norm(following) if t in after else 0.0
-        for label, part in found.items():
-            state.parts.setdefault(label, {})[t] = norm(part)
+        if g is not None:
+            _split_at(network, state, g.out, t, after.get(t), readers)
     return state
+
+
+def _split_at(network: Network, state: State, node: Tensor, t: int, following: int | None, readers) -> None:
+    """One step of `split`: what each reader of `node` sent back; following: the step that is computed next."""
+    state.total[t], state.why[t] = gradient_state(network.states, node)
+    found: dict[str, np.ndarray] = {}
+    known, from_next = np.zeros(node.shape), np.zeros(node.shape)
+    for n, k in readers.get(node.number, ()):
+        part = n.contributions[k] if n.contributions else None
+        reader = network.group_of[n.number]
+        is_next = (reader.band, reader.t) == (state.band, following) and reader.kind in (QUANTITY, SHARED)
+        if part is None:
+            if is_next and edge_gradient(network.states, n, k, node)[1] == CUT and t not in state.cut:
+                state.cut.append(t)
+            continue
+        known = known + part
+        if is_next:
+            from_next = from_next + part
+        if not (is_next and reader.kind == SHARED):  # that is split by gates below
+            _add(found, _way(network, state, reader, t, is_next), part)
+    if following is not None:
+        for gate, part in _through_shared(network, state.band, following, node, readers):
+            _add(found, f"through {gate}", part)
+    gradient = gradient_of(network.states, node)
+    if gradient is not None:
+        rest = gradient - known
+        # What no reader accounts for came from a loss that lies outside the graph at hand.
+        if norm(rest) > 1e-5 * norm(gradient):
+            _add(found, FROM_LOSS, rest)
+        state.next_step[t] = norm(from_next) if following is not None else 0.0
+    for label, part in found.items():
+        state.parts.setdefault(label, {})[t] = norm(part)
+
+
+def _way(network: Network, state: State, reader: Group, t: int, is_next: bool) -> str:
+    """The words for the way that a part came."""
+    if reader.kind in (OUTPUT, END):
+        return FROM_LOSS
+    if reader.band != state.band:
+        return f"from {reader.band or 'another layer'}"
+    if is_next:
+        straight = reader.name == state.name and state.name in network.memory[state.band]
+        return STRAIGHT if straight else f"through {pretty(reader.name)}"
+    who = f"from {pretty(reader.name)}" if reader.kind == QUANTITY else "from the step itself"
+    return f"{who}, same step" if reader.t == t else who
 
 
 def _add(found: dict[str, np.ndarray], label: str, part) -> None:

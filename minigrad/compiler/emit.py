@@ -710,6 +710,8 @@ class Emitter:
             return False
         if x.number in level.dying:
             return True
+        if reader.number in level.stacks:  # is kept for all steps, in a place of its own
+            return False
         place = self.places.get(x.number)
         local = x.op is not None and (self.is_elementwise(x) or x.op in (MATMUL, ADD))
         return bool(local and place and place.store.kind == "work")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import sys
 import time
@@ -37,6 +38,7 @@ def check(picture):
 
 
 @pytest.mark.dot
+@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz's `dot` is not on PATH")
 def test_with_dot(picture, laid_out):
     check(picture)
     check(laid_out)
