@@ -13,4 +13,17 @@ from .text import Alphabet
 
 CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM}
 
-__all__ = ["CELLS", "LSTM", "RNN", "Alphabet", "Cell", "Layer", "Output", "Run", "Stack", "Step", "run", "unroll"]
+__all__ = [
+    "CELLS",
+    "LSTM",
+    "RNN",
+    "Alphabet",
+    "Cell",
+    "Layer",
+    "Output",
+    "Run",
+    "Stack",
+    "Step",
+    "run",
+    "unroll",
+]

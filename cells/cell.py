@@ -49,12 +49,16 @@ class Cell(Layer):
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
         """Zeros (N, H) for every state."""
-        return tuple(Tensor(np.zeros((sequences, self.hidden), self.dtype), name=s) for s in self.state.split())
+        return tuple(
+            Tensor(np.zeros((sequences, self.hidden), self.dtype), name=s) for s in self.state.split()
+        )
 
     def __repr__(self) -> str:
         gates = f"gates {self.gates}, " if self.gates else ""
         first, *rows = super().__repr__().split("\n")
-        return "\n".join([f"{first}; {self.inputs} inputs, {self.hidden} hidden, {gates}state {self.state}", *rows])
+        return "\n".join(
+            [f"{first}; {self.inputs} inputs, {self.hidden} hidden, {gates}state {self.state}", *rows]
+        )
 
 
 class Step:
@@ -69,7 +73,9 @@ class Step:
         try:
             return self.quantities[name]
         except KeyError:
-            raise InputError(f"step t={self.t} has no {name!r}; it has x, {', '.join(self.quantities)}") from None
+            raise InputError(
+                f"step t={self.t} has no {name!r}; it has x, {', '.join(self.quantities)}"
+            ) from None
 
     def __getattr__(self, name: str) -> Tensor:
         if name.startswith("_") or name not in self.quantities:
@@ -127,7 +133,9 @@ def _inputs(cell: Cell, xs) -> list[Tensor]:
         if xs.ndim != 3:
             raise ShapeError(f"{who}: the input has shape {xs.shape}; give (steps, sequences, features)")
     elif not isinstance(xs, Sequence):
-        raise InputError(f"{who}: give the input as an array (T, N, D) or a sequence of (N, D), not {type(xs).__name__}")
+        raise InputError(
+            f"{who}: give the input as an array (T, N, D) or a sequence of (N, D), not {type(xs).__name__}"
+        )
     if not len(xs):
         raise InputError(f"{who}: a sequence of T = 0 steps has nothing to unroll; give at least one step")
     inputs = []
@@ -141,9 +149,13 @@ def _inputs(cell: Cell, xs) -> list[Tensor]:
                 f"the cell was made for ({inputs[0].shape[0] if inputs else 'sequences'}, {cell.inputs})"
             )
         if inputs and x.shape[0] != inputs[0].shape[0]:
-            raise ShapeError(f"{who} step t={t}: x {x.shape} has {x.shape[0]} sequences, step t=1 has {inputs[0].shape[0]}")
+            raise ShapeError(
+                f"{who} step t={t}: x {x.shape} has {x.shape[0]} sequences, step t=1 has {inputs[0].shape[0]}"
+            )
         if x.dtype.kind == "f" and x.dtype != cell.dtype:
-            raise DTypeError(f"{who} step t={t}: x is {x.dtype}, the cell {cell.dtype}; convert one with .astype(…)")
+            raise DTypeError(
+                f"{who} step t={t}: x is {x.dtype}, the cell {cell.dtype}; convert one with .astype(…)"
+            )
         inputs.append(x)
     return inputs
 
@@ -154,23 +166,39 @@ def _first_state(cell: Cell, state, N: int) -> tuple[Tensor, ...]:
         return cell.initial_state(N)
     if isinstance(state, dict) and sorted(state) == sorted(names):
         state = [state[name] for name in names]
-    given = tuple(state) if isinstance(state, dict) else tuple(state) if isinstance(state, (tuple, list)) else (state,)
+    given = (
+        tuple(state)
+        if isinstance(state, dict)
+        else tuple(state)
+        if isinstance(state, (tuple, list))
+        else (state,)
+    )
     if len(given) != len(names) or isinstance(state, dict):
         called = f" ({', '.join(map(str, state))})" if isinstance(state, dict) else ""
-        raise ShapeError(f"{type(cell).__name__}: {len(given)} states given{called}, the cell has {len(names)}: {cell.state}")
-    tensors = tuple(s if isinstance(s, Tensor) else Tensor(s, name=n) for s, n in zip(given, names, strict=True))
+        raise ShapeError(
+            f"{type(cell).__name__}: {len(given)} states given{called}, the cell has {len(names)}: {cell.state}"
+        )
+    tensors = tuple(
+        s if isinstance(s, Tensor) else Tensor(s, name=n) for s, n in zip(given, names, strict=True)
+    )
     for name, s in zip(names, tensors, strict=True):
         if tuple(s.shape) != (N, cell.hidden):
-            raise ShapeError(f"{type(cell).__name__}: state {name} is {describe(s)}; give ({N}, {cell.hidden})")
+            raise ShapeError(
+                f"{type(cell).__name__}: state {name} is {describe(s)}; give ({N}, {cell.hidden})"
+            )
     return tensors
 
 
-def _check(cell: Cell, t: int, quantities: dict[str, Tensor], before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _check(
+    cell: Cell, t: int, quantities: dict[str, Tensor], before: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
     """The states after a step, which must be there and keep their shape."""
     who = f"{type(cell).__name__} step t={t}"
     missing = [n for n in cell.state.split() if n not in quantities]
     if missing:
-        raise InputError(f"{who}: step returned {', '.join(quantities)}; the state {', '.join(missing)} is missing")
+        raise InputError(
+            f"{who}: step returned {', '.join(quantities)}; the state {', '.join(missing)} is missing"
+        )
     now = tuple(quantities[n] for n in cell.state.split())
     for name, old, new in zip(cell.state.split(), before, now, strict=True):
         if new.shape != old.shape or new.dtype is not old.dtype:

@@ -37,10 +37,14 @@ class Layer:
         own = self.parameters()
         if set(values) != set(own):
             missing, surplus = sorted(set(own) - set(values)), sorted(set(values) - set(own))
-            raise InputError(f"{type(self).__name__}.load: missing {missing or 'none'}, surplus {surplus or 'none'}")
+            raise InputError(
+                f"{type(self).__name__}.load: missing {missing or 'none'}, surplus {surplus or 'none'}"
+            )
         for name, p in own.items():
             if np.shape(values[name]) != p.shape:
-                raise ShapeError(f"{type(self).__name__}.load: {name} has shape {np.shape(values[name])}, not {p.shape}")
+                raise ShapeError(
+                    f"{type(self).__name__}.load: {name} has shape {np.shape(values[name])}, not {p.shape}"
+                )
         try:
             ready = {name: np.asarray(values[name], dtype=p.dtype) for name, p in own.items()}
         except (ValueError, TypeError):

@@ -44,7 +44,11 @@ def run(
         steps = unroll(cell, xs, state, output=output, label=label)
         return Run(None, steps[-1].state, steps)
     names = cell.state.split()
-    first = tuple(state) if state is not None else tuple(zeros((xs.shape[1], cell.hidden), cell.dtype) for _ in names)
+    first = (
+        tuple(state)
+        if state is not None
+        else tuple(zeros((xs.shape[1], cell.hidden), cell.dtype) for _ in names)
+    )
 
     def step(carry, x):
         quantities = cell.step(x, *carry)

@@ -16,7 +16,15 @@ from .sequence import Run, run
 class Stack(Layer):
     """`layers` cells of one kind, D inputs, H hidden each; parameters are called "1.W_f", "2.W_f", …"""
 
-    def __init__(self, kind: type[Cell], inputs: int, hidden: int, layers: int, rng: np.random.Generator, dtype="float32"):
+    def __init__(
+        self,
+        kind: type[Cell],
+        inputs: int,
+        hidden: int,
+        layers: int,
+        rng: np.random.Generator,
+        dtype="float32",
+    ):
         super().__init__(dtype)
         positive(type(self).__name__, layers=layers)
         self.cells = [kind(inputs if k == 0 else hidden, hidden, rng, dtype) for k in range(layers)]
@@ -27,12 +35,16 @@ class Stack(Layer):
         return sum(len(c.state.split()) for c in self.cells)
 
     def parameters(self) -> dict[str, Tensor]:
-        return {f"{k}.{name}": p for k, cell in enumerate(self.cells, 1) for name, p in cell.parameters().items()}
+        return {
+            f"{k}.{name}": p for k, cell in enumerate(self.cells, 1) for name, p in cell.parameters().items()
+        }
 
     def run(self, xs, state: Sequence | None = None, *, output: Callable | None = None) -> Run:
         """Run all layers over xs (T, N, D); the run's quantities are the last layer's, its state is all layers'."""
         if state is not None and len(state) != self.state:
-            raise ShapeError(f"Stack: {len(state)} states given, its {len(self.cells)} layers have {self.state}")
+            raise ShapeError(
+                f"Stack: {len(state)} states given, its {len(self.cells)} layers have {self.state}"
+            )
         after: list[Tensor] = []
         result = None
         for k, cell in enumerate(self.cells, 1):

@@ -17,7 +17,9 @@ class Alphabet:
         self.characters = "".join(sorted(set(text)))
         if len(self.characters) < 2:
             found = f"only {self.characters!r}" if text else "nothing: it is empty"
-            raise InputError(f"a text with {found} cannot be predicted; give at least two different characters")
+            raise InputError(
+                f"a text with {found} cannot be predicted; give at least two different characters"
+            )
         self._number = {c: k for k, c in enumerate(self.characters)}
 
     def __len__(self) -> int:
@@ -37,7 +39,9 @@ class Alphabet:
         places = np.asarray(numbers).ravel()
         outside = [int(k) for k in places if not 0 <= k < len(self)]
         if outside:
-            raise InputError(f"number {outside[0]} stands for no character; the alphabet has 0 … {len(self) - 1}")
+            raise InputError(
+                f"number {outside[0]} stands for no character; the alphabet has 0 … {len(self) - 1}"
+            )
         return "".join(self.characters[k] for k in places)
 
     def one_hot(self, text: str, dtype="float32") -> np.ndarray:

@@ -62,10 +62,18 @@ def bits_held_out(loss, model: Model, codes: np.ndarray, window: int) -> float:
     return total / count / math.log(2)
 
 
-def train(model: Model, codes: np.ndarray, held_out: np.ndarray, options: argparse.Namespace, console: Console) -> None:
+def train(
+    model: Model, codes: np.ndarray, held_out: np.ndarray, options: argparse.Namespace, console: Console
+) -> None:
     loss, optimiser = mg.compile(model.loss), mg.optim.Adam(model.parameters(), lr=options.lr)
     columns = streams(codes, options.batch)
-    at, state, seen, bits, start = 0, model.stack.initial_state(options.batch), 0, math.nan, time.perf_counter()
+    at, state, seen, bits, start = (
+        0,
+        model.stack.initial_state(options.batch),
+        0,
+        math.nan,
+        time.perf_counter(),
+    )
     progress = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[bits]:.3f} bits, {task.fields[speed]:,.0f} characters/s"),
@@ -74,7 +82,9 @@ def train(model: Model, codes: np.ndarray, held_out: np.ndarray, options: argpar
     with progress:
         task = progress.add_task("training", total=options.steps, bits=bits, speed=0.0)
         for step in range(1, options.steps + 1):
-            if at + options.window + 1 > len(columns):  # the text is read through: from the top, with fresh states
+            if at + options.window + 1 > len(
+                columns
+            ):  # the text is read through: from the top, with fresh states
                 at, state = 0, model.stack.initial_state(options.batch)
             part = columns[at : at + options.window + 1]
             at += options.window
@@ -88,7 +98,9 @@ def train(model: Model, codes: np.ndarray, held_out: np.ndarray, options: argpar
             progress.update(task, advance=1, bits=bits, speed=speed)
             if step % max(1, options.steps // 5) == 0:
                 out = bits_held_out(loss, model, held_out, options.window)
-                console.print(f"step {step}: {bits:.3f} bits on the window, {out:.3f} held out, {speed:,.0f} characters/s")
+                console.print(
+                    f"step {step}: {bits:.3f} bits on the window, {out:.3f} held out, {speed:,.0f} characters/s"
+                )
 
 
 def sample(model: Model, alphabet: cells.Alphabet, first: str, length: int, rng: np.random.Generator) -> str:
@@ -113,8 +125,12 @@ def read(path: Path) -> str:
 
 
 def arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, default=Path(__file__).with_name("carroll.txt"), help="a UTF-8 text file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--text", type=Path, default=Path(__file__).with_name("carroll.txt"), help="a UTF-8 text file"
+    )
     parser.add_argument("--steps", type=int, default=200, help="training steps (default: 200)")
     parser.add_argument("--cell", choices=sorted(cells.CELLS), default="lstm")
     parser.add_argument("--hidden", type=int, default=128)
@@ -147,9 +163,13 @@ def main(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     model = Model(options.cell, len(alphabet), options.hidden, options.layers, rng)
     size = sum(p.size for p in model.parameters().values())
-    console.print(f"{options.cell}, {options.layers} × {options.hidden} units, {size:,} parameters; {len(codes):,} characters")
+    console.print(
+        f"{options.cell}, {options.layers} × {options.hidden} units, {size:,} parameters; {len(codes):,} characters"
+    )
     weights = options.out / "weights.safetensors"
-    checkpoint.save(weights, model.parameters(), {"alphabet": alphabet.characters})  # fails before the training, not after
+    checkpoint.save(
+        weights, model.parameters(), {"alphabet": alphabet.characters}
+    )  # fails before the training, not after
     try:
         train(model, codes[:cut], codes[cut:], options, console)
     except KeyboardInterrupt:

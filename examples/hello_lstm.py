@@ -71,7 +71,9 @@ def show(char: str) -> str:
     return escape({" ": "␣"}.get(char, char if char.isprintable() else repr(char)[1:-1]))
 
 
-def report(model: Model, steps, logits: mg.Tensor, codes: np.ndarray, alphabet: cells.Alphabet, console: Console) -> None:
+def report(
+    model: Model, steps, logits: mg.Tensor, codes: np.ndarray, alphabet: cells.Alphabet, console: Console
+) -> None:
     """Print what was learned, and gates and gradients step by step."""
     probabilities = mg.softmax(logits).value[:, 0]
     best = probabilities.argmax(axis=-1)
@@ -85,7 +87,9 @@ def report(model: Model, steps, logits: mg.Tensor, codes: np.ndarray, alphabet: 
 
     states = model.cell.state.split()
     gates = [name for name in model.cell.gates.split() if name not in states]
-    flow = Table("t", *(f"mean {g}" for g in gates), *(f"‖∂L/∂{s}_t‖" for s in states), title="Gates and gradients")
+    flow = Table(
+        "t", *(f"mean {g}" for g in gates), *(f"‖∂L/∂{s}_t‖" for s in states), title="Gates and gradients"
+    )
     for step in steps:
         means = [f"{step[g].value.mean():.3f}" for g in gates]
         flow.add_row(str(step.t), *means, *(f"{np.linalg.norm(step[s].grad):.3e}" for s in states))
@@ -132,19 +136,25 @@ def prepare(out: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise mg.InputError(f"--out {out}: cannot be written ({error.strerror}); choose another folder") from None
+        raise mg.InputError(
+            f"--out {out}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
 
 
 def arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--word", default="hello", help="the word to learn (default: hello)")
     source.add_argument("--text", help="a text file to learn from, UTF-8; windows of it are trained on")
     parser.add_argument("--cell", choices=sorted(cells.CELLS), default="lstm")
-    parser.add_argument("--hidden", type=int, default=16, help="hidden units (default: 16)")
+    parser.add_argument("--hidden", type=int, default=8, help="hidden units (default: 8)")
     parser.add_argument("--steps", type=int, default=300, help="training steps (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)"
+    )
     options = parser.parse_args(arguments)
     if options.steps < 0 or options.seed < 0:
         parser.error("--steps and --seed must not be negative")

@@ -10,8 +10,15 @@ from .errors import GraphError
 from .grad import ancestors, grad
 from .tensor import Tensor, no_grad
 
+
 def check_grads(
-    function: Callable, inputs: Iterable, *, order: int = 2, tolerance: float = 1e-6, rng=None, complex_step: bool | None = None
+    function: Callable,
+    inputs: Iterable,
+    *,
+    order: int = 2,
+    tolerance: float = 1e-6,
+    rng=None,
+    complex_step: bool | None = None,
 ) -> float:
     """Compare reverse mode with numerical derivatives; returns the largest relative error.
 
@@ -35,8 +42,13 @@ def check_grads(
         leaves = [Tensor(p, requires_grad=True) for p in points]
         gradients = grad(f(*leaves), leaves, create_graph=True)
         exact = sum(float((g.value * u).sum()) for g, u in zip(gradients, directions, strict=True))
-        scale = sum(float(np.linalg.norm(g.value) * np.linalg.norm(u)) for g, u in zip(gradients, directions, strict=True))
-        use_complex = level == 1 and _can_step(f, leaves) if complex_step is None else complex_step and level == 1
+        scale = sum(
+            float(np.linalg.norm(g.value) * np.linalg.norm(u))
+            for g, u in zip(gradients, directions, strict=True)
+        )
+        use_complex = (
+            level == 1 and _can_step(f, leaves) if complex_step is None else complex_step and level == 1
+        )
         numeric = (_complex_step if use_complex else _central)(f, points, directions)
         error = abs(exact - numeric) / max(scale, abs(numeric), 1e-3)
         bound = min(tolerance, 1e-12) if use_complex and complex_step else tolerance

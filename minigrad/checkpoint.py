@@ -25,7 +25,9 @@ def save(path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None) 
             file.write(data)
         os.replace(file.name, path)
     except OSError as error:
-        raise InputError(f"weights cannot be written to {path}: {error.strerror}; choose another folder") from None
+        raise InputError(
+            f"weights cannot be written to {path}: {error.strerror}; choose another folder"
+        ) from None
 
 
 def load(path) -> dict[str, np.ndarray]:

@@ -55,7 +55,9 @@ def one_hot(index, classes: int, dtype="float32") -> Tensor:
     if index.dtype.kind not in "iu":
         raise InputError(f"one_hot of {describe(index)}: give integers")
     if not index.is_symbol and index.size and not (0 <= index.value.min() and index.value.max() < classes):
-        raise InputError(f"one_hot: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}")
+        raise InputError(
+            f"one_hot: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}"
+        )
     return (index.reshape((*index.shape, 1)) == np.arange(classes)).astype(dtype)
 
 
@@ -71,7 +73,9 @@ def cross_entropy(logits, targets, mask=None) -> Tensor:
     targets = as_tensor(targets, logits)
     if targets.dtype.kind in "iu" and targets.ndim != logits.ndim:
         if tuple(targets.shape) != tuple(logits.shape[:-1]):
-            raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")
+            raise ShapeError(
+                f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}"
+            )
         targets = one_hot(targets, logits.shape[-1], logits.dtype)
     elif tuple(targets.shape) != tuple(logits.shape):
         raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")

@@ -35,7 +35,9 @@ def ancestors(*roots: Tensor) -> list[Tensor]:
     return [seen[n] for n in sorted(seen)]
 
 
-def reverse(outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | None, graph: bool) -> Iterator:
+def reverse(
+    outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | None, graph: bool
+) -> Iterator:
     """The walk: yields (node, gradient, contributions) by falling number, each gradient complete.
 
     needed : numbers of the nodes that gradients flow to; None: those that require one.
@@ -226,7 +228,9 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
                 _stop_where_bad(node, gradient)
             if node.number in wanted:
                 found[node.number] = gradient
-    gradients = [as_tensor(found[x.number]) if x.number in found else zeros(x.shape, x.dtype) for x in targets]
+    gradients = [
+        as_tensor(found[x.number]) if x.number in found else zeros(x.shape, x.dtype) for x in targets
+    ]
     return gradients[0] if single else gradients
 
 

@@ -20,7 +20,18 @@ import numpy as np
 
 from .errors import DTypeError, InputError, ShapeError
 from .sizes import fix_at_one, is_one
-from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, _UFUNCS, OPS, Op, Tensor, apply, as_tensor, describe, apply_symbolic
+from .tensor import (
+    _ARRAY_FUNCTIONS,
+    _FUNCTIONS,
+    _UFUNCS,
+    OPS,
+    Op,
+    Tensor,
+    apply,
+    as_tensor,
+    describe,
+    apply_symbolic,
+)
 
 BOOL = np.dtype(bool)
 
@@ -52,7 +63,9 @@ def broadcast(*shapes: tuple) -> tuple:
                 size = other
             elif not (is_one(other) or size == other or fix_at_one(other)):
                 if not fix_at_one(size):
-                    raise ShapeError(f"shapes {' and '.join(map(str, shapes))} do not broadcast: {size} is not {other}")
+                    raise ShapeError(
+                        f"shapes {' and '.join(map(str, shapes))} do not broadcast: {size} is not {other}"
+                    )
                 size = other
         result.append(size)
     return tuple(result)
@@ -349,7 +362,9 @@ sqrt = _unary(SQRT, "The square root, element by element.")
 sin = _unary(SIN, "The sine, element by element.")
 cos = _unary(COS, "The cosine, element by element.")
 tanh = _unary(TANH, "The hyperbolic tangent, element by element.")
-sigmoid = _unary(SIGMOID, "1 / (1 + e^−x), element by element; keeps relative accuracy down to e^−700 (e^-87 in float32).")
+sigmoid = _unary(
+    SIGMOID, "1 / (1 + e^−x), element by element; keeps relative accuracy down to e^−700 (e^-87 in float32)."
+)
 
 
 def _both(a, b) -> tuple:
@@ -507,7 +522,9 @@ def scatter(g, index, rows: int) -> Tensor:
 def getitem(x: Tensor, index) -> Tensor:
     """Numbers, slices, None, … and integer arrays on leading axes, as in NumPy."""
     items = index if isinstance(index, tuple) else (index,)
-    items = tuple(np.asarray(i)[()] if isinstance(i, (Tensor, np.ndarray)) and not i.ndim else i for i in items)
+    items = tuple(
+        np.asarray(i)[()] if isinstance(i, (Tensor, np.ndarray)) and not i.ndim else i for i in items
+    )
     arrays = [i for i in items if isinstance(i, (np.ndarray, list, Tensor))]
     if arrays:
         return _advanced(x, items, len(arrays))
@@ -547,7 +564,9 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
     try:
         k = item.__index__()
     except (AttributeError, TypeError):
-        raise DTypeError(f"index {item!r} of {describe(x)}: use numbers, slices, None, … or integer arrays") from None
+        raise DTypeError(
+            f"index {item!r} of {describe(x)}: use numbers, slices, None, … or integer arrays"
+        ) from None
     if isinstance(size, int) and not -size <= k < size:
         raise ShapeError(f"index {k} outside {describe(x)}, whose axis {axis} has {size}")
     k = k + size if k < 0 else k
@@ -557,10 +576,14 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
 def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
     """Integer arrays on the leading axes: rows of the flattened leading axes."""
     if len(items) != count:
-        raise DTypeError(f"index of {describe(x)}: arrays mixed with slices are not supported; index in two goes")
+        raise DTypeError(
+            f"index of {describe(x)}: arrays mixed with slices are not supported; index in two goes"
+        )
     indices = [np.asarray(i) for i in items]
     if any(i.dtype == bool for i in indices):
-        raise DTypeError(f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where")
+        raise DTypeError(
+            f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where"
+        )
     if any(i.dtype.kind not in "iu" for i in indices):
         raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
     sizes = x.shape[:count]

@@ -84,10 +84,19 @@ class SGD(Optimiser):
 class Adam(Optimiser):
     """Adam (Kingma and Ba, 2015); `weight_decay` is decoupled from the gradient (Loshchilov and Hutter, 2019)."""
 
-    def __init__(self, parameters, lr: float = 1e-3, betas=(0.9, 0.999), epsilon: float = 1e-8, weight_decay: float = 0.0):
+    def __init__(
+        self,
+        parameters,
+        lr: float = 1e-3,
+        betas=(0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
         super().__init__(parameters, lr)
         if not all(0 <= b < 1 for b in betas) or weight_decay < 0:
-            raise InputError(f"Adam: betas {betas} must lie in [0, 1) and weight_decay {weight_decay} not below 0")
+            raise InputError(
+                f"Adam: betas {betas} must lie in [0, 1) and weight_decay {weight_decay} not below 0"
+            )
         self.betas, self.epsilon, self.weight_decay = betas, epsilon, weight_decay
         self.first = [np.zeros_like(p.value) for p in self.parameters]
         self.second = [np.zeros_like(p.value) for p in self.parameters]

@@ -140,7 +140,9 @@ def _traced(step, first, sequences, rebuild_carry, rebuild_x):
     return rebuild_carry(lasts), rebuild_out([stacked(loop, node) for node in leaves])
 
 
-def scan_node(body: Body, first: Sequence[Tensor], sequences: Sequence[Tensor], more: Sequence[Tensor] = ()) -> Tensor:
+def scan_node(
+    body: Body, first: Sequence[Tensor], sequences: Sequence[Tensor], more: Sequence[Tensor] = ()
+) -> Tensor:
     """The node of a body; captures are found by walking it."""
     inside = ancestors_within(body.start, *body.carry_out, *more)
     outside = {x.number: x for n in inside for x in n.inputs if x.number <= body.start}
@@ -211,27 +213,43 @@ def reverse_scan(parts: Parts, loop: Tensor) -> list:
     nodes that the derivative rules read.
     """
     body: Body = loop.params[0]
-    if any(resolve(x.shape[0]) == 0 for x in loop.inputs[len(body.carry) : len(body.carry) + 1] if not isinstance(x.shape[0], Size)):
+    if any(
+        resolve(x.shape[0]) == 0
+        for x in loop.inputs[len(body.carry) : len(body.carry) + 1]
+        if not isinstance(x.shape[0], Size)
+    ):
         raise GraphError("the reverse of a scan over T = 0 steps")
     count, T = len(body.carry), loop.inputs[len(body.carry)].shape[0]
     wanted = [c for c in body.captures if c.requires_grad]
     start = next_number()
     d_carry = [symbol(c.shape, c.dtype, f"d{c.name or 'carry'}", True) for c in body.carry]
     totals = [symbol(c.shape, c.dtype, f"d{c.name or 'capture'}", True) for c in wanted]
-    given = {n: symbol(node.shape, node.dtype, f"d{node.name or 'out'}_t", True) for n, (node, _) in parts.stacks.items()}
+    given = {
+        n: symbol(node.shape, node.dtype, f"d{node.name or 'out'}_t", True)
+        for n, (node, _) in parts.stacks.items()
+    }
 
     outputs = [*body.carry_out, *(node for node, _ in parts.stacks.values())]
     cotangents = [*d_carry, *given.values()]
     found = gradients_within(body, outputs, cotangents, [*body.carry, *body.xs, *wanted])
     new_carry = [g if g is not None else _zeros(c) for g, c in zip(found, body.carry, strict=False)]
     dx = found[count : count + len(body.xs)]
-    new_totals = [t if g is None else t + g for t, g in zip(totals, found[count + len(body.xs) :], strict=True)]
+    new_totals = [
+        t if g is None else t + g for t, g in zip(totals, found[count + len(body.xs) :], strict=True)
+    ]
 
     results = [*new_carry, *new_totals, *(g for g in dx if g is not None)]
     results, residuals = replace_residuals(body, start, results)
     carry_out = checked([*d_carry, *totals], results[: count + len(wanted)], "reverse of scan")
     dx_nodes = results[count + len(wanted) :]
-    inner = Body([*d_carry, *totals], [*given.values(), *(s for _, s in residuals)], carry_out, [], start, not body.reverse)
+    inner = Body(
+        [*d_carry, *totals],
+        [*given.values(), *(s for _, s in residuals)],
+        carry_out,
+        [],
+        start,
+        not body.reverse,
+    )
     sequences = [g for _, g in parts.stacks.values()] + [_sequence_of(loop, node) for node, _ in residuals]
     first = [parts.lasts[k] if k in parts.lasts else _zeros(c) for k, c in enumerate(body.carry)]
     first += [_zeros(c) for c in wanted]
@@ -262,7 +280,9 @@ def gradients_within(body: Body, outputs, cotangents, wrt: Sequence[Tensor]) -> 
     return [found.get(x.number) for x in wrt]
 
 
-def replace_residuals(body: Body, start: int, results: list[Tensor]) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+def replace_residuals(
+    body: Body, start: int, results: list[Tensor]
+) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
     """Let a gradient graph read symbols where it read nodes of the forward body.
 
     What only moves elements (concat, slice, …) is computed again rather than stored.
@@ -278,7 +298,12 @@ def replace_residuals(body: Body, start: int, results: list[Tensor]) -> tuple[li
         if node.number <= body.start or (node.op is None and node._value is not None):
             return node
         if node.number < start:
-            if node.op is not None and OPS.get(node.op.name) and node.op.kind == "structure" and node.op.smooth:
+            if (
+                node.op is not None
+                and OPS.get(node.op.name)
+                and node.op.kind == "structure"
+                and node.op.smooth
+            ):
                 return apply(node.op, tuple(replaced(x) for x in node.inputs), node.params)
             if node.number not in stand_in:
                 stand_in[node.number] = symbol(node.shape, node.dtype, node.name, True)

@@ -51,7 +51,9 @@ class Size:
         total = 0
         for product, coefficient in self.terms.items():
             for v in product:
-                coefficient *= of(v) if v.bound is None else (v.bound if isinstance(v.bound, int) else v.bound.value(of))
+                coefficient *= (
+                    of(v) if v.bound is None else (v.bound if isinstance(v.bound, int) else v.bound.value(of))
+                )
             total += coefficient
         return total
 
@@ -111,7 +113,9 @@ class Size:
             if len(product) == 1 and sum(product[0] in p for p in difference.terms) == 1:
                 rest = resolve((difference - Size({product: coefficient})) * -1)
                 if abs(coefficient) == 1 or isinstance(rest, int):  # equal hints: a number is divisible
-                    product[0].bound = resolve(rest * coefficient) if abs(coefficient) == 1 else rest // coefficient
+                    product[0].bound = (
+                        resolve(rest * coefficient) if abs(coefficient) == 1 else rest // coefficient
+                    )
                     return True
         raise GraphError(f"sizes {self} and {other} are equal here; that cannot be demanded of all sizes")
 

@@ -120,7 +120,9 @@ class Tensor:
         except (ValueError, TypeError) as error:
             raise InputError(f"Tensor{_called(name)}: this is no numeric array ({error})") from None
         if value.dtype.kind not in "fiubc":
-            raise DTypeError(f"Tensor{_called(name)}: {value.dtype} is no numeric type; give floats or integers")
+            raise DTypeError(
+                f"Tensor{_called(name)}: {value.dtype} is no numeric type; give floats or integers"
+            )
         if requires_grad and value.dtype.kind != "f":
             raise DTypeError(
                 f"Tensor{_called(name)}: {value.dtype} has no gradient; make it a float first, "
@@ -229,7 +231,9 @@ class Tensor:
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         if out is not None:
             target = next((t for t in out if isinstance(t, Tensor)), self)
-            raise GraphError(f"in-place change of {describe(target)}: np.{ufunc.__name__}(…, out=…) would spoil gradients")
+            raise GraphError(
+                f"in-place change of {describe(target)}: np.{ufunc.__name__}(…, out=…) would spoil gradients"
+            )
         function = _UFUNCS.get(ufunc.__name__)
         if method != "__call__" or function is None or options:
             raise DTypeError(
@@ -456,9 +460,13 @@ def _not_finite(op: Op, node: Tensor, inputs: Sequence) -> NonFiniteError:
     """Blame the data where they came in bad, else the operation that made the first bad value."""
     data = next((x for x in inputs if x.dtype.kind == "f" and not np.isfinite(x.value).all()), None)
     if data is not None:
-        return NonFiniteError(f"{first_bad(data.value)} in the data {describe(data)}, read by {op.name}{_at()}")
+        return NonFiniteError(
+            f"{first_bad(data.value)} in the data {describe(data)}, read by {op.name}{_at()}"
+        )
     operands = ", ".join(map(describe, inputs))
-    return NonFiniteError(f"{first_bad(node.value)} in the value of {op.name}{_at()}, computed from {operands}")
+    return NonFiniteError(
+        f"{first_bad(node.value)} in the value of {op.name}{_at()}, computed from {operands}"
+    )
 
 
 def apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
@@ -489,7 +497,9 @@ def as_tensor(x, like: Tensor | None = None) -> Tensor:
     if hasattr(x, "as_symbol"):  # a size that is not known while tracing
         return x.as_symbol(like)
     if like is not None and isinstance(x, (bool, int, float, complex)):
-        kind = np.result_type(like.dtype, x) if isinstance(x, complex) or like.dtype.kind != "f" else like.dtype
+        kind = (
+            np.result_type(like.dtype, x) if isinstance(x, complex) or like.dtype.kind != "f" else like.dtype
+        )
         return Tensor(np.asarray(x, dtype=kind))
     return Tensor(x)
 

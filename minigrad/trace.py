@@ -47,7 +47,10 @@ class Traced:
 
         for k, axis, v in self.variables:
             bound = v.bound
-            if bound is not None and (bound.value(of) if isinstance(bound, Size) else bound) != shapes[k][axis]:
+            if (
+                bound is not None
+                and (bound.value(of) if isinstance(bound, Size) else bound) != shapes[k][axis]
+            ):
                 return None
         return of
 
@@ -79,7 +82,9 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
         symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
     outputs, rebuild = flatten(function(*symbols))
     outputs = [as_tensor(o) for o in outputs]
-    return Traced(getattr(function, "__name__", type(function).__name__), symbols, outputs, rebuild, variables)
+    return Traced(
+        getattr(function, "__name__", type(function).__name__), symbols, outputs, rebuild, variables
+    )
 
 
 def trace_gradients(traced: Traced, wrt: Sequence[Tensor]) -> list[Tensor]:
@@ -92,7 +97,9 @@ def trace_gradients(traced: Traced, wrt: Sequence[Tensor]) -> list[Tensor]:
     return grad(loss, wrt, create_graph=True)
 
 
-def evaluate(outputs: Sequence[Tensor], values: dict[int, np.ndarray], of: Callable[[Variable], int]) -> list[np.ndarray]:
+def evaluate(
+    outputs: Sequence[Tensor], values: dict[int, np.ndarray], of: Callable[[Variable], int]
+) -> list[np.ndarray]:
     """Run a traced graph node by node in NumPy: slow, and right by construction.
 
     values : arrays of the argument symbols, by number; of : the sizes.

@@ -115,7 +115,7 @@ def split(network: Network, band: str, name: str, times: list[int]) -> State:
 
 
 def _split_at(network: Network, state: State, node: Tensor, t: int, following: int | None, readers) -> None:
-    """One step of `split`: what each reader of `node` sent back; following: the step that is computed next."""
+    """One step of `split`: what each reader of `node` sent back; following: the step computed next."""
     state.total[t], state.why[t] = gradient_state(network.states, node)
     found: dict[str, np.ndarray] = {}
     known, from_next = np.zeros(node.shape), np.zeros(node.shape)

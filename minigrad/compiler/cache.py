@@ -56,7 +56,14 @@ def _temporary(wanted: Path) -> Path:
 
 def load(source: str, name: str) -> ModuleType:
     """The module of a source, from memory, from disk, or made now."""
-    made_with = (runtime.VERSION, numba.__version__, llvmlite.__version__, np.__version__, sys.version, VECTOR_BYTES)
+    made_with = (
+        runtime.VERSION,
+        numba.__version__,
+        llvmlite.__version__,
+        np.__version__,
+        sys.version,
+        VECTOR_BYTES,
+    )
     digest = hashlib.sha256(repr((made_with, source)).encode()).hexdigest()[:20]
     module_name = f"minigrad_program_{digest}"
     if module_name in sys.modules:
@@ -73,7 +80,9 @@ def load(source: str, name: str) -> ModuleType:
 
 
 def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
+    ) as file:
         file.write(text)
     os.replace(file.name, path)
 

@@ -168,7 +168,9 @@ class Variant:
         for a in arguments:
             dtype = a.dtype if isinstance(a, Tensor) else np.asarray(a).dtype
             if str(dtype) not in DTYPES:
-                raise CannotCompile(f"an argument is {dtype}; the compiler takes float32, float64 and integers")
+                raise CannotCompile(
+                    f"an argument is {dtype}; the compiler takes float32, float64 and integers"
+                )
         try:
             self.traced: Traced = trace(function, [_tensor(a) for a in arguments], needs)
         except CannotCompile:
@@ -223,7 +225,9 @@ class Plan:
         self.module, self.name = variant.module, traced.name
         self.parallel = program.parallel
         count = len(program.stores)
-        self.table = np.zeros(2 * count + len(program.sizes), np.int64)  # addresses and sizes, then sizes by name
+        self.table = np.zeros(
+            2 * count + len(program.sizes), np.int64
+        )  # addresses and sizes, then sizes by name
         self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
         self.table[2 * count :] = [number(s) for s in program.sizes]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
@@ -248,7 +252,11 @@ class Plan:
         self.output_offsets = np.array(offsets, np.int64)
         by_name = {program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
         self.parts = [
-            (by_name[r.store.name], tuple(number(n) for n in r.shape), np.dtype(r.store.dtype if r.store.dtype != "b1" else bool))
+            (
+                by_name[r.store.name],
+                tuple(number(n) for n in r.shape),
+                np.dtype(r.store.dtype if r.store.dtype != "b1" else bool),
+            )
             for r in program.results
         ]
         kind = np.float32 if any(s.dtype == "f4" for s in program.stores) else np.float64
@@ -287,7 +295,10 @@ class Plan:
         k = 0
         while k < stages:
             if self.parallel[k]:
-                futures = [pool.submit(run, self.table, self.scratch[p], p, threads, k, k + 1) for p in range(1, threads)]
+                futures = [
+                    pool.submit(run, self.table, self.scratch[p], p, threads, k, k + 1)
+                    for p in range(1, threads)
+                ]
                 bad += run(self.table, self.scratch[0], 0, threads, k, k + 1)
                 bad += sum(f.result() for f in futures)
                 k += 1

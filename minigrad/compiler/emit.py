@@ -97,7 +97,9 @@ class Level:
     outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
     dying: set[int] = field(default_factory=set)  # body inputs whose place may be overwritten
     dying_values: set[int] = field(default_factory=set)  # values that stand in such a place
-    stacks: dict[int, Callable[[], Place]] = field(default_factory=dict)  # kept for all steps, if nothing dies for them
+    stacks: dict[int, Callable[[], Place]] = field(
+        default_factory=dict
+    )  # kept for all steps, if nothing dies for them
 
 
 @dataclass
@@ -209,7 +211,9 @@ class Emitter:
     def new_store(self, name: str, dtype, size, kind: str = "work", node: Tensor | None = None) -> Store:
         key = DTYPES.get(str(dtype))
         if key is None:
-            raise CannotCompile(f"{self.name}: {name} is {dtype}; the compiler takes float32, float64 and integers")
+            raise CannotCompile(
+                f"{self.name}: {name} is {dtype}; the compiler takes float32, float64 and integers"
+            )
         store = Store(self._fresh(name, self.store_names), key, resolve(size), kind, node)
         self.stores.append(store)
         return store
@@ -266,13 +270,19 @@ class Emitter:
         results = []
         for k, r in enumerate(self.results):
             place = self.place(r, level)
-            if place.store.kind != "output" or place.at != "0" or any(place.store is p.store for p in results):
+            if (
+                place.store.kind != "output"
+                or place.at != "0"
+                or any(place.store is p.store for p in results)
+            ):
                 self.serial()
                 target = self.output(r, k)
                 self.copy(level, place, target)
                 place = target
             results.append(place.reshaped(tuple(r.shape)))
-        return Program(self.text(), self.sizes, self.stores, [s.parallel for s in self.stages if s.lines], results)
+        return Program(
+            self.text(), self.sizes, self.stores, [s.parallel for s in self.stages if s.lines], results
+        )
 
     def input(self, node: Tensor) -> Place:
         if node.number not in self.places:
@@ -365,7 +375,11 @@ class Emitter:
             return True
         if reader.op is not SCAN:
             return False
-        inside = [n for n in reader.params[0].nodes(*self.asked.get(reader.number, [])) if any(x is node for x in n.inputs)]
+        inside = [
+            n
+            for n in reader.params[0].nodes(*self.asked.get(reader.number, []))
+            if any(x is node for x in n.inputs)
+        ]
         return bool(inside) and all(n.op is MATMUL and n.inputs[1] is node for n in inside)
 
     def _adds_product(self, node: Tensor, level: Level) -> bool:
@@ -494,7 +508,11 @@ class Emitter:
         axis, start, stop, step = node.params
         origin = self.place(node.inputs[0], level)
         inner = self.count(tuple(node.shape[axis + 1 :]))
-        if resolve(step) == 1 and contiguous_leading(tuple(node.inputs[0].shape), axis) and level.batch is None:
+        if (
+            resolve(step) == 1
+            and contiguous_leading(tuple(node.inputs[0].shape), axis)
+            and level.batch is None
+        ):
             offset = self._offset(start, inner)
             at = offset if origin.at == "0" else origin.at if offset == "0" else f"{origin.at} + {offset}"
             self._alias(node, level, Place(origin.store, at, tuple(node.shape)))
@@ -532,7 +550,10 @@ class Emitter:
         axis = node.params[0]
         target = self.target(node, level)
         whole, start = self.size(node.shape[axis]), Size({(): 0}).resolved()
-        outer, inner = self.count(self.local_shape(node, level)[:axis]), self.count(tuple(node.shape[axis + 1 :]))
+        outer, inner = (
+            self.count(self.local_shape(node, level)[:axis]),
+            self.count(tuple(node.shape[axis + 1 :])),
+        )
         for x in node.inputs:
             origin = self.place(x, level)
             if not (origin.store is target.store):
@@ -551,7 +572,9 @@ class Emitter:
                 for x in node.inputs:
                     alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
                     if x.op is MATMUL and alone:
-                        level.outputs[x.number] = lambda x=x, node=node, at=start: self._part_of(node, x, at, level)
+                        level.outputs[x.number] = lambda x=x, node=node, at=start: self._part_of(
+                            node, x, at, level
+                        )
                     start = resolve(start + x.shape[node.params[0]])
 
     def _part_of(self, node: Tensor, x: Tensor, start, level: Level) -> Place:
@@ -596,7 +619,8 @@ class Emitter:
         view = self.view(target, True)
         self.write(level, f"fill({view}, {target.store.dtype}(0))")
         self.write(
-            level, f"bad += scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})"
+            level,
+            f"bad += scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})",
         )
 
     # Reductions.
@@ -626,9 +650,14 @@ class Emitter:
             self.write(level, f"{name}_rows({views}, {self.size(outer)}, {self.size(sizes[0])})")
         elif kinds in ("rk", "krk"):
             outer, sizes = (sizes[0], sizes[1:]) if kinds == "krk" else (1, sizes)
-            self.write(level, f"{name}_columns({views}, {self.size(outer)}, {self.size(sizes[0])}, {self.size(sizes[1])})")
+            self.write(
+                level,
+                f"{name}_columns({views}, {self.size(outer)}, {self.size(sizes[0])}, {self.size(sizes[1])})",
+            )
         else:
-            raise CannotCompile(f"{self.name}: {name} over axes {axes} of {describe(node.inputs[0])}; reduce in two goes")
+            raise CannotCompile(
+                f"{self.name}: {name} over axes {axes} of {describe(node.inputs[0])}; reduce in two goes"
+            )
 
     _sum = _max = _logsumexp = _reduction
 
@@ -638,10 +667,15 @@ class Emitter:
         if len(node.inputs[1].shape) > 2:
             self._batched(node, level)
         else:
-            self.product(node, self.operand_stores(node, level), level, lambda: self.target(node, level), "False")
+            self.product(
+                node, self.operand_stores(node, level), level, lambda: self.target(node, level), "False"
+            )
 
     def operand_stores(self, node: Tensor, level: Level) -> list[Store]:
-        return [self.place(x.inputs[0] if x.op is TRANSPOSE and x.number not in self.places else x, level).store for x in node.inputs]
+        return [
+            self.place(x.inputs[0] if x.op is TRANSPOSE and x.number not in self.places else x, level).store
+            for x in node.inputs
+        ]
 
     def _sum_of_products(self, node: Tensor, level: Level) -> None:
         """x + a·b + …: the products are added where x stands, if nobody else reads it."""
@@ -651,7 +685,9 @@ class Emitter:
         if others:
             (other,) = others
             origin = self.place(other, level)
-            if other.number in level.outputs and level.outputs[other.number] is level.outputs.get(node.number):
+            if other.number in level.outputs and level.outputs[other.number] is level.outputs.get(
+                node.number
+            ):
                 self.places[node.number] = origin
             elif self._may_overwrite(other, node, level):
                 self.places[node.number] = origin  # each thread adds to the rows that it wrote
@@ -674,7 +710,9 @@ class Emitter:
         rows = product_of(tuple(node.shape[:-1]))
         same = source(product_of(origin.shape)) == source(product_of(tuple(node.shape)))
         if not same and source(product_of(origin.shape)) != source(named(width)):
-            raise CannotCompile(f"{self.name}: {describe(node)} adds {origin.shape} to a product; spell the shape out")
+            raise CannotCompile(
+                f"{self.name}: {describe(node)} adds {origin.shape} to a product; spell the shape out"
+            )
         self._rows_of_thread(rows, level)
         a, c = self.use(origin.store), self.use(target.store, True)
         self.write(
@@ -696,7 +734,10 @@ class Emitter:
         elif len(other.shape) == 1 or contiguous_leading(tuple(other.shape), len(other.shape) - 1):
             rows = self.count(target.shape[:-1])
             a, c = self.use(origin.store), self.use(target.store, True)
-            self.write(level, f"start_rows({a}, {origin.at}, {c}, {target.at}, 0, {rows}, {self.size(node.shape[-1])}, False)")
+            self.write(
+                level,
+                f"start_rows({a}, {origin.at}, {c}, {target.at}, 0, {rows}, {self.size(node.shape[-1])}, False)",
+            )
         else:
             raise CannotCompile(f"{self.name}: {describe(node)} adds {describe(other)} to a product")
 
@@ -706,7 +747,10 @@ class Emitter:
             return False
         if [r for r in level.readers.get(x.number, []) if r is not reader]:
             return False
-        if source(product_of(tuple(x.shape))) != source(product_of(tuple(reader.shape))) or x.dtype != reader.dtype:
+        if (
+            source(product_of(tuple(x.shape))) != source(product_of(tuple(reader.shape)))
+            or x.dtype != reader.dtype
+        ):
             return False
         if x.number in level.dying:
             return True
@@ -721,7 +765,9 @@ class Emitter:
         fresh = sequence.op in (STACKED, MATMUL, ADD) or self.is_elementwise(sequence)
         return fresh and place.store.kind == "work" and place.store.name not in self.carry_stores
 
-    def product(self, node: Tensor, stores, level: Level, target: Callable[[], Place], accumulate: str) -> None:
+    def product(
+        self, node: Tensor, stores, level: Level, target: Callable[[], Place], accumulate: str
+    ) -> None:
         """One product with a matrix on the right, or a sum over rows (a transposed matrix on the left)."""
         left, right = node.inputs
         if level.body is None:
@@ -756,10 +802,17 @@ class Emitter:
         place = self.place(base, level)
         inside = level.body is not None and base.number > level.body.start
         k, n = self.size(right.shape[0]), self.size(right.shape[1])
-        key = (place.store.name, place.at, transposed, len(self.stages) if level.body is None or not inside else id(level))
+        key = (
+            place.store.name,
+            place.at,
+            transposed,
+            len(self.stages) if level.body is None or not inside else id(level),
+        )
         if key in self.packed and not inside:
             return self.packed[key], "0"
-        store = self.new_store(f"packed_{base.name or place.store.name}", base.dtype, self._packed_size(right))
+        store = self.new_store(
+            f"packed_{base.name or place.store.name}", base.dtype, self._packed_size(right)
+        )
         store.kind = "packed"
         strides = f"1, {k}" if transposed else f"{n}, 1"
         line = f"pack({self.use(place.store)}, {place.at}, {k}, {n}, {strides}, {self.use(store)}, 0)"
@@ -806,18 +859,27 @@ class Emitter:
             transposed = x.op is TRANSPOSE and x.number not in self.places
             operands.append((self.place(x.inputs[0] if transposed else x, level), transposed))
         if tuple(map(source, left.shape[:-2])) != tuple(map(source, right.shape[:-2])):
-            raise CannotCompile(f"{self.name}: matmul of {describe(left)} and {describe(right)}: leading axes must be the same")
+            raise CannotCompile(
+                f"{self.name}: matmul of {describe(left)} and {describe(right)}: leading axes must be the same"
+            )
         (a, a_turned), (b, b_turned) = operands
         m, k, n = (self.size(s) for s in (left.shape[-2], left.shape[-1], right.shape[-1]))
         batch = self.count(self.local_shape(node, level)[:-2])
         c = self.target(node, level)
-        store = self.new_store("packed_batch", right.dtype, product_of((right.shape[-2],)) * (named(right.shape[-1]) + PANEL_MOST))
+        store = self.new_store(
+            "packed_batch",
+            right.dtype,
+            product_of((right.shape[-2],)) * (named(right.shape[-1]) + PANEL_MOST),
+        )
         store.kind = "packed"
         a_strides = f"1, {m}" if a_turned else f"{k}, 1"
         b_strides = f"1, {k}" if b_turned else f"{n}, 1"
         names = self.use(a.store), self.use(b.store), self.use(c.store, True)
         self.write(level, f"for b in range({batch}):")
-        self.write(level, f"    pack({names[1]}, {b.at} + b * {k} * {n}, {k}, {n}, {b_strides}, {self.use(store)}, 0)")
+        self.write(
+            level,
+            f"    pack({names[1]}, {b.at} + b * {k} * {n}, {k}, {n}, {b_strides}, {self.use(store)}, 0)",
+        )
         self.write(
             level,
             f"    matmul({names[0]}, {a.at} + b * {m} * {k}, {m}, {k}, {a_strides}, {store.name}, 0, "
@@ -843,8 +905,19 @@ class Emitter:
             if name in words
         ]  # fmt: skip
         signature = f"int64(int64[::1], {self.scratch_type()}, int64, int64, int64, int64)"
-        run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, "    bad = 0"]
-        return "\n\n".join([HEADER.format(name=self.name), *self.functions, "\n".join([*run, *blocks, "    return bad"]) + "\n"])
+        run = [
+            f'@entry("{signature}")',
+            "def run(table, scratch, part, parts, first, last):",
+            *head,
+            "    bad = 0",
+        ]
+        return "\n\n".join(
+            [
+                HEADER.format(name=self.name),
+                *self.functions,
+                "\n".join([*run, *blocks, "    return bad"]) + "\n",
+            ]
+        )
 
     def scratch_type(self) -> str:
         return "float32[::1]" if any(s.dtype == "f4" for s in self.stores) else "float64[::1]"
@@ -912,7 +985,9 @@ class Loop:
         targets = self._targets(stored, operands, places)
         parameters: dict[tuple, tuple[str, Place, bool]] = {}
         names: dict[int, str] = {}
-        for x, place, writes in [(x, places[x.number], False) for x in operands] + [(n, targets[n.number], True) for n in stored]:
+        for x, place, writes in [(x, places[x.number], False) for x in operands] + [
+            (n, targets[n.number], True) for n in stored
+        ]:
             key = (place.store.name, place.at, source(product_of(place.shape)))
             if key in parameters:
                 name, _, before = parameters[key]
@@ -951,7 +1026,12 @@ class Loop:
         for x in operands:
             readers = [r for r in level.readers.get(x.number, []) if r.number not in self.own]
             same = source(product_of(tuple(x.shape))) == source(product_of(tuple(self.nodes[-1].shape)))
-            if not readers and same and x.number not in level.wanted and self._may_die(x, places[x.number], level):
+            if (
+                not readers
+                and same
+                and x.number not in level.wanted
+                and self._may_die(x, places[x.number], level)
+            ):
                 free.append(x)
         shared = {}
         for x in operands:
@@ -960,7 +1040,12 @@ class Loop:
         targets = {}
         for n in stored:
             donor = next((x for x in free if x.dtype == n.dtype), None)
-            if n.number not in e.places and n.number not in level.outputs and donor is not None and self._may_take(n, donor):
+            if (
+                n.number not in e.places
+                and n.number not in level.outputs
+                and donor is not None
+                and self._may_take(n, donor)
+            ):
                 free = [x for x in free if x is not donor]
                 e.places[n.number] = places[donor.number]
             targets[n.number] = e.target(n, level)
@@ -974,7 +1059,9 @@ class Loop:
     def _may_take(self, node: Tensor, donor: Tensor) -> bool:
         """A value that is kept for all steps needs a donor that has a place for all steps."""
         level = self.level
-        return node.number in level.stacks and (donor.number in level.dying or donor.number in level.dying_values)
+        return node.number in level.stacks and (
+            donor.number in level.dying or donor.number in level.dying_values
+        )
 
     def _dims(self, operands, places) -> list[tuple]:
         """The loop's axes, neighbours merged where every operand has both or neither: (size, who has it)."""
@@ -1013,7 +1100,9 @@ class Loop:
         for node in self.nodes:
             expression, binding = self._expression(node, text)
             if node.name or uses.get(node.number, 0) > 1 or node.number in keep:
-                local = self.e._fresh(f"{node.name}_new" if node.name in names.values() else node.name or "v", self.taken)
+                local = self.e._fresh(
+                    f"{node.name}_new" if node.name in names.values() else node.name or "v", self.taken
+                )
                 code.append(f"{local} = {expression}")
                 text[node.number] = (local, 9)
             else:
@@ -1031,21 +1120,35 @@ class Loop:
         index = ""
         for k, (_, who) in enumerate(dims):
             if who[operand]:
-                index = f"i{k}" if not index else f"({index}) * n{k} + i{k}" if "+" in index else f"{index} * n{k} + i{k}"
+                index = (
+                    f"i{k}"
+                    if not index
+                    else f"({index}) * n{k} + i{k}"
+                    if "+" in index
+                    else f"{index} * n{k} + i{k}"
+                )
         return index or "0"
 
     @staticmethod
     def _full_index(dims) -> str:
         index = ""
         for k in range(len(dims)):
-            index = f"i{k}" if not index else f"({index}) * n{k} + i{k}" if "+" in index else f"{index} * n{k} + i{k}"
+            index = (
+                f"i{k}"
+                if not index
+                else f"({index}) * n{k} + i{k}"
+                if "+" in index
+                else f"{index} * n{k} + i{k}"
+            )
         return index or "0"
 
     def _expression(self, node: Tensor, text: dict) -> tuple[str, int]:
         op: Op = node.op  # type: ignore[assignment]
         kind = DTYPES.get(str(node.dtype))
         if kind is None:
-            raise CannotCompile(f"{self.e.name}: {describe(node)}; the compiler takes float32, float64 and integers")
+            raise CannotCompile(
+                f"{self.e.name}: {describe(node)}; the compiler takes float32, float64 and integers"
+            )
         if op is SIZE:
             return self._number(node), 9
         operands = []
@@ -1080,7 +1183,9 @@ class Loop:
             number = x.value.item()
             value = f"{kind}({number!r})" if np.isfinite(number) else f'{kind}(float("{number}"))'
         if value not in self.constants:
-            label = {1.0: "one", 2.0: "two", 0.0: "zero", 0.5: "half"}.get(x.value.item() if x.op is None else None, "number")
+            label = {1.0: "one", 2.0: "two", 0.0: "zero", 0.5: "half"}.get(
+                x.value.item() if x.op is None else None, "number"
+            )
             self.constants[value] = self.e._fresh(label, self.taken)
         return self.constants[value]
 
@@ -1116,7 +1221,11 @@ class ScanLoop:
         if split:
             e.stage.lines.insert(0, f"    rows = {e.size(level.batch)} * (part + 1) // parts - row0")
             e.stage.lines.insert(0, f"    row0 = {e.size(level.batch)} * part // parts")
-        head = f"for t in range({e.size(self.T)} - 1, -1, -1):" if body.reverse else f"for t in range({e.size(self.T)}):"
+        head = (
+            f"for t in range({e.size(self.T)} - 1, -1, -1):"
+            if body.reverse
+            else f"for t in range({e.size(self.T)}):"
+        )
         e.stage.lines.append("    " + head)
         mark = len(e.stage.lines)
         push_down(level, e)
@@ -1132,11 +1241,17 @@ class ScanLoop:
         if not self.body.carry or len(self.body.carry[0].shape) < 2:
             return None
         N = self.body.carry[0].shape[0]
-        batched = {s.number for s in (*self.body.carry, *self.body.xs) if s.shape and source(s.shape[0]) == source(N)}
+        batched = {
+            s.number for s in (*self.body.carry, *self.body.xs) if s.shape and source(s.shape[0]) == source(N)
+        }
         if is_one(N) or any(s.number not in batched for s in (*self.body.carry,)):
             return None
         for n in nodes:
-            inside = [x for x in n.inputs if x.number > self.body.start and not (x.op is None and x._value is not None)]
+            inside = [
+                x
+                for x in n.inputs
+                if x.number > self.body.start and not (x.op is None and x._value is not None)
+            ]
             ok = bool(n.shape) and source(n.shape[0]) == source(N) and len(n.shape) >= 2
             ok = ok and all(x.number in batched for x in inside)
             if n.op is MATMUL:
@@ -1230,7 +1345,9 @@ class ScanLoop:
                 continue
 
             def fresh(a=a) -> Place:
-                store = e.new_store(e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * named(self.T)))
+                store = e.new_store(
+                    e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * named(self.T))
+                )
                 return Place(store, self._at(a, level), e.local_shape(a, level))
 
             level.stacks[a.number] = fresh
@@ -1256,7 +1373,11 @@ class ScanLoop:
                 size = e.count(tuple(reader.shape))
                 slot = "0" if self.body.reverse else e.size(T) if kept[k] else f"({e.size(T)}) % 2"
                 at = "0" if slot == "0" else f"{slot} * {size}"
-                e._alias(reader, self.outer, Place(e.places[self.body.carry[k].number].store, at, tuple(reader.shape)))
+                e._alias(
+                    reader,
+                    self.outer,
+                    Place(e.places[self.body.carry[k].number].store, at, tuple(reader.shape)),
+                )
             else:
                 e._alias(reader, self.outer, self._stack_place(reader, kept))
 

@@ -32,14 +32,19 @@ Rule = Callable[[Tensor, tuple], "Tensor | None"]
 
 def remake(node: Tensor, inputs: tuple, params: tuple | None = None) -> Tensor:
     """The same operation on other inputs, under the same name."""
-    make = apply_symbolic if node.is_symbol else apply  # sizes that are not known make a symbol of a constant too
+    make = (
+        apply_symbolic if node.is_symbol else apply
+    )  # sizes that are not known make a symbol of a constant too
     fresh = make(node.op, inputs, node.params if params is None else params)  # type: ignore[arg-type]
     fresh.name, fresh.scope = node.name, node.scope
     return fresh
 
 
 def rebuild(
-    outputs: Sequence[Tensor], rule: Rule | None = None, scan_rule: Callable | None = None, in_bodies: bool = True
+    outputs: Sequence[Tensor],
+    rule: Rule | None = None,
+    scan_rule: Callable | None = None,
+    in_bodies: bool = True,
 ) -> list[Tensor]:
     """Copy the graph behind `outputs`.
 
@@ -53,7 +58,12 @@ def rebuild(
         if node.op is None:
             done[node.number] = node
         elif node.op is SCAN:
-            loop = Loop.copy(node, [done[x.number] for x in node.inputs], asked.get(node.number, []), rule if in_bodies else None)
+            loop = Loop.copy(
+                node,
+                [done[x.number] for x in node.inputs],
+                asked.get(node.number, []),
+                rule if in_bodies else None,
+            )
             if scan_rule:
                 scan_rule(loop)
             loops[node.number] = loop
@@ -86,7 +96,9 @@ class Loop:
     sequences: list[Tensor]
     new: dict[int, Tensor]  # old body node → new body node
     asked: list[Tensor]  # new body nodes whose stacks are read
-    outside: dict[int, Callable[[], Tensor]] = field(default_factory=dict)  # body node → its stack, made outside
+    outside: dict[int, Callable[[], Tensor]] = field(
+        default_factory=dict
+    )  # body node → its stack, made outside
     positions: list[int] = field(default_factory=list)  # old carry → new carry, −1 if it left
     outside_lasts: dict[int, Callable[[], Tensor]] = field(default_factory=dict)
     made: Tensor | None = None
@@ -116,7 +128,9 @@ class Loop:
         if not self.xs:  # the number of steps must come from somewhere
             raise AssertionError("a loop keeps at least one input")
         body = Body(self.carry, self.xs, self.carry_out, [], self.start, self.reverse)
-        self.made = scan_node(body, self.first, self.sequences, [a for a in self.asked if a.number not in self.outside])
+        self.made = scan_node(
+            body, self.first, self.sequences, [a for a in self.asked if a.number not in self.outside]
+        )
         return self.made
 
     def read_stack(self, old: Tensor) -> Tensor:
@@ -204,7 +218,9 @@ def _hoist_loop(loop: Loop) -> None:
 
     readers = _count_readers(loop.nodes(), (*loop.carry_out, *loop.asked))
     body = loop.nodes()
-    inner_sums = {x.number for n in body if n.op is ADD for x in n.inputs if x.op is ADD and readers.get(x.number) == 1}
+    inner_sums = {
+        x.number for n in body if n.op is ADD for x in n.inputs if x.op is ADD and readers.get(x.number) == 1
+    }
     for node in body:
         root = node
         own = tuple(new.get(x.number, x) for x in node.inputs)
@@ -262,7 +278,9 @@ def _renamed(loop: Loop, new: dict[int, Tensor]) -> None:
 
 def _drop_inputs(loop: Loop) -> None:
     """Step inputs that nothing reads any more; one stays to say how many steps there are."""
-    read = {x.number for n in loop.nodes() for x in n.inputs} | {c.number for c in (*loop.carry_out, *loop.asked)}
+    read = {x.number for n in loop.nodes() for x in n.inputs} | {
+        c.number for c in (*loop.carry_out, *loop.asked)
+    }
     kept = [k for k, x in enumerate(loop.xs) if x.number in read] or [0]
     loop.xs, loop.sequences = [loop.xs[k] for k in kept], [loop.sequences[k] for k in kept]
 
@@ -338,7 +356,11 @@ def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
     """Body nodes whose stacks `_over_steps` reads; [None] where a term has to stay inside."""
     if term.op is MATMUL and term.inputs[0].op is TRANSPOSE and len(term.shape) == 2:
         a, b = term.inputs[0].inputs[0], term.inputs[1]
-        return [n for n in (a, b)] if loop.inside(a) and loop.inside(b) and len(a.shape) == len(b.shape) == 2 else [None]
+        return (
+            [n for n in (a, b)]
+            if loop.inside(a) and loop.inside(b) and len(a.shape) == len(b.shape) == 2
+            else [None]
+        )
     if term.op in (SUM, SCATTER):
         return list(term.inputs) if all(loop.inside(x) for x in term.inputs) else [None]
     if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op is SUM):
@@ -367,7 +389,11 @@ def _over_steps(loop: Loop, term: Tensor) -> Tensor:
 
 
 def _is_zero(node: Tensor) -> bool:
-    return node.op is OPS["broadcast_to"] and node.inputs[0]._value is not None and not node.inputs[0]._value.any()
+    return (
+        node.op is OPS["broadcast_to"]
+        and node.inputs[0]._value is not None
+        and not node.inputs[0]._value.any()
+    )
 
 
 def _sinkable(loop: Loop, node: Tensor) -> bool:
@@ -495,13 +521,20 @@ def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
         axes, keepdims = node.params
         lead = len(left.shape) - 2
         swapped = (*range(lead), lead + 1, lead)
-        if left.op is not TRANSPOSE or left.params[0] != swapped or axes != tuple(range(lead)) or len(right.shape) - 2 != lead:
+        if (
+            left.op is not TRANSPOSE
+            or left.params[0] != swapped
+            or axes != tuple(range(lead))
+            or len(right.shape) - 2 != lead
+        ):
             return None
         a, b = left.inputs[0], right
         rows: Any = 1
         for n in a.shape[:-1]:
             rows = n * rows
-        product = apply(MATMUL, (a.reshape((rows, a.shape[-1])).transpose((1, 0)), b.reshape((rows, b.shape[-1]))))
+        product = apply(
+            MATMUL, (a.reshape((rows, a.shape[-1])).transpose((1, 0)), b.reshape((rows, b.shape[-1])))
+        )
         return product.reshape(node.shape) if keepdims else product
 
     return rebuild(outputs, rule)
@@ -535,4 +568,14 @@ REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
     "merge batches": merge_batches,
     "share": share,
 }
-__all__ = ["REWRITES", "Loop", "hoist", "is_one", "join_places", "move_captures_out", "rebuild", "sink", "split_products"]
+__all__ = [
+    "REWRITES",
+    "Loop",
+    "hoist",
+    "is_one",
+    "join_places",
+    "move_captures_out",
+    "rebuild",
+    "sink",
+    "split_products",
+]

@@ -102,7 +102,11 @@ def fill(target, value):
 def start_rows(origin, origin_at, target, target_at, row0, rows, width, same):
     """Rows of a sum of products start as those of `origin`, or as `origin` itself, a bias."""
     for r in range(row0, row0 + rows):
-        o = origin[origin_at + r * width : origin_at + (r + 1) * width] if same else origin[origin_at : origin_at + width]
+        o = (
+            origin[origin_at + r * width : origin_at + (r + 1) * width]
+            if same
+            else origin[origin_at : origin_at + width]
+        )
         t = target[target_at + r * width : target_at + (r + 1) * width]
         for k in range(width):
             t[k] = o[k]

@@ -64,7 +64,9 @@ def assert_equal(function, arguments, leaves, dtype, compiled=None):
 def test_every_operation_compiles_or_says_why_not(name, data, seed):
     op, rng = mg.OPS[name], np.random.default_rng(seed)
     arrays, params = SAMPLES[name](data.draw, rng)
-    inputs = [Tensor(a, requires_grad=np.asarray(a).dtype.kind == "f", name=f"x{k}") for k, a in enumerate(arrays)]
+    inputs = [
+        Tensor(a, requires_grad=np.asarray(a).dtype.kind == "f", name=f"x{k}") for k, a in enumerate(arrays)
+    ]
     differentiable = op.vjp is not None and any(x.requires_grad for x in inputs)
 
     def function(*xs):
@@ -157,7 +159,12 @@ def test_stacked_layers():
         return mg.cross_entropy(layers.run(mg.one_hot(x, 5, "float64"), output=output).y, targets)
 
     codes = rng.integers(0, 5, (9, 4))
-    assert_equal(function, (codes[:-1], codes[1:]), [*layers.parameters().values(), *output.parameters().values()], "float64")
+    assert_equal(
+        function,
+        (codes[:-1], codes[1:]),
+        [*layers.parameters().values(), *output.parameters().values()],
+        "float64",
+    )
 
 
 def test_embedding_is_gathered_and_scattered():
@@ -169,7 +176,9 @@ def test_embedding_is_gathered_and_scattered():
         r = run(cell, mg.gather(table, codes))
         return (r.h * r.h).sum()
 
-    compiled = assert_equal(function, (rng.integers(0, 10, (6, 3)),), [table, *cell.parameters().values()], "float64")
+    compiled = assert_equal(
+        function, (rng.integers(0, 10, (6, 3)),), [table, *cell.parameters().values()], "float64"
+    )
     with pytest.raises(mg.InputError, match="outside of their table"):
         compiled.value_and_grad(np.full((6, 3), 10))
 
@@ -258,7 +267,10 @@ def test_drawn_bodies(plan, seed):
 @pytest.mark.parametrize("lay", ["reversed", "fortran", "strided", "read-only"])
 def test_any_memory_layout(lay):
     cell, output, loss = model("lstm", "float64")
-    x, y = np.random.default_rng(6).standard_normal((6, 3, 4)), np.random.default_rng(6).integers(0, 3, (6, 3))
+    x, y = (
+        np.random.default_rng(6).standard_normal((6, 3, 4)),
+        np.random.default_rng(6).integers(0, 3, (6, 3)),
+    )
     laid = {
         "reversed": x[::-1], "fortran": np.asfortranarray(x), "strided": np.repeat(x, 2, axis=1)[:, ::2], "read-only": x.copy(),
     }[lay]  # fmt: skip
@@ -292,7 +304,12 @@ def test_several_python_threads_at_once():
     def work(case, right):
         for _ in range(40):
             value, gradients = compiled.value_and_grad(*case)
-            if value.item() != right[0].item() or not np.array_equal(gradients[cell.parameters()["b_h"] if "b_h" in cell.parameters() else cell.parameters()["b_f"]], right[1][cell.parameters()["b_f"]]):
+            if value.item() != right[0].item() or not np.array_equal(
+                gradients[
+                    cell.parameters()["b_h"] if "b_h" in cell.parameters() else cell.parameters()["b_f"]
+                ],
+                right[1][cell.parameters()["b_f"]],
+            ):
                 wrong.append("another thread's numbers")
 
     workers = [threading.Thread(target=work, args=pair) for pair in zip(cases, expected, strict=True)]
