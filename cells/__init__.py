@@ -4,19 +4,44 @@
 """
 
 from .cell import Cell, Step, unroll
+from .gru import GRU
+from .gru_reset_after import ResetAfterGRU
+from .initial import chrono, forget_bias
+from .irnn import IRNN
+from .janet import JANET
 from .layer import Layer, Output
 from .lstm import LSTM
+from .lstm_coupled import CoupledLSTM
+from .lstm_layer_norm import LayerNormLSTM
+from .lstm_peephole import PeepholeLSTM
 from .rnn import RNN
 from .sequence import Run, run
 from .stack import Stack
 from .text import Alphabet
 
-CELLS: dict[str, type[Cell]] = {"rnn": RNN, "lstm": LSTM}
+CELLS: dict[str, type[Cell]] = {
+    "rnn": RNN,
+    "irnn": IRNN,
+    "lstm": LSTM,
+    "lstm_peephole": PeepholeLSTM,
+    "lstm_coupled": CoupledLSTM,
+    "lstm_layer_norm": LayerNormLSTM,
+    "gru": GRU,
+    "gru_reset_after": ResetAfterGRU,
+    "janet": JANET,
+}
 
 __all__ = [
     "CELLS",
+    "GRU",
+    "IRNN",
+    "JANET",
     "LSTM",
     "RNN",
+    "CoupledLSTM",
+    "LayerNormLSTM",
+    "PeepholeLSTM",
+    "ResetAfterGRU",
     "Alphabet",
     "Cell",
     "Layer",
@@ -24,6 +49,8 @@ __all__ = [
     "Run",
     "Stack",
     "Step",
+    "chrono",
+    "forget_bias",
     "run",
     "unroll",
 ]

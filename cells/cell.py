@@ -43,9 +43,13 @@ class Cell(Layer):
 
     def gate_parameters(self, gate: str, rng: np.random.Generator, bias: float = 0.0) -> None:
         """W_gate (H + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot; and b_gate (H,)."""
-        recurrent = orthogonal(rng, (self.hidden, self.hidden))
-        self.parameter(f"W_{gate}", np.concatenate([recurrent, glorot(rng, (self.inputs, self.hidden))]))
+        self.weights(f"W_{gate}", rng)
         self.parameter(f"b_{gate}", np.full(self.hidden, bias))
+
+    def weights(self, name: str, rng: np.random.Generator) -> None:
+        """A matrix (H + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot."""
+        recurrent = orthogonal(rng, (self.hidden, self.hidden))
+        self.parameter(name, np.concatenate([recurrent, glorot(rng, (self.inputs, self.hidden))]))
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
         """Zeros (N, H) for every state."""

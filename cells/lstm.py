@@ -8,7 +8,8 @@ from .cell import Cell
 class LSTM(Cell):
     """Long short-term memory (Hochreiter and Schmidhuber, 1997; forget gate: Gers et al., 2000).
 
-    The forget gate's bias starts at 1, so that memory is kept at first (Jozefowicz et al., 2015).
+    ``4 * H * (H + D + 1)`` parameters.  The forget gate's bias starts at 1, so that memory is kept at
+    first (Jozefowicz et al., 2015).
     """
 
     gates = "f i c_tilde o"

@@ -6,7 +6,10 @@ from .cell import Cell
 
 
 class RNN(Cell):
-    """The basic recurrent layer (Elman, 1990): one tanh of the last state and the input."""
+    """The basic recurrent layer (Elman, 1990): one tanh of the last state and the input.
+
+    ``H * (H + D + 1)`` parameters.
+    """
 
     state = "h"
     W_h: Tensor

@@ -91,13 +91,14 @@ LAST = Op("last", _no_value, lambda shape, k, node: node.shape,
     dtype=lambda dtype, k, node: node.dtype, symbol="last", text="{0}", tex="{0}")  # fmt: skip
 
 
-def scan(step: Callable, carry, xs, *, labels: bool = True):
+def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = True):
     """Run ``carry, out = step(carry, x)`` over the leading axis of `xs`; returns (carry, outs).
 
     carry : a tensor, or a tuple or dict of tensors; `step` must return the like,
         of the same shapes and dtypes.
     xs : a tensor (T, …), or a tuple or dict of such.
     out : a tensor, tuple, dict or None; `outs` has a leading axis T on each.
+    reverse : run from the last step to the first; `outs` stay in the order of `xs`.
     labels : let step t (from 1) stand in scope "t=…" when unrolled.
 
     Raises ShapeError, naming the step, where a carry changes shape or dtype, and
@@ -113,20 +114,22 @@ def scan(step: Callable, carry, xs, *, labels: bool = True):
         if x.shape[0] != T:
             raise InputError(f"scan: xs have {T} and {x.shape[0]} steps; all must have the same number")
     if any(t.is_symbol for t in (*first, *sequences)):
-        return _traced(step, first, sequences, rebuild_carry, rebuild_x)
+        return _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse)
     if T == 0:
         raise InputError("scan: a sequence of T = 0 steps has nothing to unroll; give at least one step")
     now, outs, rebuild_out = first, [], None
-    for t in range(T):
+    for t in reversed(range(T)) if reverse else range(T):
         with scope(*([f"t={t + 1}"] if labels else [])):
             after, out = step(rebuild_carry(now), rebuild_x([x[t] for x in sequences]))
         now = checked(now, flatten(after)[0], f"scan step t={t + 1}")
         leaves, rebuild_out = flatten(out)
         outs.append(leaves)
+    if reverse:
+        outs.reverse()
     return rebuild_carry(now), rebuild_out([stack([o[k] for o in outs]) for k in range(len(outs[0]))])
 
 
-def _traced(step, first, sequences, rebuild_carry, rebuild_x):
+def _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse):
     T = sequences[0].shape[0]
     start = next_number()
     carry = [symbol(c.shape, c.dtype, c.name, True) for c in first]
@@ -135,7 +138,7 @@ def _traced(step, first, sequences, rebuild_carry, rebuild_x):
     carry_out = checked(carry, flatten(after)[0], "scan")
     leaves, rebuild_out = flatten(out)
     leaves = [as_tensor(o) for o in leaves]
-    loop = scan_node(Body(carry, xs, carry_out, [], start), first, sequences, leaves)
+    loop = scan_node(Body(carry, xs, carry_out, [], start, reverse), first, sequences, leaves)
     lasts = [apply(LAST, (loop,), (k, c)) for k, c in enumerate(carry)]
     return rebuild_carry(lasts), rebuild_out([stacked(loop, node) for node in leaves])
 

@@ -22,6 +22,7 @@ from .reading import (
     OUTPUT,
     QUANTITY,
     SHARED,
+    Captions,
     Group,
     Network,
     edge_gradient,
@@ -42,6 +43,7 @@ from .style import (
     Scale,
     Stroke,
     decade,
+    fitting,
     norm,
     number,
     pretty,
@@ -74,16 +76,17 @@ def gradient(
     title: str = "",
     scale: Scale | None = None,
     time_limit: float = 20.0,
+    captions: Captions | None = None,
 ) -> Picture:
     """How much gradient arrives at every carried state, step by step, and by which way it came.
 
     what : the loss (or any tensor) after ``loss.backward(record=True)``, or the steps.
-    steps, title, scale, time_limit : as for `draw`.
+    steps, title, scale, time_limit, captions : as for `draw`.
 
     Raises InputError where there is no recurrence to look at.
     """
     root, records = roots_of(what, steps)
-    network = read(root, records)
+    network = read(root, records, captions)
     if network is None or not any(network.carried.values()):
         raise InputError(
             "gradient: no state is carried from step to step in this graph; give the loss of an unrolled cell"
@@ -409,6 +412,12 @@ class _Flowing:
         canvas.words(LABELS - 8, y, "step t", 9.5, SOFT, align="right")
         for k, t in enumerate(state.times):
             canvas.words(self._x(k), y, str(t), 10, INK, True)
+        captions = self.network.captions
+        if captions:
+            y += 14
+            for k, t in enumerate(state.times):
+                if t in captions:
+                    canvas.words(self._x(k), y, fitting(captions[t], self.column, 9), 9, SOFT)
         return y + 6
 
 

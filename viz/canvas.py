@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import graphviz
 
-from .style import FAINT, FONT, INK, PANEL, Stroke, clean, identifier, plain, text
+from .style import FAINT, FONT, INK, PANEL, Keys, Stroke, clean, plain, text
 
 Point = tuple[float, float]
 
@@ -54,13 +54,7 @@ class Canvas:
         ] = []  # in the order in which they cover each other
         self.nodes: dict[str, list[tuple[str, dict]]] = {"": []}  # by panel
         self.edges: list[tuple[str, str, dict, Sequence[Point], Point | None]] = []
-        self.used: dict[str, int] = {}
-
-    def key(self, wanted: str) -> str:
-        """A fresh id: harmless characters, numbered when two names come out alike."""
-        base = identifier(wanted)
-        self.used[base] = self.used.get(base, 0) + 1
-        return base if self.used[base] == 1 else f"{base} {self.used[base]}"
+        self.key = Keys().fresh
 
     def panel(
         self,

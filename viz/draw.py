@@ -5,7 +5,7 @@ from __future__ import annotations
 from minigrad import InputError, Tensor, ancestors
 
 from .operations import draw_operations
-from .reading import Network, read, roots_of, states_of
+from .reading import Captions, Network, read, roots_of, states_of
 from .render import Picture
 from .sequence import draw_steps
 from .style import Scale, clean
@@ -19,7 +19,7 @@ LEAST_BUDGET = 10
 def draw(
     what: Tensor | list, steps: list | None = None, *, level: str | None = None, title: str = "",
     budget: int = 400, window: tuple[int, int] | None = None, scale: Scale | None = None,
-    time_limit: float = 20.0,
+    time_limit: float = 20.0, captions: Captions | None = None,
 ) -> Picture:  # fmt: skip
     """A picture of the graph behind a tensor, with the gradients of the last recorded backward pass.
 
@@ -33,6 +33,8 @@ def draw(
         either end as can be read on a page.
     scale : a `Scale`, to set several pictures side by side.
     time_limit : seconds that Graphviz may take.
+    captions : what is written beside "t = 3", such as the input and the target "e → l":
+        a text per step, or a dict from t to text.
 
     Gradients are shown after ``loss.backward(record=True)``; before, the picture says
     that they are not computed.  Raises InputError for what cannot be drawn or an
@@ -45,8 +47,10 @@ def draw(
         raise InputError(f"draw: budget = {budget!r} nodes; give a whole number of at least {LEAST_BUDGET}")
     if not time_limit > 0:
         raise InputError(f"draw: time_limit = {time_limit!r}; give seconds above 0")
-    network = read(root, steps)
+    network = read(root, steps, captions)
     if network is None:
+        if captions is not None:
+            raise InputError("draw: captions are for steps, and nothing in this graph stands in one")
         return draw_operations(
             root, ancestors(root), states_of(root), None, [], budget, title, scale, time_limit
         )

@@ -10,9 +10,9 @@ from minigrad import InputError, Tensor
 
 from .canvas import Canvas
 from .legend import value_scale
-from .reading import QUANTITY, Group, read, roots_of
+from .reading import QUANTITY, Captions, Group, read, roots_of
 from .render import Picture
-from .style import INK, SOFT, cell, number, pretty, signed, square, table, text
+from .style import INK, SOFT, cell, fitting, number, pretty, signed, square, table, text
 
 MOST_UNITS, MOST_STEPS, PAGE, LABELS, GAP = 16, 40, 1340.0, 74.0, 24.0
 NEAR = 0.05  # within this of the end of its range a gate is called saturated
@@ -43,16 +43,20 @@ class Block:
         return self.values > high - NEAR, self.values < low + NEAR
 
 
-def gates(steps: Tensor | list, *, title: str = "", sequence: int = 0, time_limit: float = 20.0) -> Picture:
+def gates(
+    steps: Tensor | list, *, title: str = "", sequence: int = 0, time_limit: float = 20.0,
+    captions: Captions | None = None,
+) -> Picture:  # fmt: skip
     """Every named quantity of an unrolled cell over time: units by steps, as colours and numbers.
 
     steps : what `cells.unroll` returned, or a tensor computed from it.
     sequence : which of the N sequences the cells show; means are over all.
+    title, time_limit, captions : as for `draw`.
 
     Raises InputError where there are no steps or no such sequence.
     """
     root, records = roots_of(steps)
-    network = read(root, records)
+    network = read(root, records, captions)
     if network is None:
         raise InputError(
             'gates: nothing in this graph stands in a step (scope "t=…"); give the steps of cells.unroll'
@@ -66,10 +70,14 @@ def gates(steps: Tensor | list, *, title: str = "", sequence: int = 0, time_limi
             groups = [g for t in network.steps if (g := network.find(band, t, name))]
             blocks.append(_block(f"{band}  {pretty(name)}".strip(), groups))
     count = min(b.values.shape[1] for b in blocks)
+    if not count:
+        raise InputError("gates: the steps hold N = 0 sequences, so there are no values to show")
     if not 0 <= sequence < count:
         raise InputError(f"gates: sequence = {sequence!r}; there are the sequences 0 … {count - 1}")
     title = title or "Gates and states over time"
-    return Picture(_draw(blocks, network.steps, sequence, title), title, "nop2", time_limit)
+    return Picture(
+        _draw(blocks, network.steps, sequence, title, network.captions), title, "nop2", time_limit
+    )
 
 
 def _block(name: str, groups: list[Group]) -> Block:
@@ -87,7 +95,9 @@ def _block(name: str, groups: list[Group]) -> Block:
     )
 
 
-def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str) -> str:
+def _draw(
+    blocks: list[Block], steps: list[int], sequence: int, title: str, captions: dict[int, str]
+) -> str:
     canvas = Canvas(title)
     canvas.words(8, 12, title, 15, INK, True, "left")
     kept = _evenly(len(steps), MOST_STEPS)
@@ -99,7 +109,7 @@ def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str) -> s
     y = 44.0 + _said(canvas, blocks, steps, kept, units, sequence)
     for row in range(0, len(blocks), across):
         bottoms = [
-            _heat(canvas, b, 8 + k * block_width, y, width, steps, kept, sequence)
+            _heat(canvas, b, 8 + k * block_width, y, width, steps, kept, sequence, captions)
             for k, b in enumerate(blocks[row : row + across])
         ]
         y = max(bottoms) + 22
@@ -144,8 +154,9 @@ def _said(canvas: Canvas, blocks, steps, kept, units, sequence) -> float:
 
 
 def _heat(
-    canvas: Canvas, block: Block, left: float, y: float, width: float, steps, kept, sequence: int
-) -> float:
+    canvas: Canvas, block: Block, left: float, y: float, width: float, steps, kept, sequence: int,
+    captions: dict[int, str],
+) -> float:  # fmt: skip
     """One block; returns its bottom."""
     finite = block.values[np.isfinite(block.values)]
     spread = f"{number(finite.min())} … {number(finite.max())}" if finite.size else "no finite value"
@@ -184,6 +195,8 @@ def _heat(
             _row("saturated %", [f"{100 * v:.0f}" for v in (high | low)[kept].mean(axis=(1, 2))], width)
         )
     rows.append(_row("step t", [str(steps[k]) for k in kept], width))
+    if captions:
+        rows.append(_row("", [fitting(captions.get(steps[k], ""), width, 7.6) for k in kept], width))
     total = len(rows) * height
     canvas.box(
         f"heat {block.name}",

@@ -38,6 +38,7 @@ from .style import (
     NOT_COMPUTED,
     PANEL,
     SOFT,
+    Keys,
     Scale,
     cell,
     decade,
@@ -108,7 +109,7 @@ def draw_operations(
     )
     graph.attr("edge", fontname=FONT, fontsize="9")
     few = len(drawn) <= 40 and network is None
-    _frames(graph, items, look, network is not None, few)
+    _frames(graph, items, look, network, few)
     for edge, (value, state) in zip(edges, gradients, strict=True):
         _edge(graph, edge, value, state, scale, few)
     _legend(graph, scale, look, any(n.contributions for n in nodes))
@@ -123,7 +124,7 @@ class _Selection:
 
     def __init__(self, network: Network | None, holder: dict[int, str]):
         self.network, self.holder = network, holder
-        self.keys: dict[str, int] = {}
+        self.fresh = Keys().fresh
         self.items: dict[object, Item] = {}
         self.edges: dict[tuple[str, str], Edge] = {}
 
@@ -169,13 +170,8 @@ class _Selection:
         """The step, and in it the gate, around what belongs to a group."""
         if self.network is None or group is None or (group.band, group.t) not in self.network.cells:
             return ()
-        step = f"{group.band} t={group.t}".strip()
+        step = step_name(group.band, group.t)
         return {QUANTITY: (step, group.name), SHARED: (step,)}.get(group.kind, ())
-
-    def fresh(self, wanted: str) -> str:
-        base = identifier(wanted)
-        self.keys[base] = self.keys.get(base, 0) + 1
-        return base if self.keys[base] == 1 else f"{base} {self.keys[base]}"
 
 
 def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
@@ -291,20 +287,22 @@ def _edge_norm(states: dict[int, str], edge: Edge) -> tuple[float | None, str | 
 # How it is written.
 
 
-def _frames(graph, items: Sequence[Item], look: Look, recurrent: bool, few: bool) -> None:
+def _frames(graph, items: Sequence[Item], look: Look, network: Network | None, few: bool) -> None:
     """Nodes into the frames of their step and gate."""
+    captions = _captions_by_frame(network)
     tree: dict[str, dict[str, list[Item]]] = {}
     for item in items:
         if not item.frame:
-            _node(graph, item, look, recurrent, few)
+            _node(graph, item, look, few)
         else:
             tree.setdefault(item.frame[0], {}).setdefault(
                 item.frame[1] if len(item.frame) > 1 else "", []
             ).append(item)
     for step, gates in tree.items():
         with graph.subgraph(name=f"cluster {identifier(step)}") as frame:
+            said = captions.get(step, "")
             frame.attr(
-                label=f"<{text(step.replace('t=', 't = '), 12, INK, True)}>",
+                label=f"<{text(step.replace('t=', 't = '), 12, INK, True)}{said}>",
                 style="rounded,filled",
                 fillcolor=PANEL,
                 color=FAINT,
@@ -314,7 +312,7 @@ def _frames(graph, items: Sequence[Item], look: Look, recurrent: bool, few: bool
             for gate, members in gates.items():
                 if not gate:
                     for item in members:
-                        _node(frame, item, look, recurrent, few)
+                        _node(frame, item, look, few)
                     continue
                 with frame.subgraph(name=f"cluster {identifier(step)} {identifier(gate)}") as inner:
                     inner.attr(
@@ -325,10 +323,25 @@ def _frames(graph, items: Sequence[Item], look: Look, recurrent: bool, few: bool
                         tooltip=plain(gate),
                     )
                     for item in members:
-                        _node(inner, item, look, recurrent, few)
+                        _node(inner, item, look, few)
 
 
-def _node(into, item: Item, look: Look, recurrent: bool, few: bool) -> None:
+def step_name(band: str, t: int) -> str:
+    return f"{band} t={t}".strip()
+
+
+def _captions_by_frame(network: Network | None) -> dict[str, str]:
+    """Markup that follows "t = 3" in the label of a step's frame."""
+    if network is None:
+        return {}
+    return {
+        step_name(band, t): "&nbsp; " + text(network.captions[t], 12, longest=40)
+        for band, t in network.cells
+        if t in network.captions
+    }
+
+
+def _node(into, item: Item, look: Look, few: bool) -> None:
     if item.said:
         count = f"{len(item.nodes):,} operation{'s' * (len(item.nodes) != 1)}"
         rows = [text(item.said, 12, bold=True), text(count, 9, SOFT), text("not drawn", 9, SOFT)]

@@ -11,7 +11,7 @@ alone reads it, an output of the step that alone it reads, or the end (the loss)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,7 @@ from .style import CUT, NOT_COMPUTED, clean, norm, number
 _STEP = re.compile(r"t=(-?\d{1,9})")
 SHARED, INPUT, OUTPUT, END, FIRST, PARAMETER = "shared", "input", "output", "end", "first state", "parameter"
 QUANTITY = "quantity"
+Captions = Sequence[str] | Mapping[int, str]
 
 
 @dataclass(eq=False)
@@ -76,6 +77,7 @@ class Network:
     outputs: dict[int, Group]
     end: Group | None
     states: dict[int, str]  # of every node's gradient
+    captions: dict[int, str] = field(default_factory=dict)  # what is written beside "t = …"
 
     def find(self, band: str, t: int, name: str) -> Group | None:
         return next((g for g in self.cells.get((band, t), ()) if g.kind == QUANTITY and g.name == name), None)
@@ -127,7 +129,7 @@ def step_of(node: Tensor) -> tuple[str, int] | None:
     return None
 
 
-def read(root: Tensor, steps=None) -> Network | None:
+def read(root: Tensor, steps=None, captions: Captions | None = None) -> Network | None:
     """The graph behind `root` as steps, or None when nothing in it stands in a step."""
     records = [q for s in steps or () for q in s.quantities.values()]
     nodes = ancestors(root, *records)
@@ -140,7 +142,32 @@ def read(root: Tensor, steps=None) -> Network | None:
         return None
     group_of, cells = _quantities(nodes, place, steps)
     _outside(nodes, place, group_of, cells)
-    return _network(root, nodes, group_of, cells)
+    network = _network(root, nodes, group_of, cells)
+    network.captions = _captions(captions, network.steps)
+    return network
+
+
+def _captions(given: Captions | None, steps: list[int]) -> dict[int, str]:
+    """The caption of each step, of a text per step or of a dict from steps to texts; raises InputError."""
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        unknown = [t for t in given if t not in steps]
+        if unknown:
+            raise InputError(
+                f"captions: there is no step t = {clean(unknown[0])}; there are t = {steps[0]} … {steps[-1]}"
+            )
+        return {t: str(said) for t, said in given.items()}
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InputError(
+            f"captions: {clean(repr(given))} is no list; give one text per step, or a dict from t to text"
+        )
+    if len(given) != len(steps):
+        raise InputError(
+            f"captions: {len(given)} for {len(steps)} steps (t = {steps[0]} … {steps[-1]}); "
+            "give one text per step, or a dict from t to text"
+        )
+    return {t: str(said) for t, said in zip(steps, given, strict=True)}
 
 
 def _quantities(nodes, place, steps):

@@ -111,17 +111,12 @@ class Picture:
 
 
 def font_directory() -> Path | None:
-    """A folder with a font that some installed package brings, for machines that have none.
+    """The folder with the fonts that this package brings, for machines that have none: a subset of DejaVu Sans.
 
-    Looked for without importing anything: matplotlib's DejaVu, then python-barcode's.
+    None where the package does not lie in a folder (in a zip file, say).
     """
-    for package, inside in (("matplotlib", "mpl-data/fonts/ttf"), ("barcode", "fonts")):
-        found = importlib.util.find_spec(package)
-        for place in (found.submodule_search_locations or ()) if found else ():
-            folder = Path(place, inside)
-            if folder.is_dir():
-                return folder
-    return None
+    folder = Path(__file__).with_name("fonts")
+    return folder if folder.is_dir() else None
 
 
 def _graphviz(dot: str, kind: str, engine: str, time_limit: float) -> bytes:

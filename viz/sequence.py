@@ -21,7 +21,7 @@ from .reading import (
 from .render import Picture
 from .router import Route, lay
 from .rows import columns, gap_rows
-from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, number, text
+from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, clean, fitting, number, text
 
 STATE_HEIGHT, PITCH, GAP_WIDTH, LEFT = 60.0, 66.0, 84.0, 56.0
 
@@ -115,9 +115,10 @@ class _Sequence:
     def _band(self, band: str, top: float) -> float:
         net, canvas = self.network, self.canvas
         names = self.shown_states[band]
-        height = 24 + PITCH * len(names)
+        head = 22 + (15 if self._under_heading() else 0)
+        height = head + 2 + PITCH * len(names)
         for k, name in enumerate(names):
-            self.lane[band, name] = top + 22 + PITCH * k + STATE_HEIGHT / 2
+            self.lane[band, name] = top + head + PITCH * k + STATE_HEIGHT / 2
             first = net.first.get((band, name))
             if first is not None:
                 rows, _ = card(first, LEFT, self.look, name)
@@ -161,7 +162,7 @@ class _Sequence:
         canvas = self.canvas
         box = canvas.box(f"{band} t={t}".strip(), left, top, width, height, fill=PANEL, tooltip=f"step t={t}")
         self.boxes[band, t] = box
-        canvas.words(left + width / 2, top + 11, f"t = {t}", 12, INK, True)
+        self._heading(t, left + width / 2, top + 11, width)
         for name in names:
             g = self.network.find(band, t, name)
             if g is not None:
@@ -178,6 +179,22 @@ class _Sequence:
                     fill="#fff9e8",
                     tooltip=tip(g.out, self.look, f"{name} t={t}"),
                 )
+
+    def _under_heading(self) -> bool:
+        """Whether some caption finds no room beside its "t = 3" and all stand below."""
+        captions = self.network.captions
+        return any(7.4 * len(f"t = {t}  {clean(captions[t])}") > self.width for t in self.shown if t in captions)
+
+    def _heading(self, t: int, x: float, y: float, width: float) -> None:
+        """The time, and beside or below it the step's caption."""
+        canvas, said = self.canvas, self.network.captions.get(t, "")
+        if not said or self._under_heading():
+            canvas.words(x, y, f"t = {t}", 12, INK, True)
+            if said:
+                canvas.words(x, y + 15, fitting(said, width, 11), 11)
+            return
+        whole = f"t = {t}  {clean(said)}"
+        canvas.words(x, y, whole, 11.5, INK, True)
 
     def _box(self, g: Group) -> Box | None:
         """Its own box, or that of its step; an output of a hidden step has none."""

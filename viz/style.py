@@ -46,6 +46,13 @@ def clean(text: object, longest: int = 60) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
+def fitting(text: object, width: float, size: float) -> str:
+    """As much of `text` as `width` points hold at a size of letters; spaces go first."""
+    longest = max(2, int(width / (0.6 * size)))
+    line = clean(text)
+    return line if len(line) <= longest else clean(line.replace(" ", ""), longest)
+
+
 def html(text: object, longest: int = 60) -> str:
     """`text` for the inside of HTML."""
     return _html.escape(clean(text, longest), quote=True)
@@ -63,6 +70,21 @@ def plain(text: object, longest: int = 200) -> str:
 def identifier(text: object) -> str:
     """`text` as a node id of harmless characters (`:` would be read as a port)."""
     return re.sub(r"[^\w.=/ -]", "_", clean(text), flags=re.ASCII) or "_"
+
+
+class Keys:
+    """Fresh ids for nodes: harmless characters, numbered when two names come out alike."""
+
+    def __init__(self):
+        self.used: dict[str, int] = {}
+
+    def fresh(self, wanted: object) -> str:
+        base = key = identifier(wanted)
+        while key in self.used:
+            self.used[base] += 1
+            key = f"{base} {self.used[base]}"
+        self.used[key] = 1
+        return key
 
 
 def pretty(name: str) -> str:

@@ -29,7 +29,7 @@ from .reading import (
 from .render import Picture
 from .router import Corridor, Route, lay
 from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, columns, gap_rows
-from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, number, text, tight
+from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, fitting, number, text, tight
 
 LANE = "#fbeec3"
 
@@ -223,6 +223,7 @@ class Unrolled:
             f"t = {t}",
             at=column.right - 30 if band.name in self.mirrored else None,
         )
+        self._caption(band, column, t)
 
         def put(g: Group, x: float, y: float, width: float, height: float, fill="#ffffff") -> None:
             rows, _ = band.cards[id(g)]
@@ -272,6 +273,17 @@ class Unrolled:
                 rows,
                 tooltip=tip(g.out, self.look, f"{name} t={t}"),
             )
+
+    def _caption(self, band: Band, column: Column, t: int) -> None:
+        """What belongs to the step from outside, beside its "t = 3"."""
+        said = self.network.captions.get(t)
+        if said:
+            mirrored, taken = band.name in self.mirrored, 14 + 8.5 * len(f"t = {t}")
+            x = column.right - taken if mirrored else column.left + taken
+            self.canvas.words(
+                x, band.panel_top + 11, fitting(said, column.width - taken - 8, 12), 12,
+                align="right" if mirrored else "left",
+            )  # fmt: skip
 
     # Lines.
 

@@ -97,6 +97,7 @@ class Level:
     outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
     dying: set[int] = field(default_factory=set)  # body inputs whose place may be overwritten
     dying_values: set[int] = field(default_factory=set)  # values that stand in such a place
+    in_time: bool = False  # inside a scan's loop, but for a block of its steps
     stacks: dict[int, Callable[[], Place]] = field(
         default_factory=dict
     )  # kept for all steps, if nothing dies for them
@@ -111,6 +112,7 @@ class Program:
     stores: list[Store]
     parallel: list[bool]
     results: list[Place]
+    loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
 
 
 def emit(outputs: Sequence[Tensor], arguments: Sequence[Tensor], name: str) -> Program:
@@ -165,6 +167,7 @@ class Emitter:
         self.sizes: list[Size | int] = []
         self.functions: list[str] = []
         self.function_names: set[str] = set()
+        self.loops: dict[str, list[int]] = {}
         self.store_names: set[str] = set()
         self.stages: list[Stage] = [Stage(False)]
         self.packed: dict[tuple, str] = {}
@@ -280,9 +283,8 @@ class Emitter:
                 self.copy(level, place, target)
                 place = target
             results.append(place.reshaped(tuple(r.shape)))
-        return Program(
-            self.text(), self.sizes, self.stores, [s.parallel for s in self.stages if s.lines], results
-        )
+        parallel = [s.parallel for s in self.stages if s.lines]
+        return Program(self.text(), self.sizes, self.stores, parallel, results, self.loops)
 
     def input(self, node: Tensor) -> Place:
         if node.number not in self.places:
@@ -297,7 +299,7 @@ class Emitter:
 
     def run_level(self, level: Level) -> None:
         for node in level.nodes:
-            if node.op is None or self._fills_carries(node, level):
+            if node.op is None or self._fills_carries(node, level) or self.in_time(node, level):
                 continue
             if self.is_elementwise(node) and not self._adds_product(node, level):
                 level.pending.append(node)
@@ -317,6 +319,35 @@ class Emitter:
             r.op is SCAN and not any(x is node for x in r.inputs[len(r.params[0].carry) :])
             for r in level.readers.get(node.number, [])
         )
+
+    def in_time(self, node: Tensor, level: Level) -> bool:
+        """A product that only a scan reads, step by step, is made inside it, a block of steps before it is read.
+
+        It is read again while the caches still hold it, and it is one product for many rows all the same.
+        """
+        readers = level.readers.get(node.number, [])
+        if level.body is not None or node.number in level.wanted or len(node.shape) != 3:
+            return False
+        if len(readers) != 1 or readers[0].op is not SCAN or node.number in level.outputs:
+            return False
+        scan, body = readers[0], readers[0].params[0]
+        count = len(body.carry)
+        if not any(x is node for x in scan.inputs[count : count + len(body.xs)]):
+            return False
+        products = self._in_time_products(node, level)
+        return bool(products) and all(
+            p.inputs[0].op is not TRANSPOSE and len(p.inputs[1].shape) == 2 for p in products
+        )
+
+    def _in_time_products(self, node: Tensor, level: Level) -> list[Tensor]:
+        """The products of a sum that has nothing else but a bias; none if it is anything else."""
+        if node.op is MATMUL:
+            return [node]
+        if node.op is not ADD:
+            return []
+        products = [x for x in node.inputs if self._is_addend(x, node, level)]
+        biases = [x for x in node.inputs if len(x.shape) == 1 and x.op is None]
+        return products if len(products) + len(biases) == 2 else []
 
     def scheduled(self, level: Level) -> list[Tensor]:
         """An order in which heavy operations, which threads share, stand together."""
@@ -692,7 +723,7 @@ class Emitter:
             elif self._may_overwrite(other, node, level):
                 self.places[node.number] = origin  # each thread adds to the rows that it wrote
             else:
-                if level.body is None:
+                if level.body is None and not level.in_time:
                     self.parallel([origin.store])
                 target = self.target(node, level)
                 if level.body is None:  # each thread prepares the rows that it will add to
@@ -713,20 +744,23 @@ class Emitter:
             raise CannotCompile(
                 f"{self.name}: {describe(node)} adds {origin.shape} to a product; spell the shape out"
             )
-        self._rows_of_thread(rows, level)
+        first, rows = self._rows_of_thread(rows, level)
         a, c = self.use(origin.store), self.use(target.store, True)
         self.write(
             level,
-            f"start_rows({a}, {origin.at}, {c}, {target.at}, row0, rows, {self.size(width)}, {same})",
+            f"start_rows({a}, {origin.at}, {c}, {target.at}, {first}, {rows}, {self.size(width)}, {same})",
         )
 
-    def _rows_of_thread(self, rows, level: Level) -> None:
+    def _rows_of_thread(self, rows, level: Level) -> tuple[str, str]:
+        """The first row and how many of them, in lines that set them where they are not set yet."""
+        if level.in_time:
+            return "first_row", "row_count"
         count = self.size(rows)
-        if self.stage.rows_of == count:
-            return
-        self.stage.rows_of = count
-        self.write(level, f"row0 = {count} * part // parts")
-        self.write(level, f"rows = {count} * (part + 1) // parts - row0")
+        if self.stage.rows_of != count:
+            self.stage.rows_of = count
+            self.write(level, f"row0 = {count} * part // parts")
+            self.write(level, f"rows = {count} * (part + 1) // parts - row0")
+        return "row0", "rows"
 
     def _spread_into(self, origin: Place, target: Place, node: Tensor, other: Tensor, level: Level) -> None:
         if source(product_of(origin.shape)) == source(product_of(target.shape)):
@@ -770,7 +804,7 @@ class Emitter:
     ) -> None:
         """One product with a matrix on the right, or a sum over rows (a transposed matrix on the left)."""
         left, right = node.inputs
-        if level.body is None:
+        if level.body is None and not level.in_time:
             self.parallel(stores)
         if left.op is TRANSPOSE and left.number not in self.places and len(left.shape) == 2:
             self._sum_product(node, level, target(), accumulate)
@@ -784,10 +818,9 @@ class Emitter:
         rows = self.count(shape[:-1])
         a_name, c_name = self.use(a.store), self.use(c.store, True)
         if level.body is None:
-            self._rows_of_thread(product_of(shape[:-1]), level)
-            a_at = "row0 * " + k if a.at == "0" else f"{a.at} + row0 * {k}"
-            c_at = "row0 * " + n if c.at == "0" else f"{c.at} + row0 * {n}"
-            rows = "rows"
+            first, rows = self._rows_of_thread(product_of(shape[:-1]), level)
+            a_at = f"{first} * {k}" if a.at == "0" else f"{a.at} + {first} * {k}"
+            c_at = f"{first} * {n}" if c.at == "0" else f"{c.at} + {first} * {n}"
         else:
             a_at, c_at = a.at, c.at
         self.write(
@@ -923,11 +956,12 @@ class Emitter:
         return "float32[::1]" if any(s.dtype == "f4" for s in self.stores) else "float64[::1]"
 
 
+BLOCK_ROWS = 64  # of a product that is made inside a loop: enough to run at full speed, few enough for the cache
 PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
 RESERVED = {
     "t", "k", "b", "bad", "table", "part", "parts", "rows", "row0", "scratch", "f4", "f8", "i4", "i8", "b1", "copy",
     "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid", "sqrt", "sin", "cos", "sign",
-    "maximum", "loop", "entry", "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
+    "maximum", "t0", "t1", "block", "first_row", "row_count", "loop", "entry", "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
 }  # fmt: skip
 HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as loops over flat arrays."""
 
@@ -1000,6 +1034,7 @@ class Loop:
         lines = self._lines(operands, places, names, stored, targets, dims)
         counts = [f"n{k}" for k in range(len(dims))]
         function = e._fresh(self._title(stored), e.function_names)
+        e.loops[function] = [n.number for n in self.nodes]
         head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
         e.functions.append(f"@loop\ndef {function}({head}):\n" + "\n".join(lines) + "\n")
         views = [e.view(place, writes) for _, place, writes in parameters.values()]
@@ -1215,26 +1250,53 @@ class ScanLoop:
         if split:
             e.parallel([], fresh=True)
         else:
-            e.serial()
+            e.stages.append(Stage(False))
+        blocks = [s for s in self.sequences if s.number not in e.places and e.in_time(s, self.outer)]
+        for s in blocks:
+            e.target(s, self.outer)
         self._inputs(level)
         kept = self._carries(level)
         if split:
             e.stage.lines.insert(0, f"    rows = {e.size(level.batch)} * (part + 1) // parts - row0")
             e.stage.lines.insert(0, f"    row0 = {e.size(level.batch)} * part // parts")
-        head = (
-            f"for t in range({e.size(self.T)} - 1, -1, -1):"
-            if body.reverse
-            else f"for t in range({e.size(self.T)}):"
-        )
-        e.stage.lines.append("    " + head)
+        if blocks:
+            level.indent += "    "
+            self._block_of_steps(blocks, level)
+            steps = "t0", "t1"
+        else:
+            steps = "0", e.size(self.T)
+        low, high = steps
+        head = f"for t in range({high} - 1, {low} - 1, -1):" if body.reverse else f"for t in range({low}, {high}):"
+        e.stage.lines.append(level.indent[4:] + head)
         mark = len(e.stage.lines)
         push_down(level, e)
         self._outputs(level)
         e.run_level(level)
         self._close_carries(level, kept)
-        for line in [f"        {name} = {value}" for value, name in self.offsets.items()][::-1]:
+        for line in [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()][::-1]:
             e.stage.lines.insert(mark, line)
         self._place_readers(level, kept)
+
+    def _block_of_steps(self, blocks: list[Tensor], level: Level) -> None:
+        """Lines that make the products of a block of steps; threads go step by step, as each has only its rows."""
+        e, T = self.e, self.e.size(self.T)
+        N = e.size(blocks[0].shape[1])
+        rows, row0 = ("rows", "row0") if level.batch is not None else (N, "0")
+        write = e.stage.lines.append
+        write(f"    block = max(1, {BLOCK_ROWS} // max(1, {N})) if parts == 1 else 1")
+        if self.body.reverse:
+            write(f"    for t1 in range({T}, 0, -block):")
+            write("        t0 = max(0, t1 - block)")
+        else:
+            write(f"    for t0 in range(0, {T}, block):")
+            write(f"        t1 = min({T}, t0 + block)")
+        write(f"        first_row, row_count = t0 * {N} + {row0}, (t1 - t0 - 1) * {N} + {rows}")
+        inside = replace(self.outer, indent="        ", in_time=True, pending=[])
+        for node in blocks:
+            if node.op is MATMUL:
+                e.product(node, [], inside, lambda node=node: e.places[node.number], "False")
+            else:
+                e._sum_of_products(node, inside)
 
     def _batch(self, nodes: list[Tensor]):
         """The number of sequences, if every operation of the body works on each sequence alone."""

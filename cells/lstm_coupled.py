@@ -1,0 +1,36 @@
+"""Long short-term memory with coupled input and forget gates."""
+
+from minigrad import Tensor, concat, sigmoid, tanh
+
+from .cell import Cell
+
+
+class CoupledLSTM(Cell):
+    """LSTM with coupled gates, CIFG (Greff et al., 2015): what is let in is what was forgotten.
+
+    ``3 * H * (H + D + 1)`` parameters.
+    """
+
+    gates = "f i c_tilde o"
+    state = "h c"
+    W_f: Tensor
+    W_c: Tensor
+    W_o: Tensor
+    b_f: Tensor
+    b_c: Tensor
+    b_o: Tensor
+
+    def build(self, rng):
+        self.gate_parameters("f", rng, bias=1.0)
+        for gate in "co":
+            self.gate_parameters(gate, rng)
+
+    def step(self, x, h_prev, c_prev):
+        hx = concat(h_prev, x)
+        f = sigmoid(hx @ self.W_f + self.b_f)  # what to forget
+        i = 1 - f  # what to let in
+        c_tilde = tanh(hx @ self.W_c + self.b_c)  # what could come in
+        c = f * c_prev + i * c_tilde
+        o = sigmoid(hx @ self.W_o + self.b_o)  # what to show
+        h = o * tanh(c)
+        return dict(f=f, i=i, c_tilde=c_tilde, c=c, o=o, h=h)
