@@ -3,7 +3,9 @@
 `CELLS` is the table that the tests, the examples and the benchmarks walk.
 """
 
+from .bidirectional import Bidirectional
 from .cell import Cell, Step, unroll
+from .dropout import dropped, recurrent_masks
 from .gru import GRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
@@ -43,6 +45,7 @@ __all__ = [
     "PeepholeLSTM",
     "ResetAfterGRU",
     "Alphabet",
+    "Bidirectional",
     "Cell",
     "Layer",
     "Output",
@@ -50,7 +53,9 @@ __all__ = [
     "Stack",
     "Step",
     "chrono",
+    "dropped",
     "forget_bias",
+    "recurrent_masks",
     "run",
     "unroll",
 ]

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, scope
+from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, scope, zeros
 from minigrad.init import glorot, orthogonal
 
 from .layer import Layer, positive
+from .masks import advance, check_truncate, steps_that_count
 
 
 class Cell(Layer):
@@ -53,9 +54,12 @@ class Cell(Layer):
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
         """Zeros (N, H) for every state."""
-        return tuple(
-            Tensor(np.zeros((sequences, self.hidden), self.dtype), name=s) for s in self.state.split()
-        )
+        return tuple(zeros((sequences, self.hidden), self.dtype).named(s) for s in self.state.split())
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a step gives for each sequence."""
+        return self.hidden
 
     def __repr__(self) -> str:
         gates = f"gates {self.gates}, " if self.gates else ""
@@ -94,7 +98,16 @@ class Step:
 
 
 def unroll(
-    cell: Cell, xs, state: Sequence | None = None, *, output: Callable | None = None, label: str = ""
+    cell: Cell,
+    xs,
+    state: Sequence | None = None,
+    *,
+    output: Callable | None = None,
+    label: str = "",
+    reverse: bool = False,
+    lengths=None,
+    mask=None,
+    truncate: int | None = None,
 ) -> list[Step]:
     """Run `cell` over a sequence and return one record per step, every gate by name.
 
@@ -102,26 +115,36 @@ def unroll(
     state : the states before the first step, each (N, H); default zeros.
     output : an output layer; each step then also has y = output(h) of its first state.
     label : a scope around the steps, e.g. "layer 1".
+    reverse : read the sequence from its end; the records stay in the order of time.
+    lengths : (N,) whole numbers 0 … T, where each sequence ends; or
+    mask : (T, N) booleans, True where a step is real.  Elsewhere the states are carried through.
+    truncate : let no gradient flow further back than to the last cut; cuts are `truncate` steps apart.
 
-    Step t (from 1 to T) stands in scope "t=…"; the first states stand in "t=0".
-    Raises ShapeError, naming the step, for inputs or states of another shape, and
-    InputError for an empty sequence.
+    Step t (from 1 to T) stands in scope "t=…"; the first states stand in "t=0", or behind the
+    last step when it is read from its end.  Raises ShapeError, naming the step, for inputs,
+    states or masks of another shape, and InputError for an empty sequence or impossible lengths.
     """
     inputs = _inputs(cell, xs)
-    N = inputs[0].shape[0]
+    T, N = len(inputs), inputs[0].shape[0]
+    check_truncate(type(cell).__name__, truncate)
+    real = steps_that_count(type(cell).__name__, xs, lengths, mask, T, N)
     with scope(*filter(None, [label])):
-        with scope("t=0"):
-            now = _first_state(cell, state, N)
+        with scope(f"t={T + 1 if reverse else 0}"):
+            now = first_state(cell, state, N)
         steps = []
-        for t, x in enumerate(inputs, 1):
+        for count, t in enumerate(range(T, 0, -1) if reverse else range(1, T + 1)):
+            x = inputs[t - 1]
             with scope(f"t={t}"):
-                quantities = cell.step(x, *now)
+                if truncate is not None and count and count % truncate == 0:
+                    now = tuple(s.detach() for s in now)
+                padded = real is not None and not real[t - 1].all()
+                quantities = advance(cell, x, now, real[t - 1][:, None] if padded else None)
                 now = _check(cell, t, quantities, now)
                 if output is not None:
                     quantities["y"] = output(now[0])
             name_all(quantities)
             steps.append(Step(t, x, quantities, now))
-    return steps
+    return steps[::-1] if reverse else steps
 
 
 def name_all(quantities: dict[str, Tensor]) -> None:
@@ -133,7 +156,7 @@ def name_all(quantities: dict[str, Tensor]) -> None:
 
 def _inputs(cell: Cell, xs) -> list[Tensor]:
     who = type(cell).__name__
-    if isinstance(xs, Tensor) or isinstance(xs, np.ndarray):
+    if isinstance(xs, (Tensor, np.ndarray)):
         if xs.ndim != 3:
             raise ShapeError(f"{who}: the input has shape {xs.shape}; give (steps, sequences, features)")
     elif not isinstance(xs, Sequence):
@@ -164,7 +187,8 @@ def _inputs(cell: Cell, xs) -> list[Tensor]:
     return inputs
 
 
-def _first_state(cell: Cell, state, N: int) -> tuple[Tensor, ...]:
+def first_state(cell: Cell, state, N) -> tuple[Tensor, ...]:
+    """The states before the first step, checked; N may be a size that is not known yet."""
     names = cell.state.split()
     if state is None:
         return cell.initial_state(N)
@@ -186,9 +210,14 @@ def _first_state(cell: Cell, state, N: int) -> tuple[Tensor, ...]:
         s if isinstance(s, Tensor) else Tensor(s, name=n) for s, n in zip(given, names, strict=True)
     )
     for name, s in zip(names, tensors, strict=True):
-        if tuple(s.shape) != (N, cell.hidden):
+        if len(s.shape) != 2 or tuple(s.shape) != (N, cell.hidden):
             raise ShapeError(
                 f"{type(cell).__name__}: state {name} is {describe(s)}; give ({N}, {cell.hidden})"
+            )
+        if s.dtype != cell.dtype:
+            raise DTypeError(
+                f"{type(cell).__name__}: state {describe(s)}, the cell is {cell.dtype}; "
+                "convert one with .astype(…)"
             )
     return tensors
 

@@ -41,6 +41,8 @@ def log_uniform(rng: np.random.Generator, T_max: float, shape) -> np.ndarray:
 def _biases(layer: Layer, wanted: str) -> dict[str, Tensor]:
     found = {name: p for name, p in layer.parameters().items() if name.rpartition(".")[2] == wanted}
     if not found:
-        raise InputError(f"{type(layer).__name__} has no forget gate's bias {wanted}; it has "
-                         f"{', '.join(layer.parameters())}")
+        raise InputError(
+            f"{type(layer).__name__} has no forget gate's bias {wanted}; it has "
+            f"{', '.join(layer.parameters())}"
+        )
     return found

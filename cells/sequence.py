@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from minigrad import Tensor, scan, stack, zeros
+from minigrad import DTypeError, ShapeError, Tensor, describe, scan, stack, where
 
-from .cell import Cell, Step, name_all, unroll
+from .cell import Cell, Step, first_state, name_all, unroll
+from .masks import advance, check_truncate, cuts, steps_that_count
 
 
 class Run:
@@ -33,25 +34,48 @@ class Run:
 
 
 def run(
-    cell: Cell, xs, state: Sequence | None = None, *, output: Callable | None = None, label: str = ""
+    cell: Cell,
+    xs,
+    state: Sequence | None = None,
+    *,
+    output: Callable | None = None,
+    label: str = "",
+    reverse: bool = False,
+    lengths=None,
+    mask=None,
+    truncate: int | None = None,
 ) -> Run:
     """Run `cell` over xs (T, N, D) from `state` (default zeros); with an `output` layer the run has its y too.
 
-    On values every step is unrolled, as `unroll` does; traced by `compile`, it is one
-    scan.  Raises what `unroll` raises.
+    The other options and what is raised are those of `unroll`.  On values every step is
+    unrolled; traced by `compile` it is one scan, where lengths that are arguments cannot be
+    compared with T: beyond T they count as T.
     """
     if not (isinstance(xs, Tensor) and xs.is_symbol):
-        steps = unroll(cell, xs, state, output=output, label=label)
-        return Run(None, steps[-1].state, steps)
-    names = cell.state.split()
-    first = (
-        tuple(state)
-        if state is not None
-        else tuple(zeros((xs.shape[1], cell.hidden), cell.dtype) for _ in names)
-    )
+        steps = unroll(
+            cell, xs, state, output=output, label=label,
+            reverse=reverse, lengths=lengths, mask=mask, truncate=truncate,
+        )  # fmt: skip
+        return Run(None, steps[0 if reverse else -1].state, steps)
+    who, names = type(cell).__name__, cell.state.split()
+    if len(xs.shape) != 3 or xs.shape[2] != cell.inputs:
+        raise ShapeError(f"{who}: x {describe(xs)}; the cell was made for (steps, sequences, {cell.inputs})")
+    if xs.dtype.kind == "f" and xs.dtype != cell.dtype:
+        raise DTypeError(f"{who}: x is {xs.dtype}, the cell {cell.dtype}; convert one with .astype(…)")
+    check_truncate(who, truncate)
+    T, N = xs.shape[:2]
+    first = first_state(cell, state, N)
+    real = steps_that_count(who, xs, lengths, mask, T, N)
+    sequences = {"x": xs}
+    if real is not None:
+        sequences["real"] = real.reshape((T, N, 1))
+    if truncate is not None:
+        sequences["cut"] = cuts(xs, truncate, reverse)
 
-    def step(carry, x):
-        quantities = cell.step(x, *carry)
+    def step(before, now):
+        if "cut" in now:
+            before = tuple(where(now["cut"], s.detach(), s) for s in before)
+        quantities = advance(cell, now["x"], before, now.get("real"))
         if output is not None:
             quantities["y"] = output(quantities[names[0]])
         name_all(quantities)
@@ -60,5 +84,5 @@ def run(
     for name, s in zip(names, first, strict=True):
         if s.name is None:
             s.name = name
-    carry, quantities = scan(step, first, xs)
+    carry, quantities = scan(step, first, sequences, reverse=reverse)
     return Run(quantities, carry, [])

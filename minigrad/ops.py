@@ -289,7 +289,7 @@ MAXIMUM = define("maximum", np.maximum, broadcast,
     (lambda g, y, a, b: _share_of_larger(g, a, b), lambda g, y, a, b: _share_of_larger(g, b, a)),
     kind="elementwise", smooth=False, source="max({0}, {1})", tex=r"\max({0}, {1})", text="max({0}, {1})", symbol="max")  # fmt: skip
 WHERE = define("where", np.where, broadcast,
-    (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)),
+    (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)), dtype=lambda c, a, b: np.result_type(a, b),
     kind="elementwise", smooth=False, source="({1} if {0} else {2})", tex=r"\mathrm{{where}}({0}, {1}, {2})",
     text="where({0}, {1}, {2})", symbol="where")  # fmt: skip
 GREATER = define("greater", np.greater, broadcast, None, dtype=lambda *_: BOOL,

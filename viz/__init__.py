@@ -1,13 +1,16 @@
 """Pictures of graphs, gates and gradients: people see backpropagation through time.
 
 `draw` shows a graph at any level of detail, `gradient` the gradient that flows back
-through time, `gates` the gates over time.  Each returns a `Picture`.
+through time, `gates` the gates over time, `rewrites` what the compiler takes out of
+the loop over the steps, `loops` what a compiled step runs.  All give a `Picture`,
+`rewrites` one for each rewrite.
 """
 
 from .backflow import gradient
+from .compiler import loops, rewrites
 from .draw import draw
 from .heat import gates
 from .render import Picture, font_directory
 from .style import Scale
 
-__all__ = ["Picture", "Scale", "draw", "font_directory", "gates", "gradient"]
+__all__ = ["Picture", "Scale", "draw", "gradient", "gates", "rewrites", "loops", "font_directory"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import graphviz
 
-from .style import FAINT, FONT, INK, PANEL, Keys, Stroke, clean, plain, text
+from .style import FAINT, FONT, INK, PANEL, Keys, Stroke, clean, node_label, plain, text
 
 Point = tuple[float, float]
 
@@ -82,16 +82,9 @@ class Canvas:
     ) -> Box:  # fmt: skip
         """A rectangle with HTML-like rows in it, each a centred line of markup made by style.py."""
         name = self.key(key)
-        lines = [rows] if isinstance(rows, str) else list(rows)
-        body = "".join(f"<TR><TD>{line}</TD></TR>" for line in lines if line)
-        label = (
-            f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{body}</TABLE>>'
-            if body
-            else ""
-        )
         style = ",".join(["filled", *["rounded"] * (rounded and border > 0), *[dash] * (dash != "solid")])
         attributes = {
-            "label": label, "shape": "box", "style": style, "penwidth": f"{border:g}",
+            "label": node_label([rows] if isinstance(rows, str) else rows), "shape": "box", "style": style, "penwidth": f"{border:g}",
             "color": colour if border else fill, "fillcolor": fill, "tooltip": plain(tooltip or key),
             "width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}",
         }  # fmt: skip
@@ -110,11 +103,11 @@ class Canvas:
         line = text(content, size, colour, bold, longest)
         paper = f' BGCOLOR="{paper}"' if paper else ""
         if align == "center":
-            label = (
+            markup = (
                 f'<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0"{paper}><TR><TD>{line}</TD></TR></TABLE>>'
             )
         else:
-            label = (
+            markup = (
                 '<<TABLE BORDER="0" CELLBORDER="0" CELLPADDING="0" CELLSPACING="0"><TR>'
                 f'<TD FIXEDSIZE="TRUE" WIDTH="{width:.0f}" HEIGHT="{size * 1.5:.0f}" ALIGN="{align.upper()}">'
                 f"{line}</TD></TR></TABLE>>"
@@ -124,7 +117,7 @@ class Canvas:
             (
                 name,
                 {
-                    "label": label,
+                    "label": markup,
                     "shape": "plain",
                     "tooltip": plain(content),
                     "width": "0",

@@ -7,6 +7,7 @@ operations that became one element-wise loop stand in one frame.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import graphviz
@@ -27,20 +28,30 @@ from .stages import (
     VALUE,
     Item,
     Loop,
-    Signatures,
     Stage,
     formula,
     mark,
     read_items,
-    say,
     stages_of,
 )
-from .style import FAINT, FONT, INK, PANEL, SOFT, Keys, clean, plain, text
+from .style import FAINT, FONT, INK, PANEL, SOFT, Keys, clean, node_label, plain, text
 
 BUDGET = 150
 FILL = {PRODUCT: "#fbd7a8", MOVE: "#e6e9ed", VALUE: "#ffffff", GIVEN: "#eef4fb"}
 PEN = {LEFT: ("#1b7837", 3.2), NEW: ("#2166ac", 3.2), "": (INK, 1.0)}
-SAID = {"traced": "The step as it was written.", "gradients": "The step before the rewrites."}
+FUSED = "#1b7837"
+SAID = {
+    "traced": "The step as it was written.",
+    "gradients": "The step of the derivative, as its rules give it.",
+}
+NOTE = (
+    "Orange: a product. Carried on: the next step starts from it. "
+    "Kept: stored at every step, for what runs later."
+)
+LOOP_NOTE = (
+    "Green frame: one loop of the generated program, under its name; what only its own frame reads is never "
+    "stored. Orange: a product; sums of products are made with them."
+)
 
 
 def rewrites(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> dict[str, Picture]:
@@ -50,7 +61,7 @@ def rewrites(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> dic
     budget : the greatest number of nodes in a picture; the rest is said in one node.
     time_limit : seconds that Graphviz may take for each picture.
 
-    Returns pictures by name, in the order of the compiler: "hoist, forward", "hoist, backward", …
+    Returns pictures by name, in the order of the compiler: "hoist forward", "hoist backward", …
     Raises InputError before the first call, and where there is no loop.
     """
     _check(budget)
@@ -64,8 +75,9 @@ def rewrites(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> dic
             mark(loop, stage, before, signatures)
             look = [(i.where, i.kind, i.name, i.said, i.mark) for i in loop.items]
             if _marked(loop) or loop.name not in looks or len(look) != len(looks[loop.name]):
-                title = f"{stage.name}, {loop.name}"
-                pictures[title] = _picture(loop, stage, before, title, signatures, budget, time_limit)
+                # Products are split once before the derivative is taken, so that it is split as well.
+                name = "split products" if stage.name == "gradients" and loop.name in looks else stage.name
+                pictures[f"{name} {loop.name}"] = _picture(loop, name, before, budget, time_limit)
             looks[loop.name] = look
         before = stage
     return pictures
@@ -80,51 +92,52 @@ def _marked(loop: Loop) -> bool:
     return any(i.mark for i in loop.items)
 
 
-def _explained(stage: Stage) -> str:
+def _explained(name: str) -> str:
+    """What a rewrite does, in its own words."""
     from minigrad.compiler.rewrite import REWRITES  # not at import: pictures need no compiler
 
-    if stage.name in REWRITES:
-        return (REWRITES[stage.name].__doc__ or "").strip().split("\n")[0]
-    return SAID.get(stage.name, "")
+    if name in REWRITES:
+        return (REWRITES[name].__doc__ or "").strip().split("\n")[0]
+    return SAID.get(name, "")
 
 
 # One loop at one stage.
 
 
-def _picture(
-    loop: Loop, stage: Stage, before: Stage | None, title: str, signatures: Signatures, budget: int,
-    time_limit: float,
-) -> Picture:  # fmt: skip
-    graph = _sheet(title, [_explained(stage), *_verdict(loop, before, signatures)])
+def _picture(loop: Loop, name: str, before: Stage | None, budget: int, time_limit: float) -> Picture:
+    title = f"{name}: the {loop.name} loop"
+    graph = _sheet(title, [_explained(name), _verdict(loop, before)], NOTE)
     shown, hidden = _within(loop.items, budget)
     keys, ids = Keys(), {}
-    for where, label in ((BEFORE, "before the loop, once"), (INSIDE, _loop_label(loop)), (AFTER, "after the loop, once")):
+    for where, said in (
+        (BEFORE, "before the loop, once"),
+        (INSIDE, _loop_label(loop)),
+        (AFTER, "after the loop, once"),
+    ):
         members = [i for i in shown if i.where == where]
         left_out = sum(i.where == where for i in hidden)
         if not members and not left_out:
             continue
         with graph.subgraph(name=f"cluster {where}") as frame:
-            _frame(frame, label, where == INSIDE)
+            _frame(frame, said, where == INSIDE)
             for item in members:
                 ids[id(item)] = keys.fresh(f"{where} {item.name or item.said}")
                 _node(frame, ids[id(item)], item)
-            if left_out:
-                frame.node(keys.fresh(f"{where} rest"), label=_rows([text(f"{left_out} more, not drawn", 10, SOFT)]),
-                           style="rounded,filled,dashed", fillcolor=PANEL, color=SOFT)  # fmt: skip
+            _rest(frame, keys.fresh(f"{where} rest"), left_out)
     for item in shown:
         for source in item.reads:
             if id(source) in ids:
-                graph.edge(ids[id(source)], ids[id(item)], **_line(source, item))
+                graph.edge(ids[id(source)], ids[id(item)])
     _keep_order(graph, shown, ids)
     return Picture(graph.source, title, "dot", time_limit)
 
 
-def _verdict(loop: Loop, before: Stage | None, signatures: Signatures) -> list[str]:
+def _verdict(loop: Loop, before: Stage | None) -> str:
     """The answer in words: how many products a step has, had, and where the others are now."""
     old = before.loops.get(loop.name) if before is not None else None
     count, said = len(loop.products()), []
     if old is None:
-        return [f"Every step computes {_counted(count, 'product')}."]
+        return f"Every step computes {_counted(count, 'product')}."
     was = len(old.products())
     if was != count:
         said.append(f"Every step computed {_counted(was, 'product')}, and now computes {count}.")
@@ -135,7 +148,7 @@ def _verdict(loop: Loop, before: Stage | None, signatures: Signatures) -> list[s
             gone = sum(i.mark == LEFT and i.where == where and i.kind == kind for i in loop.items)
             if gone:
                 said.append(f"{_counted(gone, what)} left the loop: now {words}, once for all steps.")
-    return [" ".join(said)]
+    return " ".join(said)
 
 
 def _counted(count: int, what: str) -> str:
@@ -144,8 +157,10 @@ def _counted(count: int, what: str) -> str:
 
 
 def _loop_label(loop: Loop) -> str:
-    order = "from the last step to the first" if loop.body.reverse else "from the first step to the last"
-    return f"for every t, {order}"
+    order = "from the last to the first" if loop.body.reverse else "from the first to the last"
+    count = len(loop.products())
+    others = _counted(len(loop.nodes) - count, "other operation")
+    return f"for every t, {order}: {_counted(count, 'product')}, {others}"
 
 
 def _within(items: Sequence[Item], budget: int) -> tuple[list[Item], list[Item]]:
@@ -156,79 +171,72 @@ def _within(items: Sequence[Item], budget: int) -> tuple[list[Item], list[Item]]
 
 
 def _keep_order(graph, shown: Sequence[Item], ids: dict[int, str]) -> None:
-    """Before stands left of the loop, and after right of it, also where no line says so."""
+    """Before stands left of the loop, and after right of it: invisible lines by way of two points."""
     inside = [i for i in shown if i.where == INSIDE]
-    if not inside:
-        return
-    starts = [i for i in inside if not any(r.where == INSIDE for r in i.reads)] or inside[:1]
     read = {id(r) for i in inside for r in i.reads}
-    ends = [i for i in inside if id(i) not in read] or inside[-1:]
-    linked = {id(r) for i in inside for r in i.reads}
-    for item in shown:
-        if item.where == BEFORE and id(item) not in linked:
-            graph.edge(ids[id(item)], ids[id(starts[0])], style="invis")
-        if item.where == AFTER:
-            graph.edge(ids[id(ends[-1])], ids[id(item)], style="invis")
+    starts = [i for i in inside if not any(r.where == INSIDE for r in i.reads)]
+    ends = [i for i in inside if id(i) not in read]
+    for point, lefts, rights in (
+        ("left", [i for i in shown if i.where == BEFORE], starts),
+        ("right", ends, [i for i in shown if i.where == AFTER]),
+    ):
+        if lefts and rights:
+            graph.node(point, style="invis", shape="point", width="0.01", height="0.01", label="")
+            for item in lefts:
+                graph.edge(ids[id(item)], point, style="invis", weight="0")
+            for item in rights:
+                graph.edge(point, ids[id(item)], style="invis", weight="0")
 
 
 # How it is written.
 
 
-def _sheet(title: str, lines: Sequence[str]) -> graphviz.Digraph:
+def _sheet(title: str, lines: Sequence[str], note: str) -> graphviz.Digraph:
     graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
-    rows = [text(title, 15, INK, True), *(text(line, 11, INK, longest=200) for line in lines if line)]
-    legend = [("product", FILL[PRODUCT], INK, 2.0), (LEFT, "#ffffff", *PEN[LEFT]), (NEW, "#ffffff", *PEN[NEW])]
-    label = "".join(f'<TR><TD ALIGN="LEFT">{r}</TD></TR>' for r in rows)
+    said = [text(title, 15, INK, True), *(text(line, 11, INK, longest=200) for line in lines if line)]
+    said.append(text(note, 9.5, SOFT, longest=200))
     graph.attr(
         "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.12", ranksep="0.45", fontname=FONT,
-        labelloc="t", labeljust="l", tooltip=plain(title), compound="true", newrank="false",
-        label=f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">{label}</TABLE>>',
+        labelloc="t", labeljust="l", tooltip=plain(title), label=node_label(said, "LEFT", 2),
     )  # fmt: skip
-    del legend
     graph.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname=FONT,
                margin="0.07,0.03", height="0.3", width="0.3", color=INK)  # fmt: skip
     graph.attr("edge", fontname=FONT, fontsize="9", color=SOFT, arrowsize="0.6", penwidth="0.9")
     return graph
 
 
-def _frame(frame, label: str, loop: bool) -> None:
+def _frame(frame, said: str, loop: bool) -> None:
     frame.attr(
-        label=f"<{text(label, 12.5 if loop else 11.5, INK, True)}>", style="rounded,filled" if loop else "rounded,dashed",
-        fillcolor=PANEL, color=INK if loop else FAINT, penwidth="1.8" if loop else "1.2", margin="10",
-        tooltip=plain(label),
+        label=f"<{text(said, 12.5 if loop else 11.5, INK, True, 120)}>", fillcolor=PANEL, margin="10",
+        style="rounded,filled" if loop else "rounded,dashed", color=INK if loop else FAINT,
+        penwidth="1.8" if loop else "1.2", tooltip=plain(said),
     )  # fmt: skip
 
 
-def _rows(rows: Sequence[str]) -> str:
-    body = "".join(f"<TR><TD>{r}</TD></TR>" for r in rows if r)
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{body}</TABLE>>'
+def _rest(frame, key: str, count: int) -> None:
+    """What the budget leaves out."""
+    if count > 0:
+        said = f"{count} more, not drawn"
+        frame.node(key, label=node_label([text(said, 10, SOFT)]), style="rounded,filled,dashed",
+                   fillcolor=PANEL, color=SOFT, tooltip=said)  # fmt: skip
 
 
 def _node(into, key: str, item: Item) -> None:
     colour, width = PEN[item.mark]
     product = item.kind == PRODUCT
-    named = f"{short(item.name)} = " if item.name and product else ""
-    rows = [
-        "" if product else text(clean(item.name, 20), 13, INK, True) if item.name else "",
-        text(named + item.said, 11.5 if product else 9.5, INK if product or not item.name else SOFT, product, 44)
-        if item.said
-        else "",
-    ]
+    name = text(item.name, 13, INK, True, 30) if item.name and not product else ""
+    equation = f"{short(item.name)} = {item.said}" if item.name and product else item.said
+    ink = INK if product or not item.name else SOFT
+    lines = [equation] if item.nodes else textwrap.wrap(item.said, 26)[:6]  # without nodes: a list of names
+    said = [text(line, 11.5 if product else 9.5, ink, product, 44) for line in lines if line]
     notes = [w for w, there in (("carried on", item.carried), ("kept", item.kept)) if there]
-    if notes:
-        rows.append(text(", ".join(notes), 8.5, SOFT))
-    if item.mark:
-        rows.append(text(item.mark, 9.5, colour, True))
+    said += [text(", ".join(notes), 8.5, SOFT)] if notes else []
+    said += [text(item.mark, 9.5, colour, True)] if item.mark else []
     into.node(
-        key, label=_rows(rows), fillcolor=FILL[item.kind], color=colour,
+        key, label=node_label([name, *said]), fillcolor=FILL[item.kind], color=colour,
         penwidth=f"{max(width, 2.0 if product else 1.0):g}",
-        tooltip=plain(f"{item.name} {item.said} ({item.kind}{', ' + item.mark if item.mark else ''})".strip()),
+        tooltip=plain(f"{item.name} {item.said} ({', '.join(filter(None, (item.kind, item.mark)))})".strip()),
     )  # fmt: skip
-
-
-def _line(source: Item, target: Item) -> dict[str, str]:
-    out = source.where != target.where
-    return {"color": FAINT if out and source.kind == MOVE else SOFT, "style": "solid"}
 
 
 # The final steps.
@@ -243,9 +251,10 @@ def loops(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> Pictur
     stages, _ = stages_of(compiled)
     functions = compiled.last.program.loops
     title = f"{clean(compiled.name)}: what one step runs"
-    graph = _sheet(title, ["A frame is one loop over all numbers of a step: what is in it is never stored in between."])
+    graph = _sheet(title, [], LOOP_NOTE)
     keys = Keys()
-    for loop in stages[-1].loops.values():
+    for loop in reversed(stages[-1].loops.values()):  # dot puts the last one on top
+        read_items(loop)
         with graph.subgraph(name=f"cluster {loop.name}") as frame:
             _frame(frame, f"{loop.name}, {_loop_label(loop)}", True)
             _operations(graph, frame, loop, functions, keys, budget)
@@ -253,44 +262,52 @@ def loops(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> Pictur
 
 
 def _operations(graph, frame, loop: Loop, functions: dict[str, list[int]], keys: Keys, budget: int) -> None:
-    body = loop.body
+    """One step by its operations, in the frames of the loops that run them."""
     home = {number: name for name, numbers in functions.items() for number in numbers}
-    ids: dict[int, str] = {}
-    nodes = [n for n in loop.nodes if not (n.op is not None and n.op.name == "broadcast_to")][:budget]
-    inner: dict[str, list[Tensor]] = {}
+    nodes = [n for n in loop.nodes if n.op is not None and n.op.name != "broadcast_to"]
+    nodes, left_out = nodes[:budget], len(nodes) - budget
+    ids = _given(frame, loop, {x.number for n in nodes for x in n.inputs}, keys)
+    frames: dict[str, list[Tensor]] = {}
     for n in nodes:
-        ids[n.number] = keys.fresh(f"{loop.name} {n.name or (n.op.name if n.op else 'value')}")
-        inner.setdefault(home.get(n.number, ""), []).append(n)
-    read = {x.number for n in nodes for x in n.inputs}
-    for symbol in (*body.carry, *body.xs):
-        if symbol.number in read:
-            ids[symbol.number] = keys.fresh(f"{loop.name} {loop.names.get(symbol.number, 'given')}")
-            said = text(loop.names.get(symbol.number) or "from before the loop", 11, INK, True)
-            frame.node(ids[symbol.number], label=_rows([said]), fillcolor=FILL[GIVEN])
-    for name, members in inner.items():
-        if not name:
-            for n in members:
-                _operation(frame, ids[n.number], n, loop)
-            continue
+        ids[n.number] = keys.fresh(f"{loop.name} {n.name or n.op.name}")  # type: ignore[union-attr]
+        frames.setdefault(home.get(n.number, ""), []).append(n)
+    for n in frames.pop("", []):
+        _operation(frame, ids[n.number], n, loop)
+    for name, members in frames.items():
         with frame.subgraph(name=f"cluster {keys.fresh(name)}") as one:
-            one.attr(label=f"<{text(name, 11, '#1b7837', True)}>", style="rounded,filled", fillcolor="#eaf5e4",
-                     color="#1b7837", penwidth="2", margin="8", tooltip=plain(name))  # fmt: skip
+            one.attr(label=f"<{text(name, 11, FUSED, True)}>", style="rounded,filled", fillcolor="#eaf5e4",
+                     color=FUSED, penwidth="2", margin="8", tooltip=plain(name))  # fmt: skip
             for n in members:
                 _operation(one, ids[n.number], n, loop)
-    if len(loop.nodes) > len(nodes) and len(nodes) == budget:
-        rest = f"{len(loop.nodes) - budget} more, not drawn"
-        frame.node(keys.fresh(f"{loop.name} rest"), label=_rows([text(rest, 10, SOFT)]), style="rounded,filled,dashed")
+    _rest(frame, keys.fresh(f"{loop.name} rest"), left_out)
     for n in nodes:
         for x in dict.fromkeys(x.number for x in n.inputs):
             if x in ids:
                 graph.edge(ids[x], ids[n.number])
 
 
+def _given(frame, loop: Loop, read: set[int], keys: Keys) -> dict[int, str]:
+    """Nodes for the states and the inputs of a step that it reads."""
+    body, ids = loop.body, {}
+    sequences = dict(zip([x.number for x in body.xs], loop.node.inputs[len(body.carry) :], strict=False))
+    for symbol in (*body.carry, *body.xs):
+        if symbol.number in read:
+            said = loop.names.get(symbol.number, "…")
+            if said == "…" and symbol.number in sequences:
+                said = formula(sequences[symbol.number], loop.names)
+            ids[symbol.number] = keys.fresh(f"{loop.name} {said}")
+            frame.node(
+                ids[symbol.number], label=node_label([text(said, 11, INK, longest=40)]), fillcolor=FILL[GIVEN],
+                tooltip=plain(f"{said}, given"),
+            )  # fmt: skip
+    return ids
+
+
 def _operation(into, key: str, n: Tensor, loop: Loop) -> None:
     assert n.op is not None
     product = n.op.kind == "product"
-    name = loop.names.get(n.number) or (short(n.name) if n.name else "")
-    said = formula(n, loop.names, 2) if product else n.op.symbol or n.op.name
-    rows = [text(f"{name} = {said}" if name else said, 12, INK, product or bool(name), 40)]
-    into.node(key, label=_rows(rows), fillcolor=FILL[PRODUCT if product else VALUE],
-              penwidth="2" if product else "1", tooltip=plain(say(n, {}, 1)))  # fmt: skip
+    name = loop.names.get(n.number) or short(n.name or "")
+    said = formula(n, loop.names) if product else n.op.symbol or n.op.name
+    content = text(f"{name} = {said}" if name else said, 12, INK, product or bool(name), 40)
+    into.node(key, label=node_label([content]), fillcolor=FILL[PRODUCT if product else VALUE],
+              penwidth="2" if product else "1", tooltip=plain(formula(n, loop.names)))  # fmt: skip

@@ -75,9 +75,7 @@ def gates(
     if not 0 <= sequence < count:
         raise InputError(f"gates: sequence = {sequence!r}; there are the sequences 0 … {count - 1}")
     title = title or "Gates and states over time"
-    return Picture(
-        _draw(blocks, network.steps, sequence, title, network.captions), title, "nop2", time_limit
-    )
+    return Picture(_draw(blocks, network.steps, sequence, title, network.captions), title, "nop2", time_limit)
 
 
 def _block(name: str, groups: list[Group]) -> Block:
@@ -95,9 +93,7 @@ def _block(name: str, groups: list[Group]) -> Block:
     )
 
 
-def _draw(
-    blocks: list[Block], steps: list[int], sequence: int, title: str, captions: dict[int, str]
-) -> str:
+def _draw(blocks: list[Block], steps: list[int], sequence: int, title: str, captions: dict[int, str]) -> str:
     canvas = Canvas(title)
     canvas.words(8, 12, title, 15, INK, True, "left")
     kept = _evenly(len(steps), MOST_STEPS)

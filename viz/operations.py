@@ -44,6 +44,7 @@ from .style import (
     decade,
     identifier,
     is_small,
+    node_label,
     norm,
     number,
     plain,
@@ -358,7 +359,7 @@ def _node(into, item: Item, look: Look, few: bool) -> None:
             ]
         into.node(
             item.key,
-            label=_rows(rows),
+            label=node_label(rows),
             style="rounded,filled,dashed",
             fillcolor=PANEL,
             color=SOFT,
@@ -394,7 +395,7 @@ def _node(into, item: Item, look: Look, few: bool) -> None:
     dashed = {"style": "rounded,filled,dashed"} if look.states.get(n.number) == CUT_STATE else {}
     into.node(
         item.key,
-        label=_rows(rows),
+        label=node_label(rows),
         fillcolor=fill,
         tooltip=plain(tip(n, look, n.name or (n.op.name if n.op else "constant"))),
         **dashed,
@@ -409,11 +410,6 @@ def _symbol(n: Tensor, with_constant: str) -> str:
     if n.op.kind == "product":  # its dot alone is easily overlooked
         return f"{n.op.symbol} {n.op.name}"
     return with_constant or n.op.symbol or n.op.name
-
-
-def _rows(rows: Sequence[str]) -> str:
-    body = "".join(f"<TR><TD>{r}</TD></TR>" for r in rows if r)
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{body}</TABLE>>'
 
 
 def _readable(n: Tensor) -> bool:
@@ -451,11 +447,9 @@ def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scal
         "tooltip": plain(said),
         "arrowsize": "0.7",
     }
-    label = stroke.mark or (number(value) if few and value is not None else "")
-    if value and few and stroke.mark:
-        label = number(value)
-    if label:
-        attributes["label"] = f"<{text(label, 8.5, stroke.colour.split(':')[0], True)}>"
+    said = number(value) if few and value is not None and (value or not stroke.mark) else stroke.mark
+    if said:
+        attributes["label"] = f"<{text(said, 8.5, stroke.colour.split(':')[0], True)}>"
     graph.edge(edge.source, edge.target, **attributes)
 
 
@@ -493,4 +487,4 @@ def _legend(graph, scale: Scale, look: Look, computed: bool) -> None:
         rows.insert(
             0, text("No gradient is known yet: loss.backward(record=True) was not run.", 10, INK, True, 100)
         )
-    graph.node("legend", label=_rows(rows), color=FAINT, fillcolor="white", tooltip="legend")
+    graph.node("legend", label=node_label(rows), color=FAINT, fillcolor="white", tooltip="legend")

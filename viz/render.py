@@ -111,7 +111,7 @@ class Picture:
 
 
 def font_directory() -> Path | None:
-    """The folder with the fonts that this package brings, for machines that have none: a subset of DejaVu Sans.
+    """The folder with the fonts that this package brings, a subset of DejaVu Sans, for machines that have none.
 
     None where the package does not lie in a folder (in a zip file, say).
     """

@@ -183,7 +183,9 @@ class _Sequence:
     def _under_heading(self) -> bool:
         """Whether some caption finds no room beside its "t = 3" and all stand below."""
         captions = self.network.captions
-        return any(7.4 * len(f"t = {t}  {clean(captions[t])}") > self.width for t in self.shown if t in captions)
+        return any(
+            7.4 * len(f"t = {t}  {clean(captions[t])}") > self.width for t in self.shown if t in captions
+        )
 
     def _heading(self, t: int, x: float, y: float, width: float) -> None:
         """The time, and beside or below it the step's caption."""

@@ -1,4 +1,4 @@
-"""Reads the stages of a compiled function as loops: what one step computes, what stands before and after the loop.
+"""Reads the stages of a compiled function as loops: what one step computes, what stands before and after it.
 
 Nothing here knows the rewrites.  A number is given to what every node computes, the
 same at every stage and the same for one step as for all steps; so a product that was
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from minigrad import InputError, Tensor, ancestors
 from minigrad.scan import LAST, SCAN, STACKED, Body
@@ -20,7 +21,8 @@ from .style import clean, number, pretty
 BEFORE, INSIDE, AFTER = "before", "inside", "after"
 PRODUCT, MOVE, VALUE, GIVEN = "product", "move", "value", "given"
 NEW, LEFT = "new", "left the loop"
-_WEIGHT = re.compile(r"W_(\w+)")
+SILENT = ("reshape", "broadcast_to", "cast", "place")  # what is not said
+_WEIGHT = re.compile(r"W(?:_(\w+))?")
 
 
 @dataclass(eq=False)
@@ -48,6 +50,10 @@ class Loop:
     asked: list[Tensor]
     outputs: list[Tensor]  # of the function, as far as they may come after this loop
     names: dict[int, str]
+    before_end: list[Tensor] = field(
+        default_factory=list
+    )  # all loops that run before what comes after this one
+    alone: bool = True  # in its direction
     items: list[Item] = field(default_factory=list)
 
     @property
@@ -77,8 +83,10 @@ def stages_of(compiled) -> tuple[list[Stage], Signatures]:
         )
     signatures = Signatures()
     count = len(variant.traced.outputs)
-    wanted = [variant.traced.arguments[k] if isinstance(k, int) else k for k in variant.wrt]
-    labels = [o.name or "" for o in variant.traced.outputs] + [f"d{w.name or ''}" for w in wanted]
+    labels: list[str] = []  # the rewrites do not keep the names of all results
+    for outputs in variant.stages_of.values():
+        labels += [""] * (len(outputs) - len(labels))
+        labels = [label or o.name or "" for label, o in zip(labels, outputs, strict=False)]
     found = []
     for name, outputs in variant.stages_of.items():
         signatures.read(outputs)
@@ -112,6 +120,11 @@ def _loops(outputs: Sequence[Tensor], count: int, labels: Sequence[str]) -> dict
         own = list(outputs[:count] if way == "forward" else outputs[count:])
         found[name] = Loop(n, name, n.params[0].nodes(*wanted), wanted, own, names)
         _name_symbols(found[name])
+    for loop in found.values():
+        backward = loop.name.startswith("backward")
+        same = [o for o in found.values() if o.name.startswith("backward") == backward]
+        loop.alone = len(same) == 1
+        loop.before_end = [o.node for o in found.values() if backward or o in same]
     return found
 
 
@@ -122,15 +135,23 @@ def _name_symbols(loop: Loop) -> None:
         names[c.number] = f"{pretty(clean(c.name or 'state', 12))}_{beside}"
     for after, c in zip(body.carry_out, body.carry, strict=True):
         if after.op is not None and c.name and not after.name:
-            names.setdefault(after.number, pretty(clean(c.name, 12)))
+            names.setdefault(after.number, _own_name(c))
     for x, sequence in zip(body.xs, loop.node.inputs[len(body.carry) :], strict=False):
         inner = sequence.params[0] if sequence.op is STACKED else None
         if inner is not None and (inner.number in names or inner.name):
-            names[x.number] = names.get(inner.number) or pretty(clean(inner.name, 12))
+            names[x.number] = names.get(inner.number) or _own_name(inner)
         elif inner is not None:
-            names[x.number] = say(inner, names)
+            said = say(inner, names)
+            names[x.number] = f"({said})" if " " in said and not said.endswith(")") else said
+        elif _product_and_sums(sequence):
+            names[x.number] = "…"
         elif x.name:
-            names[x.number] = pretty(clean(x.name, 12))
+            names[x.number] = pretty(clean(x.name.removesuffix("_t"), 12))
+            names.setdefault(sequence.number, names[x.number])
+
+
+def _own_name(n: Tensor) -> str:
+    return pretty(clean(n.name or "", 12))
 
 
 def _is_product(n: Tensor) -> bool:
@@ -151,7 +172,7 @@ class Signatures:
         self.of: dict[int, int] = {}
         self.numbers: dict[tuple, int] = {}
         self.terms: dict[int, tuple[int, ...]] = {}  # of sums, without order and brackets
-        self.parts: dict[int, list[tuple[int, object]]] = {}  # of concatenations: what, and how wide
+        self.parts: dict[int, list[tuple[int, Any]]] = {}  # of concatenations: what, and how wide
 
     def read(self, outputs: Sequence[Tensor]) -> None:
         asked = asked_of(outputs)
@@ -223,7 +244,11 @@ def say(n: Tensor, names: dict[int, str], depth: int = 3, hidden: Iterable[int] 
     """What a node computes, in short: names where there are names, … where it becomes long."""
     if n.number in hidden:
         return "…"
-    return names.get(n.number) or (pretty(clean(n.name, 16)) if n.name else "") or formula(n, names, depth, hidden)
+    return (
+        names.get(n.number)
+        or (pretty(clean(n.name, 16)) if n.name else "")
+        or formula(n, names, depth, hidden)
+    )
 
 
 def formula(n: Tensor, names: dict[int, str], depth: int = 3, hidden: Iterable[int] = ()) -> str:
@@ -235,24 +260,29 @@ def formula(n: Tensor, names: dict[int, str], depth: int = 3, hidden: Iterable[i
         return say(inner, names, depth, hidden)
     if depth == 0 or n.op is SCAN or not n.inputs:
         return "…"
-    if n.op.name in ("reshape", "broadcast_to", "cast", "place"):
+    if n.op.name in SILENT:
         return say(n.inputs[0], names, depth, hidden)
-    said = []
-    for k, x in enumerate(n.inputs):
-        inner = say(x, names, depth - 1, hidden)
-        behind = x
-        while behind.op is not None and behind.op.name in ("reshape", "broadcast_to", "place"):
-            behind = behind.inputs[0]
-        bare = inner == "…" or behind.number in names or behind.name or behind.op is None
-        tight = n.op.binding == behind.op.binding and k > 0 and n.op.name in ("sub", "div") if behind.op else False
-        weak = not bare and behind.op is not None and (behind.op.binding < n.op.binding < 9 or tight)
-        said.append(f"({inner})" if weak else inner)
+    said = [_operand(n, k, names, depth - 1, hidden) for k in range(len(n.inputs))]
     if n.op.name == "slice":
         return f"{said[0]}[{n.params[1]}:{n.params[2]}]"
     if n.op.variadic:
         return f"[{', '.join(said)}]"
     params = {p: clean(v, 8) for p, v in zip(n.op.params, n.params, strict=False)}
     return n.op.text.format(*said, **params)
+
+
+def _operand(n: Tensor, k: int, names: dict[int, str], depth: int, hidden: Iterable[int]) -> str:
+    """Input k of a node, in brackets where it binds more weakly, or as strongly and otherwise."""
+    said, x = say(n.inputs[k], names, depth, hidden), n.inputs[k]
+    while x.number not in names and not x.name and x.op is not None and x.op.name in (*SILENT, "stacked"):
+        x = x.params[0] if x.op is STACKED else x.inputs[0]
+    if x.number in names or x.name or x.op is None or " " not in said or n.op is None or n.op.variadic:
+        return said
+    own, inner = n.op.binding, x.op.binding
+    other = inner == own and (x.op is not n.op or (k > 0 and n.op.name in ("sub", "div")))
+    return (
+        f"({said})" if own < 9 and (inner < own or other) and x.op.name not in ("slice", "concat") else said
+    )
 
 
 # What stands where.
@@ -287,7 +317,7 @@ def _inside(loop: Loop) -> dict[int, Item]:
         users = list({id(i): i for r in readers.get(n.number, ()) if (i := holder.get(r.number))}.values())
         only = users[0] if len(users) == 1 and n.number not in roots else None
         kind = PRODUCT if _is_product(n) else MOVE if n.number in still else VALUE
-        name = loop.names.get(n.number) or (pretty(clean(n.name, 12)) if n.name else "")
+        name = loop.names.get(n.number) or _own_name(n)
         if only is not None and _joins(n, kind, name, only):
             only.nodes.insert(0, n)
             holder[n.number] = only
@@ -299,7 +329,9 @@ def _inside(loop: Loop) -> dict[int, Item]:
         item.kept = any(a.number == item.nodes[-1].number for a in loop.asked)
     for c in body.carry:  # a sum that grows from step to step stands in its own box
         users = list({id(holder[r.number]): holder[r.number] for r in readers.get(c.number, ())}.values())
-        if not users or (len(users) == 1 and users[0].carried and users[0].kind == VALUE and _adds(users[0], c)):
+        if not users or (
+            len(users) == 1 and users[0].carried and users[0].kind == VALUE and _adds(users[0], c)
+        ):
             continue
         holder[c.number] = Item(INSIDE, GIVEN, [c], loop.names[c.number])
         loop.items.append(holder[c.number])
@@ -309,8 +341,10 @@ def _inside(loop: Loop) -> dict[int, Item]:
 
 def _adds(item: Item, c: Tensor) -> bool:
     """Is this a running sum of `c` and something?"""
-    return item.nodes[-1].op is not None and item.nodes[-1].op.name == "add" and any(
-        x is c for x in item.nodes[-1].inputs
+    return (
+        item.nodes[-1].op is not None
+        and item.nodes[-1].op.name == "add"
+        and any(x is c for x in item.nodes[-1].inputs)
     )
 
 
@@ -348,7 +382,8 @@ def _before(loop: Loop, holder: dict[int, Item]) -> None:
             continue
         if sequence.number not in made:
             nodes = _product_and_sums(sequence)
-            item = Item(BEFORE, PRODUCT if nodes else GIVEN, nodes or [sequence], loop.names.get(x.number, ""))
+            name = "" if nodes else loop.names.get(x.number, "")
+            item = Item(BEFORE, PRODUCT if nodes else GIVEN, nodes or [sequence], name)
             made[sequence.number] = item
         holder[x.number] = made[sequence.number]
     for c in body.captures:
@@ -360,7 +395,7 @@ def _before(loop: Loop, holder: dict[int, Item]) -> None:
     inside = list(loop.items)
     loop.items += list(made.values())
     if kept:
-        loop.items.append(Item(BEFORE, GIVEN, [], "the forward loop's", ", ".join(dict.fromkeys(kept))))
+        loop.items.append(Item(BEFORE, GIVEN, [], "kept by the forward loop", ", ".join(dict.fromkeys(kept))))
     _connect(inside, holder)
 
 
@@ -378,47 +413,54 @@ def _product_and_sums(sequence: Tensor) -> list[Tensor]:
 
 
 def _after(loop: Loop, holder: dict[int, Item]) -> None:
-    """What is made of the loop's values when it is over: products alone, the rest by result."""
-    later: set[int] = {loop.node.number}
-    nodes = []
-    for n in ancestors(*loop.outputs):
-        if any(x.number in later for x in n.inputs) and n.op is not SCAN:
-            later.add(n.number)
-            nodes.append(n)
-    readers = _readers(nodes)
-    place = {o.number: k for k, o in reversed(list(enumerate(loop.outputs)))}
+    """What runs when the loop is over: products alone, the rest by result."""
+    nodes = _nodes_after(loop)
+    readers, place = _readers(nodes), {o.number: k for k, o in reversed(list(enumerate(loop.outputs)))}
     result: dict[int, int] = {}
     items: dict[object, Item] = {}
-    lasts: list[str] = []
     for n in reversed(nodes):
-        uses = [result[r.number] for r in readers.get(n.number, ()) if r.number in result]
+        uses = [result[r.number] for r in readers.get(n.number, ())]
         k = result[n.number] = place.get(n.number, min(uses, default=-1))
         if n.op in (STACKED, LAST):
             source = n.params[0] if n.op is STACKED else loop.body.carry_out[n.params[0]]
-            if n.op is LAST and n.number in place:
-                lasts.append(loop.names.get(n.number, "…"))
-            holder.setdefault(n.number, holder.get(source.number))  # type: ignore[arg-type]
+            if n.inputs[0] is loop.node and source.number in holder:
+                holder[n.number] = holder[source.number]
             continue
-        if k < 0:
-            continue
-        users = {id(holder[r.number]): holder[r.number] for r in readers.get(n.number, ()) if r.number in holder}
-        (only,) = users.values() if len(users) == 1 else (None,)
-        if _moves(n) and only is not None and only.kind == PRODUCT and n.number not in place:
-            item = only
-        else:
-            key: object = n.number if _is_product(n) else k
-            item = items.setdefault(key, Item(AFTER, PRODUCT if _is_product(n) else VALUE, []))
-            if n.number in place:
-                item.name = loop.names.get(n.number) or pretty(clean(n.name or "", 12))
+        users = list({id(i): i for r in readers.get(n.number, ()) if (i := holder.get(r.number))}.values())
+        item = users[0] if len(users) == 1 and _moves(n) and users[0].kind == PRODUCT else None
+        if item is None or n.number in place:
+            kind = PRODUCT if _is_product(n) else VALUE
+            item = items.setdefault(n.number if kind == PRODUCT else k, Item(AFTER, kind))
+        if n.number in place:
+            item.name = loop.names.get(n.number) or _own_name(n)
         item.nodes.insert(0, n)
         holder[n.number] = item
-    found = [i for i in items.values() if i.nodes][::-1]
-    _connect(found, {k: i for k, i in holder.items() if i is not None})
-    if lasts:
-        sums = Item(AFTER, VALUE, [], "the last sums", ", ".join(dict.fromkeys(lasts[::-1])))
-        sums.reads = [i for i in loop.items if i.where == INSIDE and i.carried and i.name in lasts]
-        found.append(sums)
-    loop.items += found
+    found = list(items.values())[::-1]
+    _connect(found, holder)
+    loop.items += [*found, *_last_sums(loop, nodes, place)]
+
+
+def _nodes_after(loop: Loop) -> list[Tensor]:
+    """What the results need and no loop does; where there are several loops, what depends on this one."""
+    needed = {n.number for other in loop.before_end for n in ancestors(other)}
+    later, found = {loop.node.number}, []
+    for n in ancestors(*loop.outputs):
+        if n.op is None or n.op is SCAN or n.number in needed:
+            continue
+        if loop.alone or any(x.number in later for x in n.inputs):
+            later.add(n.number)
+            found.append(n)
+    return found
+
+
+def _last_sums(loop: Loop, nodes: Sequence[Tensor], place: dict[int, int]) -> list[Item]:
+    """One item for all results that are the last value of a carry."""
+    names = [loop.names.get(n.number, "…") for n in nodes if n.op is LAST and n.number in place]
+    if not names:
+        return []
+    sums = Item(AFTER, VALUE, [], "the last sums", ", ".join(dict.fromkeys(names)))
+    sums.reads = [i for i in loop.items if i.where == INSIDE and i.carried and i.name in names]
+    return [sums]
 
 
 def _name_cotangents(loop: Loop) -> None:
@@ -434,8 +476,14 @@ def _name_cotangents(loop: Loop) -> None:
             weight = weight.inputs[0]
         found = _WEIGHT.fullmatch(weight.name or "") if weight.op is None else None
         source = next((i for i in item.reads if i.nodes and i.nodes[-1] is left), None)
-        if found and source is not None and source.kind == VALUE and not source.name and source.where == INSIDE:
-            source.name = f"dz_{pretty(clean(found[1], 8))}"
+        if (
+            found
+            and source is not None
+            and source.kind == VALUE
+            and not source.name
+            and source.where == INSIDE
+        ):
+            source.name = f"dz_{pretty(clean(found[1], 8))}" if found[1] else "dz"
             loop.names[left.number] = source.name
 
 
@@ -450,6 +498,11 @@ def _say_all(loop: Loop) -> None:
             item.said = formula(last, loop.names)
         elif item.kind == MOVE:
             item.said = say(last, loop.names)
+        elif item.where == INSIDE and any(
+            last is after and _adds(item, c)
+            for c, after in zip(loop.body.carry, loop.body.carry_out, strict=True)
+        ):
+            item.said = "sum over the steps"
         elif item.kind == VALUE and item.where == INSIDE:
             item.said = formula(last, loop.names, 4, products - {last.number})
 
@@ -458,13 +511,17 @@ def mark(loop: Loop, stage: Stage, before: Stage | None, signatures: Signatures)
     """Mark what is new, and what left the loop, against the stage before."""
     old = before.loops.get(loop.name) if before is not None else None
     if before is None or old is None:
+        loop.items = [i for i in loop.items if i.kind != MOVE or i.where == INSIDE]
         return
     of = signatures.of
     was = {of[n.number] for n in old.nodes}
     now = {of[n.number] for n in loop.nodes}
     for item in loop.items:
         own = {of[n.number] for n in item.nodes if n.op is not None and n.number in of}
-        if item.where != INSIDE and own & was - now:
+        left = own & was - now
+        if item.where != INSIDE and left and (item.kind != VALUE or left == own):
             item.mark = LEFT
         elif item.kind in (PRODUCT, MOVE) and own and not own & before.everything:
             item.mark = NEW
+    # What was made of a parameter is said in the product that reads it; it stands alone where it has just left.
+    loop.items = [i for i in loop.items if i.kind != MOVE or i.where == INSIDE or i.mark]

@@ -268,6 +268,14 @@ def table(rows: Sequence[str], **attributes: object) -> str:
     return f"<TABLE{written}>" + "".join(f"<TR>{row}</TR>" for row in rows) + "</TABLE>"
 
 
+def node_label(rows: Sequence[str], align: str = "", padding: int = 1) -> str:
+    """The whole label of a node: finished rows below each other; "" where there are none."""
+    where = f' ALIGN="{align}"' if align else ""
+    body = "".join(f"<TR><TD{where}>{row}</TD></TR>" for row in rows if row)
+    head = f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="{padding}">'
+    return f"<{head}{body}</TABLE>>" if body else ""
+
+
 def square(colour: str, width: float, height: float, mark: str = "", size: float = 7) -> str:
     """One coloured cell, with an optional mark in it."""
     content = text(mark, size, ink_on(colour)) if mark else ""

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -49,37 +50,38 @@ def compile(function: Callable, *, threads: int = 1) -> Compiled:
     return Compiled(function, threads)
 
 
-class Gradients(dict):
+class Gradients:
     """Gradients by tensor: ``gradients[W]`` is an array of W's shape.
 
     They are views of one array, made when they are asked for.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], parts: Sequence[tuple], flat: np.ndarray):
-        super().__init__()
-        self.tensors, self.parts, self.flat = tensors, parts, flat
+    __slots__ = ("flat", "made", "parts", "tensors")
 
-    def __missing__(self, tensor: Tensor) -> np.ndarray:
-        for t, part in zip(self.tensors, self.parts, strict=True):
-            if t is tensor:
-                self[tensor] = _view(self.flat, part)
-                return self[tensor]
-        raise GraphError(f"no gradient for {describe(tensor)}: it does not require one, or was not used")
+    def __init__(self, tensors: Sequence[Tensor], parts: Sequence[tuple], flat: np.ndarray):
+        self.tensors, self.parts, self.flat = tensors, parts, flat
+        self.made: dict[int, np.ndarray] = {}
+
+    def __getitem__(self, tensor: Tensor) -> np.ndarray:
+        number = tensor.number
+        if number not in self.made:
+            k = next((k for k, t in enumerate(self.tensors) if t is tensor), None)
+            if k is None:
+                raise GraphError(f"no gradient for {describe(tensor)}: it does not require one, or was not used")
+            self.made[number] = _view(self.flat, self.parts[k])
+        return self.made[number]
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return any(t is tensor for t in self.tensors)
 
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tensor]:
         return iter(self.tensors)
 
-    def items(self):
+    def items(self) -> list[tuple[Tensor, np.ndarray]]:
         return [(t, self[t]) for t in self.tensors]
-
-    def keys(self):
-        return list(self.tensors)
-
-    def values(self):
-        return [self[t] for t in self.tensors]
 
 
 class Compiled:
@@ -105,7 +107,7 @@ class Compiled:
             with no_grad():
                 return self.function(*map(_tensor, arguments))
         flat, plan = variant.run(arrays, shapes, self.threads)
-        return variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.parts])
+        return variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.values])
 
     def value_and_grad(self, *arguments) -> tuple[Any, Gradients]:
         """What the function returns, and the gradients of its first result with respect to every leaf that requires one.
@@ -116,10 +118,9 @@ class Compiled:
         if variant is None:
             return self._eager(arguments)
         flat, plan = variant.run(arrays, shapes, self.threads)
-        targets = [arguments[k] if isinstance(k, int) else k for k in variant.wrt]
-        count = len(variant.traced.outputs)
-        values = variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.parts[:count]])
-        return values, Gradients(targets, plan.parts[count:], flat)
+        targets = [arguments[k] for k in variant.of_arguments] + variant.leaves
+        values = variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.values])
+        return values, Gradients(targets, plan.gradients, flat)
 
     def backward(self, *arguments) -> Any:
         """What the function returns; the loss's gradients are added to `grad` of every leaf that requires one, as `backward` does."""
@@ -134,7 +135,7 @@ class Compiled:
         leaves = [n for n in ancestors(loss) if n.op is None and n.requires_grad]
         gradients = [g.value for g in grad(loss, leaves)]
         found = Gradients(leaves, [], np.zeros(0))
-        found.update(zip(leaves, gradients, strict=True))
+        found.made = {leaf.number: g for leaf, g in zip(leaves, gradients, strict=True)}
         return rebuild([Tensor(r) for r in results]), found
 
     def _variant(self, arguments: Sequence, gradients: bool) -> tuple[Any, list, tuple]:
@@ -180,12 +181,11 @@ class Variant:
         self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
         self.traced.outputs = split_products(self.traced.outputs)
         outputs = list(self.traced.outputs)
-        self.wrt: list = []
+        self.of_arguments = [k for k, needed in enumerate(needs) if needed]
+        self.leaves: list[Tensor] = self.traced.captures if gradients else []
         if gradients:
-            of_arguments = [(k, s) for k, s in enumerate(self.traced.arguments) if needs[k]]
-            leaves = self.traced.captures
-            self.wrt = [k for k, _ in of_arguments] + leaves
-            outputs += trace_gradients(self.traced, [s for _, s in of_arguments] + leaves)
+            symbols = [self.traced.arguments[k] for k in self.of_arguments]
+            outputs += trace_gradients(self.traced, symbols + self.leaves)
         self.stages_of["gradients"] = outputs
         for name, rewrite in REWRITES.items():
             outputs = rewrite(outputs)
@@ -196,7 +196,11 @@ class Variant:
         self.plans: dict[tuple, list[Plan]] = {}
 
     def run(self, arrays: list, shapes: tuple, threads: int) -> tuple[np.ndarray, Plan]:
-        free = self.plans.setdefault(shapes, [])
+        free = self.plans.get(shapes)
+        if free is None:
+            if len(self.plans) >= PLANS:  # each holds memory for all that it computes
+                self.plans.pop(next(iter(self.plans)), None)
+            free = self.plans.setdefault(shapes, [])
         try:
             plan = free.pop()  # a plan serves one call at a time; another thread makes its own
         except IndexError:
@@ -231,13 +235,13 @@ class Plan:
         self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
         self.table[2 * count :] = [number(s) for s in program.sizes]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
-        self.arguments: list[tuple[int, int]] = []  # (argument, position in the table)
-        self.leaves: list[list] = []  # [leaf, position, the array whose address stands there]
+        self.arguments: list[list] = []  # [argument, position in the table, the array whose address stands there]
+        self.leaves: list[list] = []  # likewise, [leaf, position, array]
         work, outputs = [], []
         for k, store in enumerate(program.stores):
             if store.kind in ("input", "constant"):
                 if store.node.number in own:  # type: ignore[union-attr]
-                    self.arguments.append((own[store.node.number], 2 * k))  # type: ignore[union-attr]
+                    self.arguments.append([own[store.node.number], 2 * k, None])  # type: ignore[union-attr]
                 else:
                     self.leaves.append([store.node, 2 * k, None])
             else:
@@ -248,10 +252,11 @@ class Plan:
         for (at, _, _), offset in zip(work, offsets, strict=True):
             self.table[at] = base + offset
         offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
+        self.output: np.ndarray | None = None
         self.output_at = np.array([at for at, _, _ in outputs], np.int64)
         self.output_offsets = np.array(offsets, np.int64)
         by_name = {program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
-        self.parts = [
+        parts = [
             (
                 by_name[r.store.name],
                 tuple(number(n) for n in r.shape),
@@ -259,26 +264,28 @@ class Plan:
             )
             for r in program.results
         ]
+        count = len(traced.outputs)
+        self.values, self.gradients = parts[:count], parts[count:]
         kind = np.float32 if any(s.dtype == "f4" for s in program.stores) else np.float64
         self.scratch = [np.empty(SCRATCH, kind) for _ in range(os.cpu_count() or 1)]
 
     def run(self, arrays: list, threads: int) -> np.ndarray:
         table = self.table
         held = []
-        for k, at in self.arguments:
-            array = arrays[k]
-            if not array.flags.c_contiguous or not array.dtype.isnative:
-                array = np.ascontiguousarray(array)
-                held.append(array)
-            table[at] = array.__array_interface__["data"][0]
+        for entry in self.arguments:
+            array = arrays[entry[0]]
+            if array is not entry[2]:  # the array of the last call is still where it was
+                entry[2] = array
+                if not array.flags.c_contiguous or not array.dtype.isnative:
+                    array, entry[2] = np.ascontiguousarray(array), None
+                    held.append(array)
+                table[entry[1]] = _address(array)
         for entry in self.leaves:
             array = entry[0]._value
             if array is not entry[2]:
-                entry[2] = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-                table[entry[1]] = _address(entry[2])
-                entry[2] = array if entry[2] is array else entry[2]
-        flat = np.empty(self.output_bytes, np.uint8)
-        table[self.output_at] = self.output_offsets + flat.__array_interface__["data"][0]
+                entry[2] = array
+                table[entry[1]] = _address(array)
+        flat = self._output()
         if threads == 1:
             bad = self.module.run(table, self.scratch[0], 0, 1, 0, len(self.parallel))
         else:
@@ -286,6 +293,16 @@ class Plan:
         if bad:
             raise InputError(f"{self.name}: {bad} indices lie outside of their table (gather or embedding)")
         return flat
+
+    def _output(self) -> np.ndarray:
+        """An array for the results: the last one, if its results were dropped, else a new one.
+
+        Memory that was just used is in the cache, and its address stands in the table already.
+        """
+        if self.output is None or getrefcount(self.output) > 2:
+            self.output = np.empty(self.output_bytes, np.uint8)
+            self.table[self.output_at] = self.output_offsets + _address(self.output)
+        return self.output
 
     def _run_threads(self, threads: int) -> int:
         pool, bad = _pool(threads), 0
@@ -309,6 +326,7 @@ class Plan:
         return bad
 
 
+PLANS = 8  # sizes that a program is kept laid out for
 SCRATCH = 220_000  # numbers; more than matmul_sum asks for at any size
 _pools: dict[int, ThreadPoolExecutor] = {}
 

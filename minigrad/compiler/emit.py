@@ -72,11 +72,95 @@ class Place:
 
 
 @dataclass
+class Product:
+    """A product outside of loops over steps: rows of A times a packed matrix, or a sum over the rows of A and B.
+
+    `long` is the number of rows that run through; threads share them, or the rows of a sum.
+    """
+
+    is_sum: bool
+    long: str
+    a: tuple[str, str]  # name and offset
+    b: tuple[str, str]
+    c: tuple[str, str]
+    width: str  # columns of A
+    columns: str  # columns of B and C
+    accumulate: str
+
+    def lines(self, start: str, count: str) -> list[str]:
+        """The call for `count` rows from `start`."""
+        add = self.accumulate
+        if self.is_sum and start != "0":
+            add = f"{start} > 0" if add == "False" else add
+        a_rows, c_rows, b_rows = (times(start, self.width), times(start, self.columns), times(start, self.columns))
+        if self.is_sum:
+            split = [f"row0 = {self.width} * part // parts", f"rows = {self.width} * (part + 1) // parts - row0"]
+            return [
+                *split,
+                f"matmul_sum({self.a[0]}, {plus(self.a[1], a_rows, 'row0')}, {self.width}, "
+                f"{self.b[0]}, {plus(self.b[1], b_rows)}, {self.columns}, {count}, rows, {self.columns}, "
+                f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self.columns}, {add}, scratch)",
+            ]
+        split = [f"first_row = {plus(start, f'{count} * part // parts')}", f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row"]
+        return [
+            *split,
+            f"matmul({self.a[0]}, {plus(self.a[1], times('first_row', self.width))}, row_count, {self.width}, {self.width}, 1, "
+            f"{self.b[0]}, {self.b[1]}, {self.c[0]}, {plus(self.c[1], times('first_row', self.columns))}, "
+            f"{self.columns}, {self.columns}, {add})",
+        ]
+
+
+def times(a: str, b: str) -> str:
+    return "0" if "0" in (a, b) else a if b == "1" else b if a == "1" else f"{a} * {b}"
+
+
+def plus(*terms: str) -> str:
+    return " + ".join(t for t in terms if t != "0") or "0"
+
+
+def written(lines: Sequence[str | Product]) -> list[str]:
+    """Products that run through the same rows do so together, a block of rows at a time that the caches hold."""
+    text: list[str] = []
+    group: list[Product] = []
+
+    def close() -> None:
+        indent = "    "
+        if len(group) > 1 and any(p.is_sum for p in group):
+            # Not where the sums are so large that they themselves would be thrown out of the cache by every block.
+            size = plus(*(times(p.width, p.columns) for p in group if p.is_sum))
+            text.append(f"    step = {BLOCK_SUM} if {size} < {SUMS_IN_CACHE} else max(1, {group[0].long})")
+            text.append(f"    for r0 in range(0, max(1, {group[0].long}), step):")
+            text.append(f"        block = min(step, {group[0].long} - r0)")
+            calls, indent = [line for p in group for line in p.lines("r0", "block")], "        "
+        else:
+            calls = [line for p in group for line in p.lines("0", p.long)]
+        known: dict[str, str] = {}
+        for line in calls:
+            name, equals, value = line.partition(" = ")
+            if not equals or known.get(name) != value:  # set anew only where it differs
+                text.append(indent + line)
+                known[name] = value
+        group.clear()
+
+    for line in lines:
+        if isinstance(line, Product) and (not group or group[0].long == line.long):
+            group.append(line)
+            continue
+        close()
+        if isinstance(line, Product):
+            group.append(line)
+        else:
+            text.append(line)
+    close()
+    return text
+
+
+@dataclass
 class Stage:
     """Lines of one stage; a parallel one may be split over threads."""
 
     parallel: bool
-    lines: list[str] = field(default_factory=list)
+    lines: list[str | Product] = field(default_factory=list)
     writes: set[str] = field(default_factory=set)
     uses: dict[str, Store] = field(default_factory=dict)
     setup: list[str] = field(default_factory=list)
@@ -815,17 +899,19 @@ class Emitter:
         packed, at = self.pack(right, level)
         c = target()
         k, n = self.size(K), self.size(columns)
-        rows = self.count(shape[:-1])
         a_name, c_name = self.use(a.store), self.use(c.store, True)
-        if level.body is None:
-            first, rows = self._rows_of_thread(product_of(shape[:-1]), level)
-            a_at = f"{first} * {k}" if a.at == "0" else f"{a.at} + {first} * {k}"
-            c_at = f"{first} * {n}" if c.at == "0" else f"{c.at} + {first} * {n}"
-        else:
-            a_at, c_at = a.at, c.at
+        if level.body is None and not level.in_time:
+            rows = self.count(shape[:-1])
+            self.stage.lines.append(
+                Product(False, rows, (a_name, a.at), (packed, at), (c_name, c.at), k, n, accumulate)
+            )
+            self.stage.rows_of = ""
+            return
+        first, rows = ("first_row", "row_count") if level.in_time else ("0", self.count(shape[:-1]))
         self.write(
             level,
-            f"matmul({a_name}, {a_at}, {rows}, {k}, {k}, 1, {packed}, {at}, {c_name}, {c_at}, {n}, {n}, {accumulate})",
+            f"matmul({a_name}, {plus(a.at, times(first, k))}, {rows}, {k}, {k}, 1, {packed}, {at}, "
+            f"{c_name}, {plus(c.at, times(first, n))}, {n}, {n}, {accumulate})",
         )
 
     def pack(self, right: Tensor, level: Level) -> tuple[str, str]:
@@ -873,14 +959,10 @@ class Emitter:
                 f"{accumulate}, scratch)",
             )
             return
-        self._rows_of_thread(left.shape[0], level)
-        a_at = "row0" if a.at == "0" else f"{a.at} + row0"
-        c_at = f"row0 * {n}" if c.at == "0" else f"{c.at} + row0 * {n}"
-        self.write(
-            level,
-            f"matmul_sum({names[0]}, {a_at}, {m}, {names[1]}, {b.at}, {n}, {k}, rows, {n}, {names[2]}, {c_at}, {n}, "
-            f"{accumulate}, scratch)",
+        self.stage.lines.append(
+            Product(True, k, (names[0], a.at), (names[1], b.at), (names[2], c.at), m, n, accumulate)
         )
+        self.stage.rows_of = ""
 
     def _batched(self, node: Tensor, level: Level) -> None:
         """Both operands have leading axes, which must be the same: one product after the other."""
@@ -928,7 +1010,7 @@ class Emitter:
         for k, stage in enumerate(stages):
             what = "rows or sequences are split over threads" if stage.parallel else "one thread"
             blocks.append(f"    if first <= {k} < last:  # {what}")
-            blocks += ["    " + line for line in (*("    " + s for s in stage.setup), *stage.lines)]
+            blocks += ["    " + line for line in (*("    " + s for s in stage.setup), *written(stage.lines))]
         words = set(re.findall(r"[A-Za-z_]\w*", "\n".join(blocks)))
         head = [
             f"    {s.name} = array_{s.dtype}(table, {k})" for k, s in enumerate(self.stores) if s.name in words
@@ -956,12 +1038,14 @@ class Emitter:
         return "float32[::1]" if any(s.dtype == "f4" for s in self.stores) else "float64[::1]"
 
 
+BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own block
+SUMS_IN_CACHE = 200_000  # numbers
 BLOCK_ROWS = 64  # of a product that is made inside a loop: enough to run at full speed, few enough for the cache
 PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
 RESERVED = {
     "t", "k", "b", "bad", "table", "part", "parts", "rows", "row0", "scratch", "f4", "f8", "i4", "i8", "b1", "copy",
     "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid", "sqrt", "sin", "cos", "sign",
-    "maximum", "t0", "t1", "block", "first_row", "row_count", "loop", "entry", "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
+    "maximum", "t0", "t1", "r0", "step", "block", "first_row", "row_count", "loop", "entry", "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
 }  # fmt: skip
 HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as loops over flat arrays."""
 

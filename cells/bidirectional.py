@@ -1,0 +1,105 @@
+"""A cell in both directions: what is before and what is after a step are known to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from minigrad import InputError, ShapeError, Tensor, concat
+
+from .cell import Cell
+from .layer import Layer
+from .sequence import Run, run
+
+
+class BothRuns(Run):
+    """A run in both directions: `h` (T, N, 2H) has both outputs side by side; `forward` and `backward` are the runs."""
+
+    def __init__(self, forward: Run, backward: Run, quantities: dict[str, Tensor]):
+        super().__init__(quantities, (*forward.state, *backward.state), [*forward.steps, *backward.steps])
+        self.forward, self.backward = forward, backward
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._quantities:
+            return self._quantities[name]
+        raise InputError(
+            f"a run in both directions has no {name!r}; it has {', '.join(self._quantities)}, and the "
+            "gates of each direction in .forward and .backward"
+        )
+
+
+class Bidirectional(Layer):
+    """Two cells of one kind, one of which reads the sequence from its end (Schuster and Paliwal, 1997).
+
+    D inputs, H hidden each, 2H outputs; parameters are called "forward.W_f", "backward.W_f", ….
+    ``Bidirectional.of(LSTM)`` stands where a kind of cell is asked for, as in ``Stack(…)``.
+    """
+
+    def __init__(
+        self, kind: Callable[..., Cell], inputs: int, hidden: int, rng: np.random.Generator, dtype="float32"
+    ):
+        super().__init__(dtype)
+        self.cells = [kind(inputs, hidden, rng, dtype) for _ in range(2)]
+        self.inputs, self.hidden = inputs, hidden
+
+    @classmethod
+    def of(cls, kind: Callable[..., Cell]) -> Callable[..., Bidirectional]:
+        return lambda inputs, hidden, rng, dtype="float32": cls(kind, inputs, hidden, rng, dtype)
+
+    @property
+    def forward(self) -> Cell:
+        return self.cells[0]
+
+    @property
+    def backward(self) -> Cell:
+        return self.cells[1]
+
+    @property
+    def outputs(self) -> int:
+        return sum(cell.outputs for cell in self.cells)
+
+    @property
+    def state(self) -> str:
+        """Names of the states: those of the forward cell, then those of the backward cell."""
+        return " ".join([*self.forward.state.split(), *(f"{s}_back" for s in self.backward.state.split())])
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {
+            f"{way}.{name}": p
+            for way, cell in zip(("forward", "backward"), self.cells, strict=True)
+            for name, p in cell.parameters().items()
+        }
+
+    def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
+        """Zeros (N, H) for every state of both directions."""
+        return tuple(s for cell in self.cells for s in cell.initial_state(sequences))
+
+    def run(
+        self, xs, state: Sequence | None = None, *, output: Callable | None = None, label: str = "", **options
+    ) -> BothRuns:
+        """Run both over xs (T, N, D); `state` has the forward cell's states, then the backward cell's.
+
+        options : `lengths`, `mask` and `truncate`, as in `run`; padding at the end is where the backward
+            cell starts, and it passes its first state on.
+        """
+        count = len(self.forward.state.split())
+        if state is not None and len(state) != 2 * count:
+            raise ShapeError(f"Bidirectional: {len(state)} states given, both directions have {self.state}")
+        first = (None, None) if state is None else (state[:count], state[count:])
+        ways = [
+            run(
+                cell,
+                xs,
+                own,
+                label=" / ".join(filter(None, [label, way])),
+                reverse=way == "backward",
+                **options,
+            )
+            for cell, own, way in zip(self.cells, first, ("forward", "backward"), strict=True)
+        ]
+        h = concat(*(way[cell.state.split()[0]] for cell, way in zip(self.cells, ways, strict=True)))
+        quantities = {"h": h.named("h")}
+        if output is not None:
+            quantities["y"] = output(h).named("y")
+        return BothRuns(*ways, quantities)

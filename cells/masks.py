@@ -1,0 +1,72 @@
+"""Sequences of different length, and cuts of the gradient: which steps count, and where it stops.
+
+A mask is True where a step is real.  Elsewhere x is read as 0 and the states stay as they
+were, so that padding, whatever stands in it, changes no value and no gradient.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigrad import DTypeError, InputError, ShapeError, Tensor, as_tensor, describe, scan, where
+
+from .layer import positive
+
+
+def steps_that_count(who: str, xs, lengths, mask, T, N):
+    """The mask (T, N) of `lengths` (N,) or the `mask` itself; None where neither is given.
+
+    An array where everything is known, else a tensor of the traced graph.  Raises InputError,
+    ShapeError or DTypeError, saying which sequence does not fit.
+    """
+    if lengths is None and mask is None:
+        return None
+    if lengths is not None and mask is not None:
+        raise InputError(f"{who}: lengths and a mask are given; give one of them")
+    name, given, shape = ("lengths", lengths, (N,)) if mask is None else ("the mask", mask, (T, N))
+    given = as_tensor(given)
+    if len(given.shape) != len(shape) or tuple(given.shape) != shape:
+        raise ShapeError(
+            f"{who}: {name} {describe(given)}; give {'(sequences,)' if mask is None else '(steps, sequences)'}"
+            f" = ({', '.join(map(str, shape))}{',' if mask is None else ''})"
+        )
+    wrong = given.dtype.kind not in "iu" if mask is None else given.dtype.kind != "b"
+    if wrong:
+        remedy = "give whole numbers" if mask is None else "give booleans, e.g. mask > 0"
+        raise DTypeError(f"{who}: {name} {describe(given)}; {remedy}")
+    traced = given.is_symbol or not isinstance(T, int)
+    if mask is not None:
+        return given if traced else given.value
+    if traced:
+        _, t = scan(lambda t, x: (t + 1, t), Tensor(np.zeros(1, np.int64), name="t"), xs)
+        return t < given
+    n = int(np.argmax((given.value > T) | (given.value < 0))) if given.value.size else 0
+    if given.value.size and not 0 <= given.value[n] <= T:
+        raise InputError(f"{who}: sequence {n} has length {given.value[n]}, x has {T} steps; give 0 … {T}")
+    return np.arange(T)[:, None] < given.value
+
+
+def cuts(xs, every: int, reverse: bool) -> Tensor:
+    """In a traced graph: True (T, 1) at every step before which the gradient stops, `every` steps apart."""
+
+    def count_down(left, x):
+        now = left == 0
+        return where(now, every, left) - 1, now
+
+    return scan(count_down, Tensor(np.full(1, every)), xs, reverse=reverse)[1]
+
+
+def advance(cell, x: Tensor, before: tuple[Tensor, ...], real=None) -> dict[str, Tensor]:
+    """One step; where `real` (N, 1) is False x counts as 0 and the states stay as they were."""
+    if real is None:
+        return cell.step(x, *before)
+    quantities = cell.step(where(real, x, 0.0), *before)
+    for name, old in zip(cell.state.split(), before, strict=True):
+        if name in quantities:
+            quantities[name] = where(real, quantities[name], old)
+    return quantities
+
+
+def check_truncate(who: str, truncate) -> None:
+    if truncate is not None:
+        positive(who, truncate=truncate)
