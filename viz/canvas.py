@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import graphviz
 
@@ -84,7 +85,8 @@ class Canvas:
         name = self.key(key)
         style = ",".join(["filled", *["rounded"] * (rounded and border > 0), *[dash] * (dash != "solid")])
         attributes = {
-            "label": node_label([rows] if isinstance(rows, str) else rows), "shape": "box", "style": style, "penwidth": f"{border:g}",
+            "label": node_label([rows] if isinstance(rows, str) else rows), "shape": "box",
+            "style": style, "penwidth": f"{border:g}",
             "color": colour if border else fill, "fillcolor": fill, "tooltip": plain(tooltip or key),
             "width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}",
         }  # fmt: skip
@@ -149,7 +151,7 @@ class Canvas:
             [p[1].bottom for p in self.panels]
             + [n[1]["pos"][1] for nodes in self.nodes.values() for n in nodes]
         )
-        graph = graphviz.Digraph(
+        graph: Any = graphviz.Digraph(
             "minigrad", comment="Positions are given: lay out with neato -n2.", strict=False
         )
         graph.attr(

@@ -130,6 +130,13 @@ def card(
     return rows, 6 + sum(heights)
 
 
+def flow_said(value: float | None, state: str | None, scale: Scale) -> str:
+    """For the tooltip of a line: how much gradient flows along it, or why none."""
+    if value is None:
+        return state or NOT_COMPUTED
+    return f"gradient {number(value, 4)} ({scale.state(value)})"
+
+
 def wrong(state: str) -> str:
     return "NaN or ∞" if state == NOT_A_NUMBER else state
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import graphviz
 
@@ -191,13 +192,13 @@ def _keep_order(graph, shown: Sequence[Item], ids: dict[int, str]) -> None:
 # How it is written.
 
 
-def _sheet(title: str, lines: Sequence[str], note: str) -> graphviz.Digraph:
+def _sheet(title: str, lines: Sequence[str], note: str) -> Any:
     graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
     said = [text(title, 15, INK, True), *(text(line, 11, INK, longest=200) for line in lines if line)]
     said.append(text(note, 9.5, SOFT, longest=200))
     graph.attr(
         "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.12", ranksep="0.45", fontname=FONT,
-        labelloc="t", labeljust="l", tooltip=plain(title), label=node_label(said, "LEFT", 2),
+        labelloc="t", labeljust="l", newrank="true", tooltip=plain(title), label=node_label(said, "LEFT", 2),
     )  # fmt: skip
     graph.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname=FONT,
                margin="0.07,0.03", height="0.3", width="0.3", color=INK)  # fmt: skip
@@ -296,10 +297,8 @@ def _given(frame, loop: Loop, read: set[int], keys: Keys) -> dict[int, str]:
             if said == "…" and symbol.number in sequences:
                 said = formula(sequences[symbol.number], loop.names)
             ids[symbol.number] = keys.fresh(f"{loop.name} {said}")
-            frame.node(
-                ids[symbol.number], label=node_label([text(said, 11, INK, longest=40)]), fillcolor=FILL[GIVEN],
-                tooltip=plain(f"{said}, given"),
-            )  # fmt: skip
+            content = node_label([text(said, 11, INK, longest=40)])
+            frame.node(ids[symbol.number], label=content, fillcolor=FILL[GIVEN], tooltip=plain(said))
     return ids
 
 

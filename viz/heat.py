@@ -15,6 +15,7 @@ from .render import Picture
 from .style import INK, SOFT, cell, fitting, number, pretty, signed, square, table, text
 
 MOST_UNITS, MOST_STEPS, PAGE, LABELS, GAP = 16, 40, 1340.0, 74.0, 24.0
+HEIGHT = 15.0  # of a row
 NEAR = 0.05  # within this of the end of its range a gate is called saturated
 RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
 
@@ -154,57 +155,54 @@ def _heat(
     captions: dict[int, str],
 ) -> float:  # fmt: skip
     """One block; returns its bottom."""
+    canvas.words(left, y, block.name, 13, INK, True, "left")
+    canvas.words(left + LABELS, y, _figures(block), 10, SOFT, align="left")
+    saturated = np.logical_or(*block.saturated())
+    rows = _unit_rows(block, width, kept, sequence)
+    means = [brief(float(v), width) for v in map(mean_of_finite, block.values[kept])]
+    rows.append(_row("mean", means, width, True))
+    if block.ends:
+        rows.append(_row("saturated %", [f"{100 * v:.0f}" for v in saturated[kept].mean(axis=(1, 2))], width))
+    rows.append(_row("step t", [str(steps[k]) for k in kept], width))
+    if captions:
+        rows.append(_row("", [fitting(captions.get(steps[k], ""), width, 7.6) for k in kept], width))
+    total = len(rows) * HEIGHT
+    canvas.box(
+        f"heat {block.name}", left, y + 12, LABELS + width * len(kept), total, [table(rows)],
+        border=0, tooltip=f"{block.name} over time",
+    )  # fmt: skip
+    return y + 12 + total
+
+
+def _figures(block: Block) -> str:
+    """Range and saturation, in words."""
     finite = block.values[np.isfinite(block.values)]
     spread = f"{number(finite.min())} … {number(finite.max())}" if finite.size else "no finite value"
-    canvas.words(left, y, block.name, 13, INK, True, "left")
-    high, low = block.saturated()
     said = (f"{block.symbol}    " if block.symbol else "") + f"range {spread}"
     if block.ends:
-        said += f"    saturated {100 * float((high | low).mean()):.0f} %"
-    if block.top > 1:
-        said += f"    darkest at ±{number(block.top)}"
-    canvas.words(left + LABELS, y, said, 10, SOFT, align="left")
-    units = _evenly(block.values.shape[2], MOST_UNITS)
-    height = 15.0
+        said += f"    saturated {100 * float(np.logical_or(*block.saturated()).mean()):.0f} %"
+    return said + (f"    darkest at ±{number(block.top)}" if block.top > 1 else "")
+
+
+def _unit_rows(block: Block, width: float, kept, sequence: int) -> list[str]:
+    """A row of coloured cells per unit."""
+    high, low = block.saturated()
     rows = []
-    for u in units:
-        row = [
-            cell(
-                text(f"unit {u}", 9, SOFT),
-                ALIGN="RIGHT",
-                WIDTH=f"{LABELS - 8:g}",
-                HEIGHT=f"{height:g}",
-                FIXEDSIZE="TRUE",
-            )
-        ]
+    for u in _evenly(block.values.shape[2], MOST_UNITS):
+        row = [_head(f"unit {u}")]
         for k in kept:
             v = float(block.values[k, sequence, u])
             mark = "▴" if high[k, sequence, u] else "▾" if low[k, sequence, u] else ""
             said = (number(v) + mark) if width >= 34 else mark if np.isfinite(v) else "?"
-            row.append(square(signed(v, block.top), width, height, said, 8.5))
+            row.append(square(signed(v, block.top), width, HEIGHT, said, 8.5))
         rows.append("".join(row))
-    rows.append(
-        _row("mean", [brief(float(v), width) for v in map(mean_of_finite, block.values[kept])], width, True)
+    return rows
+
+
+def _head(label: str) -> str:
+    return cell(
+        text(label, 9, SOFT), ALIGN="RIGHT", WIDTH=f"{LABELS - 8:g}", HEIGHT=f"{HEIGHT:g}", FIXEDSIZE="TRUE"
     )
-    if block.ends:
-        rows.append(
-            _row("saturated %", [f"{100 * v:.0f}" for v in (high | low)[kept].mean(axis=(1, 2))], width)
-        )
-    rows.append(_row("step t", [str(steps[k]) for k in kept], width))
-    if captions:
-        rows.append(_row("", [fitting(captions.get(steps[k], ""), width, 7.6) for k in kept], width))
-    total = len(rows) * height
-    canvas.box(
-        f"heat {block.name}",
-        left,
-        y + 12,
-        LABELS + width * len(kept),
-        total,
-        [table(rows)],
-        border=0,
-        tooltip=f"{block.name} over time",
-    )
-    return y + 12 + total
 
 
 def mean_of_finite(values: np.ndarray) -> float:
@@ -227,13 +225,7 @@ def brief(value: float, width: float) -> str:
 
 
 def _row(label: str, said: list[str], width: float, bold: bool = False) -> str:
-    cells = [
-        cell(text(label, 9, SOFT), ALIGN="RIGHT", WIDTH=f"{LABELS - 8:g}", HEIGHT="15", FIXEDSIZE="TRUE")
-    ]
-    cells += [
-        cell(
-            text(s, 8.5 if width >= 30 else 7.6, INK, bold), WIDTH=f"{width:g}", HEIGHT="15", FIXEDSIZE="TRUE"
-        )
-        for s in said
-    ]
+    size = {"WIDTH": f"{width:g}", "HEIGHT": f"{HEIGHT:g}", "FIXEDSIZE": "TRUE"}
+    small = 8.5 if width >= 30 else 7.6
+    cells = [_head(label), *(cell(text(s, small, INK, bold), **size) for s in said)]
     return "".join(cells)

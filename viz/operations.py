@@ -15,7 +15,7 @@ import numpy as np
 
 from minigrad import Tensor
 
-from .cards import Look, gradient_line, gradient_text, short, tip, value_line, value_top
+from .cards import Look, flow_said, gradient_line, gradient_text, short, tip, value_line, value_top
 from .reading import (
     CUT_STATE,
     END,
@@ -344,44 +344,13 @@ def _captions_by_frame(network: Network | None) -> dict[str, str]:
 
 def _node(into, item: Item, look: Look, few: bool) -> None:
     if item.said:
-        count = f"{len(item.nodes):,} operation{'s' * (len(item.nodes) != 1)}"
-        rows = [text(item.said, 12, bold=True), text(count, 9, SOFT), text("not drawn", 9, SOFT)]
-        if item.said == END:
-            root = max(item.nodes, key=lambda n: n.number)
-            value = (
-                number(root.value.item(), 4)
-                if not root.is_symbol and root.value.size == 1
-                else shape_text(root.shape)
-            )
-            rows = [
-                text(f"{short(root.name or 'loss')} {value}", 13, bold=True),
-                text(f"{count} in one box", 9, SOFT),
-            ]
-        into.node(
-            item.key,
-            label=node_label(rows),
-            style="rounded,filled,dashed",
-            fillcolor=PANEL,
-            color=SOFT,
-            tooltip=plain(f"{item.said}: {count}, not drawn"),
-        )
+        _left_out(into, item)
         return
     n = item.nodes[0]
-    name = short(n.name) if n.name else ""
-    symbol = _symbol(n, item.label)
-    title = text(name, 14, INK, True) if name else ""
-    if symbol:
-        title += text(
-            ("\u00a0=\u00a0" if name else "") + symbol,
-            13 if not name else 11,
-            INK if not name else SOFT,
-            not name,
-        )
     gradient, state = gradient_state(look.states, n)
-    rows = [
-        title or text("data", 10, SOFT),
-        text(shape_text(n.shape), 8.5, SOFT) if n.shape or not n.op else "",
-    ]
+    name = short(n.name) if n.name else ""
+    shape = text(shape_text(n.shape), 8.5, SOFT) if n.shape or not n.op else ""
+    rows = [_title(n, name, item.label), shape]
     if few and _readable(n):
         rows += _numbers(n, look)
     else:
@@ -393,12 +362,37 @@ def _node(into, item: Item, look: Look, few: bool) -> None:
             rows.append(text(wrong, 8.5, look.scale.colour(gradient), True))
     fill = "#fff9e8" if n.name and n.op is not None else "#eef4fb" if n.op is None else "#ffffff"
     dashed = {"style": "rounded,filled,dashed"} if look.states.get(n.number) == CUT_STATE else {}
+    said = tip(n, look, n.name or (n.op.name if n.op else "constant"))
+    into.node(item.key, label=node_label(rows), fillcolor=fill, tooltip=plain(said), **dashed)
+
+
+def _left_out(into, item: Item) -> None:
+    """The one box for what is not drawn; that of the end still tells its value."""
+    count = f"{len(item.nodes):,} operation{'s' * (len(item.nodes) != 1)}"
+    rows = [text(item.said, 12, bold=True), text(count, 9, SOFT), text("not drawn", 9, SOFT)]
+    if item.said == END:
+        root = max(item.nodes, key=lambda n: n.number)
+        one = not root.is_symbol and root.value.size == 1
+        value = number(root.value.item(), 4) if one else shape_text(root.shape)
+        title = text(f"{short(root.name or 'loss')} {value}", 13, bold=True)
+        rows = [title, text(f"{count} in one box", 9, SOFT)]
     into.node(
-        item.key,
-        label=node_label(rows),
-        fillcolor=fill,
-        tooltip=plain(tip(n, look, n.name or (n.op.name if n.op else "constant"))),
-        **dashed,
+        item.key, label=node_label(rows), style="rounded,filled,dashed", fillcolor=PANEL, color=SOFT,
+        tooltip=plain(f"{item.said}: {count}, not drawn"),
+    )  # fmt: skip
+
+
+def _title(n: Tensor, name: str, with_constant: str) -> str:
+    """Name and operation."""
+    symbol = _symbol(n, with_constant)
+    if name and symbol:
+        return text(name, 14, INK, True) + text(f"\u00a0=\u00a0{symbol}", 11, SOFT)
+    return (
+        text(name, 14, INK, True)
+        if name
+        else text(symbol, 13, INK, True)
+        if symbol
+        else text("data", 10, SOFT)
     )
 
 
@@ -439,12 +433,11 @@ def _numbers(n: Tensor, look: Look) -> list[str]:
 
 def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scale, few: bool) -> None:
     stroke = scale.stroke(value, state)
-    said = (state or NOT_COMPUTED) if value is None else f"gradient {number(value, 4)} ({scale.state(value)})"
     attributes = {
         "color": stroke.colour,
         "penwidth": f"{stroke.width:g}",
         "style": stroke.dash,
-        "tooltip": plain(said),
+        "tooltip": plain(flow_said(value, state, scale)),
         "arrowsize": "0.7",
     }
     said = number(value) if few and value is not None and (value or not stroke.mark) else stroke.mark

@@ -111,7 +111,7 @@ class Picture:
 
 
 def font_directory() -> Path | None:
-    """The folder with the fonts that this package brings, a subset of DejaVu Sans, for machines that have none.
+    """The folder of the fonts that this package brings for machines without any: a subset of DejaVu Sans.
 
     None where the package does not lie in a folder (in a zip file, say).
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .canvas import Box, Canvas
-from .cards import Look, card, tip, value_top
+from .cards import Look, card, flow_said, tip, value_top
 from .legend import legend
 from .reading import (
     END,
@@ -21,7 +21,7 @@ from .reading import (
 from .render import Picture
 from .router import Route, lay
 from .rows import columns, gap_rows
-from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, clean, fitting, number, text
+from .style import INK, PANEL, SOFT, Scale, clean, fitting, number, text
 
 STATE_HEIGHT, PITCH, GAP_WIDTH, LEFT = 60.0, 66.0, 84.0, 56.0
 
@@ -228,11 +228,7 @@ class _Sequence:
             f = r.what
             assert isinstance(f, Flow)
             stroke = self.scale.stroke(f.norm, f.state)
-            said = (
-                f.state or NOT_COMPUTED
-                if f.norm is None
-                else f"gradient {number(f.norm, 4)} ({self.scale.state(f.norm)})"
-            )
+            said = flow_said(f.norm, f.state, self.scale)
             label = stroke.mark or ("" if f.norm is None else number(f.norm))
             (x0, y0), (x1, y1) = r.points[0], r.points[-1]
             at = ((x0 + x1) / 2, y0 - 8 - stroke.width / 2) if r.lane else (x1 + 18, (y0 + y1) / 2)

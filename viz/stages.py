@@ -523,5 +523,5 @@ def mark(loop: Loop, stage: Stage, before: Stage | None, signatures: Signatures)
             item.mark = LEFT
         elif item.kind in (PRODUCT, MOVE) and own and not own & before.everything:
             item.mark = NEW
-    # What was made of a parameter is said in the product that reads it; it stands alone where it has just left.
+    # What was made of a parameter is said in the product that reads it, unless it has just left the loop.
     loop.items = [i for i in loop.items if i.kind != MOVE or i.where == INSIDE or i.mark]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 
 from .canvas import Box, Canvas
-from .cards import Look, card, tip, value_top
+from .cards import Look, card, flow_said, tip, value_top
 from .legend import legend
 from .reading import (
     END,
@@ -29,9 +29,9 @@ from .reading import (
 from .render import Picture
 from .router import Corridor, Route, lay
 from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, columns, gap_rows
-from .style import INK, NOT_COMPUTED, PANEL, SOFT, Scale, fitting, number, text, tight
+from .style import INK, PANEL, SOFT, Scale, fitting, text, tight
 
-LANE = "#fbeec3"
+LANE, STATE = "#fbeec3", "#fff9e8"
 
 
 class Unrolled:
@@ -225,54 +225,41 @@ class Unrolled:
         )
         self._caption(band, column, t)
 
-        def put(g: Group, x: float, y: float, width: float, height: float, fill="#ffffff") -> None:
-            rows, _ = band.cards[id(g)]
-            name = g.name or SHARED
-            key = f"{band.name} t={t} {name}".strip()
-            self.boxes[id(g)] = canvas.box(
-                key,
-                self._flip(band.name, column, x, width),
-                y - height / 2,
-                width,
-                height,
-                rows,
-                panel,
-                tip(g.out, self.look, f"{name} t={t}"),
-                fill=fill,
-                border=1.6 if fill != "#ffffff" else 1.1,
-            )
-
-        at = {q: left + LEFT + k * (COLUMN + GAP) for k, q in enumerate(band.gates)}
-        end = left + LEFT + band.columns * (COLUMN + GAP) - GAP
         for g in cell:
-            if g.name in at and g.kind == QUANTITY:
-                put(g, at[g.name], band.gate_top + band.heights["gate"] / 2, COLUMN, band.heights["gate"])
-            elif g.kind == SHARED:
-                put(g, left + LEFT, band.first_low, COLUMN, band.heights["low"])
-            elif g.name in band.low_states:
-                put(g, end - COLUMN, band.lane_y[g.name], COLUMN + RIGHT - 6, band.heights["low"], "#fff9e8")
-            else:
-                first, last = band.span(net, g)
-                put(
-                    g,
-                    left + LEFT + first * (COLUMN + GAP),
-                    band.lane_y[g.name],
-                    (last - first) * (COLUMN + GAP) + COLUMN,
-                    band.heights["top"],
-                    "#fff9e8",
-                )
+            place = self._place(band, column, g)
+            self._put(band, column, g, band.cards[id(g)][0], *place, panel)
         for k, g in enumerate(net.inputs.get((band.name, t), ())[:3]):
-            name = g.name or "x"
-            rows, height = card(g, COLUMN, self.look, name)
-            self.boxes[id(g)] = canvas.box(
-                f"{band.name} t={t} {name}".strip(),
-                self._flip(band.name, column, left + LEFT + k * (COLUMN + GAP), COLUMN),
-                band.input_top,
-                COLUMN,
-                height,
-                rows,
-                tooltip=tip(g.out, self.look, f"{name} t={t}"),
-            )
+            rows, height = card(g, COLUMN, self.look, g.name or "x")
+            left = column.left + LEFT + k * (COLUMN + GAP)
+            self._put(band, column, g, rows, left, band.input_top, COLUMN, height, "#ffffff", "")
+
+    def _place(self, band: Band, column: Column, g: Group) -> tuple[float, float, float, float, str]:
+        """Where a group of a step stands: left, top, width, height, and the colour of its box."""
+        left, pitch, kind = column.left + LEFT, COLUMN + GAP, self._role(band, g)
+        if kind == "gate":
+            left += pitch * band.gates.index(g.name)
+            return left, band.gate_top, COLUMN, band.heights["gate"], "#ffffff"
+        if kind == SHARED:
+            return left, band.first_low - band.heights["low"] / 2, COLUMN, band.heights["low"], "#ffffff"
+        level = band.lane_y[g.name]
+        if kind == "low":
+            left += pitch * (band.columns - 1)
+            height = band.heights["low"]
+            return left, level - height / 2, COLUMN + RIGHT - 6, height, STATE
+        first, last = band.span(self.network, g)
+        height = band.heights["top"]
+        return left + first * pitch, level - height / 2, (last - first) * pitch + COLUMN, height, STATE
+
+    def _put(
+        self, band: Band, column: Column, g: Group, rows, left: float, top: float, width: float,
+        height: float, fill: str, panel: str,
+    ) -> None:  # fmt: skip
+        name = g.name or (SHARED if panel else "x")
+        self.boxes[id(g)] = self.canvas.box(
+            f"{band.name} t={column.t} {name}".strip(), self._flip(band.name, column, left, width), top,
+            width, height, rows, panel, tip(g.out, self.look, f"{name} t={column.t}"), fill=fill,
+            border=1.6 if fill == STATE else 1.1 if panel else 1.2,
+        )  # fmt: skip
 
     def _caption(self, band: Band, column: Column, t: int) -> None:
         """What belongs to the step from outside, beside its "t = 3"."""
@@ -435,11 +422,7 @@ class Unrolled:
         assert isinstance(f, Flow)
         stroke = self.scale.stroke(f.norm, f.state)
         ends = [f"{g.name or g.kind} t={g.t}" if g.kind != END else "loss" for g in (f.source, f.target)]
-        said = (
-            f.state or NOT_COMPUTED
-            if f.norm is None
-            else f"gradient {number(f.norm, 4)} ({self.scale.state(f.norm)})"
-        )
+        said = flow_said(f.norm, f.state, self.scale)
         label, at = "", None
         if route.lane:
             # In the open piece of the lane, right of what it leaves.

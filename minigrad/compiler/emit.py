@@ -248,6 +248,7 @@ class Emitter:
         self.places: dict[int, Place] = {}
         self.stores: list[Store] = []
         self.size_names: dict[str, str] = {}
+        self.size_taken: set[str] = set()
         self.sizes: list[Size | int] = []
         self.functions: list[str] = []
         self.function_names: set[str] = set()
@@ -260,13 +261,28 @@ class Emitter:
     # Names and sizes.
 
     def size(self, size: Size | int) -> str:
-        """A size as source."""
+        """A size as source: what is known before the call has a name, and stands in the table."""
         size = named(size)
         if isinstance(size, int):
             return str(size)
+        if any(v is ROWS for product in size.terms for v in product):
+            return self._arithmetic(size)
+        ((product, coefficient), *more) = size.terms.items()
+        if len(product) == 1 and coefficient == 1 and not more:
+            return self._size_name(product[0])
+        key = source(size)
+        if key not in self.size_names:
+            wanted = "_".join(self._size_name(v) for v in product) if coefficient == 1 and not more else "size"
+            self.size_names[key] = self._fresh(wanted, self.size_taken)
+            self.sizes.append(size)
+        return self.size_names[key]
+
+    def _arithmetic(self, size: Size) -> str:
         parts = []
         for product, coefficient in size.terms.items():
-            factors = [self._size_name(v) for v in product]
+            known = [v for v in product if v is not ROWS]
+            factors = [self.size(Size({tuple(known): 1}))] if known else []
+            factors += ["rows"] * (len(product) - len(known))
             if abs(coefficient) != 1 or not factors:
                 factors.insert(0, str(abs(coefficient)))
             parts.append(("-" if coefficient < 0 else "") + " * ".join(factors))
@@ -274,10 +290,9 @@ class Emitter:
         return text if len(parts) == 1 else f"({text})"
 
     def _size_name(self, v: Variable) -> str:
-        if v is ROWS:
-            return v.name
         if v.name not in self.size_names:
-            self.size_names[v.name] = v.name if v.name.isidentifier() else f"n{len(self.sizes)}"
+            wanted = v.name if v.name.isidentifier() else f"n{len(self.size_names)}"
+            self.size_names[v.name] = self._fresh(wanted, self.size_taken)
             self.sizes.append(Size({(v,): 1}))
         return self.size_names[v.name]
 
@@ -514,10 +529,21 @@ class Emitter:
 
     def flush(self, level: Level, needed_by: list[Tensor] | None) -> None:
         """Write the loops of all pending operations, if one of them is needed now."""
-        waiting = {n.number for n in level.pending}
+        waiting = {n.number: n for n in level.pending}
         if not waiting or (needed_by is not None and not any(x.number in waiting for x in needed_by)):
             return
-        pending, level.pending = level.pending, []
+        if needed_by is None or level.body is not None:  # inside a loop few large loops are best
+            pending, level.pending = level.pending, []
+        else:  # outside, what is not needed yet may share a loop with its readers
+            now: set[int] = set()
+            ask = [x.number for x in needed_by if x.number in waiting]
+            while ask:
+                number = ask.pop()
+                if number not in now:
+                    now.add(number)
+                    ask += [x.number for x in waiting[number].inputs if x.number in waiting]
+            pending = [n for n in level.pending if n.number in now]
+            level.pending = [n for n in level.pending if n.number not in now]
         groups: list[tuple[str, list[Tensor]]] = []
         member: dict[int, int] = {}
         for node in pending:

@@ -23,7 +23,8 @@ f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
 FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
 
-loop = njit(error_model="numpy", fastmath=FLAGS)
+# Only compiled code calls loops: without the doors for Python and C they compile quicker.
+loop = njit(error_model="numpy", fastmath=FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def entry(signature: str):

@@ -59,7 +59,7 @@ def texts(svg: str) -> list[str]:
 
 def edges(dot: str) -> list[tuple[str, str]]:
     """The edges of a DOT text as pairs of node ids."""
-    found = re.findall(r'^\s*("[^"]*"|\w+) -> ("[^"]*"|\w+) \[', dot, re.MULTILINE)
+    found = re.findall(r'^\s*("[^"]*"|\w+) -> ("[^"]*"|\w+)(?: \[|$)', dot, re.MULTILINE)
     return [(a.strip('"'), b.strip('"')) for a, b in found]
 
 
@@ -78,7 +78,7 @@ def structure(dot: str) -> str:
         line = line.strip()
         if found := re.match(r'subgraph ("[^"]*"|\w+)', line):
             lines.append(f"frame {found[1]}")
-        elif found := re.match(r'("[^"]*"|\w+) -> ("[^"]*"|\w+) \[(.*)\]', line):
+        elif found := re.match(r'("[^"]*"|\w+) -> ("[^"]*"|\w+)((?: \[.*\])?)$', line):
             dash = re.search(r"style=(\w+)", found[3])
             label = re.search(r"label=<(.*?)> ", found[3])
             words = re.sub(r"<[^>]*>", "", label[1]) if label else ""

@@ -15,6 +15,7 @@ from drawn import network, plain
 import viz
 from minigrad import InputError, LayoutError
 from viz import render
+from viz.style import FONT
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,59 @@ def test_png_limits(picture):
         picture.png(width=10**6)
 
 
-def test_a_font_is_found_where_a_package_brings_one():
+SIGNS = "σ ∂ × ⊙ ∇ → … − c̃ ‖ ≤ ₜ ⁻³ ✂ ▴ ▾ ᵀ Σ √ ∞ · é ł я"
+
+
+def covered(font) -> set[int]:
+    """The characters of a TrueType font: its table "cmap", format 4."""
+    data = font.read_bytes()
+    (count,) = struct.unpack(">H", data[4:6])
+    tables = {
+        data[12 + 16 * k : 16 + 16 * k]: struct.unpack(">II", data[20 + 16 * k : 28 + 16 * k])
+        for k in range(count)
+    }
+    start, _ = tables[b"cmap"]
+    (subtables,) = struct.unpack(">H", data[start + 2 : start + 4])
+    offsets = [
+        struct.unpack(">HHI", data[start + 4 + 8 * k : start + 12 + 8 * k])[2] for k in range(subtables)
+    ]
+    at = next(start + o for o in offsets if struct.unpack(">H", data[start + o : start + o + 2]) == (4,))
+    (double,) = struct.unpack(">H", data[at + 6 : at + 8])
+    ends = struct.unpack(f">{double // 2}H", data[at + 14 : at + 14 + double])
+    starts = struct.unpack(f">{double // 2}H", data[at + 16 + double : at + 16 + 2 * double])
+    return {c for a, b in zip(starts, ends, strict=True) for c in range(a, b + 1)}
+
+
+def test_the_fonts_hold_every_sign_that_pictures_write():
     folder = viz.font_directory()
-    assert folder is None or any(p.suffix == ".ttf" for p in folder.iterdir())
+    fonts = sorted(folder.glob("*.ttf"))
+    assert (
+        len(fonts) == 2 and all(f.stat().st_size < 170_000 for f in fonts) and (folder / "LICENSE").exists()
+    )
+    root = folder.parents[1]
+    sources = [*(root / "viz").glob("*.py"), root / "minigrad" / "ops.py"]
+    used = {ord(c) for file in sources for c in file.read_text(encoding="utf-8") if c.isprintable()}
+    for font in fonts:
+        assert not {chr(c) for c in used - covered(font)}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_png_has_its_text_on_a_machine_without_fonts(installed, monkeypatch, tmp_path, request):
+    """Each sign leaves ink, and other ink than a character that no font has."""
+    if installed and shutil.which("dot") is None:
+        pytest.skip("Graphviz's `dot` is not on PATH")
+    if not installed:
+        request.getfixturevalue("without_dot")
+    bare = tmp_path / "fonts.conf"
+    cache = f"<cachedir>{tmp_path}</cachedir>"
+    head = '<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd">'
+    bare.write_text(f"{head}<fontconfig><dir>{viz.font_directory()}</dir>{cache}</fontconfig>")
+    monkeypatch.setenv("FONTCONFIG_FILE", str(bare))
+
+    def drawn(sign: str) -> bytes:
+        node = f'n [label=<<FONT POINT-SIZE="30">{sign}</FONT>> shape=plain width=1 height=1 fixedsize=true]'
+        return viz.Picture(f'digraph {{ node [fontname="{FONT}"] {node} }}', engine="dot").png(200)
+
+    nothing, missing = drawn(" "), drawn("\U00016a00")
+    for sign in SIGNS.split()[:: 1 if installed else 4]:
+        assert drawn(sign) not in (nothing, missing), sign
