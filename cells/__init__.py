@@ -3,6 +3,7 @@
 `CELLS` is the table that the tests, the examples and the benchmarks walk.
 """
 
+from . import exchange
 from .bidirectional import Bidirectional
 from .cell import Cell, Step, unroll
 from .dropout import dropped, recurrent_masks
@@ -54,6 +55,7 @@ __all__ = [
     "Step",
     "chrono",
     "dropped",
+    "exchange",
     "forget_bias",
     "recurrent_masks",
     "run",

@@ -14,7 +14,10 @@ from .sequence import Run, run
 
 
 class BothRuns(Run):
-    """A run in both directions: `h` (T, N, 2H) has both outputs side by side; `forward` and `backward` are the runs."""
+    """A run in both directions: `h` (T, N, 2H) has both outputs side by side.
+
+    `forward` and `backward` are the runs, with the gates of each.
+    """
 
     def __init__(self, forward: Run, backward: Run, quantities: dict[str, Tensor]):
         super().__init__(quantities, (*forward.state, *backward.state), [*forward.steps, *backward.steps])
@@ -102,4 +105,4 @@ class Bidirectional(Layer):
         quantities = {"h": h.named("h")}
         if output is not None:
             quantities["y"] = output(h).named("y")
-        return BothRuns(*ways, quantities)
+        return BothRuns(ways[0], ways[1], quantities)

@@ -54,7 +54,7 @@ class Cell(Layer):
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
         """Zeros (N, H) for every state."""
-        return tuple(zeros((sequences, self.hidden), self.dtype).named(s) for s in self.state.split())
+        return tuple(zeros((sequences, self.hidden), self.dtype.name).named(s) for s in self.state.split())
 
     @property
     def outputs(self) -> int:
@@ -137,8 +137,8 @@ def unroll(
             with scope(f"t={t}"):
                 if truncate is not None and count and count % truncate == 0:
                     now = tuple(s.detach() for s in now)
-                padded = real is not None and not real[t - 1].all()
-                quantities = advance(cell, x, now, real[t - 1][:, None] if padded else None)
+                padded = None if real is None or real[t - 1].all() else real[t - 1][:, None]
+                quantities = advance(cell, x, now, padded)
                 now = _check(cell, t, quantities, now)
                 if output is not None:
                     quantities["y"] = output(now[0])
@@ -204,7 +204,8 @@ def first_state(cell: Cell, state, N) -> tuple[Tensor, ...]:
     if len(given) != len(names) or isinstance(state, dict):
         called = f" ({', '.join(map(str, state))})" if isinstance(state, dict) else ""
         raise ShapeError(
-            f"{type(cell).__name__}: {len(given)} states given{called}, the cell has {len(names)}: {cell.state}"
+            f"{type(cell).__name__}: {len(given)} states given{called}, "
+            f"the cell has {len(names)}: {cell.state}"
         )
     tensors = tuple(
         s if isinstance(s, Tensor) else Tensor(s, name=n) for s, n in zip(given, names, strict=True)
@@ -214,7 +215,7 @@ def first_state(cell: Cell, state, N) -> tuple[Tensor, ...]:
             raise ShapeError(
                 f"{type(cell).__name__}: state {name} is {describe(s)}; give ({N}, {cell.hidden})"
             )
-        if s.dtype != cell.dtype:
+        if s.dtype.kind == "f" and s.dtype != cell.dtype:
             raise DTypeError(
                 f"{type(cell).__name__}: state {describe(s)}, the cell is {cell.dtype}; "
                 "convert one with .astype(…)"

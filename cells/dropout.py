@@ -9,7 +9,7 @@ on untouched.  So it suits every cell, also one that passes h on by a gate.
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .layer import Layer
 Some = TypeVar("Some", bound=Layer)
 
 
-def mask(shape, rate: float, rng: np.random.Generator, dtype="float32") -> np.ndarray:
+def mask(shape, rate: float, rng: np.random.Generator, dtype: Any = "float32") -> np.ndarray:
     """0 with probability `rate`, else 1 / (1 − rate), so that the mean is kept.
 
     Raises InputError for a rate outside [0, 1) and for what is no generator.

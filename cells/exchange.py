@@ -1,14 +1,15 @@
 """Weights to and from PyTorch, Keras and ONNX, as plain dictionaries of arrays; none of them is imported.
 
 A cell is taken apart into one `Block` per gate (weights of the input, weights of the state, biases),
-and each library's arrays are blocks in its own order, named its own way:
+and each library's arrays are blocks in its own order, named its own way (with G gates):
 
-* PyTorch, per layer and direction: ``weight_ih_l0`` (gates · H, D), ``weight_hh_l0`` (gates · H, H), ``bias_ih_l0`` and
-  ``bias_hh_l0`` (gates · H,), with ``_reverse`` behind the names of the backward direction;
-* Keras, per cell: ``kernel`` (D, gates · H), ``recurrent_kernel`` (H, gates · H), ``bias`` (gates · H,) or, with the
-  reset after the product, (2, gates · H); before them stand the layer of a stack and the direction, ``1.backward.kernel``;
-* ONNX, per layer: ``W`` (directions, gates · H, D), ``R`` (directions, gates · H, H), ``B`` (directions, 2 · gates · H)
-  and with peepholes ``P`` (directions, 3 · H); before them stands the layer of a stack, ``1.W``.
+* PyTorch, per layer and direction: ``weight_ih_l0`` (G·H, D), ``weight_hh_l0`` (G·H, H), ``bias_ih_l0``
+  and ``bias_hh_l0`` (G·H,), with ``_reverse`` behind the names of the backward direction;
+* Keras, per cell: ``kernel`` (D, G·H), ``recurrent_kernel`` (H, G·H), ``bias`` (G·H,) or, with the reset
+  after the product, (2, G·H); before them stand the layer of a stack and the direction, as in
+  ``1.backward.kernel``;
+* ONNX, per layer: ``W`` (directions, G·H, D), ``R`` (directions, G·H, H), ``B`` (directions, 2·G·H) and
+  with peepholes ``P`` (directions, 3·H); before them stands the layer of a stack, ``1.W``.
 
 PyTorch and ONNX keep two biases where these cells have one: they are added up when read,
 and the second is 0 when written.  Where z means the opposite of the slide's, its weights change
@@ -88,7 +89,9 @@ def from_keras(layer: Layer, arrays) -> None:
     if isinstance(arrays, (list, tuple)):
         names = list(_export(layer, "keras"))
         if len(arrays) != len(names):
-            raise InputError(f"from_keras: {len(arrays)} arrays, {type(layer).__name__} has {', '.join(names)}")
+            raise InputError(
+                f"from_keras: {len(arrays)} arrays, {type(layer).__name__} has {', '.join(names)}"
+            )
         arrays = dict(zip(names, arrays, strict=True))
     _import(layer, "keras", arrays)
 
@@ -102,7 +105,10 @@ def to_onnx(layer: Layer, path=None) -> dict[str, np.ndarray]:
 
 
 def from_onnx(layer: Layer, arrays) -> None:
-    """Set all weights from W, R, B (and P), or from a safetensors file.  Raises what `from_pytorch` raises."""
+    """Set all weights from W, R, B (and P), or from a safetensors file.
+
+    Raises what `from_pytorch` raises.
+    """
     _import(layer, "onnx", arrays)
 
 
@@ -203,7 +209,7 @@ CALLED = {"pytorch": "PyTorch", "keras": "Keras", "onnx": "ONNX"}
 
 
 def _family(cell, library: str) -> tuple[Family, str]:
-    """The family of a cell and the order of its gates; raises InputError where the library has no such cell."""
+    """The family of a cell and the order of its gates; InputError where the library has no such cell."""
     for kind in type(cell).__mro__:
         for family in FAMILIES:
             if family.kind is kind and getattr(family, library):
@@ -264,10 +270,10 @@ def _export(layer, library: str) -> dict[str, np.ndarray]:
             for name, a in _from_cell(cell, library).items():
                 key, place = _called(layer, library, name, k, direction)
                 if place is None:
-                    arrays[key] = np.ascontiguousarray(a)
+                    arrays[key] = a
                 else:
                     arrays.setdefault(key, []).append(a)
-    return {key: np.stack(a) if isinstance(a, list) else a for key, a in arrays.items()}
+    return {key: np.ascontiguousarray(np.stack(a) if isinstance(a, list) else a) for key, a in arrays.items()}
 
 
 def _import(layer, library: str, arrays, prefix: str = "") -> None:
@@ -286,7 +292,9 @@ def _import(layer, library: str, arrays, prefix: str = "") -> None:
             f"expected {', '.join(prefix + n for n in expected)}"
         )
     wrong = [
-        f"{prefix}{n} {np.shape(given[n])}, not {a.shape}" for n, a in expected.items() if np.shape(given[n]) != a.shape
+        f"{prefix}{n} {np.shape(given[n])}, not {a.shape}"
+        for n, a in expected.items()
+        if np.shape(given[n]) != a.shape
     ]
     if wrong:
         raise ShapeError(f"{who}: {'; '.join(wrong)}")

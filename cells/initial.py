@@ -1,4 +1,4 @@
-"""First values for the biases of forget gates, in whatever has a forget gate: one cell, both directions, a stack."""
+"""First values for the biases of forget gates, wherever they are: in a cell, both directions, a stack."""
 
 from __future__ import annotations
 

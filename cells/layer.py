@@ -33,7 +33,10 @@ class Layer:
         return sum(p.size for p in self.parameters().values())
 
     def load(self, values: dict) -> None:
-        """Set all parameters from arrays by name; nothing is changed when one is missing, surplus or misshapen."""
+        """Set all parameters from arrays by name.
+
+        Nothing is changed when one is missing, surplus (InputError) or misshapen (ShapeError).
+        """
         own = self.parameters()
         if set(values) != set(own):
             missing, surplus = sorted(set(own) - set(values)), sorted(set(values) - set(own))
@@ -59,7 +62,7 @@ class Layer:
 
 
 class Output(Layer):
-    """The output layer of the lecture, logits = h·W_y + b_y; softmax or cross-entropy make them probabilities.
+    """The output layer of the lecture: logits, which softmax or cross-entropy make probabilities.
 
     Shapes: h (…, H) → (…, K).
     """

@@ -6,6 +6,8 @@ were, so that padding, whatever stands in it, changes no value and no gradient.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minigrad import DTypeError, InputError, ShapeError, Tensor, as_tensor, describe, scan, where
@@ -13,7 +15,7 @@ from minigrad import DTypeError, InputError, ShapeError, Tensor, as_tensor, desc
 from .layer import positive
 
 
-def steps_that_count(who: str, xs, lengths, mask, T, N):
+def steps_that_count(who: str, xs, lengths, mask, T, N) -> Any:
     """The mask (T, N) of `lengths` (N,) or the `mask` itself; None where neither is given.
 
     An array where everything is known, else a tensor of the traced graph.  Raises InputError,
@@ -26,14 +28,11 @@ def steps_that_count(who: str, xs, lengths, mask, T, N):
     name, given, shape = ("lengths", lengths, (N,)) if mask is None else ("the mask", mask, (T, N))
     given = as_tensor(given)
     if len(given.shape) != len(shape) or tuple(given.shape) != shape:
-        raise ShapeError(
-            f"{who}: {name} {describe(given)}; give {'(sequences,)' if mask is None else '(steps, sequences)'}"
-            f" = ({', '.join(map(str, shape))}{',' if mask is None else ''})"
-        )
-    wrong = given.dtype.kind not in "iu" if mask is None else given.dtype.kind != "b"
-    if wrong:
-        remedy = "give whole numbers" if mask is None else "give booleans, e.g. mask > 0"
-        raise DTypeError(f"{who}: {name} {describe(given)}; {remedy}")
+        remedy = f"(sequences,) = ({N},)" if mask is None else f"(steps, sequences) = ({T}, {N})"
+        raise ShapeError(f"{who}: {name} {describe(given)}; give {remedy}")
+    if given.dtype.kind not in ("iu" if mask is None else "b"):
+        remedy = "whole numbers" if mask is None else "booleans, e.g. mask > 0"
+        raise DTypeError(f"{who}: {name} {describe(given)}; give {remedy}")
     traced = given.is_symbol or not isinstance(T, int)
     if mask is not None:
         return given if traced else given.value

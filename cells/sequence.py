@@ -45,11 +45,11 @@ def run(
     mask=None,
     truncate: int | None = None,
 ) -> Run:
-    """Run `cell` over xs (T, N, D) from `state` (default zeros); with an `output` layer the run has its y too.
+    """Run `cell` over xs (T, N, D) from `state` (default zeros).
 
-    The other options and what is raised are those of `unroll`.  On values every step is
-    unrolled; traced by `compile` it is one scan, where lengths that are arguments cannot be
-    compared with T: beyond T they count as T.
+    With an `output` layer the run has its y too.  The other options and what is raised are
+    those of `unroll`.  On values every step is unrolled; traced by `compile` it is one scan, where
+    lengths that are arguments cannot be compared with T: beyond T they count as T.
     """
     if not (isinstance(xs, Tensor) and xs.is_symbol):
         steps = unroll(
@@ -66,7 +66,7 @@ def run(
     T, N = xs.shape[:2]
     first = first_state(cell, state, N)
     real = steps_that_count(who, xs, lengths, mask, T, N)
-    sequences = {"x": xs}
+    sequences: dict[str, Tensor] = {"x": xs}
     if real is not None:
         sequences["real"] = real.reshape((T, N, 1))
     if truncate is not None:

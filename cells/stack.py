@@ -59,9 +59,10 @@ class Stack(Layer):
         dropout=None,
         **options,
     ) -> Run:
-        """Run all layers over xs (T, N, D); the run's quantities are the last layer's, its state is all layers'.
+        """Run all layers over xs (T, N, D): quantities of the last layer, states of all.
 
-        dropout : masks between layers, from `dropout_masks`; options : `lengths`, `mask` and `truncate`, as in `run`.
+        dropout : masks between the layers, from `dropout_masks`.
+        options : `lengths`, `mask` and `truncate`, as in `run`.
         Raises ShapeError for states or masks that are not as many as the layers need.
         """
         if state is not None and len(state) != self.state:
@@ -95,7 +96,10 @@ class Stack(Layer):
         return result
 
     def dropout_masks(self, T: int, N: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-        """Masks between the layers for `run`: (layers − 1, T, N, outputs); with T = 1 one mask serves all steps."""
+        """Masks between the layers for `run`: (layers − 1, T, N, outputs).
+
+        With T = 1 one mask serves all steps (variational dropout).
+        """
         return mask((len(self.cells) - 1, T, N, self.outputs), rate, rng, self.dtype)
 
     def initial_state(self, sequences: int) -> tuple[np.ndarray, ...]:

@@ -32,7 +32,8 @@ class Alphabet:
         except KeyError as error:
             raise InputError(
                 f"character {error.args[0]!r} at position {text.index(error.args[0])} is not in the alphabet "
-                f"{self.characters[:40]!r}{'…' if len(self) > 40 else ''}; make the alphabet from a text that has it"
+                f"{self.characters[:40]!r}{'…' if len(self) > 40 else ''}; "
+                "make the alphabet from a text that has it"
             ) from None
 
     def decode(self, numbers) -> str:

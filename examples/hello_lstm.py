@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +67,14 @@ def train(model: Model, codes: np.ndarray, steps: int, rng: np.random.Generator,
         optimiser.step()
 
 
+def visible(char: str) -> str:
+    """A character so that it can be seen."""
+    return {" ": "␣"}.get(char, char if char.isprintable() else repr(char)[1:-1])
+
+
 def show(char: str) -> str:
-    """A character so that it can be seen and cannot act as markup."""
-    return escape({" ": "␣"}.get(char, char if char.isprintable() else repr(char)[1:-1]))
+    """A character for the terminal, where it cannot act as markup."""
+    return escape(visible(char))
 
 
 def report(
@@ -107,11 +113,14 @@ def write(model: Model, first: int, length: int, alphabet: cells.Alphabet) -> st
     return alphabet.decode(text)
 
 
-def draw(steps, loss: mg.Tensor, title: str, out: Path) -> list[Path]:
+def draw(steps, loss: mg.Tensor, captions: list[str], title: str, out: Path) -> list[Path]:
+    told = {"captions": captions}
     pictures = {
-        "network": viz.draw(loss, steps=steps, title=f"{title}: the unrolled network"),
-        "gradient": viz.gradient(loss, steps=steps, title=f"{title}: the gradient flowing back through time"),
-        "gates": viz.gates(steps, title=f"{title}: the gates over time"),
+        "network": viz.draw(loss, steps=steps, title=f"{title}: the unrolled network", **told),
+        "gradient": viz.gradient(
+            loss, steps=steps, title=f"{title}: the gradient flowing back through time", **told
+        ),
+        "gates": viz.gates(steps, title=f"{title}: the gates over time", **told),
     }
     paths = [out / f"{name}{suffix}" for name in pictures for suffix in (".svg", ".png")]
     for path in paths:
@@ -183,7 +192,10 @@ def main(options: argparse.Namespace) -> None:
     console.print(f"it writes: {''.join(map(show, written))}", soft_wrap=True)
     title = f"{type(model.cell).__name__} on {'the text' if options.text else repr(text[:20])}"
     console.print("pictures:")
-    for path in draw(steps, loss, title, options.out):
+    captions = [
+        f"{visible(alphabet.characters[a])} → {visible(alphabet.characters[b])}" for a, b in pairwise(shown)
+    ]
+    for path in draw(steps, loss, captions, title, options.out):
         console.print(f"  {escape(str(path))}", soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ primitives sigmoid and logsumexp.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .errors import InputError, ShapeError
 from .ops import axes_of, exp, logsumexp, maximum, mean, shares, sqrt, where
@@ -46,7 +47,7 @@ def softmax(x, axis: int = -1, mask=None) -> Tensor:
     return where(mask, shares(where(mask, x, lowest), axes_of(x.ndim, axis)), 0.0)
 
 
-def one_hot(index, classes: int, dtype="float32") -> Tensor:
+def one_hot(index, classes: int, dtype: DTypeLike = "float32") -> Tensor:
     """Integers of any shape (…) as rows (…, classes) with a single 1.
 
     Raises InputError for an index outside 0 … classes − 1.
@@ -54,7 +55,7 @@ def one_hot(index, classes: int, dtype="float32") -> Tensor:
     index = as_tensor(index)
     if index.dtype.kind not in "iu":
         raise InputError(f"one_hot of {describe(index)}: give integers")
-    if not index.is_symbol and index.size and not (0 <= index.value.min() and index.value.max() < classes):
+    if not index.is_symbol and index.size and not (index.value.min() >= 0 and index.value.max() < classes):
         raise InputError(
             f"one_hot: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}"
         )

@@ -56,7 +56,8 @@ def reverse(
             heappush(pending, -y.number)
     while pending:
         number = -heappop(pending)
-        node, gradient = nodes.pop(number), gradients.pop(number)
+        node = nodes.pop(number)
+        gradient: Any = gradients.pop(number)
         if node.hooks:
             gradient = _call_hooks(node, gradient)
         if graph and node.name and gradient.op is not None and gradient.name is None:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .errors import DTypeError, InputError, ShapeError
 from .sizes import fix_at_one, is_one
@@ -28,9 +29,9 @@ from .tensor import (
     Op,
     Tensor,
     apply,
+    apply_symbolic,
     as_tensor,
     describe,
-    apply_symbolic,
 )
 
 BOOL = np.dtype(bool)
@@ -222,6 +223,10 @@ def _share_of_larger(g, a, b):
     return g * (either(CAST, a > b, params=(g.dtype,)) + 0.5 * either(CAST, a == b, params=(g.dtype,)))
 
 
+def _sum(x, axes, keepdims):
+    return np.add.reduce(x, axis=axes, keepdims=keepdims)  # without the detour of x.sum
+
+
 def _repeated(x, shape):
     """A copy: np.broadcast_to takes longer than filling what is small."""
     if np.broadcast_shapes(x.shape, shape) != tuple(shape):
@@ -259,7 +264,8 @@ ADD = define("add", np.add, broadcast, (lambda g, y, a, b: g, lambda g, y, a, b:
 SUB = define("sub", np.subtract, broadcast, (lambda g, y, a, b: g, lambda g, y, a, b: -g),
     kind="elementwise", source="{0} - {1}", tex="{0} - {1}", text="{0} − {1}", symbol="−", binding=1)  # fmt: skip
 MUL = define("mul", np.multiply, broadcast, (lambda g, y, a, b: g * b, lambda g, y, a, b: g * a),
-    kind="elementwise", source="{0} * {1}", tex=r"{0} \odot {1}", text="{0} ⊙ {1}", symbol="⊙", binding=2)  # fmt: skip
+    kind="elementwise", source="{0} * {1}",
+    tex=r"{0} \odot {1}", text="{0} ⊙ {1}", symbol="⊙", binding=2)  # fmt: skip
 DIV = define("div", np.true_divide, broadcast, (lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b),
     kind="elementwise", source="{0} / {1}", tex=r"{0} / {1}", text="{0} / {1}", symbol="÷", binding=2)  # fmt: skip
 NEG = define("neg", np.negative, _same, (lambda g, y, x: -g,),
@@ -282,22 +288,28 @@ TANH = define("tanh", np.tanh, _same, (lambda g, y, x: g * (1 - y * y),),
 SIGMOID = define("sigmoid", _sigmoid, _same, (lambda g, y, x: g * (y * (1 - y)),),
     kind="elementwise", source="sigmoid({0})", tex=r"\sigma({0})", text="σ({0})", symbol="σ")  # fmt: skip
 SIGN = define("sign", np.sign, _same, None,
-    kind="elementwise", smooth=False, source="sign({0})", tex=r"\mathrm{{sign}}({0})", text="sign({0})", symbol="sign")  # fmt: skip
+    kind="elementwise", smooth=False, source="sign({0})",
+    tex=r"\mathrm{{sign}}({0})", text="sign({0})", symbol="sign")  # fmt: skip
 ABS = define("abs", np.abs, _same, (lambda g, y, x: g * either(SIGN, x),),
     kind="elementwise", smooth=False, source="abs({0})", tex="|{0}|", text="|{0}|", symbol="|x|")  # fmt: skip
 MAXIMUM = define("maximum", np.maximum, broadcast,
     (lambda g, y, a, b: _share_of_larger(g, a, b), lambda g, y, a, b: _share_of_larger(g, b, a)),
-    kind="elementwise", smooth=False, source="max({0}, {1})", tex=r"\max({0}, {1})", text="max({0}, {1})", symbol="max")  # fmt: skip
+    kind="elementwise", smooth=False, source="max({0}, {1})",
+    tex=r"\max({0}, {1})", text="max({0}, {1})", symbol="max")  # fmt: skip
 WHERE = define("where", np.where, broadcast,
-    (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)), dtype=lambda c, a, b: np.result_type(a, b),
+    (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)),
+    dtype=lambda c, a, b: np.result_type(a, b),
     kind="elementwise", smooth=False, source="({1} if {0} else {2})", tex=r"\mathrm{{where}}({0}, {1}, {2})",
     text="where({0}, {1}, {2})", symbol="where")  # fmt: skip
 GREATER = define("greater", np.greater, broadcast, None, dtype=lambda *_: BOOL,
-    kind="elementwise", smooth=False, source="{0} > {1}", tex="{0} > {1}", text="{0} > {1}", symbol=">", binding=0)  # fmt: skip
+    kind="elementwise", smooth=False, source="{0} > {1}",
+    tex="{0} > {1}", text="{0} > {1}", symbol=">", binding=0)  # fmt: skip
 GREATER_EQUAL = define("greater_equal", np.greater_equal, broadcast, None, dtype=lambda *_: BOOL,
-    kind="elementwise", smooth=False, source="{0} >= {1}", tex=r"{0} \ge {1}", text="{0} ≥ {1}", symbol="≥", binding=0)  # fmt: skip
+    kind="elementwise", smooth=False, source="{0} >= {1}",
+    tex=r"{0} \ge {1}", text="{0} ≥ {1}", symbol="≥", binding=0)  # fmt: skip
 EQUAL = define("equal", np.equal, broadcast, None, dtype=lambda *_: BOOL,
-    kind="elementwise", smooth=False, source="{0} == {1}", tex="{0} = {1}", text="{0} = {1}", symbol="=", binding=0)  # fmt: skip
+    kind="elementwise", smooth=False, source="{0} == {1}",
+    tex="{0} = {1}", text="{0} = {1}", symbol="=", binding=0)  # fmt: skip
 CAST = define("cast", lambda x, dtype: x.astype(dtype), _same,
     (lambda g, y, x, dtype: either(CAST, g, params=(x.dtype,)),), dtype=lambda _, dtype: dtype, params=("dtype",),
     kind="elementwise", smooth=False, source="{dtype}({0})", tex="{0}", text="{0}", symbol="cast")  # fmt: skip
@@ -307,7 +319,7 @@ CAST = define("cast", lambda x, dtype: x.astype(dtype), _same,
 MATMUL = define("matmul", _matmul, _matmul_shape,
     (lambda g, y, a, b: either(MATMUL, g, b.swapaxes(-1, -2)), lambda g, y, a, b: either(MATMUL, a.swapaxes(-1, -2), g)),
     kind="product", source="matmul", tex=r"{0} \cdot {1}", text="{0} · {1}", symbol="·", binding=2)  # fmt: skip
-SUM = define("sum", lambda x, axes, keepdims: np.add.reduce(x, axes, None, None, keepdims), _reduced,
+SUM = define("sum", _sum, _reduced,
     (lambda g, y, x, axes, keepdims: _spread(g, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", source="sum", tex=r"\sum {0}", text="Σ {0}", symbol="Σ", binding=3)  # fmt: skip
 MAX = define("max", lambda x, axes, keepdims: x.max(axis=axes, keepdims=keepdims), _reduced,
@@ -475,7 +487,7 @@ def transpose(x, *axes) -> Tensor:
     return apply(TRANSPOSE, (x,), (order,))
 
 
-def zeros(shape, dtype="float32") -> Tensor:
+def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
     """All 0; sizes may be unknown, so that a state of zeros can be made while tracing."""
     if all(isinstance(n, (int, np.integer)) for n in shape):
         return Tensor(np.zeros(shape, dtype))

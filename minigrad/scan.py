@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
-from .grad import ancestors, reverse
+from .grad import reverse
 from .ops import OPS, concat, stack
 from .sizes import Size, resolve
 from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, next_number, scope, symbol
@@ -117,7 +117,8 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
         return _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse)
     if T == 0:
         raise InputError("scan: a sequence of T = 0 steps has nothing to unroll; give at least one step")
-    now, outs, rebuild_out = first, [], None
+    now, outs = first, []
+    rebuild_out: Callable = list
     for t in reversed(range(T)) if reverse else range(T):
         with scope(*([f"t={t + 1}"] if labels else [])):
             after, out = step(rebuild_carry(now), rebuild_x([x[t] for x in sequences]))
@@ -130,7 +131,6 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
 
 
 def _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse):
-    T = sequences[0].shape[0]
     start = next_number()
     carry = [symbol(c.shape, c.dtype, c.name, True) for c in first]
     xs = [symbol(x.shape[1:], x.dtype, x.name or "x", x.requires_grad) for x in sequences]
@@ -222,7 +222,7 @@ def reverse_scan(parts: Parts, loop: Tensor) -> list:
         if not isinstance(x.shape[0], Size)
     ):
         raise GraphError("the reverse of a scan over T = 0 steps")
-    count, T = len(body.carry), loop.inputs[len(body.carry)].shape[0]
+    count = len(body.carry)
     wanted = [c for c in body.captures if c.requires_grad]
     start = next_number()
     d_carry = [symbol(c.shape, c.dtype, f"d{c.name or 'carry'}", True) for c in body.carry]
@@ -277,7 +277,8 @@ def gradients_within(body: Body, outputs, cotangents, wrt: Sequence[Tensor]) -> 
     pairs = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.number in depends]
     found = {}
     if pairs:
-        for node, gradient, _ in reverse(*zip(*pairs, strict=True), depends, True):
+        ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
+        for node, gradient, _ in reverse(ys, gs, depends, True):
             if node.number in targets:
                 found[node.number] = gradient
     return [found.get(x.number) for x in wrt]

@@ -15,7 +15,7 @@ import numpy as np
 from .errors import GraphError, ShapeError
 from .grad import ancestors, grad
 from .scan import LAST, SCAN, STACKED, Body, flatten
-from .sizes import Size, Variable, resolve, source
+from .sizes import Size, Variable, resolve
 from .tensor import Tensor, as_tensor, describe, symbol
 
 
@@ -72,7 +72,7 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
     """Call `function` on symbols shaped like `arguments`; raises what its operations raise."""
     symbols, variables = [], []
     code = getattr(function, "__code__", None)
-    names = code.co_varnames[: code.co_argcount] if code else ()
+    names = code.co_varnames[hasattr(function, "__self__") : code.co_argcount] if code else ()
     for k, argument in enumerate(arguments):
         value = argument.value if isinstance(argument, Tensor) else np.asarray(argument)
         name = names[k] if k < len(names) else f"argument{k}"
@@ -82,9 +82,42 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
         symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
     outputs, rebuild = flatten(function(*symbols))
     outputs = [as_tensor(o) for o in outputs]
+    name_sums(outputs)
+    name_sizes(outputs)
     return Traced(
         getattr(function, "__name__", type(function).__name__), symbols, outputs, rebuild, variables
     )
+
+
+def name_sums(outputs: Sequence[Tensor]) -> None:
+    """What a named activation is taken of has a name too: f = σ(z_f); so its gradient will be called dz_f."""
+    asked = asked_of(outputs)
+    nodes = ancestors(*outputs)
+    for node in list(nodes):
+        if node.op is SCAN:
+            nodes += node.params[0].nodes(*asked.get(node.number, []))
+    for node in nodes:
+        if node.name and len(node.inputs) == 1 and node.op is not None and node.op.kind == "elementwise":
+            (x,) = node.inputs
+            if x.name is None and x.op is not None and x.is_symbol:
+                x.name = f"z_{node.name}"
+
+
+def name_sizes(outputs: Sequence[Tensor]) -> None:
+    """The steps of a scan are called T and its sequences N, as in the shapes that people write."""
+    taken: set[str] = set()
+    for node in ancestors(*outputs):
+        if node.op is SCAN:
+            body: Body = node.params[0]
+            sizes = {"T": node.inputs[len(body.carry)].shape[0]}
+            if body.carry and body.carry[0].shape:
+                sizes["N"] = body.carry[0].shape[0]
+            for letter, size in sizes.items():
+                size = resolve(size)
+                (product, *more) = size.terms if isinstance(size, Size) else ((), ())
+                if len(product) == 1 and not more and product[0].name not in taken:
+                    product[0].name = letter if letter not in taken else f"{letter}_{len(taken)}"
+                    taken.add(product[0].name)
 
 
 def trace_gradients(traced: Traced, wrt: Sequence[Tensor]) -> list[Tensor]:
@@ -176,4 +209,4 @@ def _run_scan(node: Tensor, inputs: list, of, asked: dict) -> _Run:
             env[n.number] = _value_of(n, env, of, asked)
         now = [env[c.number] if c.number in env else _value_of(c, env, of, asked) for c in body.carry_out]
         steps[t] = env
-    return _Run(now, steps, lambda n: np.zeros((0, *(concrete(tuple(n.shape), of))), n.dtype))
+    return _Run(now, steps, lambda n: np.zeros((0, *(concrete(size, of) for size in n.shape)), n.dtype))

@@ -16,7 +16,7 @@ from minigrad import InputError, Tensor
 from minigrad.grad import reverse
 
 from .canvas import Canvas
-from .legend import legend
+from .legend import UNKNOWN, legend
 from .reading import (
     END,
     OUTPUT,
@@ -242,7 +242,7 @@ class _Flowing:
             "“through f”: by way of gate f of step t + 1.",
         ]
         if not self.network.computed:
-            notes[0] = "No gradient is known yet: loss.backward(record=True) was not run."
+            notes[0] = UNKNOWN
         legend(canvas, 8, y - 6, max(right, 780), self.scale, None, notes)
         return canvas.picture_text()
 

@@ -155,25 +155,11 @@ class Canvas:
             "minigrad", comment="Positions are given: lay out with neato -n2.", strict=False
         )
         graph.attr(
-            "graph",
-            bgcolor="white",
-            pad="0.15",
-            outputorder="edgesfirst",
-            splines="true",
-            fontname=FONT,
+            "graph", bgcolor="white", pad="0.15", outputorder="edgesfirst", splines="true", fontname=FONT,
             tooltip=plain(self.title),
-        )
+        )  # fmt: skip
         graph.attr("node", fontname=FONT, fixedsize="true", margin="0", fontsize="9")
         graph.attr("edge", fontname=FONT, fontsize="9")
-
-        def put(into, nodes):
-            for name, attributes in nodes:
-                x, y = attributes["pos"]
-                rest = {k: v for k, v in attributes.items() if k != "pos"}
-                if rest["shape"] == "plain":
-                    rest |= {"fixedsize": "false"}
-                into.node(name, pos=f"{x:.1f},{bottom - y:.1f}!", **rest)
-
         for name, box, label, fill, at in self.panels:
             with graph.subgraph(name=f"cluster {name}") as cluster:
                 cluster.attr(
@@ -182,19 +168,24 @@ class Canvas:
                     bb=f"{box.left:.1f},{bottom - box.bottom:.1f},{box.right:.1f},{bottom - box.top:.1f}",
                     lp=f"{at:.1f},{bottom - box.top - 11:.1f}", tooltip=plain(label),
                 )  # fmt: skip
-                put(cluster, self.nodes[name])
-        put(graph, self.nodes[""])
+                self._put(cluster, name, bottom)
+        self._put(graph, "", bottom)
         for source, target, attributes, points, at in self.edges:
             turned = [(x, bottom - y) for x, y in points]
             if at is not None:
                 attributes["lp"] = f"{at[0]:.1f},{bottom - at[1]:.1f}"
-            graph.edge(
-                source,
-                target,
-                pos=spline(turned, attributes["dir"], float(attributes["penwidth"])),
-                **attributes,
-            )
+            pos = spline(turned, attributes["dir"], float(attributes["penwidth"]))
+            graph.edge(source, target, pos=pos, **attributes)
         return graph.source
+
+    def _put(self, into, panel: str, bottom: float) -> None:
+        """The nodes of one panel, turned over."""
+        for name, attributes in self.nodes[panel]:
+            x, y = attributes["pos"]
+            rest = {k: v for k, v in attributes.items() if k != "pos"}
+            if rest["shape"] == "plain":
+                rest |= {"fixedsize": "false"}
+            into.node(name, pos=f"{x:.1f},{bottom - y:.1f}!", **rest)
 
 
 def spline(points: Sequence[Point], direction: str, width: float = 1.0) -> str:

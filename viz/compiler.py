@@ -106,7 +106,8 @@ def _explained(name: str) -> str:
 
 
 def _picture(loop: Loop, name: str, before: Stage | None, budget: int, time_limit: float) -> Picture:
-    title = f"{name}: the {loop.name} loop"
+    way, _, count = loop.name.partition(" ")
+    title = f"{name}: the {way} loop {count}".strip()
     graph = _sheet(title, [_explained(name), _verdict(loop, before)], NOTE)
     shown, hidden = _within(loop.items, budget)
     keys, ids = Keys(), {}
@@ -149,6 +150,8 @@ def _verdict(loop: Loop, before: Stage | None) -> str:
             gone = sum(i.mark == LEFT and i.where == where and i.kind == kind for i in loop.items)
             if gone:
                 said.append(f"{_counted(gone, what)} left the loop: now {words}, once for all steps.")
+    if loop.elsewhere:
+        said.append(f"{loop.elsewhere} more left, and needs nothing of this loop.")
     return " ".join(said)
 
 
@@ -201,7 +204,7 @@ def _sheet(title: str, lines: Sequence[str], note: str) -> Any:
         labelloc="t", labeljust="l", newrank="true", tooltip=plain(title), label=node_label(said, "LEFT", 2),
     )  # fmt: skip
     graph.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname=FONT,
-               margin="0.07,0.03", height="0.3", width="0.3", color=INK)  # fmt: skip
+               margin="0.08,0.055", height="0.3", width="0.3", color=INK)  # fmt: skip
     graph.attr("edge", fontname=FONT, fontsize="9", color=SOFT, arrowsize="0.6", penwidth="0.9")
     return graph
 

@@ -110,7 +110,8 @@ def equations(cell, *, backward: bool = True) -> Equations:
     missing = [a for a in ("step", "state", "inputs", "hidden", "parameters") if not hasattr(cell, a)]
     if missing:
         raise InputError(
-            f"equations of {type(cell).__name__}: it has no {', '.join(missing)}; give a cell, such as cells.LSTM(…)"
+            f"equations of {type(cell).__name__}: it has no {', '.join(missing)}; "
+            "give a cell, such as cells.LSTM(…)"
         )
     return _Writer(cell).written(backward)
 
@@ -159,8 +160,8 @@ class _Writer:
         self.parameters: dict[str, Tensor] = cell.parameters()
         for name, p in self.parameters.items():
             self.words[p.number] = label(name.rpartition(".")[2])
-        self.taken = {w.text for w in self.words.values()} | {label(q, "t").text for q in self.quantities}
         self.rectified: dict[int, Tensor] = {}  # condition of max(x, 0) → the whole
+        self.inside: list[tuple[Words, Words]] = []  # a_f and the quantity f = σ(a_f)
         self.joint: dict[int, list[Words]] = {}  # gradient of [a, b] → what its parts are called
         self.extra = 0
 
@@ -258,20 +259,16 @@ class _Writer:
         found = self.named_anew(roots)
         found += self.lines(roots, names)
         for node, gradient, _ in visited:  # two names of one gradient, such as df = dc
-            own = self.name_of(node)
-            if (
-                own is not None
-                and d(own).text not in {e.left.text for e in found}
-                and not self.in_joint(d(own))
-            ):
-                if self.words[gradient.number].text != d(own).text:
-                    found.append(Equation(d(own), self.words[gradient.number]))
+            own, words = self.name_of(node), self.words.get(gradient.number)
+            if own is None or words is None or words.text == d(own).text or self.in_joint(d(own)):
+                continue
+            if d(own).text not in {e.left.text for e in found}:
+                found.append(Equation(d(own), words))
         notes = []
-        inside = [e.left.text[1:] for e in found if e.left.text.startswith("da_{")]
-        if inside:
-            quantity = inside[0][3:-3] + "_t"
-            others = ", and likewise for the others" if len(inside) > 1 else ""
-            notes.append(f"{inside[0]}: what stands inside the function of {quantity}{others}")
+        if self.inside:
+            (words, quantity), *more = self.inside
+            others = ", and likewise for the others" if more else ""
+            notes.append(f"{words.text}: what stands inside the function of {quantity.text}{others}")
         if any(e.right.text.startswith("Σ") for e in found):
             notes.append("Σ: over the sequences")
         return found, notes
@@ -297,10 +294,13 @@ class _Writer:
             if own is not None and gradient.op is not None:
                 names.setdefault(gradient.number, d(own))
             elif gradient.op is not None and gradient.number not in names:
-                (gate, *more) = users.get(node.number, [None])
-                outer = self.called.get(gate.number) if gate is not None and not more else None
-                if outer and node.op is not None and node.op.kind != "structure" and _of_one(gate):
-                    names[gradient.number] = d(label("a_" + outer.removesuffix("_tilde"), "t"))
+                gates = users.get(node.number, [])
+                outer = self.called.get(gates[0].number) if len(gates) == 1 and _of_one(gates[0]) else None
+                if outer and node.op is not None and node.op.kind != "structure":
+                    words = label("a_" + outer.removesuffix("_tilde"), "t")
+                    if words.text not in (w.text for w, _ in self.inside):
+                        self.inside.append((words, label(outer, "t")))
+                        names[gradient.number] = d(words)
             if node.op is not None and node.op.name == "concat":
                 self.split(node, gradient, parts, final, primes, names)
         return names

@@ -24,7 +24,7 @@ from .style import (
     table,
 )  # fmt: skip
 
-HEIGHT = 112
+UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 
 
 def legend(

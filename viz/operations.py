@@ -16,6 +16,7 @@ import numpy as np
 from minigrad import Tensor
 
 from .cards import Look, flow_said, gradient_line, gradient_text, short, tip, value_line, value_top
+from .legend import UNKNOWN
 from .reading import (
     CUT_STATE,
     END,
@@ -477,7 +478,5 @@ def _legend(graph, scale: Scale, look: Look, computed: bool) -> None:
         ),
     ]
     if not computed:
-        rows.insert(
-            0, text("No gradient is known yet: loss.backward(record=True) was not run.", 10, INK, True, 100)
-        )
+        rows.insert(0, text(UNKNOWN, 10, INK, True, 100))
     graph.node("legend", label=node_label(rows), color=FAINT, fillcolor="white", tooltip="legend")

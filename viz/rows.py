@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .cards import Look, card, short
+from .canvas import Box, Canvas
+from .cards import Look, card, short, tip
 from .reading import QUANTITY, SHARED, Group, Network, parameter_flows
 from .style import SOFT, number, span, text
 
@@ -144,6 +145,27 @@ def columns(
             found.append(Column(t, (), left, width))
             left += width + between
     return found
+
+
+def above(
+    canvas: Canvas, network: Network, look: Look, y: float, first: float, right: float,
+    places: Sequence[tuple[Group, float, float]],
+) -> tuple[float, dict[int, Box]]:  # fmt: skip
+    """The end as a bar from `first` to `right`, and below it the outputs, each with its left end and width.
+
+    Returns where the steps begin, and the boxes by id of their groups.
+    """
+    boxes: dict[int, Box] = {}
+    if network.end is not None:
+        content, said = text(network.end_text, 13, bold=True), tip(network.end.out, look, "loss")
+        boxes[id(network.end)] = canvas.box("loss", first, y, right - first, 26, content, tooltip=said)
+        y += 52
+    made = [card(g, width, look, g.name) for g, _, width in places]
+    height = max((h for _, h in made), default=0.0)
+    for (g, left, width), (rows, _) in zip(places, made, strict=True):
+        said = tip(g.out, look, f"output t={g.t}")
+        boxes[id(g)] = canvas.box(f"t={g.t} output", left, y, width, height, rows, tooltip=said)
+    return y + (height + 26 if made else 0), boxes
 
 
 def gap_rows(column: Column) -> list[str]:

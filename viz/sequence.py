@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
-from .legend import legend
+from .legend import UNKNOWN, legend
 from .reading import (
     END,
     FIRST,
@@ -20,8 +20,8 @@ from .reading import (
 )
 from .render import Picture
 from .router import Route, lay
-from .rows import columns, gap_rows
-from .style import INK, PANEL, SOFT, Scale, clean, fitting, number, text
+from .rows import above, columns, gap_rows
+from .style import INK, PANEL, SOFT, Scale, clean, fitting, number
 
 STATE_HEIGHT, PITCH, GAP_WIDTH, LEFT = 60.0, 66.0, 84.0, 56.0
 
@@ -86,30 +86,19 @@ class _Sequence:
             "colour, width and number: how much of it flows along the line.",
         ]
         if not net.computed:
-            notes[0] = "No gradient is known yet: loss.backward(record=True) was not run."
+            notes[0] = UNKNOWN
         legend(canvas, 8, y - 20, max(right, 780), self.scale, self.look.top, notes)
         return canvas.picture_text()
 
     def _above(self, y: float, right: float) -> float:
-        net, canvas = self.network, self.canvas
-        if net.end is not None:
-            root = net.end.out
-            first = self.columns[0].left
-            content = text(net.end_text, 13, bold=True)
-            self.boxes[id(net.end)] = canvas.box(
-                "loss", first, y, right - first, 26, content, tooltip=tip(root, self.look, "loss")
-            )
-            y += 52
-        outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
-        if outputs:
-            made = [card(g, c.width, self.look, g.name) for c, g in outputs]
-            height = max(h for _, h in made)
-            for (c, g), (rows, _) in zip(outputs, made, strict=True):
-                tooltip = tip(g.out, self.look, f"output t={g.t}")
-                self.boxes[id(g)] = canvas.box(
-                    f"t={g.t} output", c.left, y, c.width, height, rows, tooltip=tooltip
-                )
-            y += height + 26
+        net = self.network
+        places = [
+            (net.outputs[c.t], c.left, c.width)
+            for c in self.columns
+            if c.t is not None and c.t in net.outputs
+        ]
+        y, boxes = above(self.canvas, net, self.look, y, self.columns[0].left, right, places)
+        self.boxes.update(boxes.items())
         return y
 
     def _band(self, band: str, top: float) -> float:

@@ -7,7 +7,6 @@ inside the loop at one stage and is outside at the next has left it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,6 @@ BEFORE, INSIDE, AFTER = "before", "inside", "after"
 PRODUCT, MOVE, VALUE, GIVEN = "product", "move", "value", "given"
 NEW, LEFT = "new", "left the loop"
 SILENT = ("reshape", "broadcast_to", "cast", "place")  # what is not said
-_WEIGHT = re.compile(r"W(?:_(\w+))?")
 
 
 @dataclass(eq=False)
@@ -54,6 +52,7 @@ class Loop:
         default_factory=list
     )  # all loops that run before what comes after this one
     alone: bool = True  # in its direction
+    elsewhere: int = 0  # products that left it and need nothing of it
     items: list[Item] = field(default_factory=list)
 
     @property
@@ -77,6 +76,9 @@ def stages_of(compiled) -> tuple[list[Stage], Signatures]:
     variant = getattr(compiled, "last", None)
     if not hasattr(compiled, "last"):
         raise InputError(f"cannot draw {clean(type(compiled).__name__)}: give what minigrad.compile returned")
+    if variant is None and compiled.eager:
+        reason = next(iter(compiled.eager.values()))
+        raise InputError(f"{clean(compiled.name)} runs eagerly, so there is no loop to draw: {reason}")
     if variant is None:
         raise InputError(
             f"{clean(compiled.name)} was not compiled yet; call it once (or its backward), then draw it"
@@ -150,8 +152,8 @@ def _name_symbols(loop: Loop) -> None:
             names.setdefault(sequence.number, names[x.number])
 
 
-def _own_name(n: Tensor) -> str:
-    return pretty(clean(n.name or "", 12))
+def _own_name(n: Tensor, longest: int = 12) -> str:
+    return pretty(clean(n.name or "", longest))
 
 
 def _is_product(n: Tensor) -> bool:
@@ -242,13 +244,15 @@ class Signatures:
 
 def say(n: Tensor, names: dict[int, str], depth: int = 3, hidden: Iterable[int] = ()) -> str:
     """What a node computes, in short: names where there are names, … where it becomes long."""
-    if n.number in hidden:
-        return "…"
-    return (
-        names.get(n.number)
-        or (pretty(clean(n.name, 16)) if n.name else "")
-        or formula(n, names, depth, hidden)
-    )
+    while n.number not in hidden and not _known(n, names) and n.op is not None and n.op.name in SILENT:
+        n = n.inputs[0]
+    return "…" if n.number in hidden else _known(n, names) or formula(n, names, depth, hidden)
+
+
+def _known(n: Tensor, names: dict[int, str]) -> str:
+    """Its name; one that is called "" there is said by its formula."""
+    said = names.get(n.number)
+    return _own_name(n, 16) if said is None else said
 
 
 def formula(n: Tensor, names: dict[int, str], depth: int = 3, hidden: Iterable[int] = ()) -> str:
@@ -258,10 +262,10 @@ def formula(n: Tensor, names: dict[int, str], depth: int = 3, hidden: Iterable[i
     if n.op is STACKED or n.op is LAST:
         inner = n.params[-1] if n.op is LAST else n.params[0]
         return say(inner, names, depth, hidden)
-    if depth == 0 or n.op is SCAN or not n.inputs:
-        return "…"
     if n.op.name in SILENT:
         return say(n.inputs[0], names, depth, hidden)
+    if depth == 0 or n.op is SCAN or not n.inputs:
+        return "…"
     said = [_operand(n, k, names, depth - 1, hidden) for k in range(len(n.inputs))]
     if n.op.name == "slice":
         return f"{said[0]}[{n.params[1]}:{n.params[2]}]"
@@ -274,9 +278,9 @@ def formula(n: Tensor, names: dict[int, str], depth: int = 3, hidden: Iterable[i
 def _operand(n: Tensor, k: int, names: dict[int, str], depth: int, hidden: Iterable[int]) -> str:
     """Input k of a node, in brackets where it binds more weakly, or as strongly and otherwise."""
     said, x = say(n.inputs[k], names, depth, hidden), n.inputs[k]
-    while x.number not in names and not x.name and x.op is not None and x.op.name in (*SILENT, "stacked"):
+    while not _known(x, names) and x.op is not None and x.op.name in (*SILENT, "stacked"):
         x = x.params[0] if x.op is STACKED else x.inputs[0]
-    if x.number in names or x.name or x.op is None or " " not in said or n.op is None or n.op.variadic:
+    if _known(x, names) or x.op is None or " " not in said or n.op is None or n.op.variadic:
         return said
     own, inner = n.op.binding, x.op.binding
     other = inner == own and (x.op is not n.op or (k > 0 and n.op.name in ("sub", "div")))
@@ -292,7 +296,6 @@ def read_items(loop: Loop) -> None:
     """Fill `loop.items`."""
     holder = _inside(loop)
     _before(loop, holder)
-    _name_cotangents(loop)
     _after(loop, holder)
     _say_all(loop)
 
@@ -356,7 +359,7 @@ def _joins(n: Tensor, kind: str, name: str, user: Item) -> bool:
         return user.kind == MOVE
     if user.kind == PRODUCT:
         return n.op is not None and n.op.name == "transpose"
-    return user.kind == VALUE and (not name or name == user.name)
+    return user.kind == VALUE and name in ("", user.name, f"z_{user.name}")  # f = σ(z_f) is one box
 
 
 def _connect(items: Iterable[Item], holder: dict[int, Item]) -> None:
@@ -441,8 +444,8 @@ def _after(loop: Loop, holder: dict[int, Item]) -> None:
 
 
 def _nodes_after(loop: Loop) -> list[Tensor]:
-    """What the results need and no loop does; where there are several loops, what depends on this one."""
-    needed = {n.number for other in loop.before_end for n in ancestors(other)}
+    """What the results need of this loop; of a loop alone in its direction all that no loop needs."""
+    needed = {n.number for other in loop.before_end for n in ancestors(other)} if loop.alone else set()
     later, found = {loop.node.number}, []
     for n in ancestors(*loop.outputs):
         if n.op is None or n.op is SCAN or n.number in needed:
@@ -463,30 +466,6 @@ def _last_sums(loop: Loop, nodes: Sequence[Tensor], place: dict[int, int]) -> li
     return [sums]
 
 
-def _name_cotangents(loop: Loop) -> None:
-    """Backward, a value that a product with W_f reads is the gradient of what W_f made: dz_f."""
-    if not loop.name.startswith("backward"):
-        return
-    for item in loop.items:
-        if item.kind != PRODUCT:
-            continue
-        n = item.nodes[-1]
-        weight, left = n.inputs[1], n.inputs[0]
-        while weight.op is not None and _moves(weight):
-            weight = weight.inputs[0]
-        found = _WEIGHT.fullmatch(weight.name or "") if weight.op is None else None
-        source = next((i for i in item.reads if i.nodes and i.nodes[-1] is left), None)
-        if (
-            found
-            and source is not None
-            and source.kind == VALUE
-            and not source.name
-            and source.where == INSIDE
-        ):
-            source.name = f"dz_{pretty(clean(found[1], 8))}" if found[1] else "dz"
-            loop.names[left.number] = source.name
-
-
 def _say_all(loop: Loop) -> None:
     """The formula of every item, in which products that stand in boxes of their own are …"""
     products = {i.nodes[-1].number for i in loop.items if i.kind == PRODUCT and i.nodes}
@@ -504,7 +483,8 @@ def _say_all(loop: Loop) -> None:
         ):
             item.said = "sum over the steps"
         elif item.kind == VALUE and item.where == INSIDE:
-            item.said = formula(last, loop.names, 4, products - {last.number})
+            own = {n.number: "" for n in item.nodes}
+            item.said = formula(last, loop.names | own, 4, products - {last.number})
 
 
 def mark(loop: Loop, stage: Stage, before: Stage | None, signatures: Signatures) -> None:
@@ -523,5 +503,8 @@ def mark(loop: Loop, stage: Stage, before: Stage | None, signatures: Signatures)
             item.mark = LEFT
         elif item.kind in (PRODUCT, MOVE) and own and not own & before.everything:
             item.mark = NEW
+    shown = {of[n.number] for i in loop.items for n in i.nodes if n.number in of}
+    gone = [of[n.number] for n in old.products() if of[n.number] not in now | shown]
+    loop.elsewhere = sum(number in stage.everything for number in gone)
     # What was made of a parameter is said in the product that reads it, unless it has just left the loop.
     loop.items = [i for i in loop.items if i.kind != MOVE or i.where == INSIDE or i.mark]

@@ -12,7 +12,7 @@ import itertools
 
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
-from .legend import legend
+from .legend import UNKNOWN, legend
 from .reading import (
     END,
     FIRST,
@@ -28,8 +28,8 @@ from .reading import (
 )
 from .render import Picture
 from .router import Corridor, Route, lay
-from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, columns, gap_rows
-from .style import INK, PANEL, SOFT, Scale, fitting, text, tight
+from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, above, columns, gap_rows
+from .style import INK, PANEL, SOFT, Scale, fitting, tight
 
 LANE, STATE = "#fbeec3", "#fff9e8"
 
@@ -96,7 +96,7 @@ class Unrolled:
         ]
         if not net.computed:
             notes[:2] = [
-                "No gradient is known yet: loss.backward(record=True) was not run.",
+                UNKNOWN,
                 "Arrows: the forward computation.",
             ]
         legend(canvas, 8, y + 6, right, self.scale, self.look.top, notes)
@@ -109,30 +109,10 @@ class Unrolled:
     def _end_and_outputs(self, y: float, right: float) -> float:
         net, canvas = self.network, self.canvas
         outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
-        if net.end is not None:
-            g = net.end
-            root = g.out
-            first = min([c.left for c, _ in outputs], default=self.columns[0].left)
-            content = text(net.end_text, 13, bold=True)
-            self.boxes[id(g)] = canvas.box(
-                "loss", first, y, right - first, 26, content, tooltip=tip(root, self.look, "end")
-            )
-            y += 26 + 26
-        if outputs:
-            cards = {id(g): card(g, COLUMN + 36, self.look, g.name) for _, g in outputs}
-            height = max(c[1] for c in cards.values())
-            for c, g in outputs:
-                rows, _ = cards[id(g)]
-                self.boxes[id(g)] = canvas.box(
-                    f"t={c.t} output",
-                    c.right - COLUMN - 40,
-                    y,
-                    COLUMN + 36,
-                    height,
-                    rows,
-                    tooltip=tip(g.out, self.look, f"output t={c.t}"),
-                )
-            y += height + 26
+        first = min([c.left for c, _ in outputs], default=self.columns[0].left)
+        places = [(g, c.right - COLUMN - 40, COLUMN + 36) for c, g in outputs]
+        y, boxes = above(canvas, net, self.look, y, first, right, places)
+        self.boxes.update(boxes)
         return y
 
     def _upward(self, band: Band) -> int:
@@ -158,7 +138,7 @@ class Unrolled:
         return "top" if g.name in band.top_states else "low" if g.name in band.low_states else "gate"
 
     def _band(self, band: Band) -> None:
-        net, canvas = self.network, self.canvas
+        canvas = self.canvas
         for column in self.columns:
             if column.t is None:
                 self._gap(band, column)
@@ -171,32 +151,22 @@ class Unrolled:
                 f"{band.name} memory line {name}".strip(), 30, y - 13, last.right - 30, 26, "", LANE
             )
             canvas.box(f"lane {band.name} {name}", 30, y, 0.1, 0.1, border=0, panel=lane, fill=LANE)
-        if any(b == band.name for b, _ in net.first):
-            canvas.words(
-                (last.right + STEP_GAP if band.name in self.mirrored else 8) + 23,
-                band.panel_top + 11,
-                "first" if band.name in self.mirrored else "t = 0",
-                12,
-                INK,
-                True,
-            )
-        for name, y in band.lane_y.items():
-            first = net.first.get((band.name, name))
-            if first is not None:
-                rows, height = card(first, 46, self.look, f"{name}")
-                x = last.right + STEP_GAP if band.name in self.mirrored else 8
-                box = canvas.box(
-                    f"{band.name} t=0 {name}".strip(),
-                    x,
-                    y - height / 2,
-                    46,
-                    height,
-                    rows,
-                    tooltip=tip(first.out, self.look, f"first {name}"),
-                )
-                self.boxes[id(first)] = box
+        self._first_states(band, last.right + STEP_GAP if band.name in self.mirrored else 8)
         if band.name:
             canvas.words(8, band.panel_top - 8, band.name, 11, SOFT, True, "left")
+
+    def _first_states(self, band: Band, x: float) -> None:
+        """In the column before the step that is computed first."""
+        found = [(name, g) for name in band.lane_y if (g := self.network.first.get((band.name, name)))]
+        if found:
+            said = "first" if band.name in self.mirrored else "t = 0"
+            self.canvas.words(x + 23, band.panel_top + 11, said, 12, INK, True)
+        for name, g in found:
+            rows, height = card(g, 46, self.look, name)
+            self.boxes[id(g)] = self.canvas.box(
+                f"{band.name} t=0 {name}".strip(), x, band.lane_y[name] - height / 2, 46, height, rows,
+                tooltip=tip(g.out, self.look, f"first {name}"),
+            )  # fmt: skip
 
     def _gap(self, band: Band, column: Column) -> None:
         times = column.hidden

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -68,7 +69,7 @@ def load(source: str, name: str) -> ModuleType:
     module_name = f"minigrad_program_{digest}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    path = folder() / f"{name}_{digest}.py"
+    path = folder() / f"{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_') or 'program'}_{digest}.py"
     text = f"# made with {made_with[:4]}\n{source}"
     try:
         current = path.read_text(encoding="utf-8")
@@ -76,7 +77,12 @@ def load(source: str, name: str) -> ModuleType:
         current = ""
     if current != text:  # absent, half written by something else, or garbage
         _write(path, text)
-    return _load(path, module_name)
+    try:
+        return _load(path, module_name)
+    except Exception:  # Numba's files beside it may be garbage: once more without them
+        for file in path.parent.glob(f"__pycache__/{path.stem}*"):
+            file.unlink(missing_ok=True)
+        return _load(path, module_name)
 
 
 def _write(path: Path, text: str) -> None:

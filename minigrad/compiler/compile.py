@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, InputError, MinigradError, NonFiniteError
-from ..sizes import Size, Variable, resolve
 from ..grad import ancestors, grad
 from ..scan import flatten
+from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, describe, fill_node, no_grad
 from ..trace import Traced, trace, trace_gradients
 from . import cache
@@ -67,7 +67,9 @@ class Gradients:
         if number not in self.made:
             k = next((k for k, t in enumerate(self.tensors) if t is tensor), None)
             if k is None:
-                raise GraphError(f"no gradient for {describe(tensor)}: it does not require one, or was not used")
+                raise GraphError(
+                    f"no gradient for {describe(tensor)}: it does not require one, or was not used"
+                )
             self.made[number] = _view(self.flat, self.parts[k])
         return self.made[number]
 
@@ -123,7 +125,7 @@ class Compiled:
         return values, Gradients(targets, plan.gradients, flat)
 
     def backward(self, *arguments) -> Any:
-        """What the function returns; the loss's gradients are added to `grad` of every leaf that requires one, as `backward` does."""
+        """What the function returns; gradients are added to `grad` of every leaf that requires one, as `backward` does."""
         value, gradients = self.value_and_grad(*arguments)
         for leaf, g in gradients.items():
             leaf.grad = g if leaf.grad is None else leaf.grad + g
@@ -235,7 +237,9 @@ class Plan:
         self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
         self.table[2 * count :] = [number(s) for s in program.sizes]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
-        self.arguments: list[list] = []  # [argument, position in the table, the array whose address stands there]
+        self.arguments: list[
+            list
+        ] = []  # [argument, position in the table, the array whose address stands there]
         self.leaves: list[list] = []  # likewise, [leaf, position, array]
         work, outputs = [], []
         for k, store in enumerate(program.stores):
@@ -286,10 +290,7 @@ class Plan:
                 entry[2] = array
                 table[entry[1]] = _address(array)
         flat = self._output()
-        if threads == 1:
-            bad = self.module.run(table, self.scratch[0], 0, 1, 0, len(self.parallel))
-        else:
-            bad = self._run_threads(threads)
+        bad = self._run_threads(threads) if threads > 1 else self._run_alone()
         if bad:
             raise InputError(f"{self.name}: {bad} indices lie outside of their table (gather or embedding)")
         return flat
@@ -303,6 +304,9 @@ class Plan:
             self.output = np.empty(self.output_bytes, np.uint8)
             self.table[self.output_at] = self.output_offsets + _address(self.output)
         return self.output
+
+    def _run_alone(self) -> int:
+        return self.module.run(self.table, self.scratch[0], 0, 1, 0, len(self.parallel))
 
     def _run_threads(self, threads: int) -> int:
         pool, bad = _pool(threads), 0

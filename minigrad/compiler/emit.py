@@ -44,7 +44,7 @@ class Fixed(Variable):
 ROWS = Variable("rows", 2)  # the sequences of a batch that one thread works on
 
 
-class CannotCompile(GraphError):
+class CannotCompile(GraphError):  # noqa: N818 (it is a reason, and is caught as one)
     """An operation that the compiler does not take; the function still runs eagerly."""
 
 
@@ -92,16 +92,22 @@ class Product:
         add = self.accumulate
         if self.is_sum and start != "0":
             add = f"{start} > 0" if add == "False" else add
-        a_rows, c_rows, b_rows = (times(start, self.width), times(start, self.columns), times(start, self.columns))
+        a_rows, b_rows = times(start, self.width), times(start, self.columns)
         if self.is_sum:
-            split = [f"row0 = {self.width} * part // parts", f"rows = {self.width} * (part + 1) // parts - row0"]
+            split = [
+                f"row0 = {self.width} * part // parts",
+                f"rows = {self.width} * (part + 1) // parts - row0",
+            ]
             return [
                 *split,
                 f"matmul_sum({self.a[0]}, {plus(self.a[1], a_rows, 'row0')}, {self.width}, "
                 f"{self.b[0]}, {plus(self.b[1], b_rows)}, {self.columns}, {count}, rows, {self.columns}, "
                 f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self.columns}, {add}, scratch)",
             ]
-        split = [f"first_row = {plus(start, f'{count} * part // parts')}", f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row"]
+        split = [
+            f"first_row = {plus(start, f'{count} * part // parts')}",
+            f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row",
+        ]
         return [
             *split,
             f"matmul({self.a[0]}, {plus(self.a[1], times('first_row', self.width))}, row_count, {self.width}, {self.width}, 1, "
@@ -248,7 +254,6 @@ class Emitter:
         self.places: dict[int, Place] = {}
         self.stores: list[Store] = []
         self.size_names: dict[str, str] = {}
-        self.size_taken: set[str] = set()
         self.sizes: list[Size | int] = []
         self.functions: list[str] = []
         self.function_names: set[str] = set()
@@ -272,8 +277,10 @@ class Emitter:
             return self._size_name(product[0])
         key = source(size)
         if key not in self.size_names:
-            wanted = "_".join(self._size_name(v) for v in product) if coefficient == 1 and not more else "size"
-            self.size_names[key] = self._fresh(wanted, self.size_taken)
+            wanted = (
+                "_".join(self._size_name(v) for v in product) if coefficient == 1 and not more else "some"
+            )
+            self.size_names[key] = self._fresh(wanted, self.store_names)
             self.sizes.append(size)
         return self.size_names[key]
 
@@ -292,7 +299,7 @@ class Emitter:
     def _size_name(self, v: Variable) -> str:
         if v.name not in self.size_names:
             wanted = v.name if v.name.isidentifier() else f"n{len(self.size_names)}"
-            self.size_names[v.name] = self._fresh(wanted, self.size_taken)
+            self.size_names[v.name] = self._fresh(wanted, self.store_names)
             self.sizes.append(Size({(v,): 1}))
         return self.size_names[v.name]
 
@@ -359,9 +366,8 @@ class Emitter:
         level = Level(nodes, {r.number for r in self.results}, readers_of(nodes))
         own = {a.number: a for a in self.arguments}
         for node in nodes:
-            if node.op is None:
-                if node.number in own or node.requires_grad or node.ndim:
-                    self.input(node)
+            if node.op is None and (node.number in own or node.requires_grad or node.ndim):
+                self.input(node)
         for k, r in enumerate(self.results):
             if r.op is not None and r.number not in level.outputs:
                 level.outputs[r.number] = once(lambda r=r, k=k: self.output(r, k))
@@ -456,7 +462,8 @@ class Emitter:
                 return 2
             return 1 if node.op is MATMUL or self._adds_product(node, level) or node.op is TRANSPOSE else 0
 
-        waiting = {n.number: sum(1 for x in n.inputs) for n in level.nodes}
+        own = {n.number for n in level.nodes}
+        waiting = {n.number: sum(x.number in own for x in n.inputs) for n in level.nodes}
         ready: list[list[Tensor]] = [[], [], []]
         order: list[Tensor] = []
         for n in level.nodes:
@@ -590,12 +597,9 @@ class Emitter:
 
     @staticmethod
     def label(node: Tensor, level: Level) -> str:
-        """A name for a value: its own, or what it is to the named value that is made of it."""
+        """A name for a value: its own, or its operation's."""
         if node.name:
             return node.name
-        for reader in level.readers.get(node.number, []):
-            if reader.name and reader.op is not None and reader.op.kind == "elementwise":
-                return f"z_{reader.name}"
         return node.op.name if node.op else "value"
 
     def local_shape(self, node: Tensor, level: Level) -> tuple:
@@ -646,7 +650,7 @@ class Emitter:
             self.places[node.number] = place
 
     def _slice(self, node: Tensor, level: Level) -> None:
-        axis, start, stop, step = node.params
+        axis, start, _, step = node.params
         origin = self.place(node.inputs[0], level)
         inner = self.count(tuple(node.shape[axis + 1 :]))
         if (
@@ -697,7 +701,7 @@ class Emitter:
         )
         for x in node.inputs:
             origin = self.place(x, level)
-            if not (origin.store is target.store):
+            if origin.store is not target.store:
                 self.write(
                     level,
                     f"place_slice({self.view(origin)}, {self.view(target, True)}, {outer}, {whole}, "
@@ -1066,12 +1070,16 @@ class Emitter:
 
 BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own block
 SUMS_IN_CACHE = 200_000  # numbers
-BLOCK_ROWS = 64  # of a product that is made inside a loop: enough to run at full speed, few enough for the cache
+BLOCK_ROWS = (
+    64  # of a product that is made inside a loop: enough to run at full speed, few enough for the cache
+)
 PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
 RESERVED = {
     "t", "k", "b", "bad", "table", "part", "parts", "rows", "row0", "scratch", "f4", "f8", "i4", "i8", "b1", "copy",
-    "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid", "sqrt", "sin", "cos", "sign",
-    "maximum", "t0", "t1", "r0", "step", "block", "first_row", "row_count", "loop", "entry", "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
+    "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid",
+    "sqrt", "sin", "cos", "sign",
+    "maximum", "t0", "t1", "r0", "step", "block", "first_row", "row_count", "loop", "entry",
+    "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
 }  # fmt: skip
 HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as loops over flat arrays."""
 
@@ -1091,7 +1099,7 @@ def push_down(level: Level, emitter: Emitter) -> None:
             continue
         for x in inner:
             alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
-            if alone and x.op not in (None, STACKED, LAST, RESHAPE, SLICE) or (alone and x.op is RESHAPE):
+            if (alone and x.op not in (None, STACKED, LAST, RESHAPE, SLICE)) or (alone and x.op is RESHAPE):
                 level.outputs[x.number] = level.outputs[node.number]
 
 
@@ -1146,7 +1154,9 @@ class Loop:
         function = e._fresh(self._title(stored), e.function_names)
         e.loops[function] = [n.number for n in self.nodes]
         head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
-        e.functions.append(f"@loop\ndef {function}({head}):\n" + "\n".join(lines) + "\n")
+        moved = [f"{n.name} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name]
+        note = f"    # in place: {', '.join(moved)}\n" if moved else ""
+        e.functions.append(f"@loop\ndef {function}({head}):\n{note}" + "\n".join(lines) + "\n")
         views = [e.view(place, writes) for _, place, writes in parameters.values()]
         call = ", ".join([*self.scalars, *(e.size(n) for n, _ in dims), *views])
         e.write(level, f"{function}({call})")
@@ -1182,17 +1192,24 @@ class Loop:
         for x in operands:
             shared.setdefault(places[x.number].store.name, set()).add(x.number)
         free = [x for x in free if len(shared[places[x.number].store.name]) == 1]
+        donors: dict[int, Tensor] = {}
+        able = [n for n in stored if n.number not in e.places and n.number not in level.outputs]
+        for alike in (True, False):  # f where z_f stood and dz_f where f stood; then what is left
+            for n in able:
+                fits = (x for x in free if x.dtype == n.dtype and self._may_take(n, x))
+                wanted = (
+                    x
+                    for x in fits
+                    if not alike or places[x.number].store.name in (f"z_{n.name}", str(n.name)[1:])
+                )
+                donor = next(wanted, None) if n.number not in donors else None
+                if donor is not None:
+                    donors[n.number] = donor
+                    free = [x for x in free if x is not donor]
         targets = {}
         for n in stored:
-            donor = next((x for x in free if x.dtype == n.dtype), None)
-            if (
-                n.number not in e.places
-                and n.number not in level.outputs
-                and donor is not None
-                and self._may_take(n, donor)
-            ):
-                free = [x for x in free if x is not donor]
-                e.places[n.number] = places[donor.number]
+            if n.number in donors:
+                e.places[n.number] = places[donors[n.number].number]
             targets[n.number] = e.target(n, level)
         return targets
 
@@ -1323,14 +1340,12 @@ class Loop:
         if x.op is SIZE:
             expression = self.e.size(x.params[0])
             name = self.scalars.setdefault(expression, f"size_{len(self.scalars)}")
-            value = f"{kind}({name})"
+            label, value = "number", f"{kind}({name})"
         else:
             number = x.value.item()
+            label = {1: "one", 2: "two", 0: "zero", 0.5: "half"}.get(number, "number")
             value = f"{kind}({number!r})" if np.isfinite(number) else f'{kind}(float("{number}"))'
         if value not in self.constants:
-            label = {1.0: "one", 2.0: "two", 0.0: "zero", 0.5: "half"}.get(
-                x.value.item() if x.op is None else None, "number"
-            )
             self.constants[value] = self.e._fresh(label, self.taken)
         return self.constants[value]
 
@@ -1376,10 +1391,15 @@ class ScanLoop:
         else:
             steps = "0", e.size(self.T)
         low, high = steps
-        head = f"for t in range({high} - 1, {low} - 1, -1):" if body.reverse else f"for t in range({low}, {high}):"
+        head = (
+            f"for t in range({high} - 1, {low} - 1, -1):"
+            if body.reverse
+            else f"for t in range({low}, {high}):"
+        )
         e.stage.lines.append(level.indent[4:] + head)
         mark = len(e.stage.lines)
         push_down(level, e)
+        level.nodes = e.scheduled(level)
         self._outputs(level)
         e.run_level(level)
         self._close_carries(level, kept)

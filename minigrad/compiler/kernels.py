@@ -26,6 +26,9 @@ Numba does not notice when a function changes which another file's cached functi
 generated code puts VERSION into its key.
 """
 
+# Numba's intrinsics are called with fewer arguments than they are written with, which no type checker knows.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+
 import contextlib
 import functools
 import math
@@ -48,7 +51,7 @@ INT32, INT64 = ir.IntType(32), ir.IntType(64)
 #   expm1:  (exp(r) - 1 - r) / r^2                              on |r| <= ln2 / 2
 #   log:    the rest of log(1 + f) = f - f^2/2 + s (f^2/2 + z R(z)), s = f / (2 + f), z = s^2
 # ln2 is split in two: n * ln2_high is exact for every exponent n.
-_FLOAT32 = dict(  # noqa: C408
+_FLOAT32 = dict(
     type=ir.FloatType(), bits=ir.IntType(32), numpy=np.float32, mantissa=23, bias=127,
     exp_low=-104.0, exp_high=89.0, tanh_one=10.0, tiny=2.0**-126,
     ln2_high=0.693145751953125, ln2_low=1.4286068203094173e-06,
@@ -56,7 +59,7 @@ _FLOAT32 = dict(  # noqa: C408
            0.0013882518978789449),
     log=(0.6666677594184875, 0.3997756838798523, 0.29871076345443726),
 )  # fmt: skip
-_FLOAT64 = dict(  # noqa: C408
+_FLOAT64 = dict(
     type=ir.DoubleType(), bits=ir.IntType(64), numpy=np.float64, mantissa=52, bias=1023,
     exp_low=-746.0, exp_high=710.0, tanh_one=20.0, tiny=2.0**-1022,
     ln2_high=0.693147180559663, ln2_low=2.8235290563031577e-13,

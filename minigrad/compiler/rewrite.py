@@ -76,6 +76,9 @@ def rebuild(
             inputs = tuple(done[x.number] for x in node.inputs)
             fresh = rule(node, inputs) if rule else None
             done[node.number] = remake(node, inputs) if fresh is None else fresh
+        fresh = done[node.number]
+        if fresh.name is None and fresh.op is not None:
+            fresh.name = node.name
     return [done[y.number] for y in outputs]
 
 
@@ -356,11 +359,8 @@ def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
     """Body nodes whose stacks `_over_steps` reads; [None] where a term has to stay inside."""
     if term.op is MATMUL and term.inputs[0].op is TRANSPOSE and len(term.shape) == 2:
         a, b = term.inputs[0].inputs[0], term.inputs[1]
-        return (
-            [n for n in (a, b)]
-            if loop.inside(a) and loop.inside(b) and len(a.shape) == len(b.shape) == 2
-            else [None]
-        )
+        outside = not (loop.inside(a) and loop.inside(b))
+        return [None] if outside or len(a.shape) != 2 or len(b.shape) != 2 else [a, b]
     if term.op in (SUM, SCATTER):
         return list(term.inputs) if all(loop.inside(x) for x in term.inputs) else [None]
     if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op is SUM):

@@ -5,6 +5,9 @@ compiled once per dtype; whoever changes it changes VERSION, which stands in the
 name of every cached program.
 """
 
+# Numba's intrinsics are called with fewer arguments than they are written with, which no type checker knows.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import math
@@ -15,8 +18,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .kernels import exp, kernel, log, matmul, matmul_sum, pack, sigmoid, tanh
 from .kernels import VERSION as KERNELS
+from .kernels import exp, kernel, log, matmul, matmul_sum, pack, sigmoid, tanh
 
 VERSION = f"{KERNELS}.1"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
@@ -84,7 +87,7 @@ def maximum(a, b):
 
 @njit(inline="always", error_model="numpy")
 def sign(x):
-    return x * 0 + (x > 0) - (x < 0)
+    return np.sign(x)
 
 
 @kernel
@@ -168,9 +171,11 @@ BLOCK = 128  # sums are taken in blocks, so that float32 keeps its accuracy over
 @kernel
 def sum_rows(origin, target, rows, width):
     for r in range(rows):
-        total = origin[0] * 0 if width else target[r] * 0
+        target[r] = 0
+        zero = target[r]  # of the right type
+        total = zero
         for j0 in range(0, width, BLOCK):
-            part = total * 0
+            part = zero
             for j in range(r * width + j0, r * width + min(j0 + BLOCK, width)):
                 part += origin[j]
             total += part
@@ -224,9 +229,10 @@ def logsumexp_rows(origin, target, rows, width):
         top = row[0]
         for j in range(1, width):
             top = row[j] if row[j] > top else top
-        if not (top - top == 0):  # ±infinity, NaN
-            top = top * 0 if top == top and top < 0 else top
-        total = top * 0
+        target[r] = 0
+        total = target[r]  # a zero of the right type
+        if top - top != 0:  # ±infinity, NaN
+            top = total
         for j in range(width):
             total += exp(row[j] - top)
         target[r] = log(total) + top

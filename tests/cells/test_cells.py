@@ -13,7 +13,7 @@ import pytest
 
 import cells
 from cells import CELLS, unroll
-from minigrad import InputError, Tensor, check_grads, optim, stack
+from minigrad import InputError, Tensor, check_grads, optim
 
 T, N, D, H = 50, 2, 3, 4
 every_cell = pytest.mark.parametrize("name", list(CELLS))
@@ -302,9 +302,9 @@ def test_the_rectified_layer_starts_at_the_identity():
 
 @pytest.mark.smoke
 def test_janet_starts_with_memories_up_to_its_longest_and_takes_its_own():
-    biases = cells.JANET(1, 4000, np.random.default_rng(0), T_max=300).b_f.value
-    assert 0 <= biases.min() and np.log(290) < biases.max() <= np.log(300)
-    np.testing.assert_allclose(np.exp(biases).mean(), 150.5, rtol=0.03)  # uniform, then the logarithm
+    biases = cells.JANET(1, 400, np.random.default_rng(0), T_max=300).b_f.value
+    assert biases.min() >= 0 and np.log(280) < biases.max() <= np.log(300)
+    np.testing.assert_allclose(np.exp(biases).mean(), 150.5, rtol=0.1)  # uniform, then the logarithm
     x = np.random.default_rng(1).standard_normal((1, 2, D)).astype("f4")
     one, two = (cells.JANET(D, H, np.random.default_rng(0), beta=beta) for beta in (1.0, 0.0))
     (step,), (other,) = unroll(one, x), unroll(two, x)
@@ -319,13 +319,13 @@ def test_janet_starts_with_memories_up_to_its_longest_and_takes_its_own():
 @pytest.mark.smoke
 @pytest.mark.parametrize("make", [cells.LSTM, cells.JANET, cells.Bidirectional.of(cells.PeepholeLSTM)])
 def test_biases_of_forget_gates_wherever_they_are(make):
-    layer = make(3, 500, np.random.default_rng(0))
+    layer = make(3, 100, np.random.default_rng(0))
     cells.forget_bias(layer, 2.5)
     own = {k: p for k, p in layer.parameters().items() if k.endswith("b_f")}
     assert own and all((p.value == 2.5).all() for p in own.values())
     cells.chrono(layer, 40, np.random.default_rng(1))
     for name, p in own.items():
-        assert 0 <= p.value.min() and np.log(37) < p.value.max() <= np.log(39)
+        assert p.value.min() >= 0 and np.log(34) < p.value.max() <= np.log(39)
         opposite = layer.parameters().get(name[:-1] + "i")
         assert opposite is None or (opposite.value == -p.value).all()
 
