@@ -4,7 +4,7 @@
 `grad` differentiate; see `cells` for recurrent cells and `viz` for pictures.
 """
 
-from . import init, optim
+from . import indexing, init, optim
 from .check import check_grads
 from .errors import (
     DTypeError,
@@ -83,6 +83,7 @@ __all__ = [
     "gather",
     "grad",
     "grad_states",
+    "indexing",
     "init",
     "layer_norm",
     "log",

@@ -91,7 +91,7 @@ LAST = Op("last", _no_value, lambda shape, k, node: node.shape,
     dtype=lambda dtype, k, node: node.dtype, symbol="last", text="{0}", tex="{0}")  # fmt: skip
 
 
-def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = True):
+def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = True) -> tuple[Any, Any]:
     """Run ``carry, out = step(carry, x)`` over the leading axis of `xs`; returns (carry, outs).
 
     carry : a tensor, or a tuple or dict of tensors; `step` must return the like,

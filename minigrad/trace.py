@@ -176,8 +176,12 @@ def concrete(param, of):
     """A parameter of an operation with its sizes filled in."""
     if isinstance(param, tuple):
         return tuple(concrete(p, of) for p in param)
-    param = resolve(param) if isinstance(param, Size) else param
-    return param.value(of) if isinstance(param, Size) else param
+    return _number(param, of) if isinstance(param, Size) else param
+
+
+def _number(size, of) -> int:
+    size = resolve(size)
+    return size.value(of) if isinstance(size, Size) else size
 
 
 class _Run:
@@ -209,4 +213,4 @@ def _run_scan(node: Tensor, inputs: list, of, asked: dict) -> _Run:
             env[n.number] = _value_of(n, env, of, asked)
         now = [env[c.number] if c.number in env else _value_of(c, env, of, asked) for c in body.carry_out]
         steps[t] = env
-    return _Run(now, steps, lambda n: np.zeros((0, *(concrete(size, of) for size in n.shape)), n.dtype))
+    return _Run(now, steps, lambda n: np.zeros([0, *(_number(size, of) for size in n.shape)], n.dtype))

@@ -9,8 +9,19 @@ the loop over the steps, `loops` what a compiled step runs.  All give a `Picture
 from .backflow import gradient
 from .compiler import loops, rewrites
 from .draw import draw
+from .equations import equations
 from .heat import gates
 from .render import Picture, font_directory
 from .style import Scale
 
-__all__ = ["Picture", "Scale", "draw", "gradient", "gates", "rewrites", "loops", "font_directory"]
+__all__ = [
+    "Picture",
+    "Scale",
+    "draw",
+    "equations",
+    "gradient",
+    "gates",
+    "rewrites",
+    "loops",
+    "font_directory",
+]

@@ -16,6 +16,7 @@ import keyword
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -464,21 +465,21 @@ class Emitter:
 
         own = {n.number for n in level.nodes}
         waiting = {n.number: sum(x.number in own for x in n.inputs) for n in level.nodes}
-        ready: list[list[Tensor]] = [[], [], []]
+        ready: list[list[tuple[int, Tensor]]] = [[], [], []]  # heaps: the oldest first
         order: list[Tensor] = []
         for n in level.nodes:
             if not waiting[n.number]:
-                ready[kind(n)].append(n)
+                heappush(ready[kind(n)], (n.number, n))
         now = 0
         while any(ready):
             if not ready[now]:
                 now = next(k for k in range(3) if ready[k])
-            node = ready[now].pop(0)
+            node = heappop(ready[now])[1]
             order.append(node)
             for reader in level.readers.get(node.number, []):
                 waiting[reader.number] -= 1
                 if not waiting[reader.number]:
-                    ready[kind(reader)].append(reader)
+                    heappush(ready[kind(reader)], (reader.number, reader))
         return order
 
     @staticmethod

@@ -440,6 +440,7 @@ def test_narrower_vectors(machine, tmp_path):
         NUMBA_CPU_NAME=machine,
         NUMBA_CPU_FEATURES=SMALLER_MACHINES[machine],
         NUMBA_CACHE_DIR=str(tmp_path),
+        PYTHONPATH=os.pathsep.join(sys.path),
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=here, env=environment, capture_output=True, text=True

@@ -1,0 +1,90 @@
+"""Indexing as in NumPy: numbers, slices, None, … and integer arrays, each a slice, a reshape or a gather."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .errors import DTypeError, ShapeError
+from .ops import SLICE, gather, reshape
+from .tensor import _FUNCTIONS, Tensor, apply, describe
+
+
+def getitem(x: Tensor, index) -> Tensor:
+    """Numbers, slices, None, … and integer arrays on leading axes, as in NumPy."""
+    items = index if isinstance(index, tuple) else (index,)
+    items = tuple(
+        np.asarray(i)[()] if isinstance(i, (Tensor, np.ndarray)) and not i.ndim else i for i in items
+    )
+    arrays = [i for i in items if isinstance(i, (np.ndarray, list, Tensor))]
+    if arrays:
+        return _advanced(x, items, len(arrays))
+    used = sum(i is not None and i is not Ellipsis for i in items)
+    if used > x.ndim or items.count(Ellipsis) > 1:
+        raise ShapeError(f"{used} indices for {describe(x)}")
+    if Ellipsis in items:
+        at = items.index(Ellipsis)
+        items = (*items[:at], *(slice(None),) * (x.ndim - used), *items[at + 1 :])
+    y, axis, shape = x, 0, []
+    for item in items:
+        if item is None:
+            shape.append(1)
+            continue
+        y, kept = _one_index(y, axis, item)
+        if kept:
+            shape.append(y.shape[axis])
+        axis += 1
+    shape.extend(y.shape[axis:])
+    return y if len(shape) == len(y.shape) and None not in items else reshape(y, tuple(shape))
+
+
+def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
+    size = x.shape[axis]
+    if isinstance(item, slice):
+        if item == slice(None):
+            return x, True
+        if not isinstance(size, int):
+            start, stop, step = item.start or 0, size if item.stop is None else item.stop, item.step or 1
+            return apply(SLICE, (x,), (axis, start, stop, step)), True
+        start, stop, step = item.indices(size)
+        count = len(range(start, stop, step))
+        stop = start + count * step if step > 0 or count else start
+        return apply(SLICE, (x,), (axis, start, stop, step)), True
+    if isinstance(item, (bool, np.bool_)):
+        raise DTypeError(f"index {item} of {describe(x)}: a truth value is no place; use minigrad.where")
+    try:
+        k = item.__index__()
+    except (AttributeError, TypeError):
+        raise DTypeError(
+            f"index {item!r} of {describe(x)}: use numbers, slices, None, … or integer arrays"
+        ) from None
+    if isinstance(size, int) and not -size <= k < size:
+        raise ShapeError(f"index {k} outside {describe(x)}, whose axis {axis} has {size}")
+    k = k + size if k < 0 else k
+    return apply(SLICE, (x,), (axis, k, k + 1, 1)), False
+
+
+def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
+    """Integer arrays on the leading axes: rows of the flattened leading axes."""
+    if len(items) != count:
+        raise DTypeError(
+            f"index of {describe(x)}: arrays mixed with slices are not supported; index in two goes"
+        )
+    indices = [np.asarray(i) for i in items]
+    if any(i.dtype == bool for i in indices):
+        raise DTypeError(
+            f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where"
+        )
+    if any(i.dtype.kind not in "iu" for i in indices):
+        raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
+    sizes = x.shape[:count]
+    for i, n in zip(indices, sizes, strict=True):
+        if i.size and (i.min() < -n or i.max() >= n):
+            raise ShapeError(f"index {i.min()} … {i.max()} outside 0 … {n - 1} of {describe(x)}")
+    indices = [np.where(i < 0, i + n, i) for i, n in zip(indices, sizes, strict=True)]
+    flat = np.ravel_multi_index(np.broadcast_arrays(*indices), sizes)
+    return gather(x if count == 1 else x.reshape((math.prod(sizes), *x.shape[count:])), flat)
+
+
+_FUNCTIONS["getitem"] = getitem
