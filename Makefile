@@ -6,7 +6,7 @@ VENV     ?= .venv
 WORKERS  ?= 2
 PICTURES ?= pictures
 TORCH    ?= torch==2.13.0
-# Given to pytest in place of the whole suite: make test ARGS="tests/test_ops.py -k tanh"
+# Given to pytest in place of the whole suite: make test ARGS="tests/minigrad/test_ops.py -k tanh"
 ARGS     ?=
 
 PY := $(VENV)/bin/python
@@ -21,7 +21,7 @@ help:
 	@echo 'make test       the test suite, its fast part first (ARGS="-k tanh" for a part of it)'
 	@echo 'make check      format, lint, types, import contracts, then the test suite'
 	@echo 'make bench      benchmarks/run.py, against $(TORCH)'
-	@echo 'make pictures   every example, its pictures in $(PICTURES)/'
+	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
 	@echo 'make wheel      the wheel, in dist/'
 	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
 	@echo 'make clean      remove $(VENV) and all that was built'
@@ -49,6 +49,7 @@ bench: $(VENV)/.ready-torch
 	$(PY) benchmarks/run.py
 
 pictures: $(VENV)/.ready-run
+	$(PY) docs/make_pictures.py
 	@mkdir -p $(PICTURES)
 	@for example in examples/*.py; do echo "$$example"; $(PY) $$example --out $(PICTURES) || exit 1; done
 

@@ -41,7 +41,7 @@ def settle_threads(threads: int) -> None:
     if threads == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # for the children of this process too
 
 
 # The machine's peak.

@@ -1,6 +1,6 @@
 """`compile`: a Python function of tensors → the same function as one compiled program."""
 
 from .compile import Compiled, compile
-from .emit import CannotCompile
+from .places import CannotCompile
 
 __all__ = ["CannotCompile", "Compiled", "compile"]

@@ -25,7 +25,8 @@ from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, describe, fill_node, no_grad
 from ..trace import Traced, trace, trace_gradients
 from . import cache
-from .emit import DTYPES, CannotCompile, Fixed, Program, emit
+from .emit import emit
+from .places import DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
 ALIGN = 64
@@ -252,6 +253,7 @@ class Plan:
                 (outputs if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
         offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
         self.arena = np.empty(total + ALIGN, np.uint8)
+        self.large = total > THREADS_FROM
         base = -(-_address(self.arena) // ALIGN) * ALIGN
         for (at, _, _), offset in zip(work, offsets, strict=True):
             self.table[at] = base + offset
@@ -290,7 +292,7 @@ class Plan:
                 entry[2] = array
                 table[entry[1]] = _address(array)
         flat = self._output()
-        bad = self._run_threads(threads) if threads > 1 else self._run_alone()
+        bad = self._run_threads(threads) if threads > 1 and self.large else self._run_alone()
         if bad:
             raise InputError(f"{self.name}: {bad} indices lie outside of their table (gather or embedding)")
         return flat
@@ -330,6 +332,7 @@ class Plan:
         return bad
 
 
+THREADS_FROM = 1 << 20  # bytes of values in between: below, waking threads takes longer than they save
 PLANS = 8  # sizes that a program is kept laid out for
 SCRATCH = 220_000  # numbers; more than matmul_sum asks for at any size
 _pools: dict[int, ThreadPoolExecutor] = {}

@@ -1,0 +1,260 @@
+"""Element-wise operations of one shape as one loop over flat arrays, which LLVM turns into vector code.
+
+Where a value dies in the loop that makes another of its size, the new one takes its
+place: gates overwrite their pre-activations, and gradients overwrite the gates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..ops import OPS
+from ..sizes import SIZE, is_one, resolve, source
+from ..tensor import Op, Tensor, describe
+from .places import DTYPES, CannotCompile, Level, Place, named, product_of
+
+if TYPE_CHECKING:
+    from .emit import Emitter
+
+BROADCAST_TO, POWER = OPS["broadcast_to"], OPS["power"]
+
+
+class Loop:
+    """Element-wise operations of one shape, as one function over flat arrays."""
+
+    def __init__(self, emitter: Emitter, level: Level, nodes: list[Tensor]):
+        self.e, self.level, self.nodes = emitter, level, nodes
+        self.own = {n.number for n in nodes}
+        self.shape = emitter.local_shape(nodes[-1], level)
+        self.arrays: dict[int, tuple[str, Place]] = {}  # operand → (parameter, place)
+        self.taken: set[str] = {f"n{k}" for k in range(8)} | {f"i{k}" for k in range(8)} | {"at"}
+        self.constants: dict[str, str] = {}
+        self.scalars: dict[str, str] = {}
+
+    def emit(self) -> None:
+        e, level = self.e, self.level
+        if level.body is None:
+            e.serial()
+        stored = [n for n in self.nodes if self._is_read_outside(n)]
+        operands: list[Tensor] = []
+        for node in self.nodes:
+            for x in node.inputs:
+                if x.number not in self.own and not any(x is o for o in operands) and not self._is_number(x):
+                    operands.append(x)
+        places = {x.number: e.place(x, level) for x in operands}
+        targets = self._targets(stored, operands, places)
+        parameters: dict[tuple, tuple[str, Place, bool]] = {}
+        names: dict[int, str] = {}
+        for x, place, writes in [(x, places[x.number], False) for x in operands] + [
+            (n, targets[n.number], True) for n in stored
+        ]:
+            key = (place.store.name, place.at, source(product_of(place.shape)))
+            if key in parameters:
+                name, _, before = parameters[key]
+                parameters[key] = (name, place, before or writes)
+            else:
+                name = e._fresh(place.store.name, self.taken)
+                parameters[key] = (name, place, writes)
+            names[x.number] = name
+        dims = self._dims(operands, places)
+        lines = self._lines(operands, places, names, stored, targets, dims)
+        counts = [f"n{k}" for k in range(len(dims))]
+        function = e._fresh(self._title(stored), e.function_names)
+        e.loops[function] = [n.number for n in self.nodes]
+        head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
+        moved = [f"{n.name} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name]
+        note = f"    # in place: {', '.join(moved)}\n" if moved else ""
+        e.functions.append(f"@loop\ndef {function}({head}):\n{note}" + "\n".join(lines) + "\n")
+        views = [e.view(place, writes) for _, place, writes in parameters.values()]
+        call = ", ".join([*self.scalars, *(e.size(n) for n, _ in dims), *views])
+        e.write(level, f"{function}({call})")
+
+    def _title(self, stored: list[Tensor]) -> str:
+        named = [n.name for n in stored if n.name] or [stored[-1].op.name if stored else "nothing"]  # type: ignore[union-attr]
+        title = "_".join(named[:6])
+        return f"{title}_step" if self.level.body is not None else f"compute_{title}"
+
+    def _is_read_outside(self, node: Tensor) -> bool:
+        readers = self.level.readers.get(node.number, [])
+        return node.number in self.level.wanted or any(r.number not in self.own for r in readers)
+
+    @staticmethod
+    def _is_number(x: Tensor) -> bool:
+        return x.op is SIZE or (x.op is None and x._value is not None and not x.shape and not x.requires_grad)
+
+    def _targets(self, stored, operands, places) -> dict[int, Place]:
+        """Where results go: over an operand of the same size that dies here, if there is one."""
+        e, level = self.e, self.level
+        free = []
+        for x in operands:
+            readers = [r for r in level.readers.get(x.number, []) if r.number not in self.own]
+            same = source(product_of(tuple(x.shape))) == source(product_of(tuple(self.nodes[-1].shape)))
+            if (
+                not readers
+                and same
+                and x.number not in level.wanted
+                and self._may_die(x, places[x.number], level)
+            ):
+                free.append(x)
+        shared = {}
+        for x in operands:
+            shared.setdefault(places[x.number].store.name, set()).add(x.number)
+        free = [x for x in free if len(shared[places[x.number].store.name]) == 1]
+        donors: dict[int, Tensor] = {}
+        able = [n for n in stored if n.number not in e.places and n.number not in level.outputs]
+        for alike in (True, False):  # f where z_f stood and dz_f where f stood; then what is left
+            for n in able:
+                fits = (x for x in free if x.dtype == n.dtype and self._may_take(n, x))
+                wanted = (
+                    x
+                    for x in fits
+                    if not alike or places[x.number].store.name in (f"z_{n.name}", str(n.name)[1:])
+                )
+                donor = next(wanted, None) if n.number not in donors else None
+                if donor is not None:
+                    donors[n.number] = donor
+                    free = [x for x in free if x is not donor]
+        targets = {}
+        for n in stored:
+            if n.number in donors:
+                e.places[n.number] = places[donors[n.number].number]
+            targets[n.number] = e.target(n, level)
+        return targets
+
+    def _may_die(self, x: Tensor, place: Place, level: Level) -> bool:
+        if x.number in level.dying:
+            return True
+        return level.body is not None and x.number in level.dying_values
+
+    def _may_take(self, node: Tensor, donor: Tensor) -> bool:
+        """A value that is kept for all steps needs a donor that has a place for all steps."""
+        level = self.level
+        return node.number in level.stacks and (
+            donor.number in level.dying or donor.number in level.dying_values
+        )
+
+    def _dims(self, operands, places) -> list[tuple]:
+        """The loop's axes, neighbours merged where every operand has both or neither: (size, who has it)."""
+        dims: list[tuple] = []
+        shape = self.shape
+        for k, n in enumerate(shape):
+            if is_one(n):
+                continue
+            who = []
+            for x in operands:
+                own = (1,) * (len(shape) - len(places[x.number].shape)) + tuple(places[x.number].shape)
+                who.append(not is_one(own[k]))
+            if dims and dims[-1][1] == who:
+                dims[-1] = (resolve(named(dims[-1][0]) * named(n)), who)
+            else:
+                dims.append((resolve(n), who))
+        return dims
+
+    def _lines(self, operands, places, names, stored, targets, dims) -> list[str]:
+        """The function's body: numbers, loops, loads, one line per operation, stores."""
+        code: list[str] = []
+        text: dict[int, tuple[str, int]] = {}
+        uses: dict[int, int] = {}
+        for node in self.nodes:
+            for x in node.inputs:
+                uses[x.number] = uses.get(x.number, 0) + 1
+        for k, x in enumerate(operands):
+            index = self._index(k, dims)
+            load = f"{names[x.number]}[{index}]"
+            if uses[x.number] > 1:
+                local = self.e._fresh(f"{names[x.number]}_", self.taken)
+                code.append(f"{local} = {load}")
+                load = local
+            text[x.number] = (load, 9)
+        keep = {n.number for n in stored}
+        for node in self.nodes:
+            expression, binding = self._expression(node, text)
+            if node.name or uses.get(node.number, 0) > 1 or node.number in keep:
+                local = self.e._fresh(
+                    f"{node.name}_new" if node.name in names.values() else node.name or "v", self.taken
+                )
+                code.append(f"{local} = {expression}")
+                text[node.number] = (local, 9)
+            else:
+                text[node.number] = (expression, binding)
+        full = self._full_index(dims)
+        code += [f"{names[n.number]}[{full}] = {text[n.number][0]}" for n in stored]
+        head = [f"    {name} = {value}" for value, name in self.constants.items()]
+        loops = []
+        for k in range(len(dims)):
+            loops.append("    " * (k + 1) + f"for i{k} in range(n{k}):")
+        return [*head, *loops, *("    " * (len(dims) + 1) + line for line in code)]
+
+    @staticmethod
+    def _index(operand: int, dims) -> str:
+        index = ""
+        for k, (_, who) in enumerate(dims):
+            if who[operand]:
+                index = (
+                    f"i{k}"
+                    if not index
+                    else f"({index}) * n{k} + i{k}"
+                    if "+" in index
+                    else f"{index} * n{k} + i{k}"
+                )
+        return index or "0"
+
+    @staticmethod
+    def _full_index(dims) -> str:
+        index = ""
+        for k in range(len(dims)):
+            index = (
+                f"i{k}"
+                if not index
+                else f"({index}) * n{k} + i{k}"
+                if "+" in index
+                else f"{index} * n{k} + i{k}"
+            )
+        return index or "0"
+
+    def _expression(self, node: Tensor, text: dict) -> tuple[str, int]:
+        op: Op = node.op  # type: ignore[assignment]
+        kind = DTYPES.get(str(node.dtype))
+        if kind is None:
+            raise CannotCompile(
+                f"{self.e.name}: {describe(node)}; the compiler takes float32, float64 and integers"
+            )
+        if op is SIZE:
+            return self._number(node), 9
+        operands = []
+        for k, x in enumerate(node.inputs):
+            inner, binding = text.get(x.number) or (self._number(x), 9)
+            # The right operand of − and / needs brackets at equal strength.
+            weak = binding < op.binding or (k and binding == op.binding and op.name in ("sub", "div"))
+            operands.append(f"({inner})" if weak and op.binding < 9 else inner)
+        if op is BROADCAST_TO:
+            return operands[0], (text.get(node.inputs[0].number) or ("", 9))[1]
+        if op is POWER:
+            return self._power(operands[0], node.params[0], kind), 2
+        if op.name == "cast":
+            return f"{kind}({operands[0]})", 9
+        if op.name == "maximum":
+            return f"maximum({', '.join(operands)})", 9
+        return op.source.format(*operands), op.binding
+
+    def _power(self, x: str, exponent, kind: str) -> str:
+        if exponent in (2, 3):
+            return " * ".join([x if x.isidentifier() else f"({x})"] * int(exponent))
+        return f"{kind}(({x}) ** {kind}({float(exponent)!r}))"
+
+    def _number(self, x: Tensor) -> str:
+        """A constant or a size, made of the right type before the loop."""
+        kind = DTYPES.get(str(x.dtype), "f8")
+        if x.op is SIZE:
+            expression = self.e.size(x.params[0])
+            name = self.scalars.setdefault(expression, f"size_{len(self.scalars)}")
+            label, value = "number", f"{kind}({name})"
+        else:
+            number = x.value.item()
+            label = {1: "one", 2: "two", 0: "zero", 0.5: "half"}.get(number, "number")
+            value = f"{kind}({number!r})" if np.isfinite(number) else f'{kind}(float("{number}"))'
+        if value not in self.constants:
+            self.constants[value] = self.e._fresh(label, self.taken)
+        return self.constants[value]

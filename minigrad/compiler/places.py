@@ -1,0 +1,236 @@
+"""Where the values of a generated program live, and the pieces that it is put together from.
+
+Every value stands in a flat, contiguous array (`Store`) at an offset (`Place`), so
+reshapes and leading slices cost nothing.  Lines are collected in `Stage`s, which run
+one after the other; `Product`s that run through the same rows are written together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..errors import GraphError
+from ..scan import Body
+from ..sizes import Size, Variable, is_one, resolve
+from ..tensor import Tensor
+
+DTYPES = {"float32": "f4", "float64": "f8", "int64": "i8", "int32": "i4", "bool": "b1"}
+BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own block
+SUMS_IN_CACHE = 200_000  # numbers
+# Rows of a product that is made inside a loop: enough to run at full speed, few enough for the cache.
+BLOCK_ROWS = 128
+PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
+
+
+class Fixed(Variable):
+    """A size that is a number in the graph: it gets a name in the source too, so that other widths need no other code."""
+
+
+ROWS = Variable("rows", 2)  # the sequences of a batch that one thread works on
+
+
+class CannotCompile(GraphError):  # noqa: N818 (it is a reason, and is caught as one)
+    """An operation that the compiler does not take; the function still runs eagerly."""
+
+
+@dataclass(eq=False)
+class Store:
+    """One flat array of the generated code."""
+
+    name: str
+    dtype: str
+    size: Size | int
+    kind: str  # input | constant | work | output
+    node: Tensor | None = None  # whose value an input holds
+
+
+@dataclass(eq=False)
+class Place:
+    """Where a value lives: contiguous, from an offset in a store, in row-major order."""
+
+    store: Store
+    at: str
+    shape: tuple
+
+    def reshaped(self, shape: tuple) -> Place:
+        return replace(self, shape=tuple(shape))
+
+
+@dataclass
+class Product:
+    """A product outside of loops over steps: rows of A times a packed matrix, or a sum over the rows of A and B.
+
+    `long` is the number of rows that run through; threads share them, or the rows of a sum.
+    """
+
+    is_sum: bool
+    long: str
+    a: tuple[str, str]  # name and offset
+    b: tuple[str, str]
+    c: tuple[str, str]
+    width: str  # columns of A
+    columns: str  # columns of B and C
+    accumulate: str
+
+    def lines(self, start: str, count: str) -> list[str]:
+        """The call for `count` rows from `start`."""
+        add = self.accumulate
+        if self.is_sum and start != "0":
+            add = f"{start} > 0" if add == "False" else add
+        a_rows, b_rows = times(start, self.width), times(start, self.columns)
+        if self.is_sum:
+            split = [
+                f"row0 = {self.width} * part // parts",
+                f"rows = {self.width} * (part + 1) // parts - row0",
+            ]
+            return [
+                *split,
+                f"matmul_sum({self.a[0]}, {plus(self.a[1], a_rows, 'row0')}, {self.width}, "
+                f"{self.b[0]}, {plus(self.b[1], b_rows)}, {self.columns}, {count}, rows, {self.columns}, "
+                f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self.columns}, {add}, scratch)",
+            ]
+        split = [
+            f"first_row = {plus(start, f'{count} * part // parts')}",
+            f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row",
+        ]
+        return [
+            *split,
+            f"matmul({self.a[0]}, {plus(self.a[1], times('first_row', self.width))}, row_count, {self.width}, {self.width}, 1, "
+            f"{self.b[0]}, {self.b[1]}, {self.c[0]}, {plus(self.c[1], times('first_row', self.columns))}, "
+            f"{self.columns}, {self.columns}, {add})",
+        ]
+
+
+def times(a: str, b: str) -> str:
+    return "0" if "0" in (a, b) else a if b == "1" else b if a == "1" else f"{a} * {b}"
+
+
+def plus(*terms: str) -> str:
+    return " + ".join(t for t in terms if t != "0") or "0"
+
+
+def written(lines: Sequence[str | Product]) -> list[str]:
+    """Products that run through the same rows do so together, a block of rows at a time that the caches hold."""
+    text: list[str] = []
+    group: list[Product] = []
+
+    def close() -> None:
+        indent = "    "
+        if len(group) > 1 and any(p.is_sum for p in group):
+            # Not where the sums are so large that they themselves would be thrown out of the cache by every block.
+            size = plus(*(times(p.width, p.columns) for p in group if p.is_sum))
+            text.append(f"    step = {BLOCK_SUM} if {size} < {SUMS_IN_CACHE} else max(1, {group[0].long})")
+            text.append(f"    for r0 in range(0, max(1, {group[0].long}), step):")
+            text.append(f"        block = min(step, {group[0].long} - r0)")
+            calls, indent = [line for p in group for line in p.lines("r0", "block")], "        "
+        else:
+            calls = [line for p in group for line in p.lines("0", p.long)]
+        known: dict[str, str] = {}
+        for line in calls:
+            name, equals, value = line.partition(" = ")
+            if not equals or known.get(name) != value:  # set anew only where it differs
+                text.append(indent + line)
+                known[name] = value
+        group.clear()
+
+    for line in lines:
+        if isinstance(line, Product) and (not group or group[0].long == line.long):
+            group.append(line)
+            continue
+        close()
+        if isinstance(line, Product):
+            group.append(line)
+        else:
+            text.append(line)
+    close()
+    return text
+
+
+@dataclass
+class Stage:
+    """Lines of one stage; a parallel one may be split over threads."""
+
+    parallel: bool
+    lines: list[str | Product] = field(default_factory=list)
+    writes: set[str] = field(default_factory=set)
+    uses: dict[str, Store] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+    rows_of: str = ""  # what row0 and rows split at this point
+
+
+@dataclass
+class Level:
+    """The graph outside, or the body of one scan: what is read by whom, and in which lines it is written."""
+
+    nodes: list[Tensor]
+    wanted: set[int]
+    readers: dict[int, list[Tensor]]
+    body: Body | None = None
+    indent: str = "    "
+    batch: Size | int | None = None
+    pending: list[Tensor] = field(default_factory=list)
+    outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
+    dying: set[int] = field(default_factory=set)  # body inputs whose place may be overwritten
+    dying_values: set[int] = field(default_factory=set)  # values that stand in such a place
+    in_time: bool = False  # inside a scan's loop, but for a block of its steps
+    stacks: dict[int, Callable[[], Place]] = field(
+        default_factory=dict
+    )  # kept for all steps, if nothing dies for them
+
+
+@dataclass
+class Program:
+    """What `emit` returns: the source, and what its table holds."""
+
+    source: str
+    sizes: list[Size | int]
+    stores: list[Store]
+    parallel: list[bool]
+    results: list[Place]
+    loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
+
+
+def once(make: Callable[[], Place]) -> Callable[[], Place]:
+    """The same place however often it is asked for."""
+    made: list[Place] = []
+
+    def place() -> Place:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return place
+
+
+_fixed: dict[int, Fixed] = {}
+
+
+def named(size: Size | int) -> Size | int:
+    """A number above 1 as a variable of that value."""
+    size = resolve(size)
+    if not isinstance(size, int) or size < 2:
+        return size
+    if size not in _fixed:
+        _fixed[size] = Fixed(f"={size}", size)
+    return Size({(_fixed[size],): 1})
+
+
+def product_of(shape: tuple) -> Size | int:
+    total: Size | int = 1
+    for n in shape:
+        total = named(n) * total
+    return resolve(total)
+
+
+def contiguous_leading(shape: tuple, axis: int) -> bool:
+    """Is a slice along `axis` one run of elements?"""
+    return all(is_one(n) for n in shape[:axis])
+
+
+def readers_of(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+    readers: dict[int, list[Tensor]] = {}
+    for node in nodes:
+        for x in node.inputs:
+            readers.setdefault(x.number, []).append(node)
+    return readers

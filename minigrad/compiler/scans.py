@@ -1,0 +1,278 @@
+"""A scan as a loop over steps: where its carries and stacks live, and what threads may share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..ops import OPS
+from ..scan import LAST, SCAN, STACKED, Body
+from ..sizes import is_one, resolve, source
+from ..tensor import Tensor
+from .loops import Loop
+from .places import BLOCK_ROWS, CannotCompile, Level, Place, Stage, Store, named, product_of, readers_of
+
+if TYPE_CHECKING:
+    from .emit import Emitter
+
+ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, RESHAPE, SCATTER, SLICE, TRANSPOSE = (
+    OPS[n]
+    for n in (
+        "add", "broadcast_to", "concat", "gather", "matmul", "place", "reshape", "scatter", "slice", "transpose",
+    )
+)  # fmt: skip
+
+
+class ScanLoop:
+    """A scan as a loop over steps: where carries and stacks live, and the body's lines."""
+
+    def __init__(self, emitter: Emitter, node: Tensor, outer: Level):
+        self.e, self.node, self.outer = emitter, node, outer
+        self.body: Body = node.params[0]
+        count = len(self.body.carry)
+        self.first = node.inputs[:count]
+        self.sequences = node.inputs[count : count + len(self.body.xs)]
+        self.T = self.sequences[0].shape[0]
+        self.asked = list({a.number: a for a in emitter.asked.get(node.number, [])}.values())
+        self.offsets: dict[str, str] = {}
+
+    def emit(self) -> None:
+        e, body = self.e, self.body
+        nodes = body.nodes(*self.asked)
+        if any(n.op is SCAN for n in nodes):
+            raise CannotCompile(f"{e.name}: a scan inside the step of a scan is not compiled yet")
+        wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
+        level = Level(nodes, wanted, readers_of(nodes), body, indent="        ")  # inside the loop
+        level.batch = self._batch(nodes)
+        split = level.batch is not None
+        if split:
+            e.parallel([], fresh=True)
+        else:
+            e.stages.append(Stage(False))
+        blocks = [s for s in self.sequences if s.number not in e.places and e.in_time(s, self.outer)]
+        for s in blocks:
+            e.target(s, self.outer)
+        self._inputs(level)
+        kept = self._carries(level)
+        if split:
+            e.stage.lines.insert(0, f"    rows = {e.size(level.batch)} * (part + 1) // parts - row0")
+            e.stage.lines.insert(0, f"    row0 = {e.size(level.batch)} * part // parts")
+        if blocks:
+            level.indent += "    "
+            self._block_of_steps(blocks, level)
+            steps = "t0", "t1"
+        else:
+            steps = "0", e.size(self.T)
+        low, high = steps
+        head = (
+            f"for t in range({high} - 1, {low} - 1, -1):"
+            if body.reverse
+            else f"for t in range({low}, {high}):"
+        )
+        e.stage.lines.append(level.indent[4:] + head)
+        mark = len(e.stage.lines)
+        push_down(level, e)
+        level.nodes = e.scheduled(level)
+        self._outputs(level)
+        e.run_level(level)
+        self._close_carries(level, kept)
+        for line in [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()][::-1]:
+            e.stage.lines.insert(mark, line)
+        self._place_readers(level, kept)
+
+    def _block_of_steps(self, blocks: list[Tensor], level: Level) -> None:
+        """Lines that make the products of a block of steps; threads go step by step, as each has only its rows."""
+        e, T = self.e, self.e.size(self.T)
+        N = e.size(blocks[0].shape[1])
+        rows, row0 = ("rows", "row0") if level.batch is not None else (N, "0")
+        write = e.stage.lines.append
+        write(f"    block = max(1, {BLOCK_ROWS} // max(1, {N})) if parts == 1 else 1")
+        if self.body.reverse:
+            write(f"    for t1 in range({T}, 0, -block):")
+            write("        t0 = max(0, t1 - block)")
+        else:
+            write(f"    for t0 in range(0, {T}, block):")
+            write(f"        t1 = min({T}, t0 + block)")
+        write(f"        first_row, row_count = t0 * {N} + {row0}, (t1 - t0 - 1) * {N} + {rows}")
+        inside = replace(self.outer, indent="        ", in_time=True, pending=[])
+        for node in blocks:
+            if node.op is MATMUL:
+                e.product(node, [], inside, lambda node=node: e.places[node.number], "False")
+            else:
+                e._sum_of_products(node, inside)
+
+    def _batch(self, nodes: list[Tensor]):
+        """The number of sequences, if every operation of the body works on each sequence alone."""
+        if not self.body.carry or len(self.body.carry[0].shape) < 2:
+            return None
+        N = self.body.carry[0].shape[0]
+        batched = {
+            s.number for s in (*self.body.carry, *self.body.xs) if s.shape and source(s.shape[0]) == source(N)
+        }
+        if is_one(N) or any(s.number not in batched for s in (*self.body.carry,)):
+            return None
+        for n in nodes:
+            inside = [
+                x
+                for x in n.inputs
+                if x.number > self.body.start and not (x.op is None and x._value is not None)
+            ]
+            ok = bool(n.shape) and source(n.shape[0]) == source(N) and len(n.shape) >= 2
+            ok = ok and all(x.number in batched for x in inside)
+            if n.op is MATMUL:
+                ok = ok and n.inputs[1].number <= self.body.start and len(n.inputs[0].shape) == 2
+            elif n.op in (CONCAT, SLICE, PLACE):
+                ok = ok and n.params[0] > 0
+            elif n.op is TRANSPOSE or n.op in (GATHER, SCATTER, RESHAPE):
+                ok = False
+            elif n.op.kind == "reduction":  # type: ignore[union-attr]
+                ok = ok and 0 not in n.params[0]
+            elif not all(len(x.shape) < len(n.shape) or x.number > self.body.start for x in n.inputs):
+                ok = False
+            if not ok:
+                return None
+            batched.add(n.number)
+        return N
+
+    def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> str:
+        """Where a step's value starts in a stack, for this thread: a name that is set at the top of the loop."""
+        size = self.e.count(tuple(node.shape))
+        step = f"t + {shift}" if shift else "t"
+        index = f"({step}) % 2" if slots else f"({step})" if shift else "t"
+        value = self.e.batch_offset(node, level, index if size == "1" else f"{index} * {size}")
+        if value not in self.offsets:
+            self.offsets[value] = f"at_{len(self.offsets)}"
+        return self.offsets[value]
+
+    def _inputs(self, level: Level) -> None:
+        e = self.e
+        for x, sequence in zip(self.body.xs, self.sequences, strict=True):
+            if not level.readers.get(x.number) and x.number not in level.wanted:
+                continue
+            place = e.place(sequence, self.outer)
+            at = self._at(x, level)
+            base = at if place.at == "0" else f"{place.at} + {at}"
+            e.places[x.number] = Place(place.store, base, e.local_shape(x, level))
+            others = [r for r in self.outer.readers.get(sequence.number, []) if r is not self.node]
+            if not others and sequence.number not in self.outer.wanted and e.owned(sequence, place):
+                level.dying.add(x.number)
+
+    def _carries(self, level: Level) -> list[bool]:
+        """Give every carry its array: T + 1 states where somebody reads them all, else two in turn."""
+        e, kept = self.e, []
+        asked = {a.number for a in self.asked}
+        claimed: set[int] = set()
+        for k, (before, after) in enumerate(zip(self.body.carry, self.body.carry_out, strict=True)):
+            all_steps = before.number in asked or (after.number in asked and after.number not in claimed)
+            kept.append(all_steps)
+            size = product_of(tuple(before.shape))
+            label = before.name or after.name or "carry"
+            store = e.new_store(label, before.dtype, resolve(size * (named(self.T) + 1 if all_steps else 2)))
+            e.carry_stores.add(store.name)
+            new, old = (0, 1) if self.body.reverse else (1, 0)
+            at_old, at_new = (self._at(before, level, s, not all_steps) for s in (old, new))
+            e.places[before.number] = Place(store, at_old, e.local_shape(before, level))
+            target = Place(store, at_new, e.local_shape(before, level))
+            if after.number not in claimed and after.number > self.body.start and after.op is not None:
+                claimed.add(after.number)
+                level.outputs[after.number] = lambda target=target: target
+            self._start(level, k, before, store, all_steps)
+        return kept
+
+    def _start(self, level: Level, k: int, before: Tensor, store: Store, all_steps: bool) -> None:
+        e, first, T = self.e, self.first[k], self.e.size(self.T)
+        size = e.count(tuple(before.shape))
+        slot = (T if all_steps else f"{T} % 2") if self.body.reverse else "0"
+        base = "0" if slot == "0" else f"({slot}) * {size}"
+        target = Place(store, e.batch_offset(before, level, base), e.local_shape(before, level))
+        flat = replace(level, indent="    ")
+        if first.op is BROADCAST_TO and Loop._is_number(first.inputs[0]):
+            number = first.inputs[0].value.item()
+            e.write(flat, f"fill({e.view(target, True)}, {store.dtype}({number!r}))")
+        else:
+            origin = e.place(first, self.outer)
+            here = Place(origin.store, e.batch_offset(before, level, origin.at), e.local_shape(before, level))
+            e.copy(flat, here, target)
+
+    def _outputs(self, level: Level) -> None:
+        """Stacks of values that are no carries: an array with all steps, or the place of an input that dies."""
+        e = self.e
+        xs = {x.number for x in self.body.xs}
+        carries = {c.number for c in self.body.carry}
+        # Sums of products over an input that dies stand where the input stood.
+        level.dying_values = {
+            n.number for n in level.nodes
+            if n.op is ADD and n.number not in level.wanted and any(x.number in level.dying for x in n.inputs)
+            and e._adds_product(n, level)
+        }  # fmt: skip
+        for a in self.asked:
+            if a.number in xs or a.number in carries or a.number in level.outputs or a.op is None:
+                continue
+
+            def fresh(a=a) -> Place:
+                store = e.new_store(
+                    e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * named(self.T))
+                )
+                return Place(store, self._at(a, level), e.local_shape(a, level))
+
+            level.stacks[a.number] = fresh
+
+    def _close_carries(self, level: Level, kept: list[bool]) -> None:
+        """A state that was not computed into its place (an input passed on, the same state twice) is copied there."""
+        e = self.e
+        for k, (before, after) in enumerate(zip(self.body.carry, self.body.carry_out, strict=True)):
+            mine = e.places[before.number].store
+            place = e.place(after, level)
+            if place.store is mine and place.at != e.places[before.number].at:
+                continue
+            new = 0 if self.body.reverse else 1
+            at = self._at(before, level, new, not kept[k])
+            e.copy(level, place, Place(mine, at, e.local_shape(before, level)))
+
+    def _place_readers(self, level: Level, kept: list[bool]) -> None:
+        """Tell the graph outside where stacks and last carries are."""
+        e, T = self.e, self.T
+        for reader in self.outer.readers.get(self.node.number, []):
+            if reader.op is LAST:
+                k = reader.params[0]
+                size = e.count(tuple(reader.shape))
+                slot = "0" if self.body.reverse else e.size(T) if kept[k] else f"({e.size(T)}) % 2"
+                at = "0" if slot == "0" else f"{slot} * {size}"
+                e._alias(
+                    reader,
+                    self.outer,
+                    Place(e.places[self.body.carry[k].number].store, at, tuple(reader.shape)),
+                )
+            else:
+                e._alias(reader, self.outer, self._stack_place(reader, kept))
+
+    def _stack_place(self, reader: Tensor, kept: list[bool]) -> Place:
+        e, node = self.e, reader.params[0]
+        for x, sequence in zip(self.body.xs, self.sequences, strict=True):
+            if x is node:
+                return e.place(sequence, self.outer)
+        store = e.places[node.number].store
+        at = "0"
+        size = e.count(tuple(node.shape))
+        for before, after in zip(self.body.carry, self.body.carry_out, strict=True):
+            if e.places[before.number].store is store:
+                shifted = (node is after) != self.body.reverse
+                at = size if shifted else "0"
+        return Place(store, at, tuple(reader.shape))
+
+
+def push_down(level: Level, emitter: Emitter) -> None:
+    """What a value is computed from goes where the value has to go, if that is only a reshape or a sum of products."""
+    for node in reversed(level.nodes):
+        if node.number not in level.outputs:
+            continue
+        if node.op is RESHAPE:
+            inner = [node.inputs[0]]
+        elif emitter._adds_product(node, level):
+            inner = [x for x in node.inputs if emitter._adds_product(x, level)]
+        else:
+            continue
+        for x in inner:
+            alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
+            if (alone and x.op not in (None, STACKED, LAST, RESHAPE, SLICE)) or (alone and x.op is RESHAPE):
+                level.outputs[x.number] = level.outputs[node.number]
