@@ -311,6 +311,9 @@ class Emitter:
         found = []
         for x in node.inputs:
             found.append(x)
+            if self.in_time(x, level):  # made inside the scan, from operands that have to be there before it
+                found.extend(y for product in self._in_time_products(x, level) for y in product.inputs)
+                found.extend(x.inputs)
             if x.op is TRANSPOSE or self._deferred_product(x, level):
                 found.extend(x.inputs)
                 found.extend(y for x2 in x.inputs if x2.op is TRANSPOSE for y in x2.inputs)
