@@ -13,17 +13,18 @@ PY := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help hello test check bench pictures wheel torch clean
+.PHONY: help hello test check bench pictures wheel torch oracles clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make hello      install into $(VENV) and run examples/hello_lstm.py'
 	@echo 'make test       the test suite, its fast part first (ARGS="-k tanh" for a part of it)'
 	@echo 'make check      format, lint, types, import contracts, then the test suite'
-	@echo 'make bench      benchmarks/run.py, against $(TORCH)'
+	@echo 'make bench      the benchmarks, against $(TORCH) and JAX'
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
 	@echo 'make wheel      the wheel, in dist/'
 	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
+	@echo 'make oracles    PyTorch, ONNX and Keras into $(VENV), for all tests that compare'
 	@echo 'make clean      remove $(VENV) and all that was built'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) TORCH=$(TORCH) PICTURES=$(PICTURES)'
 
@@ -45,8 +46,11 @@ check: $(VENV)/.ready-dev
 	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	$(MAKE) test
 
-bench: $(VENV)/.ready-torch
+bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/run.py
+	$(PY) benchmarks/compiled.py
+	$(PY) benchmarks/compiled.py --growth
+	$(PY) benchmarks/characters.py
 
 pictures: $(VENV)/.ready-run
 	$(PY) docs/make_pictures.py
@@ -58,6 +62,8 @@ wheel: $(VENV)/.ready-run
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 torch: $(VENV)/.ready-torch
+
+oracles: $(VENV)/.ready-oracles
 
 clean:
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
@@ -84,6 +90,12 @@ $(VENV)/.ready-dev: pyproject.toml $(STALE)
 
 $(VENV)/.ready-torch: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH),$@ $(VENV)/.ready-run)
+
+$(VENV)/.ready-oracles: pyproject.toml $(STALE)
+	@$(call setup,-e . $(TORCH) onnx keras,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
+
+$(VENV)/.ready-bench: pyproject.toml $(STALE)
+	@$(call setup,-e . $(TORCH) jax,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 define setup
 command -v '$(PYTHON)' >/dev/null || { \
