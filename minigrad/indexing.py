@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from .errors import DTypeError, ShapeError
+from .errors import DTypeError, GraphError, ShapeError
 from .ops import SLICE, gather, reshape
+from .sizes import at_least
 from .tensor import _FUNCTIONS, Tensor, apply, describe
 
 
@@ -45,8 +46,8 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
         if item == slice(None):
             return x, True
         if not isinstance(size, int):
-            start, stop, step = item.start or 0, size if item.stop is None else item.stop, item.step or 1
-            return apply(SLICE, (x,), (axis, start, stop, step)), True
+            start, stop = _unknown_slice(x, size, item)
+            return apply(SLICE, (x,), (axis, start, stop, 1)), True
         start, stop, step = item.indices(size)
         count = len(range(start, stop, step))
         stop = start + count * step if step > 0 or count else start
@@ -59,10 +60,31 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
         raise DTypeError(
             f"index {item!r} of {describe(x)}: use numbers, slices, None, … or integer arrays"
         ) from None
-    if isinstance(size, int) and not -size <= k < size:
+    hint = size if isinstance(size, int) else at_least(size, k + 1 if k >= 0 else -k)
+    if not -hint <= k < hint:
         raise ShapeError(f"index {k} outside {describe(x)}, whose axis {axis} has {size}")
     k = k + size if k < 0 else k
     return apply(SLICE, (x,), (axis, k, k + 1, 1)), False
+
+
+def _unknown_slice(x: Tensor, size, item: slice) -> tuple:
+    """(start, stop) along an axis whose size is not known while tracing; its bounds must lie inside at every call."""
+    bounds = []
+    for bound, default in ((item.start, 0), (item.stop, size)):
+        if bound is None or bound is size:
+            bounds.append(default)
+        elif isinstance(bound, int) and abs(bound) <= at_least(size, abs(bound)):
+            bounds.append(bound if bound >= 0 else size + bound)
+        else:
+            raise GraphError(
+                f"slice {item} of {describe(x)}: its bounds depend on a size that is not known while tracing"
+            )
+    start, stop = bounds
+    if item.step not in (None, 1) or getattr(stop - start, "hint", stop - start) < 0:
+        raise GraphError(
+            f"slice {item} of {describe(x)}: its length depends on a size that is not known while tracing"
+        )
+    return start, stop
 
 
 def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:

@@ -481,9 +481,11 @@ def transpose(x, *axes) -> Tensor:
     """Axes in another order (none given: reversed)."""
     x = as_tensor(x)
     order = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)) else axes
-    order = tuple(a % x.ndim for a in order) if order else tuple(reversed(range(x.ndim)))
+    order = tuple(a + x.ndim if a < 0 else a for a in order) if order else tuple(reversed(range(x.ndim)))
     if sorted(order) != list(range(x.ndim)):
         raise ShapeError(f"transpose of {describe(x)}: {order} is no order of its {x.ndim} axes")
+    if order == tuple(range(x.ndim)):
+        return x
     return apply(TRANSPOSE, (x,), (order,))
 
 
@@ -497,6 +499,14 @@ def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
 def broadcast_to(x, shape) -> Tensor:
     """`x` repeated along axes of size 1 and new leading axes."""
     return apply(BROADCAST_TO, (as_tensor(x),), (tuple(shape),))
+
+
+def _dot(a, b) -> Tensor:
+    if np.ndim(a) > 2 or np.ndim(b) > 2:
+        raise DTypeError(
+            "np.dot of more than two axes is not recorded by minigrad: use @, which multiplies batches of matrices"
+        )
+    return matmul(a, b)
 
 
 def concat(*tensors, axis: int = -1) -> Tensor:
@@ -547,16 +557,16 @@ _UFUNCS.update(
     not_equal=lambda a, b: apply(EQUAL, (apply(EQUAL, (a, b)), False)),
 )  # fmt: skip
 _ARRAY_FUNCTIONS.update(
-    sum=lambda a, axis=None, keepdims=False, **_: sum(a, axis, keepdims),
-    mean=lambda a, axis=None, keepdims=False, **_: mean(a, axis, keepdims),
-    max=lambda a, axis=None, keepdims=False, **_: max(a, axis, keepdims),
-    amax=lambda a, axis=None, keepdims=False, **_: max(a, axis, keepdims),
-    min=lambda a, axis=None, keepdims=False, **_: min(a, axis, keepdims),
-    reshape=lambda a, shape, **_: reshape(a, shape),
+    sum=lambda a, axis=None, keepdims=False: sum(a, axis, keepdims),
+    mean=lambda a, axis=None, keepdims=False: mean(a, axis, keepdims),
+    max=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
+    amax=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
+    min=lambda a, axis=None, keepdims=False: min(a, axis, keepdims),
+    reshape=lambda a, shape: reshape(a, shape),
     transpose=lambda a, axes=None: transpose(a, axes),
-    broadcast_to=lambda a, shape, **_: broadcast_to(a, shape),
+    broadcast_to=lambda a, shape: broadcast_to(a, shape),
     concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
     stack=lambda arrays, axis=0: stack(arrays, axis),
     where=lambda condition, x, y: where(condition, x, y),
-    dot=lambda a, b: matmul(a, b),
+    dot=_dot,
 )  # fmt: skip

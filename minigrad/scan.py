@@ -160,7 +160,10 @@ def scan_node(
 def stacked(loop: Tensor, node: Tensor) -> Tensor:
     """All steps' values of one node of the body, (T, …)."""
     body: Body = loop.params[0]
-    return apply(STACKED, (loop,), (node, loop.inputs[len(body.carry)].shape[0]))
+    T = loop.inputs[len(body.carry)].shape[0]
+    if node.number <= body.start or (node.op is None and node._value is not None):  # the same at every step
+        return apply_symbolic(OPS["broadcast_to"], (node,), ((T, *node.shape),))
+    return apply(STACKED, (loop,), (node, T))
 
 
 def flatten(tree) -> tuple[list, Callable]:

@@ -8,6 +8,8 @@ read from the arguments at every call.  So another T or N never compiles again.
 
 from __future__ import annotations
 
+import numpy as np
+
 from .errors import GraphError
 from .tensor import Op, Tensor, apply_symbolic
 
@@ -18,6 +20,7 @@ class Variable:
     def __init__(self, name: str, hint: int):
         self.name, self.hint = name, hint
         self.bound: Size | int | None = None
+        self.minimum = 0  # the trace does not hold for less
 
 
 class Size:
@@ -119,11 +122,15 @@ class Size:
                     return True
         raise GraphError(f"sizes {self} and {other} are equal here; that cannot be demanded of all sizes")
 
-    def __index__(self) -> int:
+    def _unknown(self, *_):
         raise GraphError(
             f"size {self} is not known while tracing (its number changes from call to call); "
             "use minigrad.scan instead of a Python loop, and minigrad.zeros instead of numpy.zeros"
         )
+
+    __index__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __truediv__ = __rtruediv__ = (
+        _unknown
+    )
 
     def __repr__(self) -> str:
         size = self.resolved()
@@ -131,7 +138,7 @@ class Size:
 
     def as_symbol(self, like: Tensor | None = None) -> Tensor:
         """The size as a number in the graph."""
-        dtype = like.dtype if like is not None and like.dtype.kind == "f" else "int64"
+        dtype = like.dtype if like is not None and like.dtype.kind == "f" else np.dtype("int64")
         return apply_symbolic(SIZE, (), (self, dtype))
 
 
@@ -155,6 +162,17 @@ def source(size) -> str:
         names = [v.name for v in product]
         parts.append(" * ".join(([str(coefficient)] if coefficient != 1 or not names else []) + names))
     return " + ".join(parts).replace("+ -1 * ", "- ").replace("+ -", "- ")
+
+
+def at_least(size: Size, n: int) -> int:
+    """Demand, where it holds now, that a size is at least n at every call; returns what it is now."""
+    hint = size.hint
+    if n <= hint:
+        variables = [v for product in size.terms for v in product]
+        if len(size.terms) != 1 or len(variables) != 1:
+            raise GraphError(f"size {size} is composed: it cannot be demanded to be at least {n}")
+        variables[0].minimum = max(variables[0].minimum, n)
+    return hint
 
 
 def is_one(size) -> bool:

@@ -16,6 +16,7 @@ equations all read it.  Three properties carry much weight:
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -249,6 +250,12 @@ class Tensor:
         ours = _ARRAY_FUNCTIONS.get(name)
         if ours is None:
             raise DTypeError(f"np.{name} is not recorded by minigrad: use np.asarray(t) for plain values")
+        try:
+            inspect.signature(ours).bind(*args, **kwargs)
+        except TypeError as error:  # an option that would be ignored is refused
+            raise DTypeError(
+                f"np.{name} of tensors: {error}; use minigrad.{name}, or np.asarray(t)"
+            ) from None
         return ours(*args, **kwargs)
 
     def __len__(self) -> int:
@@ -343,16 +350,16 @@ class Tensor:
 
     # Methods that NumPy users expect; the functions of the same names say more.
 
-    def sum(self, axis=None, keepdims=False, dtype=None, out=None):
+    def sum(self, axis=None, keepdims=False):
         return _FUNCTIONS["sum"](self, axis, keepdims)
 
-    def mean(self, axis=None, keepdims=False, dtype=None, out=None):
+    def mean(self, axis=None, keepdims=False):
         return _FUNCTIONS["mean"](self, axis, keepdims)
 
-    def max(self, axis=None, keepdims=False, out=None):
+    def max(self, axis=None, keepdims=False):
         return _FUNCTIONS["max"](self, axis, keepdims)
 
-    def min(self, axis=None, keepdims=False, out=None):
+    def min(self, axis=None, keepdims=False):
         return _FUNCTIONS["min"](self, axis, keepdims)
 
     def reshape(self, *shape):
@@ -452,6 +459,18 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
     return node
 
 
+def _result_dtype(op: Op, dtypes: list, params: tuple):
+    """That of the first float input; for integers and booleans what NumPy makes of them."""
+    floats = [d for d in dtypes if d.kind == "f"]
+    if floats or op.kind == "structure":
+        return (floats or dtypes)[0]
+    if op.kind == "elementwise":
+        return np.asarray(op.forward(*(np.ones((), d) for d in dtypes), *params)).dtype
+    if op.kind == "reduction":
+        return np.asarray(op.forward(np.ones(1, dtypes[0]), (0,), False)).dtype
+    return np.result_type(*dtypes)
+
+
 def _is_unknown(param) -> bool:
     return hasattr(param, "as_symbol") or (isinstance(param, tuple) and any(map(_is_unknown, param)))
 
@@ -474,7 +493,7 @@ def apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
     inputs = same_float(op, constants(op, inputs))
     shape = op.shape(*(x.shape for x in inputs), *params)
     dtypes = [x.dtype for x in inputs]
-    dtype = op.dtype(*dtypes, *params) if op.dtype else next((d for d in dtypes if d.kind == "f"), dtypes[0])
+    dtype = op.dtype(*dtypes, *params) if op.dtype else _result_dtype(op, dtypes, params)
     node = _new(Tensor)
     needs = dtype.kind == "f" and op.vjp is not None and any(x.requires_grad for x in inputs)
     fill_node(node, None, op, inputs, params, needs)
@@ -523,7 +542,7 @@ def same_float(op: Op, inputs: Sequence) -> tuple:
             f"{op.name}: {' with '.join(map(describe, inputs))}: element types differ and nothing is "
             "promoted silently; convert one with .astype(…)"
         )
-    if (op.kind == "structure" and not op.variadic) or len(floats) != 1:
+    if (op.kind == "structure" and op.name != "concat") or len(floats) != 1:
         return tuple(inputs)
     (dtype,) = floats
     return tuple(apply(OPS["cast"], (x,), (dtype,)) if x.dtype.kind in "iu" else x for x in inputs)

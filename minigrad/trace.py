@@ -16,7 +16,7 @@ from .errors import GraphError, ShapeError
 from .grad import ancestors, grad
 from .scan import LAST, SCAN, STACKED, Body, flatten
 from .sizes import Size, Variable, resolve
-from .tensor import Tensor, as_tensor, describe, symbol
+from .tensor import Tensor, as_tensor, describe, next_number, symbol
 
 
 @dataclass(eq=False)
@@ -28,6 +28,7 @@ class Traced:
     outputs: list[Tensor]
     rebuild: Callable  # list of output leaves → what the function returns
     variables: list[tuple[int, int, Variable]]  # (argument, axis, its size)
+    start: int  # nodes with larger numbers were made by the function
 
     @property
     def captures(self) -> list[Tensor]:
@@ -47,6 +48,8 @@ class Traced:
 
         for k, axis, v in self.variables:
             bound = v.bound
+            if shapes[k][axis] < v.minimum:
+                return None
             if (
                 bound is not None
                 and (bound.value(of) if isinstance(bound, Size) else bound) != shapes[k][axis]
@@ -70,7 +73,7 @@ def leaves_of(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool] | None = None) -> Traced:
     """Call `function` on symbols shaped like `arguments`; raises what its operations raise."""
-    symbols, variables = [], []
+    symbols, variables, start = [], [], next_number()
     code = getattr(function, "__code__", None)
     names = code.co_varnames[hasattr(function, "__self__") : code.co_argcount] if code else ()
     for k, argument in enumerate(arguments):
@@ -85,7 +88,7 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
     name_sums(outputs)
     name_sizes(outputs)
     return Traced(
-        getattr(function, "__name__", type(function).__name__), symbols, outputs, rebuild, variables
+        getattr(function, "__name__", type(function).__name__), symbols, outputs, rebuild, variables, start
     )
 
 

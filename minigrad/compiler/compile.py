@@ -66,25 +66,28 @@ class Gradients:
     def __getitem__(self, tensor: Tensor) -> np.ndarray:
         number = tensor.number
         if number not in self.made:
-            k = next((k for k, t in enumerate(self.tensors) if t is tensor), None)
-            if k is None:
+            found = [part for t, part in zip(self.tensors, self.parts, strict=True) if t is tensor]
+            if not found:
                 raise GraphError(
                     f"no gradient for {describe(tensor)}: it does not require one, or was not used"
                 )
-            self.made[number] = _view(self.flat, self.parts[k])
+            total = _view(self.flat, found[0])
+            for part in found[1:]:  # the same tensor was given twice, or given and captured
+                total = total + _view(self.flat, part)
+            self.made[number] = total
         return self.made[number]
 
     def __contains__(self, tensor: Tensor) -> bool:
         return any(t is tensor for t in self.tensors)
 
     def __len__(self) -> int:
-        return len(self.tensors)
+        return len({t.number for t in self.tensors})
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.tensors)
+        return iter({t.number: t for t in self.tensors}.values())
 
     def items(self) -> list[tuple[Tensor, np.ndarray]]:
-        return [(t, self[t]) for t in self.tensors]
+        return [(t, self[t]) for t in self]
 
 
 class Compiled:
@@ -194,7 +197,7 @@ class Variant:
             outputs = rewrite(outputs)
             self.stages_of[name] = outputs
         self.outputs = outputs
-        self.program: Program = emit(outputs, self.traced.arguments, self.traced.name)
+        self.program: Program = emit(outputs, self.traced.arguments, self.traced.name, self.traced.start)
         self.module = cache.load(self.program.source, self.traced.name)
         self.plans: dict[tuple, list[Plan]] = {}
 

@@ -17,7 +17,7 @@ from heapq import heappop, heappush
 from ..grad import ancestors
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED
-from ..sizes import Size, Variable, is_one, resolve, source
+from ..sizes import SIZE, Size, Variable, is_one, resolve, source
 from ..tensor import Tensor, describe
 from ..trace import asked_of
 from .loops import Loop
@@ -64,14 +64,14 @@ HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as 
 from minigrad.compiler.runtime import *'''
 
 
-def emit(outputs: Sequence[Tensor], arguments: Sequence[Tensor], name: str) -> Program:
-    """Source for a graph without values; raises CannotCompile, naming the operation and why."""
-    return Emitter(list(outputs), list(arguments), name).program()
+def emit(outputs: Sequence[Tensor], arguments: Sequence[Tensor], name: str, start: int) -> Program:
+    """Source for a graph traced from node number `start` on; raises CannotCompile, naming the operation and why."""
+    return Emitter(list(outputs), list(arguments), name, start).program()
 
 
 class Emitter:
-    def __init__(self, outputs: list[Tensor], arguments: list[Tensor], name: str):
-        self.results, self.arguments, self.name = outputs, arguments, name
+    def __init__(self, outputs: list[Tensor], arguments: list[Tensor], name: str, start: int):
+        self.results, self.arguments, self.name, self.start = outputs, arguments, name, start
         self.asked = asked_of(outputs)
         self.places: dict[int, Place] = {}
         self.stores: list[Store] = []
@@ -188,7 +188,7 @@ class Emitter:
         level = Level(nodes, {r.number for r in self.results}, readers_of(nodes))
         own = {a.number: a for a in self.arguments}
         for node in nodes:
-            if node.op is None and (node.number in own or node.requires_grad or node.ndim):
+            if node.op is None and (node.number in own or not self.is_number(node)):
                 self.input(node)
         for k, r in enumerate(self.results):
             if r.op is not None and r.number not in level.outputs:
@@ -237,10 +237,15 @@ class Emitter:
                 self.emit_node(node, level)
         self.flush(level, None)
 
-    @staticmethod
-    def _fills_carries(node: Tensor, level: Level) -> bool:
+    def is_number(self, x: Tensor) -> bool:
+        """A size, or a number that the function wrote itself: it stands in the source.  Older ones may be assigned anew."""
+        return x.op is SIZE or (
+            x.op is None and x._value is not None and not x.shape and x.number > self.start
+        )
+
+    def _fills_carries(self, node: Tensor, level: Level) -> bool:
         """First states of one number are filled in by their scan."""
-        if node.op is not BROADCAST_TO or not Loop._is_number(node.inputs[0]) or node.number in level.wanted:
+        if node.op is not BROADCAST_TO or not self.is_number(node.inputs[0]) or node.number in level.wanted:
             return False
         return all(
             r.op is SCAN and not any(x is node for x in r.inputs[len(r.params[0].carry) :])
@@ -745,7 +750,7 @@ class Emitter:
         left, right = node.inputs
         if level.body is None and not level.in_time:
             self.parallel(stores)
-        if left.op is TRANSPOSE and left.number not in self.places and len(left.shape) == 2:
+        if left.op is TRANSPOSE and left.params[0] == (1, 0) and left.number not in self.places:
             self._sum_product(node, level, target(), accumulate)
             return
         a = self.place(left, level)

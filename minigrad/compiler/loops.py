@@ -41,7 +41,7 @@ class Loop:
         operands: list[Tensor] = []
         for node in self.nodes:
             for x in node.inputs:
-                if x.number not in self.own and not any(x is o for o in operands) and not self._is_number(x):
+                if x.number not in self.own and not any(x is o for o in operands) and not e.is_number(x):
                     operands.append(x)
         places = {x.number: e.place(x, level) for x in operands}
         targets = self._targets(stored, operands, places)
@@ -79,10 +79,6 @@ class Loop:
     def _is_read_outside(self, node: Tensor) -> bool:
         readers = self.level.readers.get(node.number, [])
         return node.number in self.level.wanted or any(r.number not in self.own for r in readers)
-
-    @staticmethod
-    def _is_number(x: Tensor) -> bool:
-        return x.op is SIZE or (x.op is None and x._value is not None and not x.shape and not x.requires_grad)
 
     def _targets(self, stored, operands, places) -> dict[int, Place]:
         """Where results go: over an operand of the same size that dies here, if there is one."""
@@ -227,6 +223,8 @@ class Loop:
         for k, x in enumerate(node.inputs):
             inner, binding = text.get(x.number) or (self._number(x), 9)
             # The right operand of − and / needs brackets at equal strength.
+            if node.dtype.kind == "f" and x.dtype.kind in "iub" and op.name not in ("cast", "where", "size"):
+                inner, binding = f"{kind}({inner})", 9  # NumPy computes these in floats too
             weak = binding < op.binding or (k and binding == op.binding and op.name in ("sub", "div"))
             operands.append(f"({inner})" if weak and op.binding < 9 else inner)
         if op is BROADCAST_TO:

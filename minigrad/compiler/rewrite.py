@@ -238,7 +238,7 @@ def _hoist_loop(loop: Loop) -> None:
                     term = lifted.get(p.number, p)
                     outer = term if outer is None else apply(ADD, (outer, term))
                 outer.name = node.name  # type: ignore[union-attr]
-                fresh = symbol(node.shape, node.dtype, node.name, True)
+                fresh = symbol(outer.shape[1:], node.dtype, node.name, True)  # type: ignore[union-attr]
                 loop.xs.append(fresh)
                 loop.sequences.append(outer)  # type: ignore[arg-type]
                 lifted[fresh.number] = outer  # type: ignore[assignment]
@@ -299,7 +299,7 @@ def sink(outputs: Sequence[Tensor]) -> list[Tensor]:
 def _sink_loop(loop: Loop) -> None:
     for k, (before, after) in enumerate(zip(list(loop.carry), list(loop.carry_out), strict=True)):
         terms = _sum_terms(after, before)
-        if terms is None or not terms:
+        if not terms or not all(same_shape(term, before) for term in terms):
             continue
         needs = [need for term in terms for need in _needs(loop, term)]
         if any(n is None for n in needs):
@@ -355,9 +355,18 @@ def _reaches(node: Tensor, target: Tensor) -> bool:
     return any(n is target for n in ancestors_within(target.number - 1, node))
 
 
+def same_shape(a: Tensor, b: Tensor) -> bool:
+    """Of the same shape at every call: nothing was repeated."""
+    return list(map(source, map(resolve, a.shape))) == list(map(source, map(resolve, b.shape)))
+
+
+def _is_swap(node: Tensor) -> bool:
+    return node.op is TRANSPOSE and node.params[0] == (1, 0)
+
+
 def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
     """Body nodes whose stacks `_over_steps` reads; [None] where a term has to stay inside."""
-    if term.op is MATMUL and term.inputs[0].op is TRANSPOSE and len(term.shape) == 2:
+    if term.op is MATMUL and _is_swap(term.inputs[0]):
         a, b = term.inputs[0].inputs[0], term.inputs[1]
         outside = not (loop.inside(a) and loop.inside(b))
         return [None] if outside or len(a.shape) != 2 or len(b.shape) != 2 else [a, b]
@@ -525,7 +534,7 @@ def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
             left.op is not TRANSPOSE
             or left.params[0] != swapped
             or axes != tuple(range(lead))
-            or len(right.shape) - 2 != lead
+            or [source(resolve(n)) for n in right.shape[:-2]] != [source(resolve(n)) for n in left.shape[:-2]]
         ):
             return None
         a, b = left.inputs[0], right

@@ -9,7 +9,6 @@ from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor
-from .loops import Loop
 from .places import BLOCK_ROWS, CannotCompile, Level, Place, Stage, Store, named, product_of, readers_of
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ class ScanLoop:
             if not ok:
                 return None
             batched.add(n.number)
-        return N
+        return N if all(c.number in batched for c in self.body.carry_out) else None
 
     def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> str:
         """Where a step's value starts in a stack, for this thread: a name that is set at the top of the loop."""
@@ -186,7 +185,7 @@ class ScanLoop:
         base = "0" if slot == "0" else f"({slot}) * {size}"
         target = Place(store, e.batch_offset(before, level, base), e.local_shape(before, level))
         flat = replace(level, indent="    ")
-        if first.op is BROADCAST_TO and Loop._is_number(first.inputs[0]):
+        if first.op is BROADCAST_TO and e.is_number(first.inputs[0]):
             number = first.inputs[0].value.item()
             e.write(flat, f"fill({e.view(target, True)}, {store.dtype}({number!r}))")
         else:
