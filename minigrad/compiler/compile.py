@@ -22,8 +22,8 @@ from ..errors import GraphError, InputError, MinigradError, NonFiniteError
 from ..grad import ancestors, grad
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
-from ..tensor import Tensor, describe, fill_node, no_grad
-from ..trace import Traced, trace, trace_gradients
+from ..tensor import Tensor, describe, fill_node, modes, no_grad
+from ..trace import Traced, leaves_of, trace, trace_gradients
 from . import cache
 from .emit import emit
 from .places import DTYPES, CannotCompile, Fixed, Program
@@ -150,8 +150,10 @@ class Compiled:
         needs = tuple([gradients and type(a) is Tensor and a.requires_grad for a in arguments])
         shapes = tuple([a.shape for a in arrays])
         key = (gradients, needs, tuple([a.dtype for a in arrays]), tuple([len(s) for s in shapes]))
+        if modes.now[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
+            return None, arrays, shapes
         for variant in self.variants.get(key, ()):
-            if shapes in variant.plans or variant.traced.sizes(shapes) is not None:
+            if variant.holds(shapes):
                 self.last = variant
                 return variant, arrays, shapes
         if key in self.eager:
@@ -189,6 +191,11 @@ class Variant:
         outputs = list(self.traced.outputs)
         self.of_arguments = [k for k, needed in enumerate(needs) if needed]
         self.leaves: list[Tensor] = self.traced.captures if gradients else []
+        self.learning = [
+            (leaf, leaf.requires_grad)
+            for leaf in leaves_of(self.traced.outputs)
+            if gradients and leaf.number < self.traced.start and leaf.dtype.kind == "f"
+        ]
         if gradients:
             symbols = [self.traced.arguments[k] for k in self.of_arguments]
             outputs += trace_gradients(self.traced, symbols + self.leaves)
@@ -200,6 +207,13 @@ class Variant:
         self.program: Program = emit(outputs, self.traced.arguments, self.traced.name, self.traced.start)
         self.module = cache.load(self.program.source, self.traced.name)
         self.plans: dict[tuple, list[Plan]] = {}
+
+    def holds(self, shapes: tuple) -> bool:
+        """Is this the program for these shapes, and do the same parameters learn as when it was made?"""
+        for leaf, learned in self.learning:
+            if leaf.requires_grad is not learned:
+                return False
+        return shapes in self.plans or self.traced.sizes(shapes) is not None
 
     def run(self, arrays: list, shapes: tuple, threads: int) -> tuple[np.ndarray, Plan]:
         free = self.plans.get(shapes)
