@@ -16,10 +16,8 @@ class Alphabet:
     def __init__(self, text: str):
         self.characters = "".join(sorted(set(text)))
         if len(self.characters) < 2:
-            found = f"only {self.characters!r}" if text else "nothing: it is empty"
-            raise InputError(
-                f"a text with {found} cannot be predicted; give at least two different characters"
-            )
+            what = f"a text of only {self.characters!r}" if text else "an empty text"
+            raise InputError(f"{what} has nothing to predict; give at least two different characters")
         self._number = {c: k for k, c in enumerate(self.characters)}
 
     def __len__(self) -> int:

@@ -94,6 +94,10 @@ def train(
             optimiser.step()
             seen += part[1:].size
             bits = float(nats) / math.log(2)
+            if not bits < 100:
+                raise mg.InputError(
+                    f"step {step}: the loss has run away ({bits:.3g} bits); use a smaller --lr"
+                )
             speed = seen / (time.perf_counter() - start)
             progress.update(task, advance=1, bits=bits, speed=speed)
             if step % max(1, options.steps // 5) == 0:
@@ -144,6 +148,8 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("hidden", "layers", "window", "batch"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
+    if not 0 < options.lr < 1:
+        parser.error("--lr must lie between 0 and 1")
     if options.steps < 0 or options.seed < 0:
         parser.error("--steps and --seed must not be negative")
     return options

@@ -175,9 +175,9 @@ def main(options: argparse.Namespace) -> None:
     text = read(options)
     alphabet = cells.Alphabet(text)
     codes = alphabet.encode(text)
-    prepare(options.out)
     rng = np.random.default_rng(options.seed)
     model = Model(options.cell, alphabet, options.hidden, rng)
+    prepare(options.out)
     console.print(escape(repr(model.cell).split("\n")[0]), soft_wrap=True)
     train(model, codes, options.steps, rng, console)
 

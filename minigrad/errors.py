@@ -5,6 +5,10 @@ Each is also the built-in kind that a NumPy user expects, so that
 shapes or the value, and the remedy.
 """
 
+from __future__ import annotations
+
+import numpy as np
+
 
 class MinigradError(Exception):
     """Base of everything that minigrad raises on purpose."""
@@ -32,3 +36,24 @@ class InputError(MinigradError, ValueError):
 
 class LayoutError(MinigradError, RuntimeError):
     """Graphviz is absent, failed, or took longer than its time limit."""
+
+
+# How messages speak of nodes, shapes and values.
+
+
+def dims(shape: tuple) -> str:
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def describe(node) -> str:
+    """A node in the words of an error message: name, operation, place, shape, dtype."""
+    what = repr(node.name) if node.name else (node.op.name if node.op else "a constant")
+    origin = f" ({node.op.name})" if node.op and node.name else ""
+    where = f" in {' / '.join(node.scope)}" if node.scope else ""
+    return f"{what}{origin}{where} {dims(node.shape)} {node.dtype}"
+
+
+def first_bad(value: np.ndarray) -> str:
+    """The first element that is not finite, in words."""
+    at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
+    return f"{value[at]} at {tuple(map(int, at))}" if value.ndim else str(value[()])

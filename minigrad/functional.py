@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .errors import InputError, ShapeError
-from .ops import axes_of, exp, logsumexp, maximum, mean, shares, sqrt, where
+from .ops import axes_of, exp, log, logsumexp, maximum, mean, shares, sqrt, where
 from .tensor import Tensor, as_tensor, describe
 
 
@@ -23,8 +23,6 @@ def relu(x) -> Tensor:
 def softplus(x) -> Tensor:
     """log(1 + e^x), without overflow."""
     x = as_tensor(x)
-    from .ops import log
-
     return maximum(x, 0.0) + log(1 + exp(-abs(x)))
 
 
@@ -59,7 +57,11 @@ def one_hot(index, classes: int, dtype: DTypeLike = "float32") -> Tensor:
         raise InputError(
             f"one_hot: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}"
         )
-    return (index.reshape((*index.shape, 1)) == np.arange(classes)).astype(dtype)
+    return _hot(index, classes).astype(dtype)
+
+
+def _hot(index: Tensor, classes: int) -> Tensor:
+    return index.reshape((*index.shape, 1)) == np.arange(classes)
 
 
 def cross_entropy(logits, targets, mask=None) -> Tensor:
@@ -72,15 +74,19 @@ def cross_entropy(logits, targets, mask=None) -> Tensor:
     """
     logits = as_tensor(logits)
     targets = as_tensor(targets, logits)
-    if targets.dtype.kind in "iu" and targets.ndim != logits.ndim:
+    by_class = targets.dtype.kind in "iu" and targets.ndim != logits.ndim
+    if by_class:
         if tuple(targets.shape) != tuple(logits.shape[:-1]):
             raise ShapeError(
                 f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}"
             )
-        targets = one_hot(targets, logits.shape[-1], logits.dtype)
+        one_hot(targets, logits.shape[-1])  # refuses classes that there are not
+        scores = where(_hot(targets, logits.shape[-1]), logits, 0.0)  # others may be −∞
     elif tuple(targets.shape) != tuple(logits.shape):
         raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")
-    losses = logsumexp(logits, -1) - (logits * targets).sum(axis=-1)
+    else:
+        scores = logits * targets
+    losses = logsumexp(logits, -1) - scores.sum(axis=-1)
     if mask is None:
         return mean(losses)
     mask = as_tensor(mask)

@@ -20,7 +20,7 @@ import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
 from .grad import reverse
-from .ops import OPS, concat, stack
+from .ops import OPS, stack
 from .sizes import Size, resolve
 from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, next_number, scope, symbol
 
@@ -121,7 +121,7 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
     rebuild_out: Callable = list
     for t in reversed(range(T)) if reverse else range(T):
         with scope(*([f"t={t + 1}"] if labels else [])):
-            after, out = step(rebuild_carry(now), rebuild_x([x[t] for x in sequences]))
+            after, out = _pair(step(rebuild_carry(now), rebuild_x([x[t] for x in sequences])))
         now = checked(now, flatten(after)[0], f"scan step t={t + 1}")
         leaves, rebuild_out = flatten(out)
         outs.append(leaves)
@@ -130,11 +130,19 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
     return rebuild_carry(now), rebuild_out([stack([o[k] for o in outs]) for k in range(len(outs[0]))])
 
 
+def _pair(result) -> tuple:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise InputError(
+            f"scan: step returned {type(result).__name__}; it must return (carry, out), out may be None"
+        )
+    return result
+
+
 def _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse):
     start = next_number()
     carry = [symbol(c.shape, c.dtype, c.name, True) for c in first]
     xs = [symbol(x.shape[1:], x.dtype, x.name or "x", x.requires_grad) for x in sequences]
-    after, out = step(rebuild_carry(carry), rebuild_x(xs))
+    after, out = _pair(step(rebuild_carry(carry), rebuild_x(xs)))
     carry_out = checked(carry, flatten(after)[0], "scan")
     leaves, rebuild_out = flatten(out)
     leaves = [as_tensor(o) for o in leaves]
@@ -341,4 +349,4 @@ def _zeros(like: Tensor) -> Tensor:
     return apply_symbolic(OPS["broadcast_to"], (as_tensor(np.zeros((), like.dtype)),), (tuple(like.shape),))
 
 
-__all__ = ["Body", "concat", "scan"]
+__all__ = ["Body", "scan"]

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError
+from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, describe, dims, first_bad
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
@@ -192,6 +192,12 @@ class Tensor:
     def item(self) -> float:
         return self.value.item()
 
+    def __format__(self, form: str) -> str:
+        return format(self.item(), form) if form else str(self)
+
+    def __round__(self, digits: int | None = None):
+        return round(self.item(), digits)
+
     def named(self, name: str) -> Tensor:
         """Give the node a name and return it: ``f = sigmoid(…).named("f")``."""
         self.name = name
@@ -203,6 +209,8 @@ class Tensor:
         What it returns, unless None, replaces the gradient from here backwards.
         Returns a function that removes the hook.
         """
+        if not callable(function):
+            raise InputError(f"hook of {describe(self)}: {function!r} is no function of a gradient")
         self.hooks = (*self.hooks, function)
 
         def remove() -> None:
@@ -220,7 +228,7 @@ class Tensor:
         head = f"Tensor {self.name!r}" if self.name else "Tensor"
         origin = f", from {self.op.name}" if self.op else (", requires grad" if self.requires_grad else "")
         where = f", in {' / '.join(self.scope)}" if self.scope else ""
-        head = f"{head}: {_dims(self.shape)} {self.dtype}{origin}{where}"
+        head = f"{head}: {dims(self.shape)} {self.dtype}{origin}{where}"
         if self._value is None:
             return f"<{head}, symbol>"
         body = np.array2string(self._value, precision=4, threshold=60, edgeitems=3, prefix="  ")
@@ -565,24 +573,6 @@ def _at() -> str:
 
 def _called(name: str | None) -> str:
     return f" {name!r}" if name else ""
-
-
-def _dims(shape: tuple) -> str:
-    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-
-
-def describe(node: Tensor) -> str:
-    """A node in the words of an error message: name, operation, place, shape, dtype."""
-    what = repr(node.name) if node.name else (node.op.name if node.op else "a constant")
-    origin = f" ({node.op.name})" if node.op and node.name else ""
-    where = f" in {' / '.join(node.scope)}" if node.scope else ""
-    return f"{what}{origin}{where} {_dims(node.shape)} {node.dtype}"
-
-
-def first_bad(value: np.ndarray) -> str:
-    """The first element that is not finite, in words."""
-    at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
-    return f"{value[at]} at {tuple(map(int, at))}" if value.ndim else str(value[()])
 
 
 def scope(*labels: str):

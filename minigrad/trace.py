@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import GraphError, ShapeError
+from .errors import GraphError, InputError, ShapeError
 from .grad import ancestors, grad
 from .scan import LAST, SCAN, STACKED, Body, flatten
 from .sizes import Size, Variable, resolve
@@ -84,6 +84,10 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
         needs = bool(requires_grad and requires_grad[k])
         symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
     outputs, rebuild = flatten(function(*symbols))
+    if not outputs:
+        raise InputError(
+            f"{getattr(function, '__name__', 'the function')} returns no tensor, so there is nothing to compile"
+        )
     outputs = [as_tensor(o) for o in outputs]
     name_sums(outputs)
     name_sizes(outputs)

@@ -291,7 +291,7 @@ def test_a_number_outside_the_alphabet_is_named():
             Alphabet("hello").decode([0, number])
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "nothing: it is empty"), ("aaa", "only 'a'")])
+@pytest.mark.parametrize(("text", "words"), [("", "empty text has nothing"), ("aaa", "only 'a'")])
 def test_a_text_that_cannot_be_predicted_is_refused(text, words):
     with pytest.raises(InputError, match=f"{words}.*at least two different characters"):
         Alphabet(text)
