@@ -34,7 +34,7 @@ hello: $(VENV)/.ready-run
 test: $(VENV)/.ready-test
 ifeq ($(strip $(ARGS)),)
 	$(PY) -m pytest -q -m smoke
-	$(PY) -m pytest -q -n $(WORKERS) -m 'not smoke'
+	$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m 'not smoke'
 else
 	$(PY) -m pytest $(ARGS)
 endif
