@@ -426,9 +426,10 @@ def main() -> None:
         names = ("LSTM", "RNN", "own cell")
         print(json.dumps([measure(n, c, options.one, options.budget) for n in names for c in options.cases]))
         return
-    settle_threads(1)
+    if options.growth:
+        settle_threads(1)
     records = (
-        growth() + first_step()
+        first_step() + growth()
         if options.growth
         else rows(int(100 * options.budget), tuple(options.threads), options.cases)
     )
