@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GraphError, InputError, MinigradError, NonFiniteError
+from ..errors import GraphError, InputError
 from ..grad import ancestors, grad
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
@@ -393,4 +393,4 @@ def _tensor(argument) -> Tensor:
     return argument if isinstance(argument, Tensor) else Tensor(argument)
 
 
-__all__ = ["CannotCompile", "Compiled", "Gradients", "MinigradError", "NonFiniteError", "compile"]
+__all__ = ["CannotCompile", "Compiled", "Gradients", "compile"]

@@ -6,6 +6,7 @@ place: gates overwrite their pre-activations, and gradients overwrite the gates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,22 +88,22 @@ class Loop:
         for x in operands:
             readers = [r for r in level.readers.get(x.number, []) if r.number not in self.own]
             same = source(product_of(tuple(x.shape))) == source(product_of(tuple(self.nodes[-1].shape)))
-            if (
-                not readers
-                and same
-                and x.number not in level.wanted
-                and self._may_die(x, places[x.number], level)
-            ):
+            if not readers and same and x.number not in level.wanted and self._dies(x):
                 free.append(x)
         shared = {}
         for x in operands:
             shared.setdefault(places[x.number].store.name, set()).add(x.number)
         free = [x for x in free if len(shared[places[x.number].store.name]) == 1]
         donors: dict[int, Tensor] = {}
-        able = [n for n in stored if n.number not in e.places and n.number not in level.outputs]
+        # Only a value that is kept for all steps needs, and may take, a place for all steps.
+        able = [
+            n
+            for n in stored
+            if n.number in level.stacks and n.number not in e.places and n.number not in level.outputs
+        ]
         for alike in (True, False):  # f where z_f stood and dz_f where f stood; then what is left
             for n in able:
-                fits = (x for x in free if x.dtype == n.dtype and self._may_take(n, x))
+                fits = (x for x in free if x.dtype == n.dtype)
                 wanted = (
                     x
                     for x in fits
@@ -119,17 +120,9 @@ class Loop:
             targets[n.number] = e.target(n, level)
         return targets
 
-    def _may_die(self, x: Tensor, place: Place, level: Level) -> bool:
-        if x.number in level.dying:
-            return True
-        return level.body is not None and x.number in level.dying_values
-
-    def _may_take(self, node: Tensor, donor: Tensor) -> bool:
-        """A value that is kept for all steps needs a donor that has a place for all steps."""
-        level = self.level
-        return node.number in level.stacks and (
-            donor.number in level.dying or donor.number in level.dying_values
-        )
+    def _dies(self, x: Tensor) -> bool:
+        """Does it stand in a place for all steps that nobody reads afterwards?"""
+        return x.number in self.level.dying or x.number in self.level.dying_values
 
     def _dims(self, operands, places) -> list[tuple]:
         """The loop's axes, neighbours merged where every operand has both or neither: (size, who has it)."""
@@ -157,7 +150,7 @@ class Loop:
             for x in node.inputs:
                 uses[x.number] = uses.get(x.number, 0) + 1
         for k, x in enumerate(operands):
-            index = self._index(k, dims)
+            index = self._index([axis for axis, (_, who) in enumerate(dims) if who[k]])
             load = f"{names[x.number]}[{index}]"
             if uses[x.number] > 1:
                 local = self.e._fresh(f"{names[x.number]}_", self.taken)
@@ -175,7 +168,7 @@ class Loop:
                 text[node.number] = (local, 9)
             else:
                 text[node.number] = (expression, binding)
-        full = self._full_index(dims)
+        full = self._index(range(len(dims)))
         code += [f"{names[n.number]}[{full}] = {text[n.number][0]}" for n in stored]
         head = [f"    {name} = {value}" for value, name in self.constants.items()]
         loops = []
@@ -184,30 +177,12 @@ class Loop:
         return [*head, *loops, *("    " * (len(dims) + 1) + line for line in code)]
 
     @staticmethod
-    def _index(operand: int, dims) -> str:
+    def _index(axes: Sequence[int]) -> str:
+        """The place in a flat array that has these axes of the loop."""
         index = ""
-        for k, (_, who) in enumerate(dims):
-            if who[operand]:
-                index = (
-                    f"i{k}"
-                    if not index
-                    else f"({index}) * n{k} + i{k}"
-                    if "+" in index
-                    else f"{index} * n{k} + i{k}"
-                )
-        return index or "0"
-
-    @staticmethod
-    def _full_index(dims) -> str:
-        index = ""
-        for k in range(len(dims)):
-            index = (
-                f"i{k}"
-                if not index
-                else f"({index}) * n{k} + i{k}"
-                if "+" in index
-                else f"{index} * n{k} + i{k}"
-            )
+        for k in axes:
+            outer = f"({index})" if "+" in index else index
+            index = f"{outer} * n{k} + i{k}" if index else f"i{k}"
         return index or "0"
 
     def _expression(self, node: Tensor, text: dict) -> tuple[str, int]:

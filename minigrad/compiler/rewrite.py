@@ -20,7 +20,7 @@ from typing import Any
 from ..grad import ancestors
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
-from ..sizes import Size, is_one, resolve, source
+from ..sizes import Size, resolve, source
 from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
 from ..trace import asked_of
 
@@ -581,7 +581,6 @@ __all__ = [
     "REWRITES",
     "Loop",
     "hoist",
-    "is_one",
     "join_places",
     "move_captures_out",
     "rebuild",
