@@ -15,7 +15,7 @@ from .errors import (
     NonFiniteError,
     ShapeError,
 )
-from .functional import cross_entropy, layer_norm, log_softmax, mse, one_hot, relu, softmax, softplus
+from .functional import conv1d, cross_entropy, layer_norm, log_softmax, mse, one_hot, relu, softmax, softplus
 from .grad import ancestors, audit, backward, grad, grad_states
 from .ops import (
     broadcast_to,
@@ -46,6 +46,7 @@ from .ops import (
 )
 from .scan import scan
 from .tensor import OPS, Op, Tensor, anomaly, as_tensor, describe, no_grad, scope
+from .training import fit
 
 
 def compile(function, *, threads: int = 1):
@@ -76,10 +77,12 @@ __all__ = [
     "check_grads",
     "compile",
     "concat",
+    "conv1d",
     "cos",
     "cross_entropy",
     "describe",
     "exp",
+    "fit",
     "gather",
     "grad",
     "grad_states",
