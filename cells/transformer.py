@@ -1,0 +1,254 @@
+"""The Transformer: every step looks at all steps before it, and none is passed through a recurrence.
+
+Written as equations over whole sequences, so that the weights α of every head, named
+"alpha", stand in the graph and compiled it is one program for any number of steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigrad import (
+    DTypeError,
+    InputError,
+    ShapeError,
+    Tensor,
+    as_tensor,
+    describe,
+    layer_norm,
+    relu,
+    scan,
+    scope,
+    sin,
+    softmax,
+    where,
+)
+from minigrad.init import glorot
+
+from .dropout import mask as random_mask
+from .layer import Layer, positive
+from .masks import steps_that_count
+
+
+class MultiHeadAttention(Layer):
+    """Scaled dot-product attention in `heads` parts of the width (Vaswani et al., 2017).
+
+    ``4 * W * (W + 1)`` parameters.  Raises InputError unless the heads divide the width.
+    """
+
+    W_q: Tensor
+    W_k: Tensor
+    W_v: Tensor
+    W_o: Tensor
+    b_q: Tensor
+    b_k: Tensor
+    b_v: Tensor
+    b_o: Tensor
+
+    def __init__(self, width: int, heads: int, rng: np.random.Generator, dtype="float32"):
+        super().__init__(dtype)
+        positive(type(self).__name__, width=width, heads=heads)
+        if width % heads:
+            near = [n for n in range(1, width + 1) if width % n == 0]
+            raise InputError(
+                f"{type(self).__name__}: {heads} heads do not divide a width of {width}; "
+                f"give {', '.join(map(str, near[:-1]))} or {near[-1]} heads"
+            )
+        self.width, self.heads = int(width), int(heads)
+        for name in "qkvo":
+            self.parameter(f"W_{name}", glorot(rng, (width, width)))
+            self.parameter(f"b_{name}", np.zeros(width))
+
+    def __call__(self, x, memory=None, mask=None) -> Tensor:
+        """x (T, N, W) looks at memory (L, N, W), by default at itself; returns (T, N, W).
+
+        mask : booleans that broadcast to (N, heads, T, L), True where a step may look.  A step that may
+            look nowhere gets zeros for its context.
+        """
+        x = _checked(self, as_tensor(x), self.width)
+        memory = x if memory is None else _checked(self, as_tensor(memory), self.width)
+        q = self._split(x @ self.W_q + self.b_q).named("q")  # what a step asks for
+        k = self._split(memory @ self.W_k + self.b_k).named("k")  # what a step offers
+        v = self._split(memory @ self.W_v + self.b_v).named("v")  # what it gives
+        scores = q @ k.swapaxes(-1, -2) * (self.width // self.heads) ** -0.5  # (N, heads, T, L)
+        alpha = softmax(scores, mask=mask).named("alpha")
+        context = (alpha @ v).transpose(2, 0, 1, 3).reshape(x.shape).named("context")
+        return context @ self.W_o + self.b_o
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(T, N, W) → (N, heads, T, W / heads)."""
+        T, N, W = x.shape
+        return x.reshape((T, N, self.heads, W // self.heads)).transpose(1, 2, 0, 3)
+
+
+class TransformerBlock(Layer):
+    """Attention and a feed-forward layer, each with its residual connection and layer norm.
+
+    Vaswani et al. (2017), with the norms before the attention and before the feed-forward layer rather
+    than behind them (pre-norm, Xiong et al., 2020): gradients reach every block undiminished along the
+    residual connections, and training needs no long warm-up.
+    """
+
+    g_a: Tensor
+    b_a: Tensor
+    g_f: Tensor
+    b_f: Tensor
+    W_1: Tensor
+    b_1: Tensor
+    W_2: Tensor
+    b_2: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        rng: np.random.Generator,
+        feedforward: int | None = None,
+        dtype="float32",
+    ):
+        super().__init__(dtype)
+        self.attention = MultiHeadAttention(width, heads, rng, dtype)
+        hidden = 4 * width if feedforward is None else feedforward
+        positive(type(self).__name__, feedforward=hidden)
+        for norm in "af":  # before the attention, before the feed-forward layer
+            self.parameter(f"g_{norm}", np.ones(width))
+            self.parameter(f"b_{norm}", np.zeros(width))
+        self.parameter("W_1", glorot(rng, (width, hidden)))
+        self.parameter("b_1", np.zeros(hidden))
+        self.parameter("W_2", glorot(rng, (hidden, width)))
+        self.parameter("b_2", np.zeros(width))
+
+    def __call__(self, x, mask=None, dropout=None) -> Tensor:
+        """x (T, N, W) → (T, N, W).
+
+        mask : as in MultiHeadAttention.
+        dropout : masks (2, T, N, W) on what the attention and the feed-forward layer add.
+        """
+        x = as_tensor(x)
+        seen = self.attention(layer_norm(x, self.g_a, self.b_a), mask=mask)
+        x = x + (seen if dropout is None else seen * dropout[0])
+        hidden = relu(layer_norm(x, self.g_f, self.b_f) @ self.W_1 + self.b_1)
+        made = hidden @ self.W_2 + self.b_2
+        return x + (made if dropout is None else made * dropout[1])
+
+    def parameters(self) -> dict[str, Tensor]:
+        own = {f"attention.{name}": p for name, p in self.attention.parameters().items()}
+        return {**own, **super().parameters()}
+
+
+class Transformer(Layer):
+    """Blocks on top of each other, over an input projection plus sinusoidal positions.
+
+    D inputs → `width` outputs at every step, for any number of steps.  Causal: a step sees itself and
+    the steps before it.  Parameters are called "1.attention.W_q", …, "2.W_1", ….
+    """
+
+    W_x: Tensor
+    b_x: Tensor
+    g_h: Tensor
+    b_h: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        heads: int,
+        layers: int,
+        rng: np.random.Generator,
+        feedforward: int | None = None,
+        dtype="float32",
+    ):
+        super().__init__(dtype)
+        positive(type(self).__name__, inputs=inputs, layers=layers)
+        self.inputs = int(inputs)
+        self.blocks = [TransformerBlock(width, heads, rng, feedforward, dtype) for _ in range(layers)]
+        self.outputs = int(width)
+        self.parameter("W_x", rng.standard_normal((inputs, width)))  # as large as the positions
+        self.parameter("b_x", np.zeros(width))
+        self.parameter("g_h", np.ones(width))
+        self.parameter("b_h", np.zeros(width))
+
+    def __call__(self, xs, *, lengths=None, mask=None, dropout=None, causal: bool = True) -> Tensor:
+        """xs (T, N, D) → h (T, N, width).
+
+        lengths : (N,) whole numbers 0 … T, where each sequence ends; or
+        mask : (T, N) booleans, True where a step is real.  Others are seen by none, and are given zeros.
+        dropout : masks from `dropout_masks`.
+        causal : False lets every step see the later ones too.
+
+        Raises ShapeError, DTypeError and InputError for what does not fit.
+        """
+        xs = _checked(self, as_tensor(xs), self.inputs)
+        T, N = xs.shape[:2]
+        real = steps_that_count(type(self).__name__, xs, lengths, mask, T, N)
+        if real is not None:
+            real = as_tensor(real)
+            xs = where(real.reshape((T, N, 1)), xs, 0.0)
+        steps = step_numbers(xs)
+        visible = _visible(steps, real, causal)
+        dropout = self._checked_dropout(dropout)
+        h = xs @ self.W_x + self.b_x + positions(steps, self.outputs, self.dtype)
+        if dropout is not None:
+            h = h * dropout[0]
+        for k, block in enumerate(self.blocks):
+            with scope(f"block {k + 1}"):
+                h = block(h, visible, None if dropout is None else dropout[2 * k + 1 : 2 * k + 3])
+        h = layer_norm(h, self.g_h, self.b_h)
+        return (h if real is None else where(real.reshape((T, N, 1)), h, 0.0)).named("h")
+
+    def dropout_masks(self, T: int, N: int, rate: float, rng: np.random.Generator) -> np.ndarray:
+        """Masks for a call: (1 + 2 · layers, T, N, width), on the sum with the positions and on what every
+        attention and feed-forward layer adds.  With T = 1 one mask serves all steps.
+        """
+        return random_mask((1 + 2 * len(self.blocks), T, N, self.outputs), rate, rng, self.dtype)
+
+    def parameters(self) -> dict[str, Tensor]:
+        own = super().parameters()
+        blocks = {f"{k}.{n}": p for k, b in enumerate(self.blocks, 1) for n, p in b.parameters().items()}
+        first, last = list(own.items())[:2], list(own.items())[2:]
+        return {**dict(first), **blocks, **dict(last)}
+
+    def _checked_dropout(self, dropout) -> Tensor | None:
+        if dropout is None:
+            return None
+        dropout, count = as_tensor(dropout), 1 + 2 * len(self.blocks)
+        if len(dropout.shape) != 4 or dropout.shape[0] != count or dropout.shape[3] != self.outputs:
+            raise ShapeError(
+                f"{type(self).__name__}: dropout {describe(dropout)}; give (1 + 2 · layers, steps, sequences, "
+                f"width) = ({count}, T, N, {self.outputs}), as dropout_masks does"
+            )
+        return dropout
+
+
+def step_numbers(xs: Tensor) -> Tensor:
+    """The number of each step, from 0: (T, 1); in a traced graph they are counted there."""
+    if isinstance(xs.shape[0], int):
+        return Tensor(np.arange(xs.shape[0])[:, None], name="t")
+    return scan(lambda t, x: (t + 1, t), Tensor(np.zeros(1, np.int64), name="t"), xs)[1]
+
+
+def positions(steps: Tensor, width: int, dtype) -> Tensor:
+    """Sines and cosines of wave lengths from 2π to 20,000π, by turns: (T, 1, width)."""
+    pair, odd = np.divmod(np.arange(width), 2)
+    rates, phases = 10_000.0 ** (-2 * pair / width), odd * np.pi / 2  # a cosine is a sine that is ahead
+    angles = steps.reshape((steps.shape[0], 1, 1)).astype(dtype) * rates.astype(dtype) + phases.astype(dtype)
+    return sin(angles).named("position")
+
+
+def _visible(steps: Tensor, real: Tensor | None, causal: bool) -> Tensor | None:
+    """Which steps a step may look at, as booleans that broadcast to (N, heads, T, T)."""
+    T = steps.shape[0]
+    past = steps >= steps.reshape((1, T)) if causal else None
+    if real is None:
+        return past
+    there = real.T.reshape((real.shape[1], 1, 1, T))
+    return there if past is None else where(past, there, False)
+
+
+def _checked(layer, x: Tensor, features: int) -> Tensor:
+    who = type(layer).__name__
+    if len(x.shape) != 3 or x.shape[2] != features:
+        raise ShapeError(f"{who}: x {describe(x)}; it was made for (steps, sequences, {features})")
+    if x.dtype.kind == "f" and x.dtype != layer.dtype:
+        raise DTypeError(f"{who}: x is {x.dtype}, the layer {layer.dtype}; convert one with .astype(…)")
+    return x
