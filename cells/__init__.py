@@ -6,13 +6,14 @@
 from . import exchange
 from .bidirectional import Bidirectional
 from .cell import Cell, Step, unroll
+from .convolution import Conv1d, weight_norm
 from .dropout import dropped, recurrent_masks
 from .gru import GRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
 from .irnn import IRNN
 from .janet import JANET
-from .layer import Layer, Output
+from .layer import Dense, Layer, Output
 from .lstm import LSTM
 from .lstm_coupled import CoupledLSTM
 from .lstm_layer_norm import LayerNormLSTM
@@ -20,6 +21,7 @@ from .lstm_peephole import PeepholeLSTM
 from .rnn import RNN
 from .sequence import Run, run
 from .stack import Stack
+from .tcn import TCN, TCNBlock
 from .text import Alphabet
 
 CELLS: dict[str, type[Cell]] = {
@@ -41,6 +43,7 @@ __all__ = [
     "JANET",
     "LSTM",
     "RNN",
+    "TCN",
     "CoupledLSTM",
     "LayerNormLSTM",
     "PeepholeLSTM",
@@ -48,11 +51,14 @@ __all__ = [
     "Alphabet",
     "Bidirectional",
     "Cell",
+    "Conv1d",
+    "Dense",
     "Layer",
     "Output",
     "Run",
     "Stack",
     "Step",
+    "TCNBlock",
     "chrono",
     "dropped",
     "exchange",
@@ -60,4 +66,5 @@ __all__ = [
     "recurrent_masks",
     "run",
     "unroll",
+    "weight_norm",
 ]

@@ -1,10 +1,15 @@
-"""What every layer shares: named parameters, kept in the order in which they were made."""
+"""What every layer shares: named parameters, kept in the order in which they were made.
+
+And the simplest of layers, `Dense`, which is also the `Output` of the lecture.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from minigrad import InputError, ShapeError, Tensor
+from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, init
 
 
 class Layer:
@@ -61,22 +66,69 @@ class Layer:
         return f"{type(self).__name__}, {self.size:,} parameters, {self.dtype}{rows}"
 
 
-class Output(Layer):
+class Dense(Layer):
+    """A layer of units that see all inputs of the same place: for data without a sequence, or each step by itself.
+
+    Shapes: x (…, D) → (…, K).  ``K * (D + 1)`` parameters: W starts after Glorot and Bengio (2010), b at 0.
+    activation : a function of tensors on top, e.g. ``minigrad.relu``.
+    Raises ShapeError, when called, for an x of another width.
+    """
+
+    names = "W b"  # of the weights and the bias
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        rng: np.random.Generator,
+        activation: Callable | None = None,
+        dtype="float32",
+    ):
+        super().__init__(dtype)
+        positive(type(self).__name__, inputs=inputs, outputs=outputs)
+        if activation is not None and not callable(activation):
+            raise InputError(
+                f"{type(self).__name__}: activation = {activation!r}; give a function, e.g. minigrad.relu"
+            )
+        self.inputs, self.outputs, self.activation = int(inputs), int(outputs), activation
+        W, b = self.names.split()
+        self.parameter(W, init.glorot(rng, (inputs, outputs)))
+        self.parameter(b, np.zeros(outputs))
+
+    def __call__(self, x) -> Tensor:
+        x = fitting(self, x)
+        W, b = self.parameters().values()
+        y = x @ W + b
+        return y if self.activation is None else self.activation(y)
+
+
+class Output(Dense):
     """The output layer of the lecture: logits, which softmax or cross-entropy make probabilities.
 
     Shapes: h (…, H) → (…, K).
     """
 
+    names = "W_y b_y"
+    W_y: Tensor
+    b_y: Tensor
+
     def __init__(self, hidden: int, classes: int, rng: np.random.Generator, dtype="float32"):
-        from minigrad.init import glorot
-
-        super().__init__(dtype)
         positive(type(self).__name__, hidden=hidden, classes=classes)
-        self.W_y: Tensor = self.parameter("W_y", glorot(rng, (hidden, classes)))
-        self.b_y: Tensor = self.parameter("b_y", np.zeros(classes))
+        super().__init__(hidden, classes, rng, dtype=dtype)
 
-    def __call__(self, h: Tensor) -> Tensor:
-        return h @ self.W_y + self.b_y
+
+def fitting(layer, x, axes: str = "") -> Tensor:
+    """`x` as a tensor (axes …, layer.inputs): raises ShapeError or DTypeError when the layer was made for another.
+
+    axes : names of the axes before the last, which are then demanded, e.g. "steps, sequences".
+    """
+    x, who = x if isinstance(x, Tensor) else Tensor(x, name="x"), type(layer).__name__
+    wrong = len(x.shape) != len(axes.split()) + 1 if axes else not x.shape
+    if wrong or x.shape[-1] != layer.inputs:
+        raise ShapeError(f"{who}: {describe(x)}; the layer was made for ({axes or '…'}, {layer.inputs})")
+    if x.dtype.kind == "f" and x.dtype != layer.dtype:
+        raise DTypeError(f"{who}: x is {x.dtype}, the layer {layer.dtype}; convert one with .astype(…)")
+    return x
 
 
 def positive(who: str, **sizes) -> None:
