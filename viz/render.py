@@ -13,7 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from minigrad import InputError, LayoutError
 
@@ -32,14 +35,23 @@ class Picture:
     """A picture as text, drawn when it is asked for.
 
     Attributes: `dot`, the DOT text: the same program writes the same bytes; `title`;
-    `engine`, the Graphviz layout ("nop2" where the positions are given).
+    `engine`, the Graphviz layout ("nop2" where the positions are given); `data`, the
+    arrays behind the picture, by name.
 
     `svg`, `png` and `pdf` raise LayoutError when Graphviz is absent, fails or needs
     longer than `time_limit` seconds; `dot` is there even then.
     """
 
-    def __init__(self, dot: str, title: str = "", engine: str = "nop2", time_limit: float = 20.0):
+    def __init__(
+        self,
+        dot: str,
+        title: str = "",
+        engine: str = "nop2",
+        time_limit: float = 20.0,
+        data: Mapping[str, np.ndarray] | None = None,
+    ):
         self.dot, self.title, self.engine, self.time_limit = dot, title, engine, time_limit
+        self.data = dict(data or {})
         self._svg: str | None = None
 
     def svg(self) -> str:
