@@ -3,9 +3,10 @@
 `CELLS` is the table that the tests, the examples and the benchmarks walk.
 """
 
-from . import exchange
+from . import exchange, tasks
 from .bidirectional import Bidirectional
 from .cell import Cell, Step, unroll
+from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
 from .convolution import Conv1d, weight_norm
 from .dropout import dropped, recurrent_masks
 from .gru import GRU
@@ -23,6 +24,7 @@ from .sequence import Run, run
 from .stack import Stack
 from .tcn import TCN, TCNBlock
 from .text import Alphabet
+from .transformer import MultiHeadAttention, Transformer, TransformerBlock
 
 CELLS: dict[str, type[Cell]] = {
     "rnn": RNN,
@@ -53,18 +55,28 @@ __all__ = [
     "Cell",
     "Conv1d",
     "Dense",
+    "FirstState",
     "Layer",
+    "MultiHeadAttention",
     "Output",
     "Run",
     "Stack",
     "Step",
     "TCNBlock",
+    "Transformer",
+    "TransformerBlock",
+    "by_probability",
     "chrono",
     "dropped",
     "exchange",
     "forget_bias",
+    "generate",
+    "many_to_many",
+    "many_to_one",
+    "one_to_many",
     "recurrent_masks",
     "run",
+    "tasks",
     "unroll",
     "weight_norm",
 ]

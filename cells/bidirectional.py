@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minigrad import InputError, ShapeError, Tensor, concat
+from minigrad import InputError, ShapeError, Tensor, concat, scope
 
 from .cell import Cell
 from .layer import Layer
@@ -19,9 +19,21 @@ class BothRuns(Run):
     `forward` and `backward` are the runs, with the gates of each.
     """
 
-    def __init__(self, forward: Run, backward: Run, quantities: dict[str, Tensor]):
+    def __init__(self, forward: Run, backward: Run, quantities: dict[str, Tensor], label: str = ""):
         super().__init__(quantities, (*forward.state, *backward.state), [*forward.steps, *backward.steps])
-        self.forward, self.backward = forward, backward
+        self.forward, self.backward, self.label = forward, backward, label
+
+    @property
+    def last(self) -> Tensor:
+        return concat(self.forward.last, self.backward.last)
+
+    @property
+    def each(self) -> list[Tensor]:
+        both = []
+        for t, (ahead, back) in enumerate(zip(self.forward.each, self.backward.each, strict=True), 1):
+            with scope(*filter(None, [self.label]), f"t={t}"):
+                both.append(concat(ahead, back).named("h"))
+        return both
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self._quantities:
@@ -38,6 +50,8 @@ class Bidirectional(Layer):
     D inputs, H hidden each, 2H outputs; parameters are called "forward.W_f", "backward.W_f", ….
     ``Bidirectional.of(LSTM)`` stands where a kind of cell is asked for, as in ``Stack(…)``.
     """
+
+    causal = False  # an output depends on later steps too
 
     def __init__(
         self, kind: Callable[..., Cell], inputs: int, hidden: int, rng: np.random.Generator, dtype="float32"
@@ -78,6 +92,10 @@ class Bidirectional(Layer):
         """Zeros (N, H) for every state of both directions."""
         return tuple(s for cell in self.cells for s in cell.initial_state(sequences))
 
+    def __call__(self, xs, **options) -> Tensor:
+        """The outputs of both directions, xs (T, N, D) → (T, N, 2H); options are those of `run`."""
+        return self.run(xs, **options).outputs
+
     def run(
         self, xs, state: Sequence | None = None, *, output: Callable | None = None, label: str = "", **options
     ) -> BothRuns:
@@ -101,8 +119,8 @@ class Bidirectional(Layer):
             )
             for cell, own, way in zip(self.cells, first, ("forward", "backward"), strict=True)
         ]
-        h = concat(*(way[cell.state.split()[0]] for cell, way in zip(self.cells, ways, strict=True)))
+        h = concat(*(way.outputs for way in ways))
         quantities = {"h": h.named("h")}
         if output is not None:
             quantities["y"] = output(h).named("y")
-        return BothRuns(ways[0], ways[1], quantities)
+        return BothRuns(ways[0], ways[1], quantities, label)

@@ -13,11 +13,32 @@ from .masks import advance, check_truncate, cuts, steps_that_count
 class Run:
     """All steps of a run: ``run.h`` or ``run["f"]`` are (T, N, H); `state` is what the last step left.
 
+    `outputs` are the outputs (T, N, …), whatever their name is, and `last` (N, …) those after the last step.
     `steps` are the single steps where the run was eager, else empty.
     """
 
-    def __init__(self, quantities: dict[str, Tensor] | None, state: tuple[Tensor, ...], steps: list[Step]):
+    def __init__(
+        self,
+        quantities: dict[str, Tensor] | None,
+        state: tuple[Tensor, ...],
+        steps: list[Step],
+        name: str = "h",
+    ):
         self._quantities, self.state, self.steps = quantities or {}, state, steps
+        self.name, self._last = name, state[0]
+
+    @property
+    def outputs(self) -> Tensor:
+        return self[self.name]
+
+    @property
+    def last(self) -> Tensor:
+        return self._last
+
+    @property
+    def each(self) -> list[Tensor]:
+        """The outputs (N, …) step by step; empty where the run was traced."""
+        return [step.state[0] for step in self.steps]
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._quantities and self.steps:
@@ -56,7 +77,7 @@ def run(
             cell, xs, state, output=output, label=label,
             reverse=reverse, lengths=lengths, mask=mask, truncate=truncate,
         )  # fmt: skip
-        return Run(None, steps[0 if reverse else -1].state, steps)
+        return Run(None, steps[0 if reverse else -1].state, steps, cell.state.split()[0])
     who, names = type(cell).__name__, cell.state.split()
     if len(xs.shape) != 3 or xs.shape[2] != cell.inputs:
         raise ShapeError(f"{who}: x {describe(xs)}; the cell was made for (steps, sequences, {cell.inputs})")
@@ -85,4 +106,4 @@ def run(
         if s.name is None:
             s.name = name
     carry, quantities = scan(step, first, sequences, reverse=reverse)
-    return Run(quantities, carry, [])
+    return Run(quantities, carry, [], names[0])

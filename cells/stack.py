@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minigrad import ShapeError, Tensor, as_tensor, describe
+from minigrad import ShapeError, Tensor, as_tensor, broadcast_to, describe
 
 from .bidirectional import Bidirectional
 from .cell import Cell
@@ -45,10 +45,19 @@ class Stack(Layer):
     def outputs(self) -> int:
         return self.cells[-1].outputs
 
+    @property
+    def causal(self) -> bool:
+        """Whether no output depends on a later step."""
+        return all(getattr(cell, "causal", True) for cell in self.cells)
+
     def parameters(self) -> dict[str, Tensor]:
         return {
             f"{k}.{name}": p for k, cell in enumerate(self.cells, 1) for name, p in cell.parameters().items()
         }
+
+    def __call__(self, xs, **options) -> Tensor:
+        """The outputs of the last layer, xs (T, N, D) → (T, N, outputs); options are those of `run`."""
+        return self.run(xs, **options).outputs
 
     def run(
         self,
@@ -88,9 +97,10 @@ class Stack(Layer):
             )
             result = runs(xs, own, output=last, label=label, **options)
             after += result.state
-            xs = result[cell.state.split()[0]]
+            # On values step by step, so that a picture shows from which step each comes.
+            xs = result.each or result.outputs
             if dropout is not None and k < len(self.cells):
-                xs = xs * dropout[k - 1]
+                xs = _thinned(xs, dropout[k - 1])
         assert result is not None
         result.state = tuple(after)
         return result
@@ -105,3 +115,10 @@ class Stack(Layer):
     def initial_state(self, sequences: int) -> tuple[np.ndarray, ...]:
         """Zeros (N, H) for every state of every layer."""
         return tuple(s.value for cell in self.cells for s in cell.initial_state(sequences))
+
+
+def _thinned(xs, keep: Tensor):
+    """What one layer gives to the next, or each step of it, times masks (T, N, …) or (1, N, …)."""
+    if isinstance(xs, Tensor):
+        return xs * keep
+    return [x * k for x, k in zip(xs, broadcast_to(keep, (len(xs), *keep.shape[1:])), strict=True)]
