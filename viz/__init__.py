@@ -1,7 +1,8 @@
 """Pictures of graphs, gates and gradients: people see backpropagation through time.
 
 `draw` shows a graph at any level of detail, `gradient` the gradient that flows back
-through time, `gates` the gates over time, `rewrites` what the compiler takes out of
+through time, `gates` the gates over time, `taps` what is read from where in a network that
+handles the whole sequence at once, `rewrites` what the compiler takes out of
 the loop over the steps, `loops` what a compiled step runs.  All give a `Picture`,
 `rewrites` one for each rewrite.
 """
@@ -13,6 +14,7 @@ from .equations import equations
 from .heat import gates
 from .render import Picture, font_directory
 from .style import Scale
+from .taps import taps
 
 __all__ = [
     "Picture",
@@ -21,6 +23,7 @@ __all__ = [
     "equations",
     "gradient",
     "gates",
+    "taps",
     "rewrites",
     "loops",
     "font_directory",

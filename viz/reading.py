@@ -143,11 +143,11 @@ def read(root: Tensor, steps=None, captions: Captions | None = None) -> Network 
     group_of, cells = _quantities(nodes, place, steps)
     _outside(nodes, place, group_of, cells)
     network = _network(root, nodes, group_of, cells)
-    network.captions = _captions(captions, network.steps)
+    network.captions = captions_of(captions, network.steps)
     return network
 
 
-def _captions(given: Captions | None, steps: list[int]) -> dict[int, str]:
+def captions_of(given: Captions | None, steps: list[int]) -> dict[int, str]:
     """The caption of each step, of a text per step or of a dict from steps to texts; raises InputError."""
     if given is None:
         return {}
