@@ -7,66 +7,20 @@ next step through each of its gates.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from minigrad import InputError, Tensor
-from minigrad.grad import reverse
 
 from .canvas import Canvas
+from .chart import CELL, LABELS, Frame, column_width, decades, drawn, gradient_cell, row, steps_below
 from .legend import UNKNOWN, legend
-from .reading import (
-    END,
-    OUTPUT,
-    QUANTITY,
-    SHARED,
-    Captions,
-    Group,
-    Network,
-    edge_gradient,
-    gradient_of,
-    gradient_state,
-    read,
-    roots_of,
-)
+from .reading import Captions, Network, read, roots_of
 from .render import Picture
-from .style import (
-    CUT,
-    FAINT,
-    INK,
-    NORMAL,
-    NOT_COMPUTED,
-    SOFT,
-    ZERO,
-    Scale,
-    Stroke,
-    decade,
-    fitting,
-    norm,
-    number,
-    pretty,
-    square,
-    table,
-)  # fmt: skip
+from .style import CUT, INK, NORMAL, NOT_COMPUTED, SOFT, ZERO, Scale, number, pretty
+from .ways import FROM_LOSS, STRAIGHT, State, arrays, split
 
-MOST_COLUMNS, LABELS, BARS, CELL = 27, 128.0, 84.0, 17.0
-FROM_LOSS, STRAIGHT = "from the loss", "straight along"
-
-
-@dataclass
-class State:
-    """One state over time: its gradient at each step and what it is made of."""
-
-    band: str
-    name: str
-    times: list[int]
-    total: dict[int, float | None] = field(default_factory=dict)
-    why: dict[int, str | None] = field(default_factory=dict)
-    parts: dict[str, dict[int, float]] = field(default_factory=dict)
-    next_step: dict[int, float] = field(default_factory=dict)  # what comes from the next step by all ways
-    cut: list[int] = field(default_factory=list)  # steps to which detach lets nothing come back
+__all__ = ["FROM_LOSS", "STRAIGHT", "gradient", "split"]
+BARS = 84.0
 
 
 def gradient(
@@ -91,102 +45,9 @@ def gradient(
         raise InputError(
             "gradient: no state is carried from step to step in this graph; give the loss of an unrolled cell"
         )
-    return Picture(
-        _Flowing(network, title or "The gradient on its way back through time", scale).draw(),
-        title or "gradient",
-        "nop2",
-        time_limit,
-    )
-
-
-def split(network: Network, band: str, name: str, times: list[int]) -> State:
-    """The gradient of one state at `times`, in parts."""
-    state = State(band, name, times)
-    after = {before: t for (b, t), before in network.before.items() if b == band}
-    first = network.first.get((band, name))
-    if first is not None:
-        after.setdefault(first.t, next(t for b, t in network.cells if b == band))
-    readers: dict[int, list[tuple[Tensor, int]]] = {}
-    for n in network.nodes:
-        for k, x in enumerate(n.inputs):
-            readers.setdefault(x.number, []).append((n, k))
-    for t in times:
-        g = network.find(band, t, name) or (first if first is not None and first.t == t else None)
-        if g is not None:
-            _split_at(network, state, g.out, t, after.get(t), readers)
-    return state
-
-
-def _split_at(network: Network, state: State, node: Tensor, t: int, following: int | None, readers) -> None:
-    """One step of `split`: what each reader of `node` sent back; following: the step computed next."""
-    state.total[t], state.why[t] = gradient_state(network.states, node)
-    found: dict[str, np.ndarray] = {}
-    known, from_next = np.zeros(node.shape), np.zeros(node.shape)
-    for n, k in readers.get(node.number, ()):
-        part = n.contributions[k] if n.contributions else None
-        reader = network.group_of[n.number]
-        is_next = (reader.band, reader.t) == (state.band, following) and reader.kind in (QUANTITY, SHARED)
-        if part is None:
-            if is_next and edge_gradient(network.states, n, k, node)[1] == CUT and t not in state.cut:
-                state.cut.append(t)
-            continue
-        known = known + part
-        if is_next:
-            from_next = from_next + part
-        if not (is_next and reader.kind == SHARED):  # that is split by gates below
-            _add(found, _way(network, state, reader, t, is_next), part)
-    if following is not None:
-        for gate, part in _through_shared(network, state.band, following, node, readers):
-            _add(found, f"through {gate}", part)
-    gradient = gradient_of(network.states, node)
-    if gradient is not None:
-        rest = gradient - known
-        # What no reader accounts for came from a loss that lies outside the graph at hand.
-        if norm(rest) > 1e-5 * norm(gradient):
-            _add(found, FROM_LOSS, rest)
-        state.next_step[t] = norm(from_next) if following is not None else 0.0
-    for label, part in found.items():
-        state.parts.setdefault(label, {})[t] = norm(part)
-
-
-def _way(network: Network, state: State, reader: Group, t: int, is_next: bool) -> str:
-    """The words for the way that a part came."""
-    if reader.kind in (OUTPUT, END):
-        return FROM_LOSS
-    if reader.band != state.band:
-        return f"from {reader.band or 'another layer'}"
-    if is_next:
-        straight = reader.name == state.name and state.name in network.memory[state.band]
-        return STRAIGHT if straight else f"through {pretty(reader.name)}"
-    who = f"from {pretty(reader.name)}" if reader.kind == QUANTITY else "from the step itself"
-    return f"{who}, same step" if reader.t == t else who
-
-
-def _add(found: dict[str, np.ndarray], label: str, part) -> None:
-    found[label] = found.get(label, 0) + np.asarray(part, dtype=np.float64)
-
-
-def _through_shared(network: Network, band: str, t: int, node: Tensor, readers):
-    """What each gate of step t sends to `node` by way of nodes that several gates share, such as [h, x]."""
-    shared = next((g for g in network.cells.get((band, t), ()) if g.kind == SHARED), None)
-    if shared is None or not any(x is node for n in shared.nodes for x in n.inputs):
-        return
-    inside = {n.number for n in shared.nodes} | {node.number}
-    gates: dict[str, dict[int, tuple[Tensor, np.ndarray]]] = {}
-    for n in shared.nodes:
-        for user, k in readers.get(n.number, ()):
-            part = user.contributions[k] if user.contributions else None
-            g = network.group_of[user.number]
-            if part is None or g is shared:
-                continue
-            label = pretty(g.name) if g.kind == QUANTITY else "others"
-            sums = gates.setdefault(label, {})
-            sums[n.number] = (n, sums[n.number][1] + part if n.number in sums else part)
-    for label, cotangents in gates.items():
-        members = sorted(cotangents.values(), key=lambda m: -m[0].number)
-        for reached, part, _ in reverse([m[0] for m in members], [m[1] for m in members], inside, False):
-            if reached is node:
-                yield label, part
+    title = title or "The gradient on its way back through time"
+    flowing = _Flowing(network, title, scale)
+    return Picture(flowing.draw(), title, "nop2", time_limit, arrays(flowing.states))
 
 
 class _Flowing:
@@ -195,9 +56,7 @@ class _Flowing:
         self.canvas = Canvas(title)
         times = sorted({*network.steps, *(g.t for g in network.first.values())})
         self.all_times = times
-        self.stride = max(1, -(-len(times) // MOST_COLUMNS))
-        # Counted from the end, where the gradient comes from.
-        self.times = times[:: -self.stride][::-1]
+        self.times, self.stride = drawn(times)
         # A layer that reads the sequence from its end: its gradient flows to the right.
         self.mirrored = network.mirrored
         self.states = []
@@ -210,17 +69,8 @@ class _Flowing:
         ]
         self.scale = scale or Scale.of(numbers)
         # The axis goes as far as the numbers; the colours stop at vanished and exploded.
-        sizes = [math.log10(v) for v in numbers if v and math.isfinite(v)] or [
-            self.scale.low,
-            self.scale.high,
-        ]
-        self.low, self.high = (
-            min(self.scale.low, math.floor(min(sizes))),
-            max(self.scale.high, math.ceil(max(sizes))),
-        )
-        if all(self.scale.state(v) == "exploded" for v in numbers):
-            self.low = math.floor(min(sizes)) - 1
-        self.column = min(150.0, max(46.0, round(1210.0 / len(self.times))))
+        self.low, self.high = decades(numbers, self.scale)
+        self.column = column_width(len(self.times))
 
     def draw(self) -> str:
         canvas = self.canvas
@@ -268,7 +118,8 @@ class _Flowing:
             self.scale.state(v) in ("exploded", "not a number") for v in state.total.values() if v is not None
         )
         base = top + (40 if odd else 28) + BARS
-        self._grid(state, base, right)
+        self.frame = Frame(canvas, LABELS, base - BARS, right - LABELS, BARS, self.low, self.high)
+        self.frame.grid(f"{state.band} {state.name}")
         for k, t in enumerate(state.times):
             self._bar(state, k, t, base)
         boxes = [self._stop(state, k, t, base + 15) for k, t in enumerate(state.times)]
@@ -305,17 +156,6 @@ class _Flowing:
         figures = f"{number(b)} → {number(a)}, × {number(each, 3)} per step"
         return f"From t = {last} back to t = {first} it {words}: {figures}.{alarm}{cuts_said}"
 
-    def _grid(self, state: State, base: float, right: float) -> None:
-        canvas = self.canvas
-        for tick in range(self.low, self.high + 1, max(1, -(-(self.high - self.low) // 6))):
-            y = base - BARS * (tick - self.low) / (self.high - self.low)
-            canvas.words(LABELS - 8, y, decade(tick), 9, SOFT, align="right")
-            a = canvas.box(f"grid {state.band} {state.name} {tick}", LABELS, y, 0.1, 0.1, border=0)
-            b = canvas.box(f"grid {state.band} {state.name} {tick} end", right, y, 0.1, 0.1, border=0)
-            canvas.line(
-                a.key, b.key, [(LABELS, y), (right, y)], Stroke(FAINT, 0.5, "solid", ""), arrow="none"
-            )
-
     def _bar(self, state: State, k: int, t: int, base: float) -> None:
         """A bar with its number on it; what has no size on the scale is said in words."""
         if t not in state.total:
@@ -326,8 +166,10 @@ class _Flowing:
             said = "0" if kind == ZERO else {CUT: "cut", NOT_COMPUTED: "–"}.get(why or "", "–")
             self.canvas.words(self._x(k), base - 8, said, 9.5, SOFT, True)
             return
-        share = (math.log10(value) - self.low) / (self.high - self.low) if np.isfinite(value) else 1.0
-        width, height = min(self.column * 0.62, 60), max(1.5, BARS * share)
+        width, height = (
+            min(self.column * 0.62, 60),
+            max(1.5, base - self.frame.y(value)) if value == value else BARS,
+        )
         dash, border = ("solid", 0.0) if kind == NORMAL else ("dashed", 1.5)
         self.canvas.box(
             f"bar {state.band} {state.name} t={t}", self._x(k) - width / 2, base - height, width, height,
@@ -382,43 +224,18 @@ class _Flowing:
 
     def _parts(self, state: State, top: float) -> float:
         """A row of cells for every way, and the numbers of the steps below."""
-        canvas, name = self.canvas, pretty(state.name)
-        labels = sorted(state.parts, key=lambda p: (p != FROM_LOSS, "same step" not in p, p != STRAIGHT))
-        for r, label in enumerate(labels):
-            y = top + CELL * (r + 0.5)
-            canvas.words(
-                LABELS - 8, y, f"{label} {name}" if label == STRAIGHT else label, 9.5, INK, align="right"
-            )
-            cells = []
-            for t in state.times:
-                value = state.parts[label].get(t)
-                if value is None:
-                    cells.append(square("#ffffff", self.column, CELL, "", 8.5))
-                    continue
-                colour = "#ffffff" if value == 0 else self.scale.colour(value)
-                cells.append(square(colour, self.column, CELL, number(value), 8.5))
-            key = f"{state.band} {state.name} {label}".strip()
-            canvas.box(
-                key,
-                LABELS,
-                y - CELL / 2,
-                self.column * len(state.times),
-                CELL,
-                [table(["".join(cells)])],
-                border=0,
-                tooltip=f"{state.name}: {label}",
-            )
-        y = top + CELL * len(labels) + 9
-        canvas.words(LABELS - 8, y, "step t", 9.5, SOFT, align="right")
-        for k, t in enumerate(state.times):
-            canvas.words(self._x(k), y, str(t), 10, INK, True)
-        captions = self.network.captions
-        if captions:
-            y += 14
-            for k, t in enumerate(state.times):
-                if t in captions:
-                    canvas.words(self._x(k), y, fitting(captions[t], self.column, 9), 9, SOFT)
-        return y + 6
+        name = pretty(state.name)
+        for r, label in enumerate(state.ways):
+            values = [state.parts[label].get(t) for t in state.times]
+            cells = [
+                gradient_cell(v, self.scale, self.column, state=None if v is not None else "") for v in values
+            ]
+            row(
+                self.canvas, f"{state.band} {state.name} {label}".strip(), LABELS, top + CELL * (r + 0.5), self.column,
+                cells, f"{label} {name}" if label == STRAIGHT else label, tooltip=f"{state.name}: {label}",
+            )  # fmt: skip
+        y = top + CELL * len(state.parts) + 9
+        return steps_below(self.canvas, LABELS, y, self.column, state.times, self.network.captions)
 
 
 def _span(times: list[int]) -> str:

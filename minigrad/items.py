@@ -1,0 +1,230 @@
+"""Itemised reverse mode: one walk carries the cotangents of many items side by side.
+
+An item is what a gradient is to be split by: the step whose loss it came from, the gate
+that it passed, the step at which a weight was used.  Reverse mode is linear, so the items'
+gradients add up to the gradient.  Every cotangent has a leading axis of items; those that
+a node cannot reach are left out, so that nothing is computed for them and "no way" is
+told from "exactly zero".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from .grad import _changed, unbroadcast
+from .ops import CONCAT, MATMUL, RESHAPE, SLICE, SUM
+from .tensor import Tensor
+
+Bits = Any  # one bit per item: an int, or a list of them, one for each place along the first axis
+
+
+def itemised(
+    seeds: Iterable[tuple[Tensor, int, Any]], through: Collection[int], wanted: Collection[int] = ()
+) -> Iterator[tuple[Tensor, np.ndarray, np.ndarray]]:
+    """Yields (node, items, gradients) by falling number, each complete.
+
+    seeds : (node, item, cotangent): where an item enters, and with what; items are numbers from 0.
+    through : numbers of the nodes that are walked through; a node outside is reached, and the walk
+        ends there.
+    wanted : numbers of further nodes that are to be reached, such as leaves.
+    items : the sorted items that reach the node; gradients : (items, …), one of the node's shape for each.
+
+    Hooks are not called.  Raises GraphError where a value was changed in place.
+    """
+    seeds = list(seeds)
+    bits = {n: together(b) for n, b in reach([s[:2] for s in seeds], through, wanted).items()}
+    batches: dict[int, np.ndarray] = {}
+    nodes: dict[int, Tensor] = {}
+    owned: set[int] = set()
+    pending: list[int] = []
+
+    def into(x: Tensor, fresh: np.ndarray | None = None) -> np.ndarray | None:
+        """The sum at x, which may be changed in place; or None when `fresh` became it."""
+        number = x.number
+        if number not in nodes:
+            nodes[number] = x
+            heappush(pending, -number)
+            if fresh is not None:
+                batches[number] = fresh
+                return None
+            batches[number] = np.zeros((bits[number].bit_count(), *x.shape), x.dtype)
+            owned.add(number)
+        elif number not in owned:
+            batches[number] = batches[number].copy()
+            owned.add(number)
+        return batches[number]
+
+    for y, item, cotangent in seeds:
+        total = into(y)
+        assert total is not None
+        total[rows_of(bits[y.number]).searchsorted(item)] += np.asarray(cotangent, y.dtype)
+    while pending:
+        number = -heappop(pending)
+        node, batch = nodes.pop(number), batches.pop(number)
+        yield node, rows_of(bits[number]), batch
+        if number not in through or node.op is None:
+            continue
+        for k, x in enumerate(node.inputs):
+            if x.number not in bits or not flows_back(node, k):
+                continue
+            if x.changed > number:
+                raise _changed(x, node)
+            passed = bits[number] & bits[x.number]
+            if not passed:
+                continue
+            part = batch if passed == bits[number] else batch[_places(passed, bits[number])]
+            whole = passed == bits[x.number]
+            if node.op is SLICE:  # adds to its own place only: T slices of a sequence cost no T² zeros
+                window = (slice(None), *_window(*node.params))
+            else:
+                part, window = pulled(node, k, part), (slice(None),)
+            total = into(x, part if whole and node.op is not SLICE else None)
+            if total is not None:
+                if not whole:
+                    window = (_places(passed, bits[x.number]), *window[1:])
+                with np.errstate(all="ignore"):
+                    total[window] += part
+
+
+def flows_back(node: Tensor, k: int) -> bool:
+    """Whether the operation has a derivative with respect to its input k."""
+    rules = node.op.vjp if node.op is not None else None
+    return (
+        rules is not None and (node.op.variadic or rules[k] is not None) and node.inputs[k].dtype.kind == "f"
+    )
+
+
+def pulled(node: Tensor, k: int, batch: np.ndarray) -> np.ndarray:
+    """What the rule of input k makes of each cotangent of a batch (items, …)."""
+    op, x = node.op, node.inputs[k]
+    assert op is not None
+    read = [i.value for i in node.inputs]
+    if op is CONCAT:
+        axis = node.params[0]
+        start = sum(i.shape[axis] for i in node.inputs[:k])
+        return batch[(*(slice(None),) * (axis + 1), slice(start, start + x.shape[axis]))]
+    if op is SUM:
+        kept = (1 if a in node.params[0] else n for a, n in enumerate(x.shape))
+        return np.broadcast_to(batch.reshape(len(batch), *kept), (len(batch), *x.shape))
+    rule = op.vjp(k) if op.variadic else op.vjp[k]
+    with np.errstate(all="ignore"):
+        if op is MATMUL and k == 0 and read[1].ndim == 2:
+            part = batch.reshape(-1, batch.shape[-1]).dot(read[1].T)
+            return part.reshape(len(batch), *x.shape)
+        if op.kind == "elementwise" or op is MATMUL:  # their rules broadcast
+            part = np.asarray(rule(batch, node.value, *read, *node.params))
+            return _unbroadcast(part, x.shape)
+        parts = (rule(g, node.value, *read, *node.params) for g in batch)
+        return np.stack([unbroadcast(np.asarray(p), x.shape) for p in parts])
+
+
+def _unbroadcast(part: np.ndarray, shape: tuple) -> np.ndarray:
+    """Sum over the axes along which an input was repeated, behind the axis of items."""
+    if part.shape[1:] == shape:
+        return part
+    aligned = (1,) * (part.ndim - 1 - len(shape)) + tuple(shape)
+    axes = tuple(a + 1 for a, n in enumerate(aligned) if n == 1 and part.shape[a + 1] != 1)
+    return part.sum(axis=axes, keepdims=True).reshape(len(part), *shape)
+
+
+# Which items reach which node.
+
+
+def reach(
+    starts: Iterable[tuple[Tensor, int]],
+    through: Collection[int],
+    wanted: Collection[int] = (),
+    cuts: bool = True,
+) -> dict[int, Bits]:
+    """The items that reach each node, by number; one set of bits per place of the first axis where they differ.
+
+    cuts : whether detach and operations without a derivative stop them; if not, what is found is on
+        what each item's value depends.
+    """
+    found: dict[int, Bits] = {}
+    nodes: dict[int, Tensor] = {}
+    pending: list[int] = []
+
+    def add(x: Tensor, bits: Bits) -> None:
+        if x.number not in nodes:
+            nodes[x.number], found[x.number] = x, bits
+            heappush(pending, -x.number)
+        else:
+            found[x.number] = _merged(found[x.number], bits)
+
+    for y, item in starts:
+        add(y, 1 << item)
+    while pending:
+        number = -heappop(pending)
+        node = nodes[number]
+        if number not in through or node.op is None:
+            continue
+        for k, x in enumerate(node.inputs):
+            if (x.number in through or x.number in wanted) and (not cuts or flows_back(node, k)):
+                bits = _handed(node, k, x, found[number])
+                if together(bits):
+                    add(x, bits)
+    return found
+
+
+def _handed(node: Tensor, k: int, x: Tensor, bits: Bits) -> Bits:
+    """What reaches input k, place by place where the operation keeps places along the first axis apart."""
+    op, size = node.op, x.shape[0] if x.shape else 1
+    assert op is not None
+    if op is SLICE and node.params[0] == 0:
+        places = [0] * size
+        _, start, _, step = node.params
+        for j, place in enumerate(range(start, start + node.shape[0] * step, step)):
+            places[place] = bits if isinstance(bits, int) else bits[j]
+        return _plain(places)
+    if isinstance(bits, int):
+        return bits
+    if op is CONCAT and node.params[0] == 0:
+        start = sum(i.shape[0] for i in node.inputs[:k])
+        return _plain(bits[start : start + size])
+    apart = op.kind == "elementwise" or op in (CONCAT, SLICE) or (op is MATMUL and node.ndim > 2)
+    kept = op is RESHAPE or (op.kind == "reduction" and 0 not in node.params[0])
+    return bits if size == len(bits) and (kept or (apart and x.ndim == node.ndim)) else together(bits)
+
+
+def _plain(places: list[int]) -> Bits:
+    return places[0] if places and all(b == places[0] for b in places) else places
+
+
+def together(bits: Bits) -> int:
+    """All items that reach some place."""
+    if isinstance(bits, int):
+        return bits
+    total = 0
+    for b in bits:
+        total |= b
+    return total
+
+
+def _merged(a: Bits, b: Bits) -> Bits:
+    if isinstance(a, int) and isinstance(b, int):
+        return a | b
+    if isinstance(a, int):
+        return [a | x for x in b]
+    return [x | b for x in a] if isinstance(b, int) else [x | y for x, y in zip(a, b, strict=True)]
+
+
+@lru_cache(4096)
+def rows_of(bits: int) -> np.ndarray:
+    """The items of a set of bits, sorted."""
+    return np.array([k for k in range(bits.bit_length()) if bits >> k & 1], dtype=np.intp)
+
+
+@lru_cache(4096)
+def _places(some: int, all_of: int) -> np.ndarray:
+    """Where the items of `some` stand among those of `all_of`."""
+    return rows_of(all_of).searchsorted(rows_of(some))
+
+
+def _window(axis: int, start: int, stop: int, step: int) -> tuple:
+    return (*(slice(None),) * axis, slice(start, None if stop < 0 else stop, step))

@@ -1,0 +1,177 @@
+"""What charts over time share: a frame with an axis, rows of coloured cells, and which steps are drawn.
+
+Columns are steps, from left to right.  A frame has a linear or a logarithmic axis; a
+row of cells has its label on the left, and a cell says its number where there is room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .canvas import Canvas, Point
+from .style import (
+    CUT,
+    EXPLODES,
+    FAINT,
+    INK,
+    NOT_A_NUMBER,
+    NOT_COMPUTED,
+    SOFT,
+    VANISHED,
+    ZERO,
+    Scale,
+    Stroke,
+    decade,
+    fitting,
+    norm,
+    number,
+    square,
+    table,
+)  # fmt: skip
+
+MOST_COLUMNS, LABELS, CELL = 27, 128.0, 17.0
+NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
+# For kinds of things (after Okabe and Ito); each also bears its name, a dash or a marker.
+KINDS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#7f3c8d", "#3d3d3d")
+DASHES = ("solid", "dashed", "dotted")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The area of a chart: from `low` at the bottom to `high` at the top; log: these are decades."""
+
+    canvas: Canvas
+    left: float
+    top: float
+    width: float
+    height: float
+    low: float
+    high: float
+    log: bool = True
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.height
+
+    def y(self, value: float) -> float:
+        """Where a number stands; what is below or above the axis stands at its end."""
+        place = math.log10(max(value, 1e-320)) if self.log else value
+        share = (min(max(place, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
+        return self.bottom - self.height * share
+
+    def grid(self, key: str, said=None) -> None:
+        """Lines across, with their numbers on the left; said: how a number is written."""
+        write = said or (decade if self.log else number)
+        for tick in ticks(self.low, self.high, self.log):
+            y = self.bottom - self.height * (tick - self.low) / ((self.high - self.low) or 1)
+            self.canvas.words(self.left - 8, y, write(tick), 9, SOFT, align="right")
+            heavy = not self.log and tick == 0
+            stroke = Stroke(SOFT if heavy else FAINT, 1.0 if heavy else 0.5, "solid", "")
+            path(self.canvas, f"grid {key} {tick:g}", [(self.left, y), (self.left + self.width, y)], stroke)
+
+
+def ticks(low: float, high: float, log: bool = False, most: int = 7) -> list:
+    """At most `most` round numbers from low to high; log: whole decades."""
+    if log:
+        return list(range(int(low), int(high) + 1, max(1, -(-(int(high) - int(low)) // (most - 1)))))
+    power = 10.0 ** math.floor(math.log10((high - low) / most or 1.0))
+    step = next(m * power for m in (1, 2, 5, 10, 20) if (high - low) / (m * power) <= most - 1)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def decades(values: Iterable[float], scale: Scale) -> tuple[int, int]:
+    """The ends of a logarithmic axis: those of the scale, and further where the numbers go on."""
+    sizes = [math.log10(v) for v in values if v and math.isfinite(v)]
+    low, high = math.floor(min([scale.low, *sizes])), math.ceil(max([scale.high, *sizes]))
+    alone = sizes and all(s > math.log10(scale.exploded) for s in sizes)
+    return (math.floor(min(sizes)) - 1 if alone else low), high
+
+
+def path(canvas: Canvas, key: str, points: Sequence[Point], stroke: Stroke, tooltip: str = "") -> None:
+    """Straight pieces from point to point, without arrows."""
+    ends = [
+        canvas.box(f"{key} {k}" if k else key, x, y, 0.1, 0.1, border=0, tooltip=tooltip or key)
+        for k, (x, y) in enumerate(points)
+    ]
+    for a, b, p, q in zip(ends, ends[1:], points, points[1:], strict=False):
+        canvas.line(a.key, b.key, [p, q], stroke, tooltip, arrow="none")
+
+
+def drawn(times: Sequence[int], most: int = MOST_COLUMNS) -> tuple[list[int], int]:
+    """The steps to draw, and their distance: every nth, counted from the end, where the gradient comes from."""
+    stride = max(1, -(-len(times) // most))
+    return list(times[::-stride][::-1]), stride
+
+
+def column_width(count: int) -> float:
+    """So that all columns fill a page."""
+    return min(150.0, max(46.0, round(1210.0 / count)))
+
+
+# Rows of cells.
+
+
+def gradient_cell(
+    value: float | None, scale: Scale, width: float, height: float = CELL, state: str | None = None
+) -> str:
+    """A gradient's norm as a coloured cell: its number where there is room, else a mark where colour says too little.
+
+    value : None where there is none; `state` says why, and "" that nothing is to be said.
+    """
+    kind = scale.state(value) if state is None else state
+    if kind == NO_WAY:
+        return square("#ffffff", width, height).replace('BORDER="1"', 'BORDER="0"')
+    colour = {CUT: "#e4e6ea", NOT_COMPUTED: "#ffffff", ZERO: "#ffffff", "": "#ffffff"}.get(
+        kind
+    ) or scale.colour(value, kind)
+    mark = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}.get(
+        kind, ""
+    )
+    if width >= 30 and value is not None:
+        mark = fitting(number(value), width + 8, 8.5)
+    return square(colour, width, height, mark if min(width, height) >= 9 else "", min(8.5, height - 2))
+
+
+def row(
+    canvas: Canvas, key: str, left: float, y: float, width: float, cells: Sequence[str], label: str = "",
+    height: float = CELL, tooltip: str = "", bold: bool = False,
+) -> None:  # fmt: skip
+    """Finished cells side by side around the height `y`, and what they are on their left."""
+    if label:
+        canvas.words(left - 8, y, label, 9.5, INK, bold, align="right")
+    canvas.box(
+        key, left, y - height / 2, width * len(cells), height, [table(["".join(cells)])], border=0,
+        tooltip=tooltip or key,
+    )  # fmt: skip
+
+
+def steps_below(
+    canvas: Canvas, left: float, y: float, width: float, times: Sequence[int], captions: dict[int, str],
+    label: str = "step t",
+) -> float:  # fmt: skip
+    """The numbers of the steps under their columns, and their captions; returns the bottom."""
+    canvas.words(left - 8, y, label, 9.5, SOFT, align="right")
+    for k, t in enumerate(times):
+        canvas.words(left + width * (k + 0.5), y, str(t), 10 if width >= 16 else 8, INK, True)
+    if captions:
+        y += 14
+        for k, t in enumerate(times):
+            if t in captions:
+                canvas.words(left + width * (k + 0.5), y, fitting(captions[t], width, 9), 9, SOFT)
+    return y + 6
+
+
+def norms(batch: np.ndarray) -> np.ndarray:
+    """`style.norm` of each array of a batch (items, …)."""
+    flat = np.abs(batch.reshape(len(batch), -1).astype(np.float64))
+    if flat.size <= 64:
+        return np.array([norm(a) for a in flat])
+    top = flat.max(axis=1)
+    with np.errstate(all="ignore"):
+        sizes = top * np.sqrt(np.square(flat / top[:, None]).sum(axis=1))
+    return np.where((top == 0) | (np.isinf(top)), top, sizes)
