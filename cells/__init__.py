@@ -4,6 +4,7 @@
 """
 
 from . import exchange, tasks
+from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell, Step, unroll
 from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
@@ -50,7 +51,9 @@ __all__ = [
     "LayerNormLSTM",
     "PeepholeLSTM",
     "ResetAfterGRU",
+    "AdditiveAttention",
     "Alphabet",
+    "AttentionDecoder",
     "Bidirectional",
     "Cell",
     "Conv1d",

@@ -1,0 +1,173 @@
+"""Additive attention, and a decoder that gives any recurrent cell a memory to look at.
+
+The decoder is itself a cell: its step makes the context from the state before and hands it
+to the cell beside the step's input.  So whatever runs, masks, draws or compiles a cell does so
+with this one, and the weights α of every step are one of its named quantities.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+
+from minigrad import (
+    DTypeError,
+    InputError,
+    ShapeError,
+    Tensor,
+    as_tensor,
+    concat,
+    describe,
+    softmax,
+    tanh,
+    where,
+)
+from minigrad.init import glorot
+
+from .cell import Cell
+from .layer import Layer, positive
+from .masks import steps_that_count
+from .sequence import Run, run
+
+
+class AdditiveAttention(Layer):
+    """How well each place of a memory fits a query, by a small network (Bahdanau, Cho and Bengio, 2015).
+
+    Queries have Q numbers, places of the memory K, its hidden layer A;
+    ``A * (Q + K + 2)`` parameters.
+    """
+
+    W_a: Tensor
+    U_a: Tensor
+    b_a: Tensor
+    v_a: Tensor
+
+    def __init__(self, query: int, keys: int, hidden: int, rng: np.random.Generator, dtype="float32"):
+        super().__init__(dtype)
+        positive(type(self).__name__, query=query, keys=keys, hidden=hidden)
+        self.query, self.keys, self.hidden = int(query), int(keys), int(hidden)
+        self.parameter("W_a", glorot(rng, (query, hidden)))
+        self.parameter("U_a", glorot(rng, (keys, hidden)))
+        self.parameter("b_a", np.zeros(hidden))
+        self.parameter("v_a", glorot(rng, (hidden, 1))[:, 0])
+
+    def memory(self, h, *, lengths=None, mask=None) -> Memory:
+        """What is the same for all queries, made once from h (L, N, K).
+
+        N may be 1: one memory for all sequences.  lengths (N,) or mask (L, N): which places are real.
+        Raises ShapeError, DTypeError and InputError for what does not fit.
+        """
+        who = type(self).__name__
+        h = h if isinstance(h, Tensor) else Tensor(h, name="memory")
+        if len(h.shape) != 3 or h.shape[2] != self.keys:
+            raise ShapeError(f"{who}: memory {describe(h)}; give (places, sequences, {self.keys})")
+        if h.dtype != self.dtype:
+            raise DTypeError(
+                f"{who}: the memory is {h.dtype}, the layer {self.dtype}; convert one with .astype(…)"
+            )
+        L, N = h.shape[:2]
+        real = steps_that_count(who, h, lengths, mask, L, N)
+        if real is not None:
+            real = as_tensor(real)
+            h = where(
+                real.reshape((L, N, 1)), h, 0.0
+            )  # 0 · NaN is NaN, so weights of 0 alone do not hide padding
+            real = real.T
+        h = h.transpose(1, 0, 2)
+        return Memory(h, (h @ self.U_a + self.b_a).named("keys"), real)
+
+    def __call__(self, s, memory: Memory) -> tuple[Tensor, Tensor]:
+        """s (N, Q) → the context (N, K), a mean of the memory's places, and their weights alpha (N, L).
+
+        Where no place is real both are zeros.
+        """
+        s = as_tensor(s)
+        N, L = s.shape[0], memory.h.shape[1]
+        scores = tanh((s @ self.W_a).reshape((N, 1, self.hidden)) + memory.keys) @ self.v_a
+        alpha = softmax(scores, mask=memory.real).named("alpha")
+        context = (alpha.reshape((N, 1, L)) @ memory.h).reshape((N, self.keys))
+        return context.named("context"), alpha
+
+
+class Memory:
+    """What a decoder looks at: places h (N, L, K), their keys (N, L, A), and which are `real` (N, L) or None."""
+
+    def __init__(self, h: Tensor, keys: Tensor, real: Tensor | None):
+        self.h, self.keys, self.real = h, keys, real
+
+
+class AttentionDecoder(Cell):
+    """Any cell that, at every step, looks at a memory with the state before (Bahdanau, Cho and Bengio, 2015).
+
+    kind : a class of cells.  The cell's input is the step's input (D) and the context (K) side by side.
+    keys : how many numbers a place of the memory has: the outputs of what reads the source.
+    attention : hidden units of the additive attention; default `hidden`.
+
+    ``decoder.over(encoder.run(xs).h)`` is the decoder that looks at it; it runs like any cell, and has
+    the cell's quantities and "context" (N, K) and "alpha" (N, L) at every step.  Parameters are called
+    "attention.W_a", …, "cell.W_f", ….
+    """
+
+    def __init__(
+        self,
+        kind: Callable[..., Cell],
+        inputs: int,
+        hidden: int,
+        keys: int,
+        rng: np.random.Generator,
+        attention: int | None = None,
+        dtype="float32",
+    ):
+        positive(type(self).__name__, inputs=inputs, hidden=hidden, keys=keys)
+        self.attention = AdditiveAttention(
+            hidden, keys, hidden if attention is None else attention, rng, dtype
+        )
+        self.cell = kind(inputs + keys, hidden, rng, dtype)
+        self.gates, self.state = f"alpha context {self.cell.gates}", self.cell.state
+        self.memory: Memory | None = None
+        super().__init__(inputs, hidden, rng, dtype)
+
+    def build(self, rng: np.random.Generator) -> None:
+        """Its parameters are those of its parts."""
+
+    def over(self, h, *, lengths=None, mask=None) -> AttentionDecoder:
+        """The same decoder, with the same parameters, looking at h (L, N, K).
+
+        N may be 1: one memory for all sequences.  lengths (N,) or mask (L, N): which places are real; the
+        others get the weight 0.
+        """
+        other = copy.copy(self)
+        other.memory = self.attention.memory(h, lengths=lengths, mask=mask)
+        return other
+
+    def step(self, x: Tensor, *state: Tensor) -> dict[str, Tensor]:
+        if self.memory is None:
+            raise InputError(
+                f"{type(self).__name__} has no memory to look at: run decoder.over(h), "
+                "h (places, sequences, keys) being what an encoder gives"
+            )
+        context, alpha = self.attention(state[0], self.memory)
+        return dict(alpha=alpha, context=context, **self.cell.step(concat(x, context), *state))
+
+    def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
+        return self.cell.initial_state(sequences)
+
+    @property
+    def outputs(self) -> int:
+        return self.cell.outputs
+
+    def parameters(self) -> dict[str, Tensor]:
+        parts = {"attention": self.attention, "cell": self.cell}
+        return {
+            f"{part}.{name}": p for part, layer in parts.items() for name, p in layer.parameters().items()
+        }
+
+    def run(self, xs, state=None, **options) -> Run:
+        """As `cells.run`, so that the sequence configurations, `generate` among them, take it for a layer."""
+        return run(self, xs, state, **options)
+
+    def __call__(self, xs, **options) -> Tensor:
+        """The outputs, xs (T, N, D) → (T, N, outputs); options are those of `run`."""
+        return self.run(xs, **options).outputs
