@@ -36,12 +36,11 @@ from .style import (
     span,
     text,
 )
-from .weights import alpha_scale, arranged, line_of
+from .weights import LEAST, alpha_scale, arranged, least_drawn, line_of
 from .whole import Row, Way, Whole, read_whole
 
 PAGE, LEFT, MOST, GAP_WIDTH = 1060.0, 132.0, 40, 76.0
 VALUE, GRADIENT = 13.0, 8.0  # heights of the two parts of a cell
-LEAST = 0.05  # weights of attention below this get no line
 UNSEEN = Stroke("#e3e6ea", 0.6, "solid", "")
 
 
@@ -106,7 +105,7 @@ def _shown(T: int, chosen: int, window: tuple[int, int] | None) -> range:
     try:
         first, last = window
         shown = range(max(int(first) - 1, 0), min(int(last), T))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
             f"taps: window = {window!r}; give the first and the last step, e.g. (3, 14)"
         ) from None
@@ -363,7 +362,7 @@ class _Drawing:
         alpha = self._alpha(way)
         found = []
         for t in self.shown:
-            least = min(LEAST, 0.5 * float(alpha[t].max()))  # a step that looks everywhere has lines too
+            least = least_drawn(alpha[t], LEAST)
             ends = {s: float(alpha[t, s]) for s in self.shown}
             for hidden in self.hidden.values():
                 if hidden:

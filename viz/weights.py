@@ -1,11 +1,14 @@
 """Attention weights: found in a graph, in steps or in an array, ordered as heads × outputs × inputs, and coloured.
 
+Of long sequences several steps are taken together in one place of a picture (`Axis`).
+
 A weight α is shown by darkness (and, on a line, by width) on one linear scale from 0
 to 1, whose order survives greyscale print and colour-blind eyes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +17,12 @@ from minigrad import InputError, Tensor, ancestors
 
 from .canvas import Canvas
 from .reading import gradient_of, gradient_state, states_of, step_of
-from .style import INK, ORANGE, Stroke, clean, mix, square, table
+from .style import INK, ORANGE, Stroke, clean, mix, norm, span, square, table
 
 # White to dark brown with evenly falling lightness.
 SHADES = ("#ffffff", "#fbe3c0", "#f2b66b", ORANGE, "#a8560a", "#572c05")
+MOST = 40  # places along an axis
+LEAST = 0.05  # smaller weights get no line
 LETTERS = {"n": "sequence", "h": "head", "q": "output step", "k": "input step"}
 
 
@@ -48,6 +53,11 @@ def line_of(alpha: float) -> Stroke:
     return Stroke(shade(0.12 + 0.88 * alpha), round(0.5 + 5.5 * min(max(alpha, 0.0), 1.0), 2), "solid", "")
 
 
+def least_drawn(weights: np.ndarray, least: float) -> float:
+    """The smallest weight of an output step that gets a line: one that looks everywhere has lines too."""
+    return min(least, 0.5 * float(np.nanmax(weights, initial=0.0)))
+
+
 def alpha_scale(canvas: Canvas, left: float, y: float, lines: bool = False) -> None:
     """The scale of weights, drawn; lines: as widths too."""
     canvas.words(left, y, "weight α", 10, INK, True, "left")
@@ -62,6 +72,109 @@ def alpha_scale(canvas: Canvas, left: float, y: float, lines: bool = False) -> N
             b = canvas.box(f"width {k} b", x + 8, y + 26, 0.1, 0.1, border=0)
             ends = [(x - 8, y + 26), (x + 8, y + 26)]
             canvas.line(a.key, b.key, ends, line_of(k / 10), arrow="none", tooltip=f"α = {k / 10:g}")
+
+
+# What stands at one place of a picture.
+
+
+@dataclass
+class Axis:
+    """The places along one axis, each one step or a run of steps (from 0), and what is written at them.
+
+    The places in `beyond` stand for all steps on that side that are not drawn.
+    """
+
+    places: list[range]
+    labels: list[str]
+    count: int
+    beyond: list[int]
+
+    @staticmethod
+    def of(
+        option: str, count: int, wanted: tuple[int, int] | None, given: Sequence | None, beyond: bool
+    ) -> Axis:
+        """Single steps of a window, or all of them, in runs where they are too many; raises InputError.
+
+        option : "window" for the outputs, "over" for the inputs.  beyond : whether what lies beside a
+            window has a place too.
+        """
+        labels = _labels("outputs" if option == "window" else "inputs", count, given)
+        if wanted is None:
+            each = -(-count // MOST)
+            places = [range(k, min(k + each, count)) for k in range(0, count, each)]
+            return Axis(places, labels if each == 1 else [str(p[0] + 1) for p in places], count, [])
+        first, last = _bounds(option, count, wanted)
+        axis = Axis([range(k, k + 1) for k in range(first, last)], labels[first:last], count, [])
+        if beyond and last < count:
+            axis.places.append(range(last, count))
+            axis.labels.append("…")
+            axis.beyond.append(len(axis.places) - 1)
+        if beyond and first:
+            axis.places.insert(0, range(0, first))
+            axis.labels.insert(0, "…")
+            axis.beyond = [0, *(k + 1 for k in axis.beyond)]
+        return axis
+
+    @property
+    def each(self) -> int:
+        """How many steps one place stands for."""
+        return max(len(p) for k, p in enumerate(self.places) if k not in self.beyond)
+
+    def said(self, what: str, how: str) -> str:
+        """What is left out or taken together, in words."""
+        if self.each > 1:
+            return f"{self.count} {what} steps, {self.each} at a time ({how})"
+        shown = [p[0] for k, p in enumerate(self.places) if k not in self.beyond]
+        if len(shown) == self.count:
+            return ""
+        return f"{len(shown)} of {self.count} {what} steps, {span([shown[0] + 1, shown[-1] + 1])}"
+
+
+def together(values: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
+    """Weights place by place: added up over inputs, their mean over outputs."""
+    found = np.stack([values[:, p[0] : p[-1] + 1].sum(axis=1) for p in columns.places], axis=1)
+    return np.stack([found[p[0] : p[-1] + 1].mean(axis=0) for p in rows.places])
+
+
+def sizes(gradient: np.ndarray, rows: Axis, columns: Axis) -> np.ndarray:
+    """The gradient place by place: with its sign where a place is one weight, else the norm."""
+    found = np.empty((len(rows.places), len(columns.places)))
+    for q, row in enumerate(rows.places):
+        for k, column in enumerate(columns.places):
+            part = gradient[row[0] : row[-1] + 1, column[0] : column[-1] + 1]
+            found[q, k] = part[0, 0] if part.size == 1 else norm(part)
+    return found
+
+
+def _bounds(option: str, count: int, wanted: tuple[int, int]) -> tuple[int, int]:
+    try:
+        first, last = wanted
+        first, last = max(int(first) - 1, 0), min(int(last), count)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"attention: {option} = {clean(wanted)}; give the first and the last step, e.g. (3, 14)"
+        ) from None
+    if not 0 < last - first <= 2 * MOST:
+        raise InputError(
+            f"attention: {option} = {clean(wanted)} holds {max(last - first, 0)} steps; "
+            f"give 1 to {2 * MOST} of t = 1 … {count}"
+        )
+    return first, last
+
+
+def _labels(option: str, count: int, given: Sequence | None) -> list[str]:
+    if given is None:
+        return [str(k + 1) for k in range(count)]
+    try:
+        labels = [str(label) for label in given]
+    except TypeError:
+        raise InputError(
+            f"attention: {option} = {clean(given)}; give a text for each of {count} steps"
+        ) from None
+    if len(labels) != count:
+        raise InputError(f"attention: {len(labels)} {option} for {count} steps; give one text for each")
+    # A space is a character too, and should be seen.
+    return ["␣" if label and not label.strip(" ") else label for label in labels]
 
 
 # Which axis is which.
