@@ -139,8 +139,8 @@ class TransformerBlock(Layer):
 class Transformer(Layer):
     """Blocks on top of each other, over an input projection plus sinusoidal positions.
 
-    D inputs → `width` outputs at every step, for any number of steps.  Causal: a step sees itself and
-    the steps before it.  Parameters are called "1.attention.W_q", …, "2.W_1", ….
+    D inputs → `width` outputs at every step, for any number of steps.  Where `causal` a step sees itself
+    and the steps before it, else all.  Parameters are called "1.attention.W_q", …, "2.W_1", ….
     """
 
     W_x: Tensor
@@ -156,11 +156,12 @@ class Transformer(Layer):
         layers: int,
         rng: np.random.Generator,
         feedforward: int | None = None,
+        causal: bool = True,
         dtype="float32",
     ):
         super().__init__(dtype)
         positive(type(self).__name__, inputs=inputs, layers=layers)
-        self.inputs = int(inputs)
+        self.inputs, self.causal = int(inputs), bool(causal)
         self.blocks = [TransformerBlock(width, heads, rng, feedforward, dtype) for _ in range(layers)]
         self.outputs = int(width)
         self.parameter("W_x", rng.standard_normal((inputs, width)))  # as large as the positions
@@ -168,13 +169,12 @@ class Transformer(Layer):
         self.parameter("g_h", np.ones(width))
         self.parameter("b_h", np.zeros(width))
 
-    def __call__(self, xs, *, lengths=None, mask=None, dropout=None, causal: bool = True) -> Tensor:
+    def __call__(self, xs, *, lengths=None, mask=None, dropout=None) -> Tensor:
         """xs (T, N, D) → h (T, N, width).
 
         lengths : (N,) whole numbers 0 … T, where each sequence ends; or
         mask : (T, N) booleans, True where a step is real.  Others are seen by none, and are given zeros.
         dropout : masks from `dropout_masks`.
-        causal : False lets every step see the later ones too.
 
         Raises ShapeError, DTypeError and InputError for what does not fit.
         """
@@ -185,7 +185,7 @@ class Transformer(Layer):
             real = as_tensor(real)
             xs = where(real.reshape((T, N, 1)), xs, 0.0)
         steps = step_numbers(xs)
-        visible = _visible(steps, real, causal)
+        visible = _visible(steps, real, self.causal)
         dropout = self._checked_dropout(dropout)
         h = xs @ self.W_x + self.b_x + positions(steps, self.outputs, self.dtype)
         if dropout is not None:

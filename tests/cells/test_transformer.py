@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from cells import MultiHeadAttention, Transformer, TransformerBlock
+from cells import MultiHeadAttention, Output, Transformer, TransformerBlock, generate, many_to_one
 from minigrad import DTypeError, InputError, ShapeError, Tensor, ancestors, check_grads
 
 T, N, D, W, HEADS, LAYERS = 6, 4, 3, 8, 2, 2
@@ -24,8 +24,8 @@ def random_weights(layer, rng):
     return layer
 
 
-def network(rng, dtype="float64", feedforward=None):
-    return random_weights(Transformer(D, W, HEADS, LAYERS, rng, feedforward, dtype), rng)
+def network(rng, dtype="float64", feedforward=None, causal=True):
+    return random_weights(Transformer(D, W, HEADS, LAYERS, rng, feedforward, causal, dtype), rng)
 
 
 def gradients(loss, of):
@@ -199,19 +199,20 @@ def test_a_step_sees_nothing_of_later_steps_bit_for_bit(rng):
         x = Tensor(data, requires_grad=True)
         (net(x)[s - 1] ** 2).sum().backward()
         assert not x.grad[s:].any() and x.grad[:s].any(axis=2).all()
-    assert np.abs(net(other, causal=False).value[0] - net(data, causal=False).value[0]).max() > 1e-3
+    net.causal = False
+    assert np.abs(net(other).value[0] - net(data).value[0]).max() > 1e-3
 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("padding", [0.0, 1e30, np.inf, np.nan])
 def test_padding_changes_no_bit_of_a_value_or_gradient(padding, causal, rng):
-    net, data = network(rng), rng.standard_normal((T, N, D))
+    net, data = network(rng, causal=causal), rng.standard_normal((T, N, D))
     real = np.arange(T)[:, None] < LENGTHS
     parameters, results = list(net.parameters().values()), []
     for fill in (7.0, padding):
         x = Tensor(np.where(real[:, :, None], data, fill), requires_grad=True)
-        h = net(x, lengths=LENGTHS, causal=causal)
+        h = net(x, lengths=LENGTHS)
         results.append([h.value, *gradients((h * h * h).sum(), [x, *parameters])])
     for ours, theirs in zip(*results, strict=True):
         assert np.isfinite(theirs).all()
@@ -222,13 +223,13 @@ def test_padding_changes_no_bit_of_a_value_or_gradient(padding, causal, rng):
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_padded_sequence_is_the_sequence_alone(causal, rng):
-    net, data = network(rng), rng.standard_normal((T, N, D))
-    h = net(data, lengths=LENGTHS, causal=causal).value
+    net, data = network(rng, causal=causal), rng.standard_normal((T, N, D))
+    h = net(data, lengths=LENGTHS).value
     for n, length in enumerate(LENGTHS):
         if length:
-            alone = net(data[:length, n : n + 1], causal=causal).value
+            alone = net(data[:length, n : n + 1]).value
             np.testing.assert_allclose(h[:length, n : n + 1], alone, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(net(data, mask=np.arange(T)[:, None] < LENGTHS, causal=causal).value, h)
+    np.testing.assert_array_equal(net(data, mask=np.arange(T)[:, None] < LENGTHS).value, h)
 
 
 @pytest.mark.smoke
@@ -290,6 +291,21 @@ def test_parameters_are_counted_named_and_loaded(rng):
     other.load({name: p.value for name, p in net.parameters().items()})
     x = rng.standard_normal((T, N, D))
     np.testing.assert_array_equal(other(x).value, net(x).value)
+
+
+@pytest.mark.smoke
+def test_it_is_a_layer_for_the_sequence_configurations(rng):
+    net, output = network(rng), Output(W, D, rng, dtype="float64")
+    output.W_y.value = 9 * output.W_y.value
+    first = rng.standard_normal((2, N, D))
+    written = generate(net, output, first, 4)
+    assert written.shape == (4, N) and len(np.unique(written)) > 1
+    given = np.concatenate([first, np.eye(D)[written[:-1]]])
+    np.testing.assert_array_equal(output(net(given)).value.argmax(axis=-1)[1:], written)
+    last = many_to_one(net, output, given, lengths=[5, 3, 1, 2])
+    np.testing.assert_allclose(last.value[1], output(net(given)).value[2, 1], rtol=1e-12)
+    with pytest.raises(InputError, match="sees what comes after"):
+        generate(network(rng, causal=False), output, first, 4)
 
 
 # Bad input.
