@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .errors import InputError, ShapeError
-from .ops import axes_of, concat, exp, log, logsumexp, maximum, mean, shares, sqrt, where, zeros
+from .ops import axes_of, exp, log, logsumexp, maximum, mean, shares, shift, sqrt, where
 from .tensor import Tensor, as_tensor, describe
 
 
@@ -120,26 +120,24 @@ def conv1d(x, W, dilation: int = 1, causal: bool = True) -> Tensor:
     x : (T, N, D).  W : (k, D, C), its last slice is that of the newest x.  Returns (T, N, C).
     causal : y_t sees no later x; else as many steps after t as before, and k is odd.
 
-    Raises ShapeError for shapes that do not fit and InputError for an even k that is not causal
-    or a dilation below 1.
+    Raises ShapeError for shapes that do not fit or no tap at all, and InputError for an even k that is
+    not causal or a dilation below 1.
     """
     x, W = as_tensor(x), as_tensor(W)
-    if x.ndim != 3 or W.ndim != 3 or x.shape[2] != W.shape[1]:
+    if x.ndim != 3 or W.ndim != 3 or x.shape[2] != W.shape[1] or not W.shape[0]:
         raise ShapeError(
             f"conv1d of {describe(x)} with {describe(W)}: give x (steps, sequences, inputs) and "
             "W (taps, inputs, outputs)"
         )
     if isinstance(dilation, bool) or not isinstance(dilation, (int, np.integer)) or dilation < 1:
         raise InputError(f"conv1d: dilation = {dilation!r}; give a whole number of at least 1")
-    k, N, D = W.shape[0], x.shape[1], x.shape[2]
+    k = W.shape[0]
     if not causal and k % 2 == 0:
         raise InputError(f"conv1d: {k} taps have no middle; give an odd number, or causal=True")
-    reach = (k - 1) * int(dilation)  # how many steps lie between the oldest and the newest tap
-    before = reach if causal else reach // 2
-    edges = [zeros((n, N, D), x.dtype.name) for n in (before, reach - before)]
-    padded = x if not reach else concat(edges[0], x, *edges[1:][: not causal], axis=0)
-    taps = [padded[j * dilation : j * dilation - reach or None] @ W[j] for j in range(k)]
-    total = taps[0]
-    for tap in taps[1:]:
-        total = total + tap
+    newest = k - 1 if causal else k // 2  # the tap that sees x_t
+    total = None
+    for j in sorted(range(k), key=lambda j: abs(newest - j)):
+        tap = (x if j == newest else shift(x, (newest - j) * int(dilation))) @ W[j]
+        total = tap if total is None else total + tap
+    assert total is not None
     return total

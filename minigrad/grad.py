@@ -36,12 +36,13 @@ def ancestors(*roots: Tensor) -> list[Tensor]:
 
 
 def reverse(
-    outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | None, graph: bool
+    outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | None, graph: bool, stop: int = -1
 ) -> Iterator:
     """The walk: yields (node, gradient, contributions) by falling number, each gradient complete.
 
     needed : numbers of the nodes that gradients flow to; None: those that require one.
     graph : whether rules run on tensors (the gradient is a graph) or on plain arrays.
+    stop : the walk ends at nodes with this number or a smaller one.
     The contributions are what flowed along the edge to each input, None where nothing did.
     """
     gradients: dict[int, Any] = {}
@@ -63,7 +64,7 @@ def reverse(
         if graph and node.name and gradient.op is not None and gradient.name is None:
             gradient.name = f"d{node.name}"
         op = node.op
-        if op is None:
+        if op is None or number <= stop:
             yield node, gradient, ()
             continue
         inputs, rules = node.inputs, op.vjp

@@ -170,6 +170,14 @@ def _place(g, axis, start, stop, step, size):
     return out
 
 
+def _shift(x, by):
+    out = np.zeros_like(x)
+    out[builtins.max(by, 0) : builtins.max(len(x) + by, 0)] = x[
+        builtins.max(-by, 0) : builtins.max(len(x) - by, 0)
+    ]
+    return out
+
+
 def _logsumexp(x, axes, keepdims):
     top = x.max(axis=axes, keepdims=True) if x.size else np.zeros(_reduced(x.shape, axes, True), x.dtype)
     top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
@@ -353,6 +361,8 @@ GATHER = define("gather", _gather, lambda x, index: (*index, *x[1:]),
 SCATTER = define("scatter", _scatter, lambda g, index, rows: (rows, *g[len(index) :]),
     (lambda g, y, x, index, rows: either(GATHER, g, index), None), params=("rows",),
     smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
+SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
+    tex=r"\mathrm{{shift}}_{{{by}}}({0})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
 DETACH = define("detach", lambda x: x, _same, None, smooth=False, tex="{0}", text="{0}", symbol="✂")  # fmt: skip
 
 
@@ -494,6 +504,11 @@ def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
     if all(isinstance(n, (int, np.integer)) for n in shape):
         return Tensor(np.zeros(shape, dtype))
     return apply_symbolic(BROADCAST_TO, (Tensor(np.zeros((), dtype)),), (tuple(shape),))
+
+
+def shift(x, by: int) -> Tensor:
+    """y_t = x_{t − by} along the first axis: later by so many steps, with zeros where nothing comes from."""
+    return apply(SHIFT, (as_tensor(x),), (int(by),))
 
 
 def broadcast_to(x, shape) -> Tensor:

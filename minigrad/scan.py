@@ -289,7 +289,8 @@ def gradients_within(body: Body, outputs, cotangents, wrt: Sequence[Tensor]) -> 
     found = {}
     if pairs:
         ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
-        for node, gradient, _ in reverse(ys, gs, depends, True):
+        # Captures end the walk: how one of them was made of another is the graph outside's to differentiate.
+        for node, gradient, _ in reverse(ys, gs, depends, True, stop=body.start):
             if node.number in targets:
                 found[node.number] = gradient
     return [found.get(x.number) for x in wrt]

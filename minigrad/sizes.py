@@ -167,11 +167,13 @@ def source(size) -> str:
 def at_least(size: Size, n: int) -> int:
     """Demand, where it holds now, that a size is at least n at every call; returns what it is now."""
     hint = size.hint
-    if n <= hint:
-        variables = [v for product in size.terms for v in product]
-        if len(size.terms) != 1 or len(variables) != 1:
+    rest = {product: c for product, c in _terms(size).items() if product}
+    n_rest = n - _terms(size).get((), 0)  # what the products alone must reach
+    if n <= hint and not (n_rest <= 0 and all(c > 0 for c in rest.values())):
+        (product, coefficient), *more = rest.items()
+        if more or len(product) != 1 or coefficient < 0:
             raise GraphError(f"size {size} is composed: it cannot be demanded to be at least {n}")
-        variables[0].minimum = max(variables[0].minimum, n)
+        product[0].minimum = max(product[0].minimum, -(-n_rest // coefficient))
     return hint
 
 

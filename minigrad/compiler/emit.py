@@ -20,6 +20,7 @@ from ..scan import LAST, SCAN, STACKED
 from ..sizes import SIZE, Size, Variable, is_one, resolve, source
 from ..tensor import Tensor, describe
 from ..trace import asked_of
+from . import runtime
 from .loops import Loop
 from .places import (
     DTYPES,
@@ -41,13 +42,14 @@ from .places import (
     times,
     written,
 )  # fmt: skip
+from .repeats import WORD, merge_functions, merge_stages
 from .scans import ScanLoop, push_down
 
-ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, POWER, RESHAPE, SCATTER, SLICE, SUM, TRANSPOSE = (
+ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, POWER, RESHAPE, SCATTER, SHIFT, SLICE, SUM, TRANSPOSE = (
     OPS[n]
     for n in (
-        "add", "broadcast_to", "concat", "gather", "matmul", "place", "power", "reshape", "scatter", "slice", "sum",
-        "transpose",
+        "add", "broadcast_to", "concat", "gather", "matmul", "place", "power", "reshape", "scatter", "shift", "slice",
+        "sum", "transpose",
     )
 )  # fmt: skip
 
@@ -57,8 +59,17 @@ RESERVED = {
     "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid",
     "sqrt", "sin", "cos", "sign",
     "maximum", "t0", "t1", "r0", "step", "block", "first_row", "row_count", "loop", "entry",
-    "origin", "copied", "run", "abs", "range", "max", "min", "int", "float",
+    "origin", "copied", "run", "stage", "abs", "range", "max", "min", "int", "float",
 }  # fmt: skip
+
+
+def _shifted(x: Tensor) -> bool:
+    """A shift, or its rows in one axis."""
+    if x.op is RESHAPE and x.inputs[0].op is SHIFT:
+        return len(x.shape) == 2 and source(named(x.shape[-1])) == source(named(x.inputs[0].shape[-1]))
+    return x.op is SHIFT and len(x.shape) > 1
+
+
 HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as loops over flat arrays."""
 
 from minigrad.compiler.runtime import *'''
@@ -268,7 +279,7 @@ class Emitter:
             return False
         products = self._in_time_products(node, level)
         return bool(products) and all(
-            p.inputs[0].op is not TRANSPOSE and len(p.inputs[1].shape) == 2 for p in products
+            p.inputs[0].op not in (TRANSPOSE, SHIFT) and len(p.inputs[1].shape) == 2 for p in products
         )
 
     def _in_time_products(self, node: Tensor, level: Level) -> list[Tensor]:
@@ -314,24 +325,44 @@ class Emitter:
 
     def _operands(self, node: Tensor, level: Level) -> list[Tensor]:
         found = []
-        for x in node.inputs:
+        pending = list(node.inputs)
+        while pending:
+            x = pending.pop(0)
             found.append(x)
             if self.in_time(x, level):  # made inside the scan, from operands that have to be there before it
                 found.extend(y for product in self._in_time_products(x, level) for y in product.inputs)
                 found.extend(x.inputs)
             if x.op is TRANSPOSE or self._deferred_product(x, level):
-                found.extend(x.inputs)
-                found.extend(y for x2 in x.inputs if x2.op is TRANSPOSE for y in x2.inputs)
+                pending.extend(x.inputs)
         return found
 
     def _deferred_product(self, node: Tensor, level: Level) -> bool:
-        """A product that will be added where its only reader, a sum, lives; a transpose that products read by strides."""
+        """A product that will be added where its only reader, a sum, lives; a transpose that products read by strides;
+        what products read shifted."""
         readers = level.readers.get(node.number, [])
         if node.number in level.wanted:
             return False
+        if node.op is SHIFT or (node.op is RESHAPE and _shifted(node)):
+            return (
+                level.body is None
+                and bool(readers)
+                and all(self._reads_shifted(r, node, level) for r in readers)
+            )
         if node.op is TRANSPOSE:
             return bool(readers) and all(self._reads_by_strides(r, node) for r in readers)
-        return node.op is MATMUL and len(readers) == 1 and self._adds_product(readers[0], level)
+        return len(readers) == 1 and readers[0].op is ADD and self._is_addend(node, readers[0], level)
+
+    def _reads_shifted(self, reader: Tensor, node: Tensor, level: Level) -> bool:
+        """Is this the left operand of a product, or on the way to that of a sum over rows?"""
+        if reader.op is MATMUL:
+            return (
+                reader.inputs[0] is node and reader.inputs[1] is not node and len(reader.inputs[1].shape) == 2
+            )
+        if reader.op is RESHAPE:
+            return _shifted(reader) and self._deferred_product(reader, level)
+        if reader.op is not TRANSPOSE or reader.params[0] != (1, 0) or reader.number in level.wanted:
+            return False
+        return all(self._reads_shifted(r, reader, level) for r in level.readers.get(reader.number, []))
 
     def _reads_by_strides(self, reader: Tensor, node: Tensor) -> bool:
         """Do only products read this transposed operand, so that nothing has to be copied?"""
@@ -357,6 +388,7 @@ class Emitter:
     def _is_addend(self, x: Tensor, total: Tensor, level: Level) -> bool:
         return (
             x.op is MATMUL
+            and (level.body is None or x.number > level.body.start)  # else it was made before the loop
             and x.number not in level.wanted
             and len(level.readers.get(x.number, [])) == 1
             and len(x.shape) == len(total.shape)
@@ -403,8 +435,8 @@ class Emitter:
             return self.places[node.number]
         if node.op is None and node._value is not None:
             return self.input(node)
-        if node.op is TRANSPOSE:  # deferred, but somebody wants it after all
-            self._transpose(node, level)
+        if node.op in (TRANSPOSE, SHIFT, RESHAPE):  # deferred, but somebody wants it after all
+            self.emit_node(node, level)
             return self.places[node.number]
         raise CannotCompile(f"{self.name}: {describe(node)} has no place; this is a defect of the compiler")
 
@@ -474,7 +506,10 @@ class Emitter:
         self._alias(node, level, self.place(node.inputs[0], level))
 
     def _alias(self, node: Tensor, level: Level, place: Place) -> None:
-        if node.number in level.outputs and place.store.kind != "output":
+        held = node.op is RESHAPE and node.inputs[0].number in level.stacks  # for all steps already
+        if (node.number in level.outputs and place.store.kind != "output") or (
+            node.number in level.stacks and not held
+        ):
             self.copy(level, place, self.target(node, level))
         else:
             self.places[node.number] = place
@@ -507,6 +542,15 @@ class Emitter:
     def _offset(self, start, inner: str) -> str:
         start = self.size(start)
         return "0" if start == "0" else start if inner == "1" else f"{start} * {inner}"
+
+    def _shift(self, node: Tensor, level: Level) -> None:
+        origin, target = self.place(node.inputs[0], level), self.target(node, level)
+        inner = self.count(tuple(node.shape[1:]))
+        self.write(
+            level,
+            f"shift_rows({self.view(origin)}, {self.view(target, True)}, {self.size(node.shape[0])}, "
+            f"{node.params[0]}, {inner})",
+        )
 
     def _place(self, node: Tensor, level: Level) -> None:
         axis, start, _, step, size = node.params
@@ -647,10 +691,19 @@ class Emitter:
             )
 
     def operand_stores(self, node: Tensor, level: Level) -> list[Store]:
-        return [
-            self.place(x.inputs[0] if x.op is TRANSPOSE and x.number not in self.places else x, level).store
-            for x in node.inputs
-        ]
+        stores = []
+        for x in node.inputs:
+            x = x.inputs[0] if x.op is TRANSPOSE and x.number not in self.places else x
+            stores.append(self.place(self._unshifted(x, level)[0], level).store)
+        return stores
+
+    def _unshifted(self, x: Tensor, level: Level) -> tuple[Tensor, str]:
+        """What a product reads in place of a shifted operand, and by how many rows it is shifted."""
+        if x.number in self.places or not _shifted(x) or not self._deferred_product(x, level):
+            return x, ""
+        node = x if x.op is SHIFT else x.inputs[0]
+        rows = self.count((abs(node.params[0]), *node.shape[1:-1]))
+        return node.inputs[0], f"-{rows}" if node.params[0] < 0 else rows
 
     def _sum_of_products(self, node: Tensor, level: Level) -> None:
         """x + a·b + …: the products are added where x stands, if nobody else reads it."""
@@ -753,6 +806,7 @@ class Emitter:
         if left.op is TRANSPOSE and left.params[0] == (1, 0) and left.number not in self.places:
             self._sum_product(node, level, target(), accumulate)
             return
+        left, by = self._unshifted(left, level)
         a = self.place(left, level)
         K, columns = left.shape[-1], right.shape[-1]
         shape = self.local_shape(left, level)
@@ -763,7 +817,7 @@ class Emitter:
         if level.body is None and not level.in_time:
             rows = self.count(shape[:-1])
             self.stage.lines.append(
-                Product(False, rows, (a_name, a.at), (packed, at), (c_name, c.at), k, n, accumulate)
+                Product(False, rows, (a_name, a.at), (packed, at), (c_name, c.at), k, n, accumulate, by)
             )
             self.stage.rows_of = ""
             return
@@ -809,7 +863,8 @@ class Emitter:
     def _sum_product(self, node: Tensor, level: Level, c: Place, accumulate: str) -> None:
         """Aᵀ·B with A (k, m) and B (k, n): the sum over rows of what a weight gradient needs."""
         left, right = node.inputs
-        a, b = self.place(left.inputs[0], level), self.place(right, level)
+        base, by = self._unshifted(left.inputs[0], level)
+        a, b = self.place(base, level), self.place(right, level)
         m, n, k = (self.size(s) for s in (left.shape[0], right.shape[1], right.shape[0]))
         names = self.use(a.store), self.use(b.store), self.use(c.store, True)
         if level.body is not None:
@@ -820,7 +875,7 @@ class Emitter:
             )
             return
         self.stage.lines.append(
-            Product(True, k, (names[0], a.at), (names[1], b.at), (names[2], c.at), m, n, accumulate)
+            Product(True, k, (names[0], a.at), (names[1], b.at), (names[2], c.at), m, n, accumulate, by)
         )
         self.stage.rows_of = ""
 
@@ -865,34 +920,34 @@ class Emitter:
 
     def text(self) -> str:
         """One function with all stages: Numba's time goes by the number of functions and statements."""
+        functions, instead = merge_functions(self.functions, self._means_the_same)
         stages = [s for s in self.stages if s.lines]
-        blocks = []
-        for k, stage in enumerate(stages):
+        blocks: list[Sequence[str]] = []
+        for stage in stages:
+            lines = [*stage.setup, *(line[4:] for line in written(stage.lines))]
+            blocks.append([WORD.sub(lambda w: instead.get(w.group(), w.group()), line) for line in lines])
+        entries = {s.name: (s.dtype, k) for k, s in enumerate(self.stores)}
+        for at, name in enumerate(self.size_names.values()):
+            entries[name] = ("size", 2 * len(self.stores) + at)
+        repeated, blocks = merge_stages(blocks, entries)
+        body = ["    bad = 0"]
+        for k, (stage, block) in enumerate(zip(stages, blocks, strict=True)):
             what = "rows or sequences are split over threads" if stage.parallel else "one thread"
-            blocks.append(f"    if first <= {k} < last:  # {what}")
-            blocks += ["    " + line for line in (*("    " + s for s in stage.setup), *written(stage.lines))]
-        words = set(re.findall(r"[A-Za-z_]\w*", "\n".join(blocks)))
+            body += [f"    if first <= {k} < last:  # {what}", *("        " + line for line in block)]
+        words = set(WORD.findall("\n".join(line for line in body if not line.lstrip().startswith("#"))))
         head = [
-            f"    {s.name} = array_{s.dtype}(table, {k})" for k, s in enumerate(self.stores) if s.name in words
-        ] + [
-            f"    {name} = table[{2 * len(self.stores) + at}]"
-            for at, name in enumerate(self.size_names.values())
+            f"    {name} = " + (f"table[{k}]" if kind == "size" else f"array_{kind}(table, {k})")
+            for name, (kind, k) in entries.items()
             if name in words
-        ]  # fmt: skip
-        signature = f"int64(int64[::1], {self.scratch_type()}, int64, int64, int64, int64)"
-        run = [
-            f'@entry("{signature}")',
-            "def run(table, scratch, part, parts, first, last):",
-            *head,
-            "    bad = 0",
         ]
-        return "\n\n".join(
-            [
-                HEADER.format(name=self.name),
-                *self.functions,
-                "\n".join([*run, *blocks, "    return bad"]) + "\n",
-            ]
-        )
+        signature = f"int64(int64[::1], {self.scratch_type()}, int64, int64, int64, int64)"
+        run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, *body]
+        header = HEADER.format(name=self.name)
+        return "\n\n".join([header, *functions, *repeated, "\n".join([*run, "    return bad"]) + "\n"])
+
+    def _means_the_same(self, word: str) -> bool:
+        """Is this a word of Python, of the kernels or a call, rather than a name of an array, a size or a number?"""
+        return keyword.iskeyword(word) or word in RESERVED or word in runtime.__all__
 
     def scratch_type(self) -> str:
         return "float32[::1]" if any(s.dtype == "f4" for s in self.stores) else "float64[::1]"

@@ -72,33 +72,57 @@ class Product:
     width: str  # columns of A
     columns: str  # columns of B and C
     accumulate: str
+    shift: str = ""  # by how many rows A is shifted, if it is
 
     def lines(self, start: str, count: str) -> list[str]:
         """The call for `count` rows from `start`."""
-        add = self.accumulate
-        if self.is_sum and start != "0":
-            add = f"{start} > 0" if add == "False" else add
+        return self._shifted(start, count) if self.shift else self._plain(start, count)
+
+    def _plain(self, start: str, count: str) -> list[str]:
         a_rows, b_rows = times(start, self.width), times(start, self.columns)
         if self.is_sum:
-            split = [
-                f"row0 = {self.width} * part // parts",
-                f"rows = {self.width} * (part + 1) // parts - row0",
-            ]
             return [
-                *split,
+                *self._own_columns,
                 f"matmul_sum({self.a[0]}, {plus(self.a[1], a_rows, 'row0')}, {self.width}, "
                 f"{self.b[0]}, {plus(self.b[1], b_rows)}, {self.columns}, {count}, rows, {self.columns}, "
-                f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self.columns}, {add}, scratch)",
+                f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self.columns}, {self._add(start)}, scratch)",
             ]
-        split = [
-            f"first_row = {plus(start, f'{count} * part // parts')}",
-            f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row",
-        ]
         return [
-            *split,
+            *self._own_rows(start, count),
             f"matmul({self.a[0]}, {plus(self.a[1], times('first_row', self.width))}, row_count, {self.width}, {self.width}, 1, "
             f"{self.b[0]}, {self.b[1]}, {self.c[0]}, {plus(self.c[1], times('first_row', self.columns))}, "
-            f"{self.columns}, {self.columns}, {add})",
+            f"{self.columns}, {self.columns}, {self.accumulate})",
+        ]
+
+    def _shifted(self, start: str, count: str) -> list[str]:
+        if self.is_sum:
+            return [
+                *self._own_columns,
+                f"matmul_sum_shifted({self.a[0]}, {plus(self.a[1], 'row0')}, {self.width}, {self.long}, {self.shift}, {start}, "
+                f"{count}, {self.b[0]}, {self.b[1]}, rows, {self.columns}, "
+                f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self._add(start)}, scratch)",
+            ]
+        return [
+            *self._own_rows(start, count),
+            f"matmul_shifted({self.a[0]}, {self.a[1]}, {self.long}, {self.shift}, first_row, row_count, {self.width}, "
+            f"{self.b[0]}, {self.c[0]}, {self.c[1]}, {self.columns}, {self.accumulate})",
+        ]
+
+    def _add(self, start: str) -> str:
+        return f"{start} > 0" if start != "0" and self.accumulate == "False" else self.accumulate
+
+    @property
+    def _own_columns(self) -> list[str]:
+        return [
+            f"row0 = {self.width} * part // parts",
+            f"rows = {self.width} * (part + 1) // parts - row0",
+        ]
+
+    @staticmethod
+    def _own_rows(start: str, count: str) -> list[str]:
+        return [
+            f"first_row = {plus(start, f'{count} * part // parts')}",
+            f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row",
         ]
 
 

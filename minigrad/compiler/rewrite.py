@@ -9,6 +9,7 @@ run, tested and drawn alone:
 3. `sink`: sums of products over the steps leave the backward loop, and so do
    products that only the outputs need.
 4. `drop_carries`: a carry that nobody reads is not carried.
+5. `shift_before_products`: what a convolution shifts is read where it stands.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from ..sizes import Size, resolve, source
 from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
 from ..trace import asked_of
 
-ADD, CONCAT, MATMUL, PLACE, RESHAPE, SCATTER, SLICE, SUM, TRANSPOSE = (
-    OPS[n] for n in ("add", "concat", "matmul", "place", "reshape", "scatter", "slice", "sum", "transpose")
+ADD, CONCAT, MATMUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, SUM, TRANSPOSE = (
+    OPS[n]
+    for n in ("add", "concat", "matmul", "place", "reshape", "scatter", "shift", "slice", "sum", "transpose")
 )
 Rule = Callable[[Tensor, tuple], "Tensor | None"]
 
@@ -549,6 +551,20 @@ def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
     return rebuild(outputs, rule)
 
 
+def shift_before_products(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """shift(a · W) = shift(a) · W: a product reads shifted rows where they stand, and nothing is moved."""
+    readers = _count_readers(ancestors(*outputs), outputs)
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        (x, *_) = node.inputs or (None,)
+        if node.op is not SHIFT or x.op is not MATMUL or readers[x.number] > 1 or len(x.inputs[1].shape) > 2:
+            return None
+        a, W = inputs[0].inputs
+        return apply(MATMUL, (apply(SHIFT, (a,), node.params), W))
+
+    return rebuild(outputs, rule, in_bodies=False)
+
+
 def share(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Nodes that compute the same from the same become one, outside of loops."""
     known: dict[tuple, Tensor] = {}
@@ -574,6 +590,7 @@ REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
     "hoist": hoist,
     "sink": sink,
     "join places": join_places,
+    "shift before products": shift_before_products,
     "merge batches": merge_batches,
     "share": share,
 }

@@ -21,13 +21,17 @@ from numba.extending import intrinsic
 from .kernels import VERSION as KERNELS
 from .kernels import exp, kernel, log, matmul, matmul_sum, pack, sigmoid, tanh
 
-VERSION = f"{KERNELS}.1"
+VERSION = f"{KERNELS}.3"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
 FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
 
 # Only compiled code calls loops: without the doors for Python and C they compile quicker.
 loop = njit(error_model="numpy", fastmath=FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+# A part of a program that it does several times over.
+stage = njit(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def entry(signature: str):
@@ -136,6 +140,54 @@ def place_slice(origin, target, outer, whole, start, count, step, inner):
             for j in range(inner):
                 target[at + j] = origin[k]
                 k += 1
+
+
+@kernel
+def shift_rows(origin, target, count, by, inner):
+    """Rows of `inner` elements, later by `by`; zeros come in."""
+    for r in range(count):
+        inside = 0 <= r - by < count
+        for j in range(r * inner, (r + 1) * inner):
+            if inside:
+                target[j] = origin[j - by * inner]
+            else:
+                target[j] = 0
+
+
+@kernel
+def matmul_shifted(a, a_at, long, by, first, count, k, packed, c, c_at, n, accumulate):
+    """Rows first … of C (long, n) = or += shift(A, by) · B, for A (long, k) that is read where it stands."""
+    low = max(first, min(by, first + count))
+    high = max(low, min(first + count, long + by))
+    if not accumulate:
+        for at in range(c_at + first * n, c_at + low * n):
+            c[at] = 0
+        for at in range(c_at + high * n, c_at + (first + count) * n):
+            c[at] = 0
+    matmul(a, a_at + (low - by) * k, high - low, k, k, 1, packed, 0, c, c_at + low * n, n, n, accumulate)
+
+
+@kernel
+def matmul_sum_shifted(a, a_at, a_row, long, by, first, count, b, b_at, m, n, c, c_at, accumulate, scratch):
+    """C (m, n) = or += shift(A, by)ᵀ · B over rows first …, of which there are `count`."""
+    low = max(first, min(by, first + count))
+    high = max(low, min(first + count, long + by))
+    matmul_sum(
+        a,
+        a_at + (low - by) * a_row,
+        a_row,
+        b,
+        b_at + low * n,
+        n,
+        high - low,
+        m,
+        n,
+        c,
+        c_at,
+        n,
+        accumulate,
+        scratch,
+    )
 
 
 @kernel
@@ -251,6 +303,6 @@ def logsumexp_columns(origin, target, outer, count, width):
 __all__ = [
     "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry", "exp",
     "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul",
-    "matmul_sum", "max_columns", "max_rows", "maximum", "np", "pack", "place_slice", "scatter", "sigmoid", "sign",
-    "sin", "sqrt", "start_rows", "sum_columns", "sum_rows", "tanh", "view",
+    "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "np", "pack", "place_slice", "scatter", "shift_rows", "sigmoid", "sign",
+    "sin", "sqrt", "stage", "start_rows", "sum_columns", "sum_rows", "tanh", "view",
 ]  # fmt: skip

@@ -14,10 +14,10 @@ from .places import BLOCK_ROWS, CannotCompile, Level, Place, Stage, Store, named
 if TYPE_CHECKING:
     from .emit import Emitter
 
-ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, RESHAPE, SCATTER, SLICE, TRANSPOSE = (
+ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, TRANSPOSE = (
     OPS[n]
     for n in (
-        "add", "broadcast_to", "concat", "gather", "matmul", "place", "reshape", "scatter", "slice", "transpose",
+        "add", "broadcast_to", "concat", "gather", "matmul", "place", "reshape", "scatter", "shift", "slice", "transpose",
     )
 )  # fmt: skip
 
@@ -122,7 +122,7 @@ class ScanLoop:
                 ok = ok and n.inputs[1].number <= self.body.start and len(n.inputs[0].shape) == 2
             elif n.op in (CONCAT, SLICE, PLACE):
                 ok = ok and n.params[0] > 0
-            elif n.op is TRANSPOSE or n.op in (GATHER, SCATTER, RESHAPE):
+            elif n.op in (TRANSPOSE, GATHER, SCATTER, RESHAPE, SHIFT):
                 ok = False
             elif n.op.kind == "reduction":  # type: ignore[union-attr]
                 ok = ok and 0 not in n.params[0]

@@ -162,3 +162,93 @@ def test_anomaly_mode_and_frozen_parameters_are_heeded():
     w.requires_grad = False
     with pytest.raises(mg.GraphError, match="no gradient for 'w'"):
         compiled.value_and_grad(np.ones(2))[1][w]
+
+
+def same_gradients(function, *inputs, leaves):
+    for leaf in leaves:
+        leaf.grad = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is compiled
+        value, gradients = compile(function).value_and_grad(*inputs)
+    loss = function(*inputs)
+    loss.backward()
+    np.testing.assert_allclose(value.value, loss.value, rtol=1e-12)
+    for leaf in leaves:
+        np.testing.assert_allclose(gradients[leaf], leaf.grad, rtol=1e-10, atol=1e-12 * abs(leaf.grad).max())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_product_in_the_step_meets_a_larger_capture(bias):
+    """Attention: (N, A) + (L, N, A) inside the step, where the capture is itself made of a capture."""
+    N, H, D, A, L = 3, 4, 2, 5, 6
+    W, U, b, v, W_h = (
+        drawn(H, A),
+        drawn(H, A, seed=1),
+        drawn(A, seed=2),
+        drawn(A, seed=3),
+        drawn(2 * H + D, H, seed=4),
+    )
+    memory, xs = drawn(L, N, H, seed=5), drawn(7, N, D, seed=6)
+
+    def function(xs, memory):
+        L, N = memory.shape[:2]
+        keys = memory @ U + b if bias else memory @ U
+
+        def step(s, x):
+            alpha = mg.softmax(mg.tanh(s @ W + keys) @ v, axis=0)
+            context = (alpha.reshape((L, N, 1)) * memory).sum(axis=0)
+            y = mg.tanh(mg.concat(s, x, context) @ W_h)
+            return y, y
+
+        return (mg.scan(step, mg.zeros((N, H), "float64"), xs)[1] ** 2).sum()
+
+    same_gradients(function, xs, memory, leaves=[W, U, v, W_h, memory, xs, *([b] if bias else [])])
+
+
+def test_a_view_of_a_sum_is_kept_for_all_steps():
+    W, K, xs = drawn(4, 5), drawn(6, 3, 5, seed=1), drawn(7, 3, 2, seed=2)
+
+    def function(xs):
+        def step(s, x):
+            e = mg.tanh(s @ W + K).sum(axis=0).sum(axis=-1, keepdims=True)
+            y = mg.tanh(s) * e + x.sum(axis=-1, keepdims=True)
+            return y, y
+
+        return mg.scan(step, mg.zeros((xs.shape[1], 4), "float64"), xs)[1].sum()
+
+    same_gradients(function, xs, leaves=[W, K])
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("T", [1, 4, 5, 9])
+def test_a_convolution_reads_shifted_rows_where_they_stand(causal, T):
+    """Also where the taps reach beyond the sequence, and where what was shifted is wanted for something else."""
+    W, b, V, x = drawn(5, 3, 4), drawn(4, seed=1), drawn(3, 4, 2, seed=2), drawn(9, 2, 3, seed=3)
+
+    def function(x):
+        a = mg.relu(mg.conv1d(x, W, 2, causal) + b)
+        late = mg.shift(a, 1)
+        return (mg.conv1d(a, V, 1, causal) ** 2).sum() + (
+            late @ V[0] * late.sum(axis=-1, keepdims=True)
+        ).sum()
+
+    part = drawn(T, 2, 3, seed=4)
+    same_gradients(function, part, leaves=[W, b, V, part])
+    if T > 1:
+        compiled = compile(function, threads=2)
+        np.testing.assert_allclose(compiled(part).value, function(part).value, rtol=1e-12)
+
+
+def test_layers_that_repeat_are_written_once():
+    layers = [(drawn(3, 4, 4, seed=k), drawn(4, seed=9 + k)) for k in range(4)]
+    x = drawn(11, 2, 4, seed=30)
+
+    def function(x):
+        for k, (W, b) in enumerate(layers):
+            x = mg.tanh(mg.conv1d(x, W, 2**k) + b) + x
+        return (x**2).sum()
+
+    same_gradients(function, x, leaves=[p for layer in layers for p in layer])
+    compiled = compile(function)
+    compiled.value_and_grad(x)
+    assert "times over" in compiled.source and compiled.source.count("matmul_shifted(") < 4 * 2 * 2

@@ -168,6 +168,9 @@ SAMPLES = {
     "place": placed,
     "gather": rows_by_index,
     "scatter": rows_added,
+    "shift": unary(
+        normal, lambda draw, shape: (draw(st.integers(-shape[0] - 1, shape[0] + 1)),), shapes_with_axes
+    ),
     "detach": unary(),
 }
 BOOLEAN = {"greater", "greater_equal", "equal"}  # their result is no float

@@ -1,0 +1,113 @@
+"""What a program does several times over, such as the same layer at every level, is written once.
+
+Numba's time goes by the number of statements, so that eight equal layers would take eight
+times as long to compile.  Loops and stages are the same when their text is the same but for the
+names of arrays and sizes; the first keeps its names, and the others call it with theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+WORD = re.compile(r"[A-Za-z_]\w*")
+COMMENT = re.compile(r"^ *#.*\n?", re.MULTILINE)
+
+
+def merge_functions(
+    functions: Sequence[str], shared: Callable[[str], bool]
+) -> tuple[list[str], dict[str, str]]:
+    """The functions that differ, and for every other one the name of its equal.
+
+    shared : is a word one that all functions mean the same by, as they do by ``exp`` and ``for``?
+    """
+    kept: list[str] = []
+    first: dict[str, str] = {}
+    instead: dict[str, str] = {}
+    for text in functions:
+        name = re.search(r"def (\w+)\(", text).group(1)  # type: ignore[union-attr]
+        key = _pattern(COMMENT.sub("", text), lambda word: "" if shared(word) else "a name")
+        if key in first:
+            instead[name] = first[key]
+        else:
+            first[key] = name
+            kept.append(text)
+    return kept, instead
+
+
+def merge_stages(
+    blocks: Sequence[Sequence[str]], entries: dict[str, tuple[str, int]]
+) -> tuple[list[str], list[Sequence[str]]]:
+    """Functions for blocks of lines that occur more than once, and the blocks, those as calls.
+
+    entries : name of an array or size → (its kind, such as "f4" or "size", where it stands in the table).
+    """
+    groups: dict[str, list[int]] = {}
+    for k, block in enumerate(blocks):
+        key = _pattern("\n".join(block), lambda word: entries[word][0] if word in entries else "", "size")
+        groups.setdefault(key, []).append(k)
+    title, at = _unlike("repeated_", entries), _unlike("at_", entries)
+    functions: list[str] = []
+    result = list(blocks)
+    for same in groups.values():
+        if len(same) == 1:
+            continue
+        texts = ["\n".join(blocks[k]) for k in same]
+        found = [[w for w in WORD.findall(text) if w in entries] for text in texts]
+        # A parameter for what is the same word wherever it stands; sizes that are equal by chance are two.
+        parameters: dict[tuple[str, ...], str] = {}
+        for words in zip(*found, strict=True):
+            if words not in parameters:
+                name, k = words[0], 2
+                while name in parameters.values():
+                    name, k = f"{words[0]}_{k}_", k + 1
+                parameters[words] = name
+        names = iter([parameters[words] for words in zip(*found, strict=True)])
+        body = WORD.sub(lambda w: next(names) if w.group() in entries else w.group(), texts[0])
+        name = f"{title}{len(functions) + 1}"
+        kinds = {parameter: entries[words[0]][0] for words, parameter in parameters.items()}
+        functions.append(_function(name, body.split("\n"), kinds, at, len(same)))
+        for place, k in enumerate(same):
+            own = [words[place] for words in parameters]
+            arrays = ", ".join(word for word in own if entries[word][0] != "size")
+            places = ", ".join(str(entries[word][1]) for word in own)
+            result[k] = [f"# {arrays}", f"bad += {name}(table, scratch, part, parts, {places})"]
+    return functions, result
+
+
+def _function(name: str, block: Sequence[str], kinds: dict[str, str], at: str, times: int) -> str:
+    """The block as a function of where its arrays and sizes stand in the table."""
+    lines = [
+        f"@stage\ndef {name}(table, scratch, part, parts, {', '.join(at + word for word in kinds)}):",
+        f"    # the same {times} times over; each call has arrays and sizes of its own",
+    ]
+    for word, kind in kinds.items():
+        lines.append(
+            f"    {word} = "
+            + (f"table[{at}{word}]" if kind == "size" else f"array_{kind}(table, {at}{word})")
+        )
+    return "\n".join([*lines, "    bad = 0", *("    " + line for line in block), "    return bad"]) + "\n"
+
+
+def _unlike(prefix: str, words) -> str:
+    """A prefix that none of the words begins with."""
+    while any(word.startswith(prefix) for word in words):
+        prefix += "_"
+    return prefix
+
+
+def _pattern(text: str, kind: Callable[[str], str], alike: str = "") -> str:
+    """The text with a number for each word that has a kind; words of the kind `alike` have none."""
+    words: dict[str, str] = {}
+    counted = 0
+
+    def number(found: re.Match) -> str:
+        nonlocal counted
+        word = found.group()
+        if word not in words:
+            what = kind(word)
+            counted += bool(what) and what != alike
+            words[word] = word if not what else f"<{what}>" if what == alike else f"<{what} {counted}>"
+        return words[word]
+
+    return WORD.sub(number, text)
