@@ -65,9 +65,10 @@ class TCN(Layer):
     ``tcn(xs)``: (T, N, D) → (T, N, H), and no step sees a later one.  Level k has dilation 2 ** (k − 1), so
     that what a step sees doubles with each level; parameters are called "1.v_1", "1.g_1", "1.b_1", ….
 
-    Directions v start uniform in ±1/√(taps · inputs), lengths g at ‖v‖.  The paper's code asks for normal
-    numbers of deviation 0.01, but sets the product of v and g, which is computed anew before it is
-    read: what it trains from is this uniform start.
+    Directions v start uniform in ±1/√(taps · inputs), lengths g at ‖v‖, biases at 0, so that h keeps its size
+    from level to level.  The paper's code asks for normal numbers of deviation 0.01, but sets the product
+    of v and g, which is computed anew before it is read: what it trains from is this uniform start, and
+    from 0.01 it learns several times as slowly.
     """
 
     causal = True  # no output depends on a later step
