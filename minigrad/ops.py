@@ -19,20 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from . import tensor
 from .errors import DTypeError, InputError, ShapeError
 from .sizes import fix_at_one, is_one
-from .tensor import (
-    _ARRAY_FUNCTIONS,
-    _FUNCTIONS,
-    _UFUNCS,
-    OPS,
-    Op,
-    Tensor,
-    apply,
-    apply_symbolic,
-    as_tensor,
-    describe,
-)
+from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, describe
 
 BOOL = np.dtype(bool)
 
@@ -557,8 +547,8 @@ def scatter(g, index, rows: int) -> Tensor:
 
 
 for _f in (matmul, power, sum, mean, max, min, reshape, transpose):
-    _FUNCTIONS[_f.__name__] = _f
-_UFUNCS.update({
+    tensor._FUNCTIONS[_f.__name__] = _f
+tensor._UFUNCS.update({
     name: lambda *inputs, op=op: apply(op, inputs)
     for name, op in dict(
         add=ADD, subtract=SUB, multiply=MUL, divide=DIV, negative=NEG, exp=EXP, log=LOG, sqrt=SQRT, sin=SIN,
@@ -566,12 +556,12 @@ _UFUNCS.update({
         greater_equal=GREATER_EQUAL, equal=EQUAL,
     ).items()
 })  # fmt: skip
-_UFUNCS.update(
+tensor._UFUNCS.update(
     matmul=matmul, minimum=minimum, power=power, square=lambda x: power(x, 2),
     less=lambda a, b: apply(GREATER, (b, a)), less_equal=lambda a, b: apply(GREATER_EQUAL, (b, a)),
     not_equal=lambda a, b: apply(EQUAL, (apply(EQUAL, (a, b)), False)),
 )  # fmt: skip
-_ARRAY_FUNCTIONS.update(
+tensor._ARRAY_FUNCTIONS.update(
     sum=lambda a, axis=None, keepdims=False: sum(a, axis, keepdims),
     mean=lambda a, axis=None, keepdims=False: mean(a, axis, keepdims),
     max=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),

@@ -63,7 +63,7 @@ def merge_stages(
                     name, k = f"{words[0]}_{k}_", k + 1
                 parameters[words] = name
         names = iter([parameters[words] for words in zip(*found, strict=True)])
-        body = WORD.sub(lambda w: next(names) if w.group() in entries else w.group(), texts[0])
+        body = WORD.sub(lambda w, names=names: next(names) if w.group() in entries else w.group(), texts[0])
         name = f"{title}{len(functions) + 1}"
         kinds = {parameter: entries[words[0]][0] for words, parameter in parameters.items()}
         functions.append(_function(name, body.split("\n"), kinds, at, len(same)))

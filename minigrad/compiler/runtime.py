@@ -303,6 +303,7 @@ def logsumexp_columns(origin, target, outer, count, width):
 __all__ = [
     "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry", "exp",
     "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul",
-    "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "np", "pack", "place_slice", "scatter", "shift_rows", "sigmoid", "sign",
-    "sin", "sqrt", "stage", "start_rows", "sum_columns", "sum_rows", "tanh", "view",
+    "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "np", "pack",
+    "place_slice", "scatter", "shift_rows", "sigmoid", "sign", "sin", "sqrt", "stage", "start_rows", "sum_columns",
+    "sum_rows", "tanh", "view",
 ]  # fmt: skip

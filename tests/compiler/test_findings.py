@@ -223,7 +223,7 @@ def test_a_view_of_a_sum_is_kept_for_all_steps():
 @pytest.mark.parametrize("T", [1, 4, 5, 9])
 def test_a_convolution_reads_shifted_rows_where_they_stand(causal, T):
     """Also where the taps reach beyond the sequence, and where what was shifted is wanted for something else."""
-    W, b, V, x = drawn(5, 3, 4), drawn(4, seed=1), drawn(3, 4, 2, seed=2), drawn(9, 2, 3, seed=3)
+    W, b, V = drawn(5, 3, 4), drawn(4, seed=1), drawn(3, 4, 2, seed=2)
 
     def function(x):
         a = mg.relu(mg.conv1d(x, W, 2, causal) + b)
