@@ -20,7 +20,7 @@ from .legend import UNKNOWN, legend
 from .reading import NOT_COMPUTED
 from .render import Picture
 from .style import FAINT, INK, PANEL, SOFT, Scale, cell, clean, fitting, number, span, square, table, text
-from .weights import LEAST, Axis, Weights, alpha_scale, find, least_drawn, line_of, shade, sizes, together
+from .weights import LEAST, Axis, Weights, alpha_scale, find, line_of, shade, sizes, together, with_lines
 
 VIEWS = ("matrix", "lines")
 PAGE, MOST_PANELS, GAP, HEIGHT = 1060.0, 16, 26.0, 17.0
@@ -242,7 +242,8 @@ class _Drawing:
             panel.alpha if panel.gradient is None else panel.gradient,
             strict=True,
         ):
-            most = int(np.nanargmax(alpha)) if np.isfinite(alpha).any() else -1
+            finite = np.isfinite(alpha)
+            most = int(np.argmax(np.where(finite, alpha, -np.inf))) if finite.any() else -1
             cells = [
                 square(PANEL, self.cell, HEIGHT) if a == 0
                 else self._gradient_cell(float(g)) if gradient
@@ -289,10 +290,8 @@ class _Drawing:
         width, tall = self.width, min(170.0, max(90.0, 0.28 * self.width))
         outs = self._boxes(f"{panel.name} output", self.rows, left, top, width)
         ins = self._boxes(f"{panel.name} input", self.columns, left, top + tall, width)
-        bounds = [least_drawn(row, least) for row in panel.alpha]
-        drawn = [
-            (float(a), q, k) for (q, k), a in np.ndenumerate(panel.alpha) if not (a < bounds[q] or a == 0)
-        ]
+        lines = [(q, k) for q, row in enumerate(panel.alpha) for k in np.flatnonzero(with_lines(row, least))]
+        drawn = [(float(panel.alpha[q, k]), q, k) for q, k in lines]
         for a, q, k in sorted(drawn, key=lambda d: (np.inf if np.isnan(d[0]) else d[0], d[1], d[2])):
             said = f"{self.rows.labels[q]} ← {self.columns.labels[k]}: α = {number(a, 3)}"
             start, end = ins[k], outs[q]

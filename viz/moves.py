@@ -41,9 +41,12 @@ def moves(n: Tensor, axis: int) -> Iterator[Move]:
         yield 0, n.params[0][axis], 0, 0, size
     elif op.name == "reshape":
         shape = n.inputs[0].shape
-        for a in range(len(shape)):
-            if shape[a] == size and math.prod(shape[:a]) == math.prod(n.shape[:axis]):
-                yield 0, a, 0, 0, size
+        same = [
+            a for a in range(len(shape))
+            if shape[a] == size and math.prod(shape[:a]) == math.prod(n.shape[:axis])
+        ]  # fmt: skip
+        if same:  # several only where the size is 1: an axis then keeps its place if it can
+            yield 0, axis if axis in same else same[0], 0, 0, size
     elif op.name == "gather":
         within = n.inputs[1].ndim
         yield (1, axis, 0, 0, size) if axis < within else (0, axis - within + 1, 0, 0, size)

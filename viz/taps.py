@@ -36,7 +36,7 @@ from .style import (
     span,
     text,
 )
-from .weights import LEAST, alpha_scale, arranged, least_drawn, line_of
+from .weights import LEAST, alpha_scale, arranged, line_of, with_lines
 from .whole import Row, Way, Whole, read_whole
 
 PAGE, LEFT, MOST, GAP_WIDTH = 1060.0, 132.0, 40, 76.0
@@ -362,13 +362,13 @@ class _Drawing:
         alpha = self._alpha(way)
         found = []
         for t in self.shown:
-            least = least_drawn(alpha[t], LEAST)
             ends = {s: float(alpha[t, s]) for s in self.shown}
             for hidden in self.hidden.values():
                 if hidden:
                     ends[hidden[0]] = float(alpha[t, hidden[0] : hidden[-1] + 1].sum())
-            for s, a in ends.items():
-                if not (a < least or a == 0):
+            drawn = with_lines(np.array(list(ends.values())), LEAST)
+            for (s, a), wanted in zip(ends.items(), drawn, strict=True):
+                if wanted:
                     said = f"{row.label} t={t + 1} from {way.source.label} t={s + 1}: α = {number(a, 3)}"
                     strength = np.inf if np.isnan(a) else a
                     found.append(_Line(way, (way.source, s), (row, t), line_of(a), strength, said))
@@ -524,10 +524,10 @@ def ways_said(row: Row, below: Row) -> list[str]:
             parts.append("attention" if heads else "all steps")
         if offsets == [0]:
             parts.append("skip" if source is not below or heads else "same step")
-        if any(way.state == CUT for way in ways):
-            parts.append("✂ cut")
         said = ", ".join(parts)
         lines.append(said if source is below else f"{said} from {source.label or 'a row below'}")
+        if any(way.state == CUT for way in ways):
+            lines.append("✂ cut (detach)")
     return lines
 
 

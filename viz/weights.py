@@ -53,9 +53,11 @@ def line_of(alpha: float) -> Stroke:
     return Stroke(shade(0.12 + 0.88 * alpha), round(0.5 + 5.5 * min(max(alpha, 0.0), 1.0), 2), "solid", "")
 
 
-def least_drawn(weights: np.ndarray, least: float) -> float:
-    """The smallest weight of an output step that gets a line: one that looks everywhere has lines too."""
-    return min(least, 0.5 * float(np.nanmax(weights, initial=0.0)))
+def with_lines(weights: np.ndarray, least: float) -> np.ndarray:
+    """Which weights of an output step get a line: an output that looks everywhere has lines too."""
+    finite = np.isfinite(weights)
+    bound = min(least, 0.5 * float(weights[finite].max(initial=0.0)))
+    return ~finite | ((weights >= bound) & (weights != 0))
 
 
 def alpha_scale(canvas: Canvas, left: float, y: float, lines: bool = False) -> None:

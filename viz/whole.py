@@ -178,9 +178,12 @@ def read_whole(root: Tensor, names: Sequence[str] | None = None) -> Whole:
 def _name(n: Tensor, reader: _Reader) -> str:
     if n.name:
         return clean(n.name, 30)
+    if joined(n):
+        return clean(n.inputs[0].inputs[0].name or "x", 30)
     if not reader.is_source(n):
         return ""
-    return next((clean(x.name, 30) for x in n.inputs if x.name and x.dtype.kind in "iu"), "x")
+    indices = [x for x in ancestors(n) if x.name and x.number in reader.depends]
+    return clean(indices[0].name, 30) if indices else "x"
 
 
 # What is a row.
@@ -213,10 +216,10 @@ def _inputs(top: Tensor, users) -> list[Tensor]:
     """The leaves in which time enters: data with an axis of T steps, not weights, masks or padding."""
     T = top.shape[0]
     reached = _reached(top)
-    leaves = [n for n in ancestors(top) if n.op is None and n.ndim >= 2 and n.dtype.kind in "fiu"]
-    leaves = [n for n in leaves if n.shape[0] == T and (n.number, 0) in reached]
+    nodes = [n for n in ancestors(top) if n.ndim >= 2 and n.shape[0] == T and (n.number, 0) in reached]
+    leaves = [n for n in nodes if n.op is None and n.dtype.kind in "fiu" and step_of(n) is None]
     data = [n for n in leaves if n.dtype.kind == "f" and not n.requires_grad]
-    named = [n for n in data if n.name]
+    named = [n for n in data if n.name] + [n for n in nodes if joined(n)]
     # Without names the first: factors are masks, and zeros that are joined on are padding.
     others = [n for n in data if not n.name and not all(_aside(u, n) for u in users.get(n.number, ()))]
     steps = np.arange(T).reshape(-1, 1)
@@ -226,8 +229,8 @@ def _inputs(top: Tensor, users) -> list[Tensor]:
         if found:
             return found
     raise InputError(
-        f"taps: {top.name or 'the output'} {top.shape} was computed from no input with T = {T} steps; "
-        "give a network that reads (steps, sequences, units)"
+        f"taps: {describe(top)} was computed from no input that has T = {T} steps; give a network that reads "
+        "(steps, sequences, units), or draw a recurrence with viz.draw"
     )
 
 
@@ -236,11 +239,18 @@ def _reached(top: Tensor) -> set[tuple[int, int]]:
     seen, pending = {(top.number, 0)}, [(top, 0)]
     while pending:
         n, axis = pending.pop()
-        for k, a, *_ in moves(n, axis):
+        for k, a, *_ in () if joined(n) else moves(n, axis):
             if (n.inputs[k].number, a) not in seen:
                 seen.add((n.inputs[k].number, a))
                 pending.append((n.inputs[k], a))
     return seen
+
+
+def joined(n: Tensor) -> bool:
+    """Whether it was put together of single steps, as what a recurrence gives is."""
+    if n.op is None or n.op.name != "concat" or n.params[0] != 0 or n.shape[0] == 1:
+        return False
+    return all(x.shape[0] == 1 and x.op is not None and x.op.name == "reshape" for x in n.inputs)
 
 
 def _aside(user: Tensor, n: Tensor) -> bool:
@@ -288,15 +298,9 @@ class _Reader:
             if n is not top and not self._may_be_row(n, users, names):
                 continue
             ways = self.ways(n, {m.number: Row(m, "", "") for m in found}, None)
-            at_once = all(w.offset == 0 for w in ways)
-            if (
-                n is not top
-                and not n.name
-                and not leaves_scope(n, users)
-                and at_once
-                and not self.is_source(n)
-            ):
-                continue  # a mask on what a convolution reads: not worth a row
+            worth = n is top or n.name or leaves_scope(n, users) or self.is_source(n)
+            if not worth and all(w.offset == 0 for w in ways):
+                continue  # a mask on what a convolution reads, say
             found.append(n)
             reads[n.number] = ways
         kept = {top.number}
