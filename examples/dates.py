@@ -232,14 +232,15 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--hidden and --batch must be at least 1")
     if not 0 < options.lr < 1:
         parser.error("--lr must lie between 0 and 1")
-    if not options.ask:
-        parser.error("--ask: an empty text is no date")
+    unknown = [c for c in options.ask if c not in SOURCE.characters]
+    if unknown or not options.ask:
+        what = f"{unknown[0]!r} stands in no date" if unknown else "an empty text is no date"
+        parser.error(f"--ask: {what}; use letters A to Z, digits, blanks and , . / ' -")
     return options
 
 
 def main(options: argparse.Namespace) -> None:
     console = Console()
-    SOURCE.encode(options.ask)  # refuses a character that is in no date, before the training
     rng = np.random.default_rng(options.seed)
     data, model = Dates(rng), Model(options.cell, options.hidden, rng)
     prepare(options.out)
