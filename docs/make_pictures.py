@@ -30,6 +30,48 @@ def compiled_lstm():
     return step
 
 
+def temporal() -> viz.Picture:
+    """What the last output of a temporal convolutional network sees, freshly made, before any training."""
+    rng = np.random.default_rng(0)
+    text = "what does this output see"
+    letters = cells.Alphabet(text)
+    network = cells.TCN(len(letters), 8, 3, 2, rng)
+    output = cells.Output(8, len(letters), rng)
+    h = network(mg.Tensor(letters.one_hot(text[:-1]), name="x"))
+    loss = mg.cross_entropy(output(h[-1]), letters.encode(text[-1])).named("L")
+    loss.backward(record=True)
+    captions = ["␣" if c == " " else c for c in text[:-1]]
+    return viz.taps(loss, captions=captions, title="A temporal convolutional network: 3 levels, 2 taps each")
+
+
+def attention(word: str = "backwards") -> viz.Picture:
+    """A decoder that learned to write words backwards: where it looks."""
+    rng = np.random.default_rng(0)
+    letters = cells.Alphabet("abcdefghijklmnopqrstuvwxyz")
+    K, H = len(letters), 32
+    encoder = cells.Bidirectional(cells.GRU, K, H, rng)
+    decoder = cells.AttentionDecoder(cells.GRU, K, H, encoder.outputs, rng)
+    output = cells.Output(H, K, rng)
+    layers = {"encoder": encoder, "decoder": decoder, "output": output}
+    parameters = {
+        f"{part}.{name}": p for part, layer in layers.items() for name, p in layer.parameters().items()
+    }
+
+    def loss(x, given, targets):
+        return mg.cross_entropy(cells.run(decoder.over(encoder(x)), given, output=output).y, targets).named(
+            "L"
+        )
+
+    def batch(codes):  # what the decoder reads is what it should have written before
+        rows, targets = np.eye(K, dtype=np.float32), codes[::-1]
+        return rows[codes], np.concatenate([np.zeros_like(rows[codes[:1]]), rows[targets[:-1]]]), targets
+
+    words = (rng.integers(0, K, (rng.integers(4, 12), 32)) for _ in range(900))
+    mg.fit(loss, parameters, map(batch, words), lr=5e-3)
+    seen = loss(*batch(letters.encode(word)[:, None]))
+    return viz.attention(seen, view="lines", inputs=word, outputs=word[::-1], title="Where a decoder looks")
+
+
 def main() -> None:
     target = HERE / "pictures"
     with tempfile.TemporaryDirectory() as folder:
@@ -37,6 +79,8 @@ def main() -> None:
         for name in ("network", "gradient", "gates"):
             shutil.copy(Path(folder) / f"{name}.png", target / f"{name}.png")
     viz.rewrites(compiled_lstm())["hoist forward"].save(target / "hoist.png")
+    temporal().save(target / "taps.png")
+    attention().save(target / "attention.png")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from .weights import LEAST, Axis, Weights, alpha_scale, find, line_of, shade, si
 
 VIEWS = ("matrix", "lines")
 PAGE, MOST_PANELS, GAP, HEIGHT = 1060.0, 16, 26.0, 17.0
-SMALL, LARGE = 15.0, 34.0  # the least width at which labels can be read, and the most that a cell needs
+SMALL, LARGE, WIDE = 15.0, 34.0, 64.0  # the least width for a label, the most for a cell, and between lines
 
 
 def attention(
@@ -69,7 +69,8 @@ def attention(
         over = window
     columns = Axis.of("over", K, over, inputs, beyond=True)
     title = title or "Attention: where each output looks"
-    drawing = _Drawing(chosen[:MOST_PANELS], rows, columns, title, scale, gradient)
+    largest = LARGE if view == "matrix" else WIDE
+    drawing = _Drawing(chosen[:MOST_PANELS], rows, columns, title, scale, gradient, largest)
     count = found[0].sequences
     notes = [f"{MOST_PANELS} of {len(chosen)} heads are drawn"] if len(chosen) > MOST_PANELS else []
     notes += [f"sequence {sequence} of {count}"] if count > 1 else []
@@ -152,7 +153,7 @@ class _Panel:
 class _Drawing:
     def __init__(
         self, chosen: list[tuple[Weights, int]], rows: Axis, columns: Axis, title: str, scale: Scale | None,
-        gradient: bool,
+        gradient: bool, largest: float,
     ):  # fmt: skip
         self.canvas, self.rows, self.columns, self.gradient = Canvas(title), rows, columns, gradient
         self.lines_of_panels = self._panels(chosen)
@@ -160,7 +161,7 @@ class _Drawing:
         known = [np.abs(p.gradient[p.alpha != 0]) for p in self.panels if p.gradient is not None]
         self.scale = scale or Scale.of(np.concatenate(known).tolist() if known else [])
         self.label_width = min(120.0, 14.0 + 6.6 * max(len(clean(label)) for label in rows.labels))
-        self.across, self.cell = self._fitting()
+        self.across, self.cell = self._fitting(largest)
         self.width = self.label_width + self.cell * len(columns.places)
 
     def _panels(self, chosen: list[tuple[Weights, int]]) -> list[list[_Panel]]:
@@ -179,16 +180,18 @@ class _Drawing:
             lines[-1].append(_Panel(", ".join(parts), sharpness(alpha), shown, gradient, weights.state))
         return lines
 
-    def _fitting(self) -> tuple[int, float]:
+    def _fitting(self, largest: float) -> tuple[int, float]:
         """How many panels stand side by side, and the width of their cells."""
         longest = max(len(clean(label)) for label in self.columns.labels)
         least = min(58.0, max(SMALL, 6.4 * longest + 3))  # long labels get room
         count = len(self.columns.places)
-        for across in range(max(map(len, self.lines_of_panels)), 0, -1):
+        most = max(map(len, self.lines_of_panels))
+        # The gradients stand beside the weights where there is room, else below them.
+        for across in [2 * most] * self.gradient + list(range(most, 0, -1)):
             room = ((PAGE + GAP) / across - GAP - self.label_width) / count
-            if room >= least or across == 1:
+            if room >= (least if across <= most else max(least, 26.0)) or across == 1:
                 break
-        return across, max(7.0, min(max(LARGE, least), room))
+        return across, max(7.0, min(max(largest, least), room))
 
     def head(self, said: str, sequence: str) -> float:
         """Title, how to read it, what is left out; returns where the panels begin."""
@@ -205,10 +208,12 @@ class _Drawing:
         """All panels from `y` down, each drawn by `one`; returns their bottom."""
         for line in self.lines_of_panels:
             for start in range(0, len(line), self.across):
-                part = line[start : start + self.across]
-                for gradient in (False, True)[: 1 + self.gradient]:
+                part = [(panel, False) for panel in line[start : start + self.across]]
+                slopes = [(panel, True) for panel, _ in part] if self.gradient else []
+                rows = [part + slopes] if len(part) + len(slopes) <= self.across else [part, slopes]
+                for row in rows:
                     bottoms = []
-                    for k, panel in enumerate(part):
+                    for k, (panel, gradient) in enumerate(row):
                         x = 8 + k * (self.width + GAP)
                         self._panel_head(panel, x, y, gradient)
                         bottoms.append(one(panel, x, y + 12, gradient))
