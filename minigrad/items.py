@@ -103,7 +103,6 @@ def pulled(node: Tensor, k: int, batch: np.ndarray) -> np.ndarray:
     """What the rule of input k makes of each cotangent of a batch (items, …)."""
     op, x = node.op, node.inputs[k]
     assert op is not None
-    read = [i.value for i in node.inputs]
     if op is CONCAT:
         axis = node.params[0]
         start = sum(i.shape[axis] for i in node.inputs[:k])
@@ -111,7 +110,7 @@ def pulled(node: Tensor, k: int, batch: np.ndarray) -> np.ndarray:
     if op is SUM:
         kept = (1 if a in node.params[0] else n for a, n in enumerate(x.shape))
         return np.broadcast_to(batch.reshape(len(batch), *kept), (len(batch), *x.shape))
-    rule = op.vjp(k) if op.variadic else op.vjp[k]
+    rule, read = op.vjp(k) if op.variadic else op.vjp[k], [i.value for i in node.inputs]
     with np.errstate(all="ignore"):
         if op is MATMUL and k == 0 and read[1].ndim == 2:
             part = batch.reshape(-1, batch.shape[-1]).dot(read[1].T)

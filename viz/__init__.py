@@ -1,18 +1,25 @@
 """Pictures of graphs, gates and gradients: people see backpropagation through time.
 
 `draw` shows a graph at any level of detail, `gradient` the gradient that flows back
-through time, `gates` the gates over time, `taps` what is read from where in a network
-that handles the whole sequence at once, `attention` where each output looks, `rewrites`
-what the compiler takes out of the loop over the steps, `loops` what a compiled step
-runs.  All give a `Picture`, `rewrites` one for each rewrite.
+through time, `paths` by which gate it came, `bptt` which step's loss reaches which step,
+`direct` what a step's own loss sends, `weights_by_step` what each step adds to each
+weight, `gates` the gates over time, `compare` several networks on one scale, `taps` what
+is read from where in a network that handles the whole sequence at once, `attention` where
+each output looks, `rewrites` what the compiler takes out of the loop over the steps,
+`loops` what a compiled step runs.  All give a `Picture`, `rewrites` one for each rewrite.
 """
 
 from .attention import attention
 from .backflow import gradient
+from .compare import compare
 from .compiler import loops, rewrites
+from .direct import direct
 from .draw import draw
 from .equations import equations
 from .heat import gates
+from .matrix import bptt
+from .parameters import weights_by_step
+from .paths import paths
 from .render import Picture, font_directory
 from .style import Scale
 from .taps import taps
@@ -23,7 +30,12 @@ __all__ = [
     "draw",
     "equations",
     "gradient",
+    "paths",
+    "bptt",
+    "direct",
+    "weights_by_step",
     "gates",
+    "compare",
     "taps",
     "attention",
     "rewrites",

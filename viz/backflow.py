@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigrad import InputError, Tensor
+from minigrad import Tensor
 
 from .canvas import Canvas
 from .chart import CELL, LABELS, Frame, column_width, decades, drawn, gradient_cell, row, steps_below
@@ -17,7 +17,7 @@ from .legend import UNKNOWN, legend
 from .reading import Captions, Network, read, roots_of
 from .render import Picture
 from .style import CUT, INK, NORMAL, NOT_COMPUTED, SOFT, ZERO, Scale, number, pretty
-from .ways import FROM_LOSS, STRAIGHT, State, arrays, split
+from .ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split
 
 __all__ = ["FROM_LOSS", "STRAIGHT", "gradient", "split"]
 BARS = 84.0
@@ -41,10 +41,8 @@ def gradient(
     """
     root, records = roots_of(what, steps)
     network = read(root, records, captions)
-    if network is None or not any(network.carried.values()):
-        raise InputError(
-            "gradient: no state is carried from step to step in this graph; give the loss of an unrolled cell"
-        )
+    carried("gradient", network)
+    assert network is not None
     title = title or "The gradient on its way back through time"
     flowing = _Flowing(network, title, scale)
     return Picture(flowing.draw(), title, "nop2", time_limit, arrays(flowing.states))
@@ -59,11 +57,7 @@ class _Flowing:
         self.times, self.stride = drawn(times)
         # A layer that reads the sequence from its end: its gradient flows to the right.
         self.mirrored = network.mirrored
-        self.states = []
-        for band in network.bands:
-            memory = network.memory[band]
-            for name in sorted(network.carried[band], key=lambda s: s not in memory):
-                self.states.append(split(network, band, name, self.times))
+        self.states = [split(network, *which, self.times) for which in carried("gradient", network)]
         numbers = [v for s in self.states for v in s.total.values() if v] + [
             v for s in self.states for p in s.parts.values() for v in p.values()
         ]

@@ -6,6 +6,7 @@ row of cells has its label on the left, and a cell says its number where there i
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from .style import (
     ZERO,
     Scale,
     Stroke,
+    cell,
     decade,
     fitting,
     norm,
@@ -102,6 +104,29 @@ def path(canvas: Canvas, key: str, points: Sequence[Point], stroke: Stroke, tool
         canvas.line(a.key, b.key, [p, q], stroke, tooltip, arrow="none")
 
 
+def curve(
+    frame: Frame, key: str, xs: Sequence[float], values: Sequence[float | None], kind: int, tooltips: Sequence[str] = ()
+) -> None:  # fmt: skip
+    """A line through the values that have a place on the axis, with a mark at each: one `kind` of thing."""
+    canvas, colour, dash = frame.canvas, KINDS[kind % len(KINDS)], DASHES[kind % len(DASHES)]
+    there = [v is not None and math.isfinite(v) and (v > 0 or not frame.log) for v in values]
+    points = [
+        (x, frame.y(v)) if ok and v is not None else None for x, v, ok in zip(xs, values, there, strict=True)
+    ]
+    for k, (p, q) in enumerate(itertools.pairwise(points)):
+        if p is not None and q is not None:
+            path(canvas, f"{key} line {k}", [p, q], Stroke(colour, 2.0, dash, ""))
+    size = max(3.0, min(8.0, (xs[1] - xs[0]) * 0.5)) if len(xs) > 1 else 8.0
+    for k, p in enumerate(points):
+        if p is not None:
+            said = tooltips[k] if tooltips else f"{key}: {number(values[k] or 0, 4)}"
+            fill = colour if kind % 2 == 0 else "#ffffff"  # told apart without colour: full and hollow
+            canvas.box(
+                f"{key} mark {k}", p[0] - size / 2, p[1] - size / 2, size, size, border=1.4, colour=colour,
+                fill=fill, rounded=kind % 4 > 1, tooltip=said,
+            )  # fmt: skip
+
+
 def drawn(times: Sequence[int], most: int = MOST_COLUMNS) -> tuple[list[int], int]:
     """The steps to draw, and their distance: every nth, counted from the end, where the gradient comes from."""
     stride = max(1, -(-len(times) // most))
@@ -125,25 +150,27 @@ def gradient_cell(
     """
     kind = scale.state(value) if state is None else state
     if kind == NO_WAY:
-        return square("#ffffff", width, height).replace('BORDER="1"', 'BORDER="0"')
+        return cell(BORDER=0, FIXEDSIZE="TRUE", WIDTH=f"{width:g}", HEIGHT=f"{height:g}")
     colour = {CUT: "#e4e6ea", NOT_COMPUTED: "#ffffff", ZERO: "#ffffff", "": "#ffffff"}.get(
         kind
     ) or scale.colour(value, kind)
     mark = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}.get(
         kind, ""
     )
-    if width >= 30 and value is not None:
+    if width >= 30 and value is not None and kind not in (CUT, NOT_COMPUTED, ""):
         mark = fitting(number(value), width + 8, 8.5)
-    return square(colour, width, height, mark if min(width, height) >= 9 else "", min(8.5, height - 2))
+    if min(width, height) < 9:  # a frame would take too much of it
+        return cell(BORDER=0, FIXEDSIZE="TRUE", WIDTH=f"{width:g}", HEIGHT=f"{height:g}", BGCOLOR=colour)
+    return square(colour, width, height, mark, min(8.5, height - 2))
 
 
 def row(
     canvas: Canvas, key: str, left: float, y: float, width: float, cells: Sequence[str], label: str = "",
-    height: float = CELL, tooltip: str = "", bold: bool = False,
+    height: float = CELL, tooltip: str = "", bold: bool = False, gap: float = 8.0,
 ) -> None:  # fmt: skip
     """Finished cells side by side around the height `y`, and what they are on their left."""
     if label:
-        canvas.words(left - 8, y, label, 9.5, INK, bold, align="right")
+        canvas.words(left - gap, y, label, 9.5, INK, bold, align="right")
     canvas.box(
         key, left, y - height / 2, width * len(cells), height, [table(["".join(cells)])], border=0,
         tooltip=tooltip or key,

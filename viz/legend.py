@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .canvas import Canvas
+from .chart import gradient_cell
 from .style import (
     BLUE,
     CUT,
@@ -84,7 +85,7 @@ def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
 
 
 def _states(canvas: Canvas, left: float, y: float, scale: Scale, lines: bool) -> None:
-    """A sample of every state, with the bounds in figures."""
+    """A sample of every state, as a line or as a cell, with the bounds in figures."""
     said = {
         NOT_COMPUTED: "not computed", CUT: "cut (detach)", ZERO: "exactly zero",
         VANISHED: f"vanished: < {number(scale.vanished)}", EXPLODES: f"exploded: > {number(scale.exploded)}",
@@ -93,6 +94,11 @@ def _states(canvas: Canvas, left: float, y: float, scale: Scale, lines: bool) ->
     canvas.words(left, y, "states", 10, INK, True, "left")
     for k, state in enumerate(s for s in STATES if s != NORMAL):
         x, row = left + 56 + 196 * (k % 3), y + 22 * (k // 3)
+        if not lines:
+            cell = gradient_cell(None, scale, 24, 14, state)
+            canvas.box(f"state {k}", x + 8, row - 7, 24, 14, [table([cell])], border=0, tooltip=state)
+            canvas.words(x + 46, row, said[state], 9, INK, align="left")
+            continue
         stroke = scale.stroke(None, state)
         a = canvas.box(f"state {k} a", x, row, 0.1, 0.1, border=0)
         b = canvas.box(f"state {k} b", x + 40, row, 0.1, 0.1, border=0)

@@ -36,7 +36,7 @@ class Picture:
 
     Attributes: `dot`, the DOT text: the same program writes the same bytes; `title`;
     `engine`, the Graphviz layout ("nop2" where the positions are given); `data`, the
-    arrays behind the picture, by name.
+    arrays behind the picture, by name; `text`, what it says as a table of words, where it has one.
 
     `svg`, `png` and `pdf` raise LayoutError when Graphviz is absent, fails or needs
     longer than `time_limit` seconds; `dot` is there even then.
@@ -52,6 +52,7 @@ class Picture:
     ):
         self.dot, self.title, self.engine, self.time_limit = dot, title, engine, time_limit
         self.data = dict(data or {})
+        self.text = ""
         self._svg: str | None = None
 
     def svg(self) -> str:

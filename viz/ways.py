@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minigrad import Tensor
+from minigrad import InputError, Tensor
 from minigrad.items import itemised, pulled
 
 from .reading import (
@@ -24,10 +24,29 @@ from .reading import (
     edge_gradient,
     gradient_of,
     gradient_state,
+    step_of,
 )
 from .style import norm, pretty
 
 FROM_LOSS, STRAIGHT, BY_HOOK = "from the loss", "straight along", "by a hook"
+
+
+def carried(who: str, network: Network | None, of: str | None = None) -> list[tuple[str, str]]:
+    """Band and name of every carried state (or those called `of`), memory lines first; InputError if there is none."""
+    every = [
+        (band, name)
+        for band in (network.bands if network is not None else ())
+        for name in sorted(network.carried[band], key=lambda s, b=band: s not in network.memory[b])  # type: ignore[union-attr]
+    ]
+    found = [(band, name) for band, name in every if of in (None, name)]
+    if not every:
+        raise InputError(
+            f"{who}: no state is carried from step to step in this graph; give the loss of an unrolled cell"
+        )
+    if not found:
+        known = ", ".join(dict.fromkeys(name for _, name in every))
+        raise InputError(f"{who}: of = {of!r} is no carried state; there are {known}")
+    return found
 
 
 @dataclass
@@ -48,11 +67,51 @@ class State:
         default_factory=dict
     )  # by way: the quantity of the next step that it passes
     after: dict[int, int] = field(default_factory=dict)  # the step that is computed next
+    order: list[str] = field(default_factory=list)  # the quantities of a step, as the equations have them
 
     @property
     def ways(self) -> list[str]:
         """From the loss, from the same step, straight along, through the gates in their order."""
-        return sorted(self.parts, key=lambda p: (p != FROM_LOSS, "same step" not in p, p != STRAIGHT))
+
+        def place(way: str) -> tuple:
+            gate = self.gates.get(way)
+            return (
+                way != FROM_LOSS, "same step" not in way, way != STRAIGHT, gate is not None,
+                self.order.index(gate) if gate in self.order else 0,
+            )  # fmt: skip
+
+        return sorted(self.parts, key=place)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which nodes stand in which step, and which between the steps and the loss, by number."""
+
+    place: dict[int, int]  # operations within the steps: their step
+    first: dict[int, int]  # first states: the step before the first
+    outside: set[int]  # operations of outputs and loss, and between layers
+
+    @property
+    def times(self) -> dict[int, int]:
+        return self.place | self.first
+
+    def entrances(self, y: Tensor) -> list[tuple[Tensor, int, np.ndarray]]:
+        """Where the gradient of `y` enters the steps: the node, its step, and what enters there."""
+        seeds = [(y, 0, np.ones(y.shape))]
+        times = self.times
+        found = itemised(seeds, self.outside, times)
+        return [(n, times[n.number], batch[0]) for n, _, batch in found if n.number in times]
+
+
+def where(network: Network) -> Where:
+    """Reads the places of all nodes off their scopes."""
+    place = {n.number: found[1] for n in network.nodes if n.op is not None and (found := step_of(n))}
+    outside = {
+        n.number
+        for n in network.nodes
+        if n.op is not None and n.number not in place and network.group_of[n.number].kind in (OUTPUT, END)
+    }
+    return Where(place, {g.out.number: g.t for g in network.first.values()}, outside)
 
 
 def split(network: Network, band: str, name: str, times: list[int], far: bool = False) -> State:
@@ -66,6 +125,8 @@ def split(network: Network, band: str, name: str, times: list[int], far: bool = 
     first = network.first.get((band, name))
     if first is not None:
         state.after.setdefault(first.t, next(t for b, t in network.cells if b == band))
+    cell = next(groups for (b, _), groups in network.cells.items() if b == band)
+    state.order = [g.name for g in cell]
     readers: dict[int, list[tuple[Tensor, int]]] = {}
     for n in network.nodes:
         for k, x in enumerate(n.inputs):
