@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
+import delay  # noqa: E402
 import hello_lstm  # noqa: E402
+import many_to_one  # noqa: E402
+import one_to_many  # noqa: E402
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
@@ -39,6 +42,51 @@ def test_pictures_are_written_and_named(tmp_path, capsys):
     for name in ("network", "gradient", "gates"):
         for suffix in (".svg", ".png"):
             assert (tmp_path / (name + suffix)).stat().st_size > 1000 and name + suffix in out
+
+
+# The sequence configurations: a figure of what was learned, and its bound.
+LEARNED = [
+    (one_to_many, [], "LSTM", lambda nats, share: nats < 0.32 and share > 90),
+    (one_to_many, ["--class-as", "state"], "LSTM", lambda nats, share: nats < 0.32 and share > 90),
+    (many_to_one, [], "LSTM", lambda error: error < 0.01),
+    (many_to_one, ["--cell", "rnn"], "RNN", lambda error: error > 0.12),
+    (many_to_one, ["--task", "sentiment"], "LSTM", lambda share: share > 95),
+    (delay, [], "LSTM", lambda nats, symbols, sequences: nats < 0.1 and symbols > 97 and sequences > 90),
+    (delay, ["--task", "reverse"], "LSTM", lambda nats, symbols, sequences: nats < 0.1 and sequences > 95),
+]
+
+
+@pytest.mark.parametrize(("example", "given", "name", "enough"), LEARNED)
+def test_a_configuration_learns_its_task(example, given, name, enough, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(example, "draw", lambda *_: [])
+    example.main(example.arguments([*given, "--seed", "1", "--out", str(tmp_path)]))
+    out = capsys.readouterr().out
+    rows = [[cell.strip(" %") for cell in line.split("│")] for line in out.splitlines()]
+    (figures,) = [row[2:-1] for row in rows if row[1:2] == [name]]
+    assert enough(*map(float, figures)), out
+
+
+@pytest.mark.parametrize(
+    ("example", "given", "names"),
+    [
+        (one_to_many, [], ["one_to_many", "one_to_many_gates"]),
+        (many_to_one, [], ["many_to_one_adding", "many_to_one_adding_gates"]),
+        (
+            many_to_one,
+            ["--task", "sentiment", "--say", "good"],
+            ["many_to_one_sentiment", "many_to_one_sentiment_gates"],
+        ),
+        (delay, ["--task", "reverse"], ["delay_reverse", "delay_reverse_gradient"]),
+    ],
+)
+def test_a_configuration_is_drawn_untrained_too(example, given, names, tmp_path, capsys):
+    example.main(example.arguments([*given, "--steps", "0", "--out", str(tmp_path)]))
+    out = capsys.readouterr().out
+    for name in names:
+        for suffix in (".svg", ".png"):
+            assert (tmp_path / (name + suffix)).stat().st_size > 1000 and name + suffix in out.replace(
+                "\n", ""
+            )
 
 
 def fails(example: str, *arguments: str) -> str:
@@ -80,4 +128,22 @@ def test_mistakes_of_the_character_model(arguments, words, tmp_path):
     short.write_text("a short text")
     given = [a.format(short=short) for a in arguments]
     assert words in fails("char_rnn.py", *given, "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("one_to_many.py --temperature 0", "temperature = 0.0"),
+        ("one_to_many.py --hidden 0", "hidden = 0"),
+        ("many_to_one.py --length 1", "at least 2"),
+        ("many_to_one.py --task sentiment --say [red]goldfish", "the word '[red]goldfish' is not known"),
+        ("many_to_one.py --say bad", "--say is for --task sentiment"),
+        ("delay.py --delay 0", "delay = 0"),
+        ("delay.py --symbols 1", "--symbols must be 2"),
+        ("delay.py --steps -1", "--steps"),
+    ],
+)
+def test_mistakes_of_the_configurations(command, words, tmp_path):
+    assert words in fails(*command.split(), "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
