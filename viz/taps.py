@@ -387,7 +387,7 @@ class _Drawing:
         if start is None:
             gap = self.gaps["before" if s < self.shown[0] else "after"]
             x = gap.right if s < self.shown[0] else gap.left
-            self._stroke(gap, end, [(x, top + self.height / 2), (end.x, foot)], stroke, line)
+            self._stroke(gap, end, [(x, top), (end.x, foot)], stroke, line)
         elif line.way.offset == 0 and self._around(source, target):
             # Around the rows between them, or the lines of attention, in the space beside the cells.
             x, beside = end.x + self.width * 0.28, end.right + (self.pitch - self.width) / 2
@@ -524,8 +524,9 @@ def ways_said(row: Row, below: Row) -> list[str]:
             parts.append("attention" if heads else "all steps")
         if offsets == [0]:
             parts.append("skip" if source is not below or heads else "same step")
-        said = ", ".join(parts)
-        lines.append(said if source is below else f"{said} from {source.label or 'a row below'}")
+        said, where = ", ".join(parts), f"from {source.label or 'a row below'}"
+        beside = len(said) + len(where) <= 22
+        lines += [said] if source is below else [f"{said} {where}"] if beside else [said, where]
         if any(way.state == CUT for way in ways):
             lines.append("✂ cut (detach)")
     return lines

@@ -156,12 +156,8 @@ def read_whole(root: Tensor, names: Sequence[str] | None = None) -> Whole:
     for n in nodes:
         for x in n.inputs:
             users.setdefault(x.number, []).append(n)
-    top = _top(root, nodes, users)
-    reader = _Reader(top, _inputs(top, users))
-    if 0 not in reader.times[top.number]:
-        raise InputError(
-            f"taps: time does not run along the first axis of {describe(top)}; give (steps, sequences, units)"
-        )
+    reader = _reader(root, nodes, users)
+    top = reader.top
     chosen = reader.rows(top, users, names)
     states = states_of(root)
     made: dict[int, Row] = {}
@@ -189,22 +185,35 @@ def _name(n: Tensor, reader: _Reader) -> str:
 # What is a row.
 
 
-def _top(root: Tensor, nodes: list[Tensor], users) -> Tensor:
-    """The last whole sequence: `root`, or the last (T, N, units) that bears a name or leaves its scope."""
-    if root.ndim >= 2 and root.dtype.kind == "f" and root.shape[0]:
-        return root
-    for wanted in (lambda n: n.name, lambda n: leaves_scope(n, users)):
-        for n in reversed(nodes):
-            if n.op is not None and n.ndim == 3 and n.dtype.kind == "f" and wanted(n) and step_of(n) is None:
-                if n.shape[0] == 0:
-                    raise InputError(
-                        f"taps: {n.name or 'the output'} has T = 0 steps, there is nothing to draw"
-                    )
-                return n
+def _reader(root: Tensor, nodes: list[Tensor], users) -> _Reader:
+    """For the last whole sequence that has as many steps as what it was computed from."""
+    first = None
+    for top in _tops(root, nodes, users):
+        if not top.shape[0]:
+            raise InputError(f"taps: {describe(top)} has T = 0 steps, there is nothing to draw")
+        reader = _Reader(top, _inputs(top, users))
+        if reader.sources and 0 in reader.times[top.number]:
+            return reader
+        first = first or top
+    if first is not None:
+        raise InputError(
+            f"taps: {describe(first)} was computed from no input that has T = {first.shape[0]} steps along its "
+            "first axis; give a network that reads (steps, sequences, units), or draw a recurrence with viz.draw"
+        )
     raise InputError(
         "taps: nothing in this graph is a whole sequence: no named tensor (steps, sequences, units) is "
         "computed in it; name the outputs, .named('h'), or draw a recurrence with viz.draw"
     )
+
+
+def _tops(root: Tensor, nodes: list[Tensor], users) -> Iterator[Tensor]:
+    """What may be the output, the last first: (T, N, units) with a name, then what leaves its scope."""
+    if root.ndim >= 2 and root.dtype.kind == "f":
+        yield root
+    for wanted in (lambda n: n.name, lambda n: leaves_scope(n, users)):
+        for n in reversed(nodes):
+            if n.op is not None and n.ndim == 3 and n.dtype.kind == "f" and wanted(n) and step_of(n) is None:
+                yield n
 
 
 def leaves_scope(n: Tensor, users) -> bool:
@@ -228,10 +237,7 @@ def _inputs(top: Tensor, users) -> list[Tensor]:
     for found in (named or others[:1], indices[:1], data[:1], [n for n in leaves if n.requires_grad]):
         if found:
             return found
-    raise InputError(
-        f"taps: {describe(top)} was computed from no input that has T = {T} steps; give a network that reads "
-        "(steps, sequences, units), or draw a recurrence with viz.draw"
-    )
+    return []
 
 
 def _reached(top: Tensor) -> set[tuple[int, int]]:
@@ -263,7 +269,7 @@ class _Reader:
     """Follows time through the operations."""
 
     def __init__(self, top: Tensor, sources: list[Tensor]):
-        self.T = top.shape[0]
+        self.top, self.T = top, top.shape[0]
         self.nodes = ancestors(top)
         self.sources = {n.number for n in sources}
         self.times: dict[int, set[int]] = {}  # by number: the axes that count steps

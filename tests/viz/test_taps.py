@@ -8,6 +8,8 @@ import time
 import numpy as np
 import pytest
 from drawn import attributes_of, edges, network, structure
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_escaping import NASTY, harmless
 
 import cells
@@ -265,6 +267,27 @@ def test_what_the_taps_of_every_level_send_back_by_numpy():
             np.testing.assert_allclose(data[f"taps/level {k}  a/{below}/{offset}"], sent, rtol=1e-12)
 
 
+def test_what_flows_into_a_row_adds_up_to_its_gradient():
+    """Of one unit and nothing negative the norms are the numbers themselves, so they add up."""
+    rng = np.random.default_rng(0)
+    x = h = Tensor(rng.random((9, 1, 1)), name="x")
+    for k in range(3):
+        with scope(f"level {k + 1}"):
+            h = (tanh(conv1d(h, rng.random((3, 1, 1)), 2**k)) + 0.5 * h + 0.1 * x).named("h")
+    loss = h.sum()
+    loss.backward(record=True)
+    whole = read_whole(loss)
+    for row in whole.rows[:-1]:
+        arrived = np.zeros(9)
+        for reader in whole.rows:
+            for way in reader.ways:
+                if way.source is row:
+                    for t in way.steps:
+                        arrived[t + way.offset] += way.norms[t]
+        np.testing.assert_allclose(arrived, row.node.grad.ravel(), rtol=1e-12)
+    assert x is whole.rows[0].node
+
+
 def test_the_numbers_of_lines_and_cells_are_those_of_the_arrays():
     loss, x, (h,), _ = convolved(T=7)
     picture = viz.taps(loss)
@@ -511,3 +534,69 @@ def test_offsets_in_words():
     assert offsets_said([-1, 0, 1]) == "3 taps, dilation 1, both sides"
     assert offsets_said([-1]) == "1 step back" and offsets_said([3]) == "3 steps ahead"
     assert offsets_said([-5, -1, 0]) == "3 taps: −5, −1, 0"
+
+
+# Networks of any kind: the receptive field against the gradient of every step.
+
+MIXED = 0.1 + np.random.default_rng(1).random((4, 4))
+LAYERS = {
+    "shift": lambda x, k: x + mg.shift(x, k - 2),
+    "convolution": lambda x, k: conv1d(
+        x, 0.3 * np.stack([MIXED, MIXED.T, MIXED[::-1]]), k + 1, causal=k % 2 == 0
+    ),
+    "roll": lambda x, k: mg.concat(x[k + 1 :], x[: k + 1], axis=0),
+    "padded": lambda x, k: mg.concat(mg.zeros((k, 2, 4), "float64"), x, axis=0)[: x.shape[0]] + 0.5 * x,
+    "units": lambda x, k: (x / x.sum(axis=-1, keepdims=True)) @ MIXED,
+    "turned": lambda x, k: (
+        x.transpose(1, 2, 0).reshape((8, x.shape[0])).reshape((2, 4, -1)).transpose(2, 0, 1)
+    ),
+    "heads": lambda x, k: (
+        x.reshape((x.shape[0], 2, 2, 2)).sum(axis=2).reshape((x.shape[0], 2, 2)) @ MIXED[:2]
+    ),
+    "time": lambda x, k: x + x.sum(axis=0, keepdims=True),
+    "attention": lambda x, k: _attended(x, causal=k % 2 == 0),
+    "where": lambda x, k: mg.where(x > -1.0, x * 2.0, 0.0),
+}
+
+
+def _attended(x: Tensor, causal: bool) -> Tensor:
+    rows, T = x.transpose(1, 0, 2), x.shape[0]
+    shares = rows / rows.sum(axis=-1, keepdims=True)  # so that no weight vanishes
+    scores = shares @ shares.swapaxes(-1, -2)
+    alpha = mg.softmax(scores, mask=np.tri(T, dtype=bool) if causal else None)
+    return (alpha @ rows).transpose(1, 0, 2)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(LAYERS)), st.integers(0, 4), st.booleans()), min_size=1, max_size=5
+    )
+)
+def test_any_receptive_field_is_that_of_the_gradient(layers):
+    T = 7
+    rng = np.random.default_rng(0)
+    x = h = Tensor(0.5 + rng.random((T, 2, 4)), name="x")  # positive throughout: nothing cancels
+    for k, (kind, number_, named) in enumerate(layers):
+        with scope(f"level {k + 1}"):
+            h = LAYERS[kind](h, number_)
+            h = h.named("h") if named else h
+    h = (h * 1.0).named("y")
+    whole = read_whole(h)
+    for t in range(T):
+        seen = np.abs(mg.grad((h[t] * MIXED[:2]).sum(), x).value).sum(axis=(1, 2)) > 1e-12
+        np.testing.assert_array_equal(whole.seen_from(t)[x.number], seen)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_outputs_that_come_late(delay):
+    """With a delay the outputs are fewer than the steps; what the loss reads of h is drawn all the same."""
+    rng = np.random.default_rng(0)
+    net, output = cells.TCN(3, 4, 1, 2, rng, "float64"), cells.Output(4, 2, rng, "float64")
+    y = cells.many_to_many(net, output, rng.standard_normal((6, 1, 3)), delay=delay)
+    loss = ((y + 1.0) ** 2).sum()
+    loss.backward(record=True)
+    whole = read_whole(loss)
+    assert whole.top.name == ("y" if delay == 0 else "h")
+    sizes, _ = whole.gradient(whole.top)
+    assert (sizes > 0).tolist() == [t >= delay for t in range(6)]
