@@ -24,8 +24,8 @@ def random_weights(layer, rng):
     return layer
 
 
-def network(rng, dtype="float64", feedforward=None, causal=True):
-    return random_weights(Transformer(D, W, HEADS, LAYERS, rng, feedforward, causal, dtype), rng)
+def network(rng, dtype="float64", feedforward=None, causal=True, layers=LAYERS):
+    return random_weights(Transformer(D, W, HEADS, layers, rng, feedforward, causal, dtype), rng)
 
 
 def gradients(loss, of):
@@ -337,7 +337,7 @@ def test_what_does_not_fit_is_named(act, kind, words, rng):
 
 
 def test_compiled_is_eager_for_every_number_of_steps(rng):
-    net = network(rng)
+    net = network(rng, layers=1)
 
     def loss(x, lengths, dropout):
         h = net(x, lengths=lengths, dropout=dropout)
