@@ -273,7 +273,8 @@ def test_what_flows_into_a_row_adds_up_to_its_gradient():
     x = h = Tensor(rng.random((9, 1, 1)), name="x")
     for k in range(3):
         with scope(f"level {k + 1}"):
-            h = (tanh(conv1d(h, rng.random((3, 1, 1)), 2**k)) + 0.5 * h + 0.1 * x).named("h")
+            W = Tensor(rng.random((3, 1, 1)), requires_grad=True)
+            h = (tanh(conv1d(h, W, 2**k)) + 0.5 * h + 0.1 * x).named("h")
     loss = h.sum()
     loss.backward(record=True)
     whole = read_whole(loss)
