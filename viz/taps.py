@@ -81,7 +81,7 @@ def taps(
     shown = _shown(whole.T, chosen, window)
     said = captions_of(captions, list(range(1, whole.T + 1)))
     attention = _attention(whole, head, sequence)
-    title = title or f"{whole.T} steps at once: what is read from where"
+    title = title or f"{whole.T} step{'s' * (whole.T > 1)} at once: what is read from where"
     drawing = _Drawing(whole, chosen, shown, attention, head, title, scale, budget, said, sequence)
     return Picture(drawing.draw(), title, "nop2", time_limit, drawing.data())
 
@@ -254,16 +254,16 @@ class _Drawing:
             if self.whole.computed:
                 size = None if gradients is None else float(gradients[t])
                 canvas.box(
-                    f"d {key}", x, y + VALUE, self.width, GRADIENT, self._mark(size) if inside else "", rounded=False,
+                    f"d {key}", x, y + VALUE, self.width, GRADIENT, self._mark(size, inside), rounded=False,
                     fill=self._faded("#ffffff" if not size else self.scale.colour(size), inside),
                     tooltip=f"{key}: gradient {'not computed' if size is None else number(size, 4)}", **line,
                 )  # fmt: skip
 
     @staticmethod
-    def _mark(size: float | None) -> str:
-        if size is None or (np.isfinite(size) and size > 0):
+    def _mark(size: float | None, inside: bool) -> str:
+        if size is None or (np.isfinite(size) and (size > 0 or not inside)):
             return ""
-        return text("0" if size == 0 else "!", 6.5, SOFT if size == 0 else "#ffffff")
+        return text("0" if size == 0 else "!", 6.5, SOFT if size == 0 or not inside else "#ffffff")
 
     @staticmethod
     def _faded(colour: str, inside: bool) -> str:
@@ -436,7 +436,7 @@ class _Drawing:
         name = pretty(whole.top.name or "the output")
         where = span([seen[0] + 1, seen[-1] + 1][: len(seen)]) if len(seen) else "none"
         lines = [
-            f"{name} at t = {self.chosen + 1} sees {len(seen)} of {T} steps of {pretty(bottom.name)}: {where}"
+            f"{name} at t = {self.chosen + 1} sees {len(seen)} of {T} step{'s' * (T > 1)} of {pretty(bottom.name)}: {where}"
         ]
         mixes = any(way.offset is None for row in whole.rows for way in row.ways)
         if not mixes and whole.reach() > len(seen):
@@ -444,10 +444,11 @@ class _Drawing:
         sizes = self.gradients[bottom.node.number]
         if sizes is not None and len(seen):
             oldest, newest = int(seen[0]), int(seen[-1])
-            lines.append(
-                f"‖∂L/∂{pretty(bottom.name)}‖ is {number(sizes[newest])} at t = {newest + 1}, the newest step that is "
-                f"seen, and {number(sizes[oldest])} at t = {oldest + 1}, the oldest"
-            )
+            lines.append(f"‖∂L/∂{pretty(bottom.name)}‖ is {number(sizes[newest])} at t = {newest + 1}")
+            if oldest != newest:
+                lines[-1] += (
+                    f", the newest step that is seen, and {number(sizes[oldest])} at t = {oldest + 1}, the oldest"
+                )
             top = self.gradients[whole.top.node.number]
             if top is not None and (top != 0).sum() > 1:
                 lines[-1] += (
@@ -518,18 +519,18 @@ def ways_said(row: Row, below: Row) -> list[str]:
     for ways in sorted(by_source.values(), key=lambda w: w[0].source is not below):
         source = ways[0].source
         offsets = sorted(way.offset for way in ways if way.offset is not None)
-        parts = [offsets_said(offsets)] if offsets and offsets != [0] else []
+        parts = [] if not offsets or offsets == [0] else [offsets_said(offsets)]
+        parts += ["both sides"] if offsets and offsets[0] < 0 < offsets[-1] else []
         heads = sum(1 for way in ways for _ in way.weights)
         if any(way.offset is None for way in ways):
             parts.append("attention" if heads else "all steps")
         if offsets == [0]:
             parts.append("skip" if source is not below or heads else "same step")
-        said, where = ", ".join(parts), f"from {source.label or 'a row below'}"
-        beside = len(said) + len(where) <= 22
-        lines += [said] if source is below else [f"{said} {where}"] if beside else [said, where]
+        said, where = ", ".join(parts), "" if source is below else f"from {source.label or 'a row below'}"
+        lines += [f"{said} {where}".strip()] if len(said) + len(where) <= 22 else [*parts, where]
         if any(way.state == CUT for way in ways):
             lines.append("✂ cut (detach)")
-    return lines
+    return [line for line in lines if line]
 
 
 def offsets_said(offsets: list[int]) -> str:
@@ -541,7 +542,7 @@ def offsets_said(offsets: list[int]) -> str:
     said = f"{len(offsets)} taps"
     if len(apart) > 1:
         return f"{said}: {', '.join(map(str, offsets))}".replace("-", "−")
-    return f"{said}, dilation {apart.pop()}" + (", both sides" if offsets[-1] > 0 > offsets[0] else "")
+    return f"{said}, dilation {apart.pop()}"
 
 
 def _rounded(size: float) -> float:

@@ -83,7 +83,9 @@ def test_every_tap_is_a_line_at_its_offset(taps, dilation, causal):
         for j in range(taps)
         if 0 <= (s := t - (back - j) * dilation) < T
     }
-    assert lines(viz.taps(loss).dot) == wanted
+    dot = viz.taps(loss).dot
+    assert lines(dot) == wanted
+    assert ("both sides" in dot) == (taps > 1 and not causal)
 
 
 def test_a_convolution_of_padded_slices_is_read_too():
@@ -419,7 +421,7 @@ def test_two_pictures_on_one_scale():
 def test_a_single_step():
     loss, *_ = convolved(T=1)
     picture = viz.taps(loss)
-    assert "sees 1 of 1 steps of x: t = 1" in picture.dot and lines(picture.dot) == {
+    assert "sees 1 of 1 step of x: t = 1" in picture.dot and lines(picture.dot) == {
         ("x t=1", "level 1  h t=1")
     }
     assert picture.svg()
@@ -532,7 +534,7 @@ def test_graphs_that_are_no_whole_sequences():
 
 def test_offsets_in_words():
     assert offsets_said([-4, -2, 0]) == "3 taps, dilation 2"
-    assert offsets_said([-1, 0, 1]) == "3 taps, dilation 1, both sides"
+    assert offsets_said([-1, 0, 1]) == "3 taps, dilation 1"
     assert offsets_said([-1]) == "1 step back" and offsets_said([3]) == "3 steps ahead"
     assert offsets_said([-5, -1, 0]) == "3 taps: −5, −1, 0"
 
