@@ -105,10 +105,7 @@ def _block(network: Network, name: str, groups: list[Group | None]) -> Block:
         raise InputError(
             f"gates: {name} is a symbol of a traced graph and has no value; unroll the cell on arrays"
         )
-    last, known = (
-        nodes[-1],
-        [g is not None and gradient_of(network.states, g.out) is not None for g in groups],
-    )
+    last, found = nodes[-1], [g and gradient_of(network.states, g.out) for g in groups]
     shape = np.asarray(last.value).reshape(-1, last.shape[-1] if last.shape else 1).shape
     values, gradients = np.full((2, len(groups), *shape), np.nan)
     for k, g in enumerate(groups):
