@@ -27,6 +27,7 @@ from minigrad import (
 from minigrad.init import glorot
 
 from .cell import Cell
+from .dropout import dropped
 from .layer import Layer, positive
 from .masks import steps_that_count
 from .sequence import Run, run
@@ -140,6 +141,13 @@ class AttentionDecoder(Cell):
         """
         other = copy.copy(self)
         other.memory = self.attention.memory(h, lengths=lengths, mask=mask)
+        return other
+
+    def seen_through(self, masks: Tensor) -> AttentionDecoder:
+        """What `dropped` returns: the cell and the attention see the outputs before through masks (H,)."""
+        other = copy.copy(self)
+        other.cell, other.attention = dropped(self.cell, masks), copy.copy(self.attention)
+        other.attention.W_a = (self.attention.W_a * masks.reshape((self.hidden, 1))).named("W_a")
         return other
 
     def step(self, x: Tensor, *state: Tensor) -> dict[str, Tensor]:

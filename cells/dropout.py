@@ -52,6 +52,8 @@ def dropped(layer: Some, masks) -> Some:
     if hasattr(layer, "cells"):
         other.cells = [dropped(cell, masks[k]) for k, cell in enumerate(layer.cells)]  # type: ignore[attr-defined]
         return other
+    if hasattr(layer, "seen_through"):  # made of parts, which it knows
+        return layer.seen_through(masks)  # type: ignore[attr-defined]
     H = shape[0]
     column = masks.reshape((H, 1))
     for name, p in layer.parameters().items():

@@ -11,7 +11,17 @@ import pytest
 
 import cells
 import minigrad as mg
-from cells import CELLS, LSTM, AdditiveAttention, AttentionDecoder, Bidirectional, Output, generate, run
+from cells import (
+    CELLS,
+    LSTM,
+    AdditiveAttention,
+    AttentionDecoder,
+    Bidirectional,
+    Output,
+    dropped,
+    generate,
+    run,
+)
 from minigrad import DTypeError, InputError, ShapeError, Tensor, check_grads
 
 T, L, N, D, H, K, A = 3, 6, 4, 3, 5, 4, 7
@@ -166,6 +176,20 @@ def test_the_decoder_shares_its_parameters_and_keeps_no_memory_of_its_own(rng):
         "cell.W_f",
     ]
     assert "gates alpha context f i c_tilde o, state h c" in repr(made)
+
+
+@pytest.mark.smoke
+def test_recurrent_dropout_hides_outputs_from_the_cell_and_from_the_attention(rng):
+    made, h, x = decoder(rng), rng.standard_normal((L, N, K)), rng.standard_normal((N, D))
+    first = [Tensor(rng.standard_normal((N, H))) for _ in "hc"]
+    m = np.array([0, 2.0, 2, 0, 2])
+    hidden = dropped(made, m).over(h).step(Tensor(x), *first)
+    seen = made.over(h).step(Tensor(x), first[0] * m, first[1])  # an LSTM reads h in its products alone
+    for name, quantity in seen.items():
+        np.testing.assert_allclose(hidden[name].value, quantity.value, rtol=1e-12, err_msg=name)
+    assert abs(hidden["alpha"].value - made.over(h).step(Tensor(x), *first)["alpha"].value).max() > 1e-3
+    found = gradients(hidden["h"].sum(), list(made.parameters().values()))
+    assert found[0].any() and not found[0][m == 0].any()
 
 
 @pytest.mark.smoke
