@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minigrad import InputError, Tensor, ancestors
 
+from .arrays import of_network, of_nodes
 from .operations import draw_operations
 from .reading import Captions, Network, read, roots_of, states_of
 from .render import Picture
@@ -37,8 +38,10 @@ def draw(
         a text per step, or a dict from t to text.
 
     Gradients are shown after ``loss.backward(record=True)``; before, the picture says
-    that they are not computed.  Raises InputError for what cannot be drawn or an
-    option that makes no sense, GraphError for a graph that was freed.
+    that they are not computed.  The picture's `data` has the values of the drawn steps "t"
+    as "f", gradients as "df", weights as "W_f" and "dW_f", and the norms along the lines
+    as "c before → f".  Raises InputError for what cannot be drawn or an option that makes
+    no sense, GraphError for a graph that was freed.
     """
     root, steps = roots_of(what, steps)
     if level is not None and level not in LEVELS:
@@ -51,19 +54,21 @@ def draw(
     if network is None:
         if captions is not None:
             raise InputError("draw: captions are for steps, and nothing in this graph stands in one")
-        return draw_operations(
-            root, ancestors(root), states_of(root), None, [], budget, title, scale, time_limit
-        )
+        nodes, states = ancestors(root), states_of(root)
+        picture = draw_operations(root, nodes, states, None, [], budget, title, scale, time_limit)
+        picture.data = of_nodes(nodes, states)
+        return picture
     level = level or "gate"
     shown = choose(network, level, budget, window)
     title = title or f"{clean(root.name or 'graph')}: {len(network.steps)} steps"
-    if level == "step":
-        return draw_steps(network, shown, title, scale, time_limit)
-    if level == "gate":
-        return draw_gates(network, shown, title, scale, time_limit)
-    return draw_operations(
-        root, network.nodes, network.states, network, shown, budget, title, scale, time_limit
-    )
+    if level == "operation":
+        picture = draw_operations(
+            root, network.nodes, network.states, network, shown, budget, title, scale, time_limit
+        )
+    else:
+        picture = (draw_steps if level == "step" else draw_gates)(network, shown, title, scale, time_limit)
+    picture.data = of_network(network, shown)
+    return picture
 
 
 def choose(network: Network, level: str, budget: int, window: tuple[int, int] | None) -> list[int]:

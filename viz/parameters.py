@@ -57,17 +57,21 @@ def weights_by_step(
     title = title or "What each step adds to the gradient of each weight"
     data = {"t": np.array(network.steps)}
     for p in found:
-        data[f"d{p.name}"] = np.array([p.norms.get(t, 0.0 if p.norms else np.nan) for t in network.steps])
-        data[f"d{p.name} sum"] = np.array(np.nan) if p.total is None else p.total
+        data[_d(p.name)] = np.array([p.norms.get(t, 0.0 if p.norms else np.nan) for t in network.steps])
+        data[f"{_d(p.name)} sum"] = np.array(np.nan) if p.total is None else p.total
     return Picture(_Weights(network, found, title, scale).draw(), title, "nop2", time_limit, data)
+
+
+def _d(name: str) -> str:
+    """layer 1 / dW_f of layer 1 / W_f."""
+    layer, slash, own = name.rpartition(" / ")
+    return f"{layer}{slash}d{own}"
 
 
 def by_step(network: Network) -> list[Parts]:
     """The parts of every weight, in the order in which the weights were made."""
-    wanted = {n.number for n in network.nodes if n.op is None and n.requires_grad}
-    places = where(network)
-    through = {n.number for n in network.nodes if n.op is not None} - places.place.keys() - places.outside
-    leaves = _names(network, wanted, through)
+    places, leaves = where(network), {number: Parts(name) for number, name in weight_names(network).items()}
+    through = _behind(network)
     seeds: dict[int | str, list] = {}
     for n in network.nodes:
         if n.op is None or n.number in through or not n.contributions:
@@ -86,8 +90,15 @@ def by_step(network: Network) -> list[Parts]:
     return list(leaves.values())
 
 
-def _names(network: Network, wanted: set[int], through: set[int]) -> dict[int, Parts]:
+def _behind(network: Network) -> set[int]:
+    """Operations that are done to weights before any step, such as the norm of a weight-normed one."""
+    places = where(network)
+    return {n.number for n in network.nodes if n.op is not None} - places.place.keys() - places.outside
+
+
+def weight_names(network: Network) -> dict[int, str]:
     """The weights that steps or outputs read, by number; with the layer where there are several."""
+    wanted, through = {n.number for n in network.nodes if n.op is None and n.requires_grad}, _behind(network)
     bands: dict[int, set[str]] = {}
     for n in reversed(network.nodes):
         at = step_of(n) if n.op is not None else None
@@ -95,12 +106,11 @@ def _names(network: Network, wanted: set[int], through: set[int]) -> dict[int, P
         for x in n.inputs if own else ():
             if x.number in wanted or x.number in through:
                 bands.setdefault(x.number, set()).update(own)
-    fresh = Keys().fresh
-    found = {}
+    fresh, found = Keys().fresh, {}
     for n in network.nodes:
         if n.number in wanted and n.number in bands:
             band = " and ".join(sorted(bands[n.number] - {""})) if len(network.bands) > 1 else ""
-            found[n.number] = Parts(fresh(f"{band} / {n.name or 'weight'}" if band else n.name or "weight"))
+            found[n.number] = fresh(f"{band} / {n.name or 'weight'}" if band else n.name or "weight")
     return found
 
 

@@ -249,7 +249,8 @@ def arrays(states: list[State]) -> dict[str, np.ndarray]:
         found[name] = np.array([s.whole.get(t, unknown) for t in s.times])
         for way in s.ways:
             parts = [s.vectors.get(t, {}).get(way, none) if t in s.whole else unknown for t in s.times]
-            found[f"{name} {way}"] = np.array(parts)
+            plain = f"through {s.gates[way]}" if way.startswith("through ") and way in s.gates else way
+            found[f"{name} {plain}"] = np.array(parts)
     return found
 
 
