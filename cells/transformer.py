@@ -240,9 +240,9 @@ def _visible(steps: Tensor, real: Tensor | None, causal: bool) -> Tensor | None:
     T = steps.shape[0]
     past = steps >= steps.reshape((1, T)) if causal else None
     if real is None:
-        return past
+        return None if past is None else past.named("visible")
     there = real.T.reshape((real.shape[1], 1, 1, T))
-    return there if past is None else where(past, there, False)
+    return (there if past is None else where(past, there, False)).named("visible")
 
 
 def _checked(layer, x: Tensor, features: int) -> Tensor:
