@@ -85,7 +85,11 @@ class AdditiveAttention(Layer):
         Where no place is real both are zeros.
         """
         s = as_tensor(s)
-        N, L = s.shape[0], memory.h.shape[1]
+        (N, _), (M, L, _) = s.shape, memory.h.shape
+        if isinstance(N, int) and isinstance(M, int) and M not in (1, N):
+            raise ShapeError(
+                f"{type(self).__name__}: the memory has {M} sequences, the query {describe(s)} has {N}"
+            )
         scores = tanh((s @ self.W_a).reshape((N, 1, self.hidden)) + memory.keys) @ self.v_a
         alpha = softmax(scores, mask=memory.real).named("alpha")
         context = (alpha.reshape((N, 1, L)) @ memory.h).reshape((N, self.keys))

@@ -229,7 +229,7 @@ BAD = {
     "axes": (lambda d: d.over(np.zeros((L, K))), ShapeError, r"give \(places, sequences, 4\)"),
     "type": (lambda d: d.over(H_.astype("f4")), DTypeError, "memory is float32, the layer float64"),
     "lengths": (lambda d: d.over(H_, lengths=[1, 2, 7, 3]), InputError, "sequence 2 has length 7, x has 6 steps"),
-    "sequences": (lambda d: d.over(H_).run(np.zeros((T, N + 1, D))), ShapeError, "AttentionDecoder|broadcast"),
+    "sequences": (lambda d: d.over(H_).run(np.zeros((T, N + 1, D))), ShapeError, "memory has 4 sequences, .* has 5"),
     "hidden": (lambda d: AttentionDecoder(LSTM, D, 0, K, np.random.default_rng(0)), InputError, "hidden = 0"),
     "attention": (
         lambda d: AttentionDecoder(LSTM, D, H, K, np.random.default_rng(0), 0), InputError, "hidden = 0",
