@@ -183,8 +183,10 @@ def verdict(found: list[Parts]) -> str:
     parts = [(v, p.name, t) for p in found for t, v in p.norms.items() if np.isfinite(v) and t != AT_ONCE]
     if not any(p.norms for p in found):
         return "Not computed: run loss.backward(record=True)."
+    bad = [p.name for p in found if not all(map(np.isfinite, p.norms.values()))]
+    odd = [f"Not a number: {', '.join(map(clean, bad[:6]))}{' …' if len(bad) > 6 else ''}."] if bad else []
     if not any(v for v, _, _ in parts):
-        return "Exactly zero at every step."
+        return odd[0] if odd else "Exactly zero at every step."
     largest = max(parts, key=lambda v: v[0])
     said = [f"Largest: {clean(largest[1])} at t = {largest[2]} ({number(largest[0])})."]
     by_time: dict[int, float] = {}
@@ -200,7 +202,4 @@ def verdict(found: list[Parts]) -> str:
     if len(shares) > 1:
         worst = min(shares)
         said.append(f"The steps agree least on {clean(worst[1])} ({100 * worst[0]:.0f} %).")
-    bad = [p.name for p in found if not all(map(np.isfinite, p.norms.values()))]
-    if bad:
-        said.append(f"Not a number: {', '.join(map(clean, bad[:6]))}.")
-    return " ".join(said)
+    return " ".join([*said, *odd])

@@ -1,0 +1,91 @@
+"""`compare`: the numbers of each run against NumPy, and what cannot be compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawn import texts
+from forward import network
+
+import cells
+import viz
+from minigrad import InputError, Tensor
+from viz.style import norm, number
+
+
+def two(**options):
+    return network(cells.LSTM, **options), network(cells.JANET, **options)
+
+
+def test_gradients_shared_gates_and_their_differences():
+    (a, run_a), (b, run_b) = two(T=4)
+    picture = viz.compare({"LSTM": a, "JANET": b})
+    words, data = texts(picture.svg()), picture.data
+    for k, (s, r) in enumerate(zip(run_a.steps, run_b.steps, strict=True)):
+        sizes = norm(s.h.grad), norm(r.h.grad)
+        assert data["LSTM dh"][k] == pytest.approx(sizes[0]) and data["JANET dh"][k] == pytest.approx(
+            sizes[1]
+        )
+        assert {number(sizes[0]), number(sizes[1]), f"× {number(sizes[1] / sizes[0])}"} <= set(words)
+        means = s.f.value.mean(), r.f.value.mean()
+        assert data["LSTM f"][k] == pytest.approx(means[0]) and data["JANET f"][k] == pytest.approx(means[1])
+        assert {number(means[0]), number(means[1] - means[0])} <= set(words)
+        assert data["JANET c_tilde"][k] == pytest.approx(
+            np.abs(r.c_tilde.value).mean()
+        )  # of both signs: sizes
+    assert "LSTM i" not in data and "mean f" in words and "mean |c̃|" in words and "JANET ÷ LSTM" in words
+
+
+def test_one_scale_for_all_and_one_that_is_given():
+    (a, _), (b, _) = two(T=3)
+    weak, _ = network(cells.RNN, T=3, bend=0.05)
+    assert "10⁻⁵" in texts(viz.compare({"a": a, "b": weak}, scale=viz.Scale(-5, 0)).svg())
+    everything = texts(viz.compare({"a": a, "b": b, "c": weak}).svg())
+    for run in (a, b, weak):
+        alone = viz.gradient(run).data["dh"]
+        assert number(norm(alone[-1])) in everything
+
+
+def test_that_the_inputs_differ_is_said():
+    (a, _), _ = two(T=3)
+    other, _ = network(cells.GRU, T=3, seed=5)
+    assert "They read DIFFERENT inputs." in viz.compare({"a": a, "b": other}).dot
+    rng = np.random.default_rng(0)
+    x, losses = rng.standard_normal((3, 1, 2)), {}
+    for name in ("lstm", "gru"):
+        losses[name] = (cells.run(cells.CELLS[name](2, 3, rng, "float64"), x).h ** 2).sum()
+        losses[name].backward(record=True)
+    assert "All read the same input." in viz.compare(losses).dot
+
+
+def test_the_state_can_be_named_and_the_last_layer_is_taken():
+    (a, run), _ = two(T=3)
+    b, _ = network(cells.PeepholeLSTM, T=3)
+    np.testing.assert_allclose(
+        viz.compare({"a": a, "b": b}, of="c").data["a dc"], [norm(s.c.grad) for s in run.steps]
+    )
+    deep, _ = network(build=lambda *given: cells.Stack(cells.LSTM, *given[:2], 2, *given[2:]), T=3)
+    assert "layer 2, ∂L/∂h" in viz.compare({"flat": a, "deep": deep}).dot
+
+
+def test_before_backward_a_single_step_and_strange_names():
+    (a, _), (b, _) = network(T=1), network(cells.GRU, T=1, backward=False)
+    picture = viz.compare({"<b>&\\N": a, "größer": b})
+    words = texts(picture.svg())
+    assert "<b>&\\N: ∂L/∂h at t = 1 alone" in " ".join(words) and "–" in words
+    assert any("größer: not computed: run loss.backward(record=True)" in w for w in words)
+    assert np.isnan(picture.data["größer dh"]).all()
+
+
+def test_bad_input():
+    (a, _), _ = two(T=3)
+    longer, _ = network(T=4)
+    with pytest.raises(InputError, match="a has 3 steps and b 4; run them on the same input"):
+        viz.compare({"a": a, "b": longer})
+    for runs in ({"a": a}, dict.fromkeys("abcde", a), [a, a]):
+        with pytest.raises(InputError, match="give two to 4 runs by name"):
+            viz.compare(runs)
+    with pytest.raises(InputError, match="b carries no state from step to step"):
+        viz.compare({"a": a, "b": (Tensor(np.ones(2), requires_grad=True) * 2.0).sum()})
+    with pytest.raises(InputError, match="a carries no state 'z'"):
+        viz.compare({"a": a, "b": a}, of="z")
