@@ -72,9 +72,8 @@ class AdditiveAttention(Layer):
         real = steps_that_count(who, h, lengths, mask, L, N)
         if real is not None:
             real = as_tensor(real)
-            h = where(
-                real.reshape((L, N, 1)), h, 0.0
-            )  # 0 · NaN is NaN, so weights of 0 alone do not hide padding
+            there = real.reshape((L, N, 1))
+            h = where(there, h, 0.0)  # a weight of 0 alone does not hide padding: 0 · NaN is NaN
             real = real.T
         h = h.transpose(1, 0, 2)
         return Memory(h, (h @ self.U_a + self.b_a).named("keys"), real)
