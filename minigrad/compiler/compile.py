@@ -249,11 +249,10 @@ class Plan:
         self.module, self.name = variant.module, traced.name
         self.parallel = program.parallel
         count = len(program.stores)
-        self.table = np.zeros(
-            2 * count + len(program.sizes), np.int64
-        )  # addresses and sizes, then sizes by name
+        # Addresses and sizes of arrays, sizes by name, and what the calls of repeated stages work on.
+        sizes = [number(s) for s in program.sizes]
+        self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
         self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
-        self.table[2 * count :] = [number(s) for s in program.sizes]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
         self.arguments: list[
             list

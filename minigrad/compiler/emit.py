@@ -95,6 +95,7 @@ class Emitter:
         self.stages: list[Stage] = [Stage(False)]
         self.packed: dict[tuple, str] = {}
         self.carry_stores: set[str] = set()
+        self.lists: list[int] = []  # which arrays and sizes the calls of repeated stages work on
 
     # Names and sizes.
 
@@ -142,7 +143,7 @@ class Emitter:
     @staticmethod
     def _fresh(name: str, taken: set[str]) -> str:
         base = re.sub(r"\W", "_", name, flags=re.ASCII) or "value"
-        if base[0].isdigit() or keyword.iskeyword(base) or base in RESERVED:
+        if base[0].isdigit() or keyword.iskeyword(base) or base in RESERVED or base in runtime.__all__:
             base = f"{base}_" if not base[0].isdigit() else f"v{base}"
         candidate, k = base, 2
         while candidate in taken:
@@ -222,7 +223,7 @@ class Emitter:
                 place = target
             results.append(place.reshaped(tuple(r.shape)))
         parallel = [s.parallel for s in self.stages if s.lines]
-        return Program(self.text(), self.sizes, self.stores, parallel, results, self.loops)
+        return Program(self.text(), self.sizes, self.stores, parallel, results, self.loops, self.lists)
 
     def input(self, node: Tensor) -> Place:
         if node.number not in self.places:
@@ -612,14 +613,25 @@ class Emitter:
         self.places[node.number] = target
         shape, old = self.local_shape(node, level), tuple(node.inputs[0].shape)
         strides = [self.count(old[a + 1 :]) for a in axes]
-        loops = [f"for i{k} in range({self.size(n)}):" for k, n in enumerate(shape)]
-        index = " + ".join(f"i{k} * {s}" if s != "1" else f"i{k}" for k, s in enumerate(strides))
+        axes_sizes = [(self.size(n), s) for n, s in zip(shape, strides, strict=True)]
         source_name, target_name = self.view(origin), self.view(target, True)
+        outer, inner = axes_sizes[:-4], [("1", "0")] * (4 - len(axes_sizes)) + axes_sizes[-4:]
+        sizes, steps = (", ".join(part) for part in zip(*inner, strict=True))
+        if not outer:
+            self.write(level, f"permute({source_name}, {target_name}, {sizes}, {steps})")
+            return
         self.write(level, f"origin, copied, k = {source_name}, {target_name}, 0")
-        for depth, line in enumerate(loops):
-            self.write(level, "    " * depth + line)
-        self.write(level, "    " * len(loops) + f"copied[k] = origin[{index}]")
-        self.write(level, "    " * len(loops) + "k += 1")
+        for depth, (n, _) in enumerate(outer):
+            self.write(level, "    " * depth + f"for i{depth} in range({n}):")
+        indent, count = "    " * len(outer), self.count(shape[-4:])
+        at = plus(*(times(f"i{depth}", s) for depth, (_, s) in enumerate(outer)))
+        last = plus(
+            *(f"({n} - 1) * {s}" for n, s in inner), "1"
+        )  # how far the last element lies from the first
+        self.write(
+            level, f"{indent}permute(view(origin, {at}, {last}), view(copied, k, {count}), {sizes}, {steps})"
+        )
+        self.write(level, f"{indent}k += {count}")
 
     def _gather(self, node: Tensor, level: Level) -> None:
         table, index = (self.place(x, level) for x in node.inputs)
@@ -905,15 +917,10 @@ class Emitter:
         a_strides = f"1, {m}" if a_turned else f"{k}, 1"
         b_strides = f"1, {k}" if b_turned else f"{n}, 1"
         names = self.use(a.store), self.use(b.store), self.use(c.store, True)
-        self.write(level, f"for b in range({batch}):")
         self.write(
             level,
-            f"    pack({names[1]}, {b.at} + b * {k} * {n}, {k}, {n}, {b_strides}, {self.use(store)}, 0)",
-        )
-        self.write(
-            level,
-            f"    matmul({names[0]}, {a.at} + b * {m} * {k}, {m}, {k}, {a_strides}, {store.name}, 0, "
-            f"{names[2]}, {c.at} + b * {m} * {n}, {n}, {n}, False)",
+            f"matmul_batch({names[0]}, {a.at}, {a_strides}, {names[1]}, {b.at}, {b_strides}, {self.use(store)}, "
+            f"{names[2]}, {c.at}, {batch}, {m}, {k}, {n})",
         )
 
     # The text.
@@ -929,7 +936,7 @@ class Emitter:
         entries = {s.name: (s.dtype, k) for k, s in enumerate(self.stores)}
         for at, name in enumerate(self.size_names.values()):
             entries[name] = ("size", 2 * len(self.stores) + at)
-        repeated, blocks = merge_stages(blocks, entries)
+        repeated, blocks, self.lists = merge_stages(blocks, entries, 2 * len(self.stores) + len(self.sizes))
         body = ["    bad = 0"]
         for k, (stage, block) in enumerate(zip(stages, blocks, strict=True)):
             what = "rows or sequences are split over threads" if stage.parallel else "one thread"

@@ -213,6 +213,7 @@ class Program:
     parallel: list[bool]
     results: list[Place]
     loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
+    lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
 
 
 def once(make: Callable[[], Place]) -> Callable[[], Place]:

@@ -36,18 +36,21 @@ def merge_functions(
 
 
 def merge_stages(
-    blocks: Sequence[Sequence[str]], entries: dict[str, tuple[str, int]]
-) -> tuple[list[str], list[Sequence[str]]]:
+    blocks: Sequence[Sequence[str]], entries: dict[str, tuple[str, int]], start: int
+) -> tuple[list[str], list[Sequence[str]], list[int]]:
     """Functions for blocks of lines that occur more than once, and the blocks, those as calls.
 
     entries : name of an array or size → (its kind, such as "f4" or "size", where it stands in the table).
+    Which arrays and sizes a call works on stands in the table too, from `start` on: the third
+    result is what has to be put there.  A call with that many arguments takes Numba far longer.
     """
     groups: dict[str, list[int]] = {}
     for k, block in enumerate(blocks):
         key = _pattern("\n".join(block), lambda word: entries[word][0] if word in entries else "", "size")
         groups.setdefault(key, []).append(k)
-    title, at = _unlike("repeated_", entries), _unlike("at_", entries)
+    title, at = _unlike("repeated_", entries), _unlike("list_", entries)
     functions: list[str] = []
+    lists: list[int] = []
     result = list(blocks)
     for same in groups.values():
         if len(same) == 1:
@@ -70,21 +73,21 @@ def merge_stages(
         for place, k in enumerate(same):
             own = [words[place] for words in parameters]
             arrays = ", ".join(word for word in own if entries[word][0] != "size")
-            places = ", ".join(str(entries[word][1]) for word in own)
-            result[k] = [f"# {arrays}", f"bad += {name}(table, scratch, part, parts, {places})"]
-    return functions, result
+            result[k] = [f"# {arrays}", f"bad += {name}(table, scratch, part, parts, {start + len(lists)})"]
+            lists += [entries[word][1] for word in own]
+    return functions, result, lists
 
 
 def _function(name: str, block: Sequence[str], kinds: dict[str, str], at: str, times: int) -> str:
-    """The block as a function of where its arrays and sizes stand in the table."""
+    """The block as a function of where the list of its arrays and sizes begins."""
     lines = [
-        f"@stage\ndef {name}(table, scratch, part, parts, {', '.join(at + word for word in kinds)}):",
+        f"@stage\ndef {name}(table, scratch, part, parts, {at}):",
         f"    # the same {times} times over; each call has arrays and sizes of its own",
     ]
-    for word, kind in kinds.items():
+    for k, (word, kind) in enumerate(kinds.items()):
+        entry = f"table[{at} + {k}]"
         lines.append(
-            f"    {word} = "
-            + (f"table[{at}{word}]" if kind == "size" else f"array_{kind}(table, {at}{word})")
+            f"    {word} = " + (f"table[{entry}]" if kind == "size" else f"array_{kind}(table, {entry})")
         )
     return "\n".join([*lines, "    bad = 0", *("    " + line for line in block), "    return bad"]) + "\n"
 

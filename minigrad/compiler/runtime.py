@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from .kernels import VERSION as KERNELS
 from .kernels import exp, kernel, log, matmul, matmul_sum, pack, sigmoid, tanh
 
-VERSION = f"{KERNELS}.3"
+VERSION = f"{KERNELS}.4"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
 FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
@@ -140,6 +140,31 @@ def place_slice(origin, target, outer, whole, start, count, step, inner):
             for j in range(inner):
                 target[at + j] = origin[k]
                 k += 1
+
+
+@kernel
+def permute(origin, target, n0, n1, n2, n3, s0, s1, s2, s3):
+    """Four axes (n0, n1, n2, n3) of the target, read from the origin by strides."""
+    k = 0
+    for i0 in range(n0):
+        for i1 in range(n1):
+            for i2 in range(n2):
+                at = i0 * s0 + i1 * s1 + i2 * s2
+                if s3 == 1:
+                    for j in range(n3):
+                        target[k + j] = origin[at + j]
+                else:
+                    for j in range(n3):
+                        target[k + j] = origin[at + j * s3]
+                k += n3
+
+
+@kernel
+def matmul_batch(a, a_at, a_row, a_col, b, b_at, b_row, b_col, packed, c, c_at, batch, m, k, n):
+    """C (batch, m, n) = A · B, one product after the other; A and B by strides within each."""
+    for r in range(batch):
+        pack(b, b_at + r * k * n, k, n, b_row, b_col, packed, 0)
+        matmul(a, a_at + r * m * k, m, k, a_row, a_col, packed, 0, c, c_at + r * m * n, n, n, False)
 
 
 @kernel
@@ -302,8 +327,8 @@ def logsumexp_columns(origin, target, outer, count, width):
 
 __all__ = [
     "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry", "exp",
-    "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul",
-    "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "np", "pack",
+    "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul", "matmul_batch",
+    "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "np", "pack", "permute",
     "place_slice", "scatter", "shift_rows", "sigmoid", "sign", "sin", "sqrt", "stage", "start_rows", "sum_columns",
     "sum_rows", "tanh", "view",
 ]  # fmt: skip
