@@ -72,6 +72,31 @@ def attention(word: str = "backwards") -> viz.Picture:
     return viz.attention(seen, view="lines", inputs=word, outputs=word[::-1], title="Where a decoder looks")
 
 
+def unrolled(kind, text: str = "the gradient goes back", last: bool = False):
+    """A cell that reads a text letter by letter, freshly made: the loss of each next letter, or of the last alone."""
+    rng = np.random.default_rng(0)
+    letters = cells.Alphabet(text)
+    cell, output = kind(len(letters), 16, rng), cells.Output(16, len(letters), rng)
+    run = cells.run(cell, letters.one_hot(text[:-1]), output=output)
+    y, targets = run.y, letters.encode(text[1:])[:, None]
+    loss = (mg.cross_entropy(y[-1], targets[-1]) if last else mg.cross_entropy(y, targets)).named("L")
+    loss.backward(record=True)
+    return loss, ["␣" if c == " " else c for c in text[:-1]]
+
+
+def split(target: Path) -> None:
+    """The pictures that take the gradient apart."""
+    loss, captions = unrolled(cells.LSTM)
+    viz.paths(loss, of="c", title="LSTM: which way ∂L/∂c took", captions=captions).save(target / "paths.png")
+    viz.bptt(loss, title="LSTM: which letter's loss reaches which step", captions=captions).save(
+        target / "bptt.png"
+    )
+    viz.weights_by_step(loss, captions=captions).save(target / "weights_by_step.png")
+    losses = {kind.__name__: unrolled(kind, last=True)[0] for kind in (cells.LSTM, cells.GRU, cells.RNN)}
+    title = "LSTM, GRU and RNN: what the loss of the last letter sends back"
+    viz.compare(losses, title=title, captions=captions).save(target / "compare.png")
+
+
 def main() -> None:
     target = HERE / "pictures"
     with tempfile.TemporaryDirectory() as folder:
@@ -79,6 +104,7 @@ def main() -> None:
         for name in ("network", "gradient", "gates"):
             shutil.copy(Path(folder) / f"{name}.png", target / f"{name}.png")
     viz.rewrites(compiled_lstm())["hoist forward"].save(target / "hoist.png")
+    split(target)
     temporal().save(target / "taps.png")
     attention().save(target / "attention.png")
 

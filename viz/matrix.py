@@ -20,7 +20,7 @@ from .chart import CELL, NO_WAY, Frame, gradient_cell, norms, path, ticks
 from .legend import legend
 from .reading import QUANTITY, Captions, Network, read
 from .render import Picture
-from .style import CUT, INK, SOFT, Scale, Stroke, number, pretty, table
+from .style import CUT, INK, SOFT, Scale, Stroke, fitting, number, pretty, table
 from .ways import where
 
 MOST_LOSSES, SIDE, CHART, LEFT = 100, 600.0, 400.0, 56.0
@@ -48,9 +48,14 @@ class Matrix:
         good = (self.ways == 2) & np.isfinite(self.norms) & (self.norms > 0)
         return {int(d): self.norms[good & (counts == d)] for d in np.unique(counts[good])}
 
+    @property
+    def remembered(self) -> dict[int, np.ndarray]:
+        """`by_distance` without what a step's own loss sends directly, where there is enough else."""
+        return {d: v for d, v in self.by_distance.items() if d or len(self.by_distance) < 4}
+
     def rate(self) -> tuple[float, float] | None:
         """(log10 at distance 0, log10 per step) of the line through the medians; None with less than three."""
-        found = self.by_distance
+        found = self.remembered
         if len(found) < 3:
             return None
         medians = [np.log10(np.median(v)) for v in found.values()]
@@ -204,7 +209,7 @@ class _Matrices:
             y = self._one(m, y) + 26
         notes = [
             "White, without a frame: no way leads from that state to that loss (it comes later).",
-            "Half-life: the steps in which the median gradient halves, by the line through the medians (dashed).",
+            "Half-life: steps in which the median gradient halves, by the dashed line; without distance 0, a step's own loss.",
         ]
         legend(canvas, 8, y - 10, 1100, self.scale, None, notes, lines=False)
         return canvas.picture_text()
@@ -236,8 +241,7 @@ class _Matrices:
             rows.append("".join(cells))
         width, height = self.side * len(columns), self.tall * len(rows)
         canvas.box(key, LEFT, y, width, height, [table(rows)], border=0, tooltip=head)
-        self._axes(m, columns, y, width, height)
-        bottom = y + height
+        bottom = self._axes(m, columns, y, width, height)
         if len(m.by_distance) > 1:
             bottom = max(bottom, self._distances(m, LEFT + max(width, 220) + 96, y, key))
         return bottom
@@ -246,8 +250,8 @@ class _Matrices:
         """All columns, or every nth counted from the end, as the rows are."""
         return list(range(count))[:: -max(1, -(-count // int(SIDE / 5)))][::-1]
 
-    def _axes(self, m: Matrix, columns: list[int], y: float, width: float, height: float) -> None:
-        """Steps above and on the left, as many as there is room for."""
+    def _axes(self, m: Matrix, columns: list[int], y: float, width: float, height: float) -> float:
+        """Steps above and on the left, as many as there is room for, captions below; returns the bottom."""
         canvas = self.canvas
         canvas.words(LEFT + width, y - 20, "state of step t →", 9, SOFT, align="right")
         canvas.words(8, y - 20, "loss of", 9, SOFT, align="left")
@@ -260,6 +264,12 @@ class _Matrices:
         for r, s in enumerate(m.losses):
             if (len(m.losses) - 1 - r) % apart == 0:
                 canvas.words(LEFT - 6, y + self.tall * (r + 0.5), str(s), 9, INK, True, align="right")
+        said = self.network.captions if self.side >= 12 else {}
+        for j, k in enumerate(columns):
+            if m.times[k] in said:
+                place = LEFT + self.side * (j + 0.5)
+                canvas.words(place, y + height + 9, fitting(said[m.times[k]], self.side, 9), 9, SOFT)
+        return y + height + (16 if said else 0)
 
     def _distances(self, m: Matrix, left: float, top: float, key: str) -> float:
         """The norms by distance: the median as a mark, smallest to largest as a line, and the line of the half-life."""
@@ -325,16 +335,16 @@ def _half(half_life: float | None) -> str:
 
 def verdict(m: Matrix, scale: Scale) -> str:
     """In words: how fast the gradient is forgotten, what is left over the greatest distance, what is cut."""
-    found, said = m.by_distance, []
+    found, said = m.remembered, []
     if (m.ways == 2).any() and not np.isfinite(m.norms[m.ways == 2]).all():
         said.append("It is not a number in places.")
     if len(found) > 1:
         near, far = min(found), max(found)
         left = float(np.median(found[far]) / np.median(found[near]))
         half = _half(m.half_life) if m.rate() is not None else ""
-        after = f"{far - near} step{'s' * (far - near > 1)}"
         grown = f"{number(left)} times as much" if left > 1 else f"× {number(left)} of it"
-        said.append(f"{half[:1].upper()}{half[1:]}{'. ' if half else ''}Over {after} {grown} is left.")
+        said += [f"{half[:1].upper()}{half[1:]}."] if half else []
+        said.append(f"From {near} step{'s' * (near != 1)} back to {far}: {grown} is left.")
     elif not found and (m.ways == 2).any():
         said.append("Exactly zero everywhere.")
     behind = sorted(

@@ -18,7 +18,7 @@ from .chart import CELL, KINDS, LABELS, Frame, column_width, drawn, gradient_cel
 from .legend import UNKNOWN, legend
 from .reading import Captions, Network, read, roots_of
 from .render import Picture
-from .style import CUT, INK, SOFT, Scale, ink_on, mix, number, pretty, square
+from .style import CUT, INK, SOFT, Scale, clean, ink_on, mix, number, pretty, square
 from .ways import FROM_LOSS, STRAIGHT, State, arrays, carried, passed_on, slope, split
 
 SHARES, MOST_SHARE = 104.0, 3.0  # the height of the chart of shares, and where its axis ends
@@ -261,8 +261,8 @@ def _mean(values) -> float:
 
 def _table(network: Network, state: State) -> str:
     """The same numbers as text: norm and share of each way, and what cancels."""
-    head = f"{state.band + ' / ' if state.band else ''}∂L/∂{state.name}: norm, and share of the sum by way"
-    columns = ["t", "norm", *state.ways, "cancelled"]
+    head = f"{clean(state.band) + ' / ' if state.band else ''}∂L/∂{state.name}: norm, and share of the sum by way"
+    columns = ["t", "norm", *map(clean, state.ways), "cancelled"]
     lines = [columns]
     for t in state.times:
         if t not in state.total:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import texts
+from drawn import structure, texts
 from forward import network
 
 import cells
@@ -34,6 +34,11 @@ def test_gradients_shared_gates_and_their_differences():
             np.abs(r.c_tilde.value).mean()
         )  # of both signs: sizes
     assert "LSTM i" not in data and "mean f" in words and "mean |c̃|" in words and "JANET ÷ LSTM" in words
+
+
+def test_the_structure(golden):
+    (a, _), (b, _) = two(T=2, H=2)
+    golden("compare.txt", structure(viz.compare({"LSTM": a, "JANET": b}).dot))
 
 
 def test_one_scale_for_all_and_one_that_is_given():

@@ -95,7 +95,10 @@ def test_nasty_names(name):
     pictures = [viz.draw(loss, level=level, title=name) for level in ("step", "gate", "operation")]
     pictures.append(viz.draw(tanh(loss).detach(), title=name))
     if name:  # a quantity without a name is none
-        pictures += [viz.gradient(loss, title=name), viz.gates(loss, title=name)]
+        views = (viz.gradient, viz.gates, viz.paths, viz.bptt, viz.direct, viz.weights_by_step)
+        pictures += [view(loss, title=name) for view in views]
+        pictures.append(viz.compare({name: loss, "other": loss}, title=name))
+        assert all(c.isprintable() or c in " \n" for p in pictures for c in p.text)
     for picture in pictures:
         harmless(picture.svg())
         assert "\x00" not in picture.dot

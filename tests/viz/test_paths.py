@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import texts
+from drawn import structure, texts
 from forward import EVERY, MASK, network, slope
 
 import cells
@@ -17,6 +17,7 @@ from viz.style import norm, number
 from viz.ways import FROM_LOSS, STRAIGHT, carried, passed_on, split, where
 from viz.ways import slope as slope_of_gate
 
+VIEWS = (viz.paths, viz.direct, viz.bptt, viz.weights_by_step)
 PLAIN = [name for name in EVERY if name in cells.CELLS]
 
 
@@ -196,6 +197,13 @@ def test_bad_input():
             view((Tensor(np.ones(2), requires_grad=True) * 2.0).sum())
         with pytest.raises(InputError, match="cannot draw int"):
             view(3)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_structure_and_that_the_same_program_writes_the_same_bytes(view, golden):
+    pictures = [view(network(T=3, H=2, N=1)[0]) for _ in range(2)]
+    assert pictures[0].dot == pictures[1].dot
+    golden(f"{view.__name__}.txt", structure(pictures[0].dot))
 
 
 # Direct and total.
