@@ -12,7 +12,7 @@ import numpy as np
 from minigrad import Tensor
 
 from .canvas import Canvas
-from .chart import CELL, LABELS, Frame, column_width, decades, drawn, gradient_cell, row, steps_below
+from .chart import CELL, LABELS, Frame, column_width, decades, drawn, gradient_cell, row, sampled, steps_below
 from .legend import UNKNOWN, legend
 from .reading import Captions, Network, read, roots_of
 from .render import Picture
@@ -74,8 +74,7 @@ class _Flowing:
             "Bars: ‖∂L/∂state‖ on a logarithmic scale. Arrows: what flows from step t + 1 back to step t. "
             "Below: by which way it came."
         )
-        if self.stride > 1:
-            said += f" Every {self.stride}th of {len(self.all_times)} steps is drawn."
+        said += sampled(self.stride, len(self.all_times))
         canvas.words(8, 34, said, 9.5, SOFT, align="left", longest=220)
         y = 52.0
         for state in self.states:

@@ -133,6 +133,12 @@ def drawn(times: Sequence[int], most: int = MOST_COLUMNS) -> tuple[list[int], in
     return list(times[::-stride][::-1]), stride
 
 
+def sampled(stride: int, total: int) -> str:
+    """The sentence that says which steps are drawn."""
+    end = "th" if stride % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(stride % 10, "th")
+    return f" Every {stride}{end} of {total} steps is drawn." if stride > 1 else ""
+
+
 def column_width(count: int) -> float:
     """So that all columns fill a page."""
     return min(150.0, max(46.0, round(1210.0 / count)))

@@ -22,6 +22,7 @@ from .chart import (
     gradient_cell,
     path,
     row,
+    sampled,
     steps_below,
 )
 from .legend import legend
@@ -175,8 +176,7 @@ class _Compared:
         alike = same_inputs(self.found)
         said = "" if alike is None else "All read the same input." if alike else "They read DIFFERENT inputs."
         said = f"‖∂L/∂state‖ at each step, on a logarithmic scale. {said}"
-        if self.stride > 1:
-            said += f" Every {self.stride}th of {len(self.found[0].network.steps)} steps is drawn."
+        said += sampled(self.stride, len(self.found[0].network.steps))
         canvas.words(8, 33, said, 9.5, SOFT, align="left", longest=220)
         y = self._chart(54.0)
         y = self._rows(y)

@@ -12,7 +12,19 @@ from minigrad import Tensor
 from minigrad.items import itemised
 
 from .canvas import Canvas
-from .chart import CELL, KINDS, LABELS, Frame, column_width, decades, drawn, gradient_cell, row, steps_below
+from .chart import (
+    CELL,
+    KINDS,
+    LABELS,
+    Frame,
+    column_width,
+    decades,
+    drawn,
+    gradient_cell,
+    row,
+    sampled,
+    steps_below,
+)
 from .legend import UNKNOWN, legend
 from .reading import Captions, Network, gradient_of, gradient_state, read, roots_of
 from .render import Picture
@@ -126,8 +138,7 @@ class _Direct:
         canvas, right = self.canvas, LABELS + self.column * len(self.times)
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
         said = "Left bar: direct, from the loss of step t itself. Right bar: total, ∂L/∂state_t. Logarithmic scale."
-        if self.stride > 1:
-            said += f" Every {self.stride}th step is drawn."
+        said += sampled(self.stride, len(self.network.steps))
         canvas.words(8, 33, said, 9.5, SOFT, align="left", longest=220)
         y = 52.0
         for d in self.found:

@@ -10,7 +10,7 @@ from minigrad import InputError, Tensor
 from minigrad.items import itemised
 
 from .canvas import Canvas
-from .chart import CELL, KINDS, column_width, drawn, gradient_cell, row, steps_below
+from .chart import CELL, KINDS, column_width, drawn, gradient_cell, row, sampled, steps_below
 from .legend import UNKNOWN, legend
 from .reading import OUTPUT, Captions, Network, read, roots_of, step_of
 from .render import Picture
@@ -129,10 +129,8 @@ class _Weights:
         canvas = self.canvas
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
         said = "Cells: ‖∂L/∂W‖ of step t alone. Sum: the gradient that training uses."
-        if self.stride > 1:
-            said += (
-                f" Every {self.stride}th of {len(self.network.steps)} steps is drawn; the sums are over all."
-            )
+        said += sampled(self.stride, len(self.network.steps))
+        said += " The sums are over all." if self.stride > 1 else ""
         canvas.words(8, 33, said, 9.5, SOFT, align="left", longest=220)
         canvas.words(8, 52, verdict(self.found), 10.5, INK, align="left", longest=200)
         outside = any(AT_ONCE in p.norms for p in self.found)

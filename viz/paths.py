@@ -14,7 +14,7 @@ import numpy as np
 from minigrad import Tensor
 
 from .canvas import Canvas
-from .chart import CELL, KINDS, LABELS, Frame, column_width, drawn, gradient_cell, row, steps_below
+from .chart import CELL, KINDS, LABELS, Frame, column_width, drawn, gradient_cell, row, sampled, steps_below
 from .legend import UNKNOWN, legend
 from .reading import Captions, Network, read, roots_of
 from .render import Picture
@@ -92,8 +92,7 @@ class _Paths:
             "Bars: the share of each way in ∂L/∂state (in %, together 100); what hangs below 0 works against the sum. "
             "Cells: norms."
         )
-        if self.stride > 1:
-            said += f" Every {self.stride}th step is drawn."
+        said += sampled(self.stride, len(self.network.steps))
         canvas.words(8, 33, said, 9.5, SOFT, align="left", longest=220)
         y = 52.0
         for state in self.states:
@@ -187,8 +186,9 @@ class _Paths:
         for way in [w for w in state.ways if w in state.gates]:
             passes = [passed_on(self.network, state, way, t) for t in state.times]
             said = [None if v is None else (v, f"× {number(v)}") for v in passes]
-            self._plain(f"{key} {way} passes", f"{short(way, name)} passes", y, said, PASSES)
-            y += CELL
+            if any(said):
+                self._plain(f"{key} {way} passes", f"{short(way, name)} passes", y, said, PASSES)
+                y += CELL
         return steps_below(self.canvas, LABELS, y + 4, self.column, state.times, self.network.captions)
 
     def _cells(self, key: str, label: str, y: float, values, states: Sequence, bold: bool = False) -> None:

@@ -185,7 +185,7 @@ def test_a_hook_that_changes_the_gradient_is_named():
 def test_a_thousand_steps_are_sampled():
     loss, _ = network(T=1000, N=1, H=2)
     picture = viz.paths(loss, of="c")
-    assert len(picture.data["t"]) <= 27 and "Every 38th step is drawn" in picture.dot
+    assert len(picture.data["t"]) <= 27 and "Every 38th of 1000 steps is drawn" in picture.dot
 
 
 def test_bad_input():
