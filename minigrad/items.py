@@ -37,58 +37,61 @@ def itemised(
     Hooks are not called.  Raises GraphError where a value was changed in place.
     """
     seeds = list(seeds)
-    bits = {n: together(b) for n, b in reach([s[:2] for s in seeds], through, wanted).items()}
-    batches: dict[int, np.ndarray] = {}
-    nodes: dict[int, Tensor] = {}
-    owned: set[int] = set()
-    pending: list[int] = []
-
-    def into(x: Tensor, fresh: np.ndarray | None = None) -> np.ndarray | None:
-        """The sum at x, which may be changed in place; or None when `fresh` became it."""
-        number = x.number
-        if number not in nodes:
-            nodes[number] = x
-            heappush(pending, -number)
-            if fresh is not None:
-                batches[number] = fresh
-                return None
-            batches[number] = np.zeros((bits[number].bit_count(), *x.shape), x.dtype)
-            owned.add(number)
-        elif number not in owned:
-            batches[number] = batches[number].copy()
-            owned.add(number)
-        return batches[number]
-
+    sums = _Sums({n: together(b) for n, b in reach([s[:2] for s in seeds], through, wanted).items()})
     for y, item, cotangent in seeds:
-        total = into(y)
-        assert total is not None
-        total[rows_of(bits[y.number]).searchsorted(item)] += np.asarray(cotangent, y.dtype)
-    while pending:
-        number = -heappop(pending)
-        node, batch = nodes.pop(number), batches.pop(number)
-        yield node, rows_of(bits[number]), batch
+        sums.into(y)[rows_of(sums.bits[y.number]).searchsorted(item)] += np.asarray(cotangent, y.dtype)
+    while sums.pending:
+        number = -heappop(sums.pending)
+        node, batch, mine = sums.nodes.pop(number), sums.batches.pop(number), sums.bits[number]
+        yield node, rows_of(mine), batch
         if number not in through or node.op is None:
             continue
         for k, x in enumerate(node.inputs):
-            if x.number not in bits or not flows_back(node, k):
+            passed = mine & sums.bits.get(x.number, 0)
+            if not passed or not flows_back(node, k):
                 continue
             if x.changed > number:
                 raise _changed(x, node)
-            passed = bits[number] & bits[x.number]
-            if not passed:
-                continue
-            part = batch if passed == bits[number] else batch[_places(passed, bits[number])]
-            whole = passed == bits[x.number]
+            part = batch if passed == mine else batch[_places(passed, mine)]
             if node.op is SLICE:  # adds to its own place only: T slices of a sequence cost no T² zeros
-                window = (slice(None), *_window(*node.params))
+                sums.add(x, passed, part, _window(*node.params))
             else:
-                part, window = pulled(node, k, part), (slice(None),)
-            total = into(x, part if whole and node.op is not SLICE else None)
-            if total is not None:
-                if not whole:
-                    window = (_places(passed, bits[x.number]), *window[1:])
-                with np.errstate(all="ignore"):
-                    total[window] += part
+                sums.add(x, passed, pulled(node, k, part))
+
+
+class _Sums:
+    """The cotangents of nodes that are still to be visited, a batch (items, …) for each."""
+
+    def __init__(self, bits: dict[int, int]):
+        self.bits = bits  # by number: the items that reach the node
+        self.nodes: dict[int, Tensor] = {}
+        self.batches: dict[int, np.ndarray] = {}
+        self.owned: set[int] = set()  # batches that nobody else holds, so that more may be added in place
+        self.pending: list[int] = []  # a heap of negative numbers, which gives the largest number first
+
+    def into(self, x: Tensor) -> np.ndarray:
+        """The sum at x, to be changed in place."""
+        if x.number not in self.nodes:
+            self._enter(x, np.zeros((self.bits[x.number].bit_count(), *x.shape), x.dtype))
+            self.owned.add(x.number)
+        elif x.number not in self.owned:
+            self.batches[x.number] = self.batches[x.number].copy()
+            self.owned.add(x.number)
+        return self.batches[x.number]
+
+    def add(self, x: Tensor, items: int, part: np.ndarray, window: tuple = ()) -> None:
+        """Add what some items send, to all of x or to a part of it."""
+        whole = items == self.bits[x.number]
+        if whole and not window and x.number not in self.nodes:
+            self._enter(x, part)
+            return
+        rows = slice(None) if whole else _places(items, self.bits[x.number])
+        with np.errstate(all="ignore"):
+            self.into(x)[(rows, *window)] += part
+
+    def _enter(self, x: Tensor, batch: np.ndarray) -> None:
+        self.nodes[x.number], self.batches[x.number] = x, batch
+        heappush(self.pending, -x.number)
 
 
 def flows_back(node: Tensor, k: int) -> bool:
