@@ -6,7 +6,8 @@ through time, `paths` by which gate it came, `bptt` which step's loss reaches wh
 weight, `gates` the gates over time, `compare` several networks on one scale, `taps` what
 is read from where in a network that handles the whole sequence at once, `attention` where
 each output looks, `rewrites` what the compiler takes out of the loop over the steps,
-`loops` what a compiled step runs.  All give a `Picture`, `rewrites` one for each rewrite.
+`loops` what a compiled step runs.  All give a `Picture`, `rewrites` one for each rewrite;
+`page` gives an HTML file to walk about in.
 """
 
 from .attention import attention
@@ -18,6 +19,7 @@ from .draw import draw
 from .equations import equations
 from .heat import gates
 from .matrix import bptt
+from .page import Page, page
 from .parameters import weights_by_step
 from .paths import paths
 from .render import Picture, font_directory
@@ -38,6 +40,8 @@ __all__ = [
     "compare",
     "taps",
     "attention",
+    "page",
+    "Page",
     "rewrites",
     "loops",
     "font_directory",
