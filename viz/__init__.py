@@ -23,6 +23,7 @@ from .page import Page, page
 from .parameters import weights_by_step
 from .paths import paths
 from .render import Picture, font_directory
+from .report import Report, report
 from .style import Scale
 from .taps import taps
 
@@ -38,6 +39,8 @@ __all__ = [
     "weights_by_step",
     "gates",
     "compare",
+    "report",
+    "Report",
     "taps",
     "attention",
     "page",
