@@ -18,6 +18,7 @@ from .direct import direct
 from .draw import draw
 from .equations import equations
 from .heat import gates
+from .history import History
 from .matrix import bptt
 from .page import Page, page
 from .parameters import weights_by_step
@@ -41,6 +42,7 @@ __all__ = [
     "compare",
     "report",
     "Report",
+    "History",
     "taps",
     "attention",
     "page",

@@ -49,8 +49,8 @@ def annotate(svg: str, parts: Parts, title: str) -> str:
             frame.remove(g)
         elif g.tag == "g" and g.get("class") in ("node", "edge", "cluster"):
             _one(g, parts)
-        else:  # the paper
-            _unwrap(g)
+        elif len(g) == 1 and g[0].tag == "a":  # the paper
+            g[:] = list(g[0])
     for e in root.iter():
         for name in DROPPED:
             e.attrib.pop(name, None)

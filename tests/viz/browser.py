@@ -123,7 +123,8 @@ class Browser:
         while not self.loaded and time.monotonic() < start + PATIENCE:
             self._receive()
         taken = time.monotonic() - start
-        self.run("new Promise(requestAnimationFrame)")
+        if scripts:
+            self.run("new Promise(requestAnimationFrame)")
         return taken
 
     def size(self, width: int, height: int) -> None:
@@ -141,13 +142,13 @@ class Browser:
         assert "exceptionDetails" not in got, got["exceptionDetails"]
         return got["result"].get("value")
 
-    def until(self, script: str, seconds: float = PATIENCE):
-        """Wait until an expression is true, and return it."""
+    def until(self, script: str, seconds: float = PATIENCE) -> None:
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = self.run(script)
+            found = self.run(f"!!({script})")
             if found:
-                return found
+                return
             time.sleep(0.02)
         raise AssertionError(f"never true: {script}")
 

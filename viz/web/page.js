@@ -67,7 +67,7 @@
     const target = focus || (held ? old : null);
     if (target || held) land((target && byKey(target)) || ofStep(now.t) || stops()[0]);
     else inspect(now.pointed);
-    if (!focus && !keep) tell();
+    if (!keep) tell();
   }
 
   function byKey(key) {
@@ -236,7 +236,7 @@
   function play() {
     if (now.timer) return stop();
     if (calm.matches) return leap();
-    const pause = Math.min(420, Math.max(60, 9000 / Math.max(1, beats())));
+    const pause = Math.min(420, Math.max(40, 6000 / Math.max(1, beats())));
     const tick = () => {
       now.timer = next() ? setTimeout(tick, pause) : 0;
       if (!now.timer) stop();

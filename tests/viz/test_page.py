@@ -1,0 +1,462 @@
+"""The page in a real browser: what it shows against the arrays, what moves, what keys do, and that nothing leaves it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import browser as driver
+import drawn
+import numpy as np
+import pytest
+
+import cells
+import minigrad as mg
+import viz
+from viz.parts import contrast
+from viz.style import number
+
+WIDE = 1280
+CAPTIONS = ["h → e", "e → l", "l → l", "l → o"]
+in_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(driver.PROGRAM is None, reason="no chromium on PATH"),
+]
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    """Three states of one LSTM: (label, loss, steps)."""
+    return [(f"after {100 * k} steps", *drawn.network(H=5, seed=k)) for k in range(3)]
+
+
+@pytest.fixture(scope="module")
+def made(recordings):
+    return viz.page(recordings, captions=CAPTIONS, title="Three recordings")
+
+
+@pytest.fixture(scope="module")
+def file(made, tmp_path_factory):
+    return made.save(tmp_path_factory.mktemp("page") / "network.html")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """The page of an LSTM with 100 units and 25 steps, and its file."""
+    loss, steps = drawn.network(T=25, H=100, D=30, dtype="float32")
+    made = viz.page(loss, steps)
+    return made, made.save(tmp_path_factory.mktemp("large") / "large.html")
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    found = driver.Browser(tmp_path_factory.mktemp("chromium"))
+    yield found
+    found.close()
+
+
+def shown(screen) -> dict[str, str]:
+    """The inspector: its heading under "" and its numbers by name."""
+    return screen.run(
+        "Object.fromEntries([['', document.getElementById('name').textContent], "
+        "...[...document.querySelectorAll('#numbers div')].map(d => [d.children[0].textContent, d.children[1].textContent])])"
+    )
+
+
+def quiet(screen, file) -> None:
+    """Nothing in the console, and nothing asked of anybody but the file itself."""
+    assert screen.console == [] and screen.requests == [file.as_uri()]
+
+
+def view(screen) -> list[float]:
+    return [
+        float(v) for v in screen.run("document.querySelector('#sheet svg').getAttribute('viewBox')").split()
+    ]
+
+
+def level(screen) -> str:
+    return screen.run("document.querySelector('#levels [aria-pressed=true]').dataset.view")
+
+
+def norm(array) -> float:
+    return float(np.sqrt((np.asarray(array, np.float64) ** 2).sum()))
+
+
+# The text.
+
+
+def test_same_input_same_bytes(recordings, made):
+    assert viz.page(recordings, captions=CAPTIONS, title="Three recordings").html == made.html
+
+
+def test_numbers_are_those_of_the_arrays(recordings, made):
+    for label, loss, steps in recordings:
+        numbers = made.data[label]
+        assert numbers["loss"][3] == number(loss.value.item(), 4)
+        for step in steps:
+            for name, q in step.quantities.items():
+                found = numbers[f"t={step.t} {name}"]
+                assert found[1] == step.t and found[2] == "1 × 5"
+                assert found[3:5] == [number(norm(q.value), 4), number(norm(q.grad), 4)]
+                assert found[6:8] == [number(q.value.min(), 4), number(q.value.max(), 4)]
+                near = (q.value < 0.05) | (q.value > 0.95)
+                share = {"f": near, "i": near, "o": near, "c_tilde": abs(q.value) > 0.95}.get(name)
+                assert found[8] == ("" if share is None else f"{100 * share.mean():.0f} %")
+
+
+def test_states_of_the_gradient_are_told_apart():
+    loss, steps = drawn.network(backward=False)
+    assert {n[5] for n in viz.page(loss, steps).data[""].values()} == {"not computed"}
+    rng = np.random.default_rng(0)
+    cell = cells.RNN(3, 4, rng)
+    run = cells.run(cell, rng.standard_normal((4, 1, 3)).astype(np.float32), truncate=2)
+    loss = (run.last * 0).sum() + run.steps[1].h.sum()
+    loss.backward(record=True)
+    numbers = viz.page(loss, run.steps).data[""]
+    assert numbers["t=4 h"][5] == "exactly zero" and numbers["t=2 h"][5] == "normal"
+    run = cells.run(cell, np.full((2, 1, 3), np.nan, np.float32))
+    loss = run.last.sum()
+    loss.backward(record=True)
+    assert viz.page(loss, run.steps).data[""]["t=1 h"][5] == "not a number"
+
+
+def test_the_file_stands_alone_and_is_small(large):
+    made, file = large
+    assert file.stat().st_size < 3_000_000
+    assert not re.search(r'(?:src|href|url|action)\s*[=(]\s*["\']?(?!#)', made.html.split("<script")[0])
+    assert "https://" not in made.html.replace("http://www.w3.org", "")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', made.html)[1]
+    assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+    assert len(made.data[""]) == 1 + 25 * 9 + 2
+
+
+def test_what_comes_from_outside_is_text():
+    evil = '</script><script>alert(1)</script><img src=x onerror="alert(1)">\'javascript:alert(1)'
+    rng = np.random.default_rng(0)
+    cell = cells.RNN(3, 4, rng)
+    steps = cells.unroll(cell, rng.standard_normal((2, 1, 3)).astype(np.float32), label=evil[:40])
+    loss = steps[-1].h.sum().named(evil)
+    loss.backward(record=True)
+    made = viz.page([(evil, loss, steps)], title=evil, captions=[evil, evil])
+    assert made.html.count("<script") == 2 and "<img" not in made.html
+    assert evil not in made.html
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', made.html, re.DOTALL)[1]
+    assert "<" not in data and json.loads(data)["recordings"][0]["label"].startswith("</script>")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda r: viz.page([]), "empty list"),
+        (lambda r: viz.page(3), "cannot draw int"),
+        (lambda r: viz.page([("a",)]), "1 parts"),
+        (lambda r: viz.page([r[0], r[0]]), "two recordings are called 'after 0 steps'"),
+        (lambda r: viz.page({"a": r[0][1], "b": drawn.network(T=3)[0]}), "'a' and 'b' do not show the same"),
+        (lambda r: viz.page(r, r[0][2]), "steps= is for a single loss"),
+        (lambda r: viz.page(r, captions=["x"]), "captions: 1 for 4 steps"),
+    ],
+)
+def test_mistakes(make, words, recordings):
+    with pytest.raises(mg.InputError, match=re.escape(words)):
+        make(recordings)
+
+
+def test_saving(made, tmp_path):
+    with pytest.raises(mg.InputError, match=re.escape("end the name in .html")):
+        made.save(tmp_path / "page.svg")
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(mg.InputError, match="cannot write"):
+        made.save(tmp_path / "file" / "page.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert made.save(tmp_path / "new" / "page.html").read_text(encoding="utf-8") == made.html
+
+
+def test_in_a_notebook_it_is_a_sealed_frame(made):
+    shown = made._repr_html_()
+    assert (
+        shown.startswith("<iframe")
+        and 'sandbox="allow-scripts"' in shown
+        and "<script" not in shown.split("srcdoc")[0]
+    )
+    assert shown.count('"') % 2 == 0 and len(re.findall(r'srcdoc="([^"]*)"', shown)) == 1
+
+
+def test_a_graph_without_steps_is_shown_by_its_operations():
+    made = viz.page(drawn.plain())
+    assert "sigmoid" in made.html or "σ" in made.html
+    assert '"steps":[]' in made.html and made.data == {"": {}}
+
+
+def test_long_sequences_say_what_is_left_out():
+    loss, steps = drawn.network(T=62, H=2, D=2)
+    made = viz.page(loss, steps)
+    assert "t = 31 … 32: 2 steps are not drawn." in made.html
+    assert made.html.count('class="step"') == 60
+
+
+# The browser.
+
+
+@in_browser[0]
+@in_browser[1]
+class TestInTheBrowser:
+    def test_opens_fast_and_silently(self, screen, large):
+        assert min(screen.open(large[1]) for _ in range(3)) < 1.0
+        quiet(screen, large[1])
+
+    @pytest.mark.parametrize("name", ["t=3 c", "t=1 h", "t=2 output", "t=4 x", "loss"])
+    def test_hover_shows_the_number(self, screen, file, recordings, name):
+        screen.open(file)
+        screen.point(*screen.middle(f'[data-key="{name}"]'))
+        found = shown(screen)
+        _, loss, steps = recordings[-1]
+        t = int(name[2]) if name != "loss" else 0
+        q = loss if name == "loss" else steps[t - 1].quantities.get(name[4:])
+        if q is not None:
+            assert float(found["‖value‖"].replace("−", "-")) == pytest.approx(norm(q.value), rel=6e-4)
+            assert float(found["‖gradient‖"].replace("−", "-")) == pytest.approx(norm(q.grad), rel=6e-4)
+        assert found[""] == {"x": "x, t = 4", "output": "output, t = 2"}.get(
+            name[4:], name if not t else f"{name[4:]}, t = {t}"
+        )
+        assert found["state of the gradient"] == "normal"
+        quiet(screen, file)
+
+    def test_hover_over_a_line_tells_its_gradient(self, screen, file, recordings):
+        screen.open(file)
+        lane = screen.run(
+            "[...document.querySelectorAll('.edge title')].findIndex(e => e.textContent.startsWith('c t=2 → t=3'))"
+        )
+        place = screen.run(
+            f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelectorAll('.edge')[{lane}]"
+            ".querySelector('.hit').getBoundingClientRect())"
+        )
+        screen.point(*place)
+        steps = recordings[-1][2]
+        flowing = steps[2]["f"].value * steps[2]["c"].grad  # straight along the memory line
+        assert shown(screen)[""] == f"c t=2 → t=3: gradient {number(norm(flowing), 4)} (normal)"
+
+    def test_the_slider_changes_the_picture(self, screen, file, recordings):
+        screen.open(file)
+        screen.point(*screen.middle('[data-key="t=3 c"]'))
+        seen, words = (
+            [shown(screen)["‖gradient‖"]],
+            [screen.run("document.querySelector('#sheet').textContent")],
+        )
+        for k in (1, 0):
+            screen.run(
+                f"(e => {{ e.value = {k}; e.dispatchEvent(new Event('input')) }})(document.getElementById('recording'))"
+            )
+            screen.until(f"document.querySelector('#sheet').textContent !== {json.dumps(words[-1])}")
+            screen.point(*screen.middle('[data-key="t=3 h"]'))
+            screen.point(*screen.middle('[data-key="t=3 c"]'))
+            seen.append(shown(screen)["‖gradient‖"])
+            words.append(screen.run("document.querySelector('#sheet').textContent"))
+            label = screen.run("document.getElementById('label').textContent")
+            assert label == f"{recordings[k][0]} · loss = {number(recordings[k][1].value.item(), 4)}"
+        assert seen == [number(norm(r[2][2]["c"].grad), 4) for r in reversed(recordings)]
+        quiet(screen, file)
+
+    @pytest.mark.parametrize("where", ["steps", "gates"])
+    def test_playing_moves_backward_through_time(self, screen, file, where):
+        screen.open(file)
+        if where == "gates":
+            screen.run("document.querySelector('[data-view=gates]').click()")
+            screen.until("document.querySelector('#levels [aria-pressed=true]').dataset.view === 'gates'")
+        screen.run(
+            "window.seen = []; new MutationObserver(all => all.forEach(m => { const e = m.target; "
+            "if (e.classList.contains('now') && !m.oldValue.includes('now')) "
+            "seen.push([Number(e.dataset.t), e.querySelector('title').textContent]) }))"
+            ".observe(document.getElementById('sheet'), {subtree: true, attributeFilter: ['class'], attributeOldValue: true})"
+        )
+        screen.click(*screen.middle("#play"))
+        assert screen.run("document.getElementById('play').textContent") == "⏸ Stop"
+        screen.until("document.getElementById('play').textContent !== '⏸ Stop'")
+        found = screen.run("seen")  # a class changes twice
+        seen = [s for k, s in enumerate(found) if s not in found[:k]]
+        assert len(seen) == screen.run("document.querySelectorAll('.edge[data-beat]').length") > 12
+        assert all("→ loss" in said for _, said in seen[:4])
+        lanes = [
+            t
+            for t, said in seen
+            if re.match(r"[ch] t=(\d)", said) and "loss" not in said and "output" not in said
+        ]
+        before = [t for t, said in seen if re.match(r"c t=(\d) → (c )?t=(?!\1)\d", said)]
+        assert before == [3, 2, 1, 0] and lanes == sorted(lanes, reverse=True)
+        quiet(screen, file)
+
+    def test_next_and_all(self, screen, file):
+        screen.open(file)
+        lit = "document.querySelectorAll('.edge.lit').length"
+        counts = []
+        for _ in range(3):
+            screen.click(*screen.middle("#beat"))
+            counts.append(screen.run(lit))
+        assert counts == sorted(set(counts)) and counts[0] == 4  # first all outputs from the loss
+        assert screen.run("document.getElementById('status').textContent").startswith("Backward pass, 3 of ")
+        screen.click(*screen.middle("#reset"))
+        assert screen.run(lit) == 0 and not screen.run("!!document.querySelector('.passing')")
+
+    def test_a_click_opens_a_step_into_gates_and_then_operations(self, screen, file):
+        screen.open(file)
+        assert screen.run("document.querySelectorAll('[data-key=\"t=3 f\"]').length") == 0
+        screen.click(*screen.middle('[data-key="t=3 h"]'))
+        screen.until("document.querySelector('[data-key=\"t=3 f\"]')")
+        assert level(screen) == "gates" and screen.run("document.activeElement.dataset.key") == "t=3 h"
+        x, _ = screen.middle('[data-key="t=3"]')
+        assert 0 < x < WIDE
+        screen.click(*screen.middle('[data-key="t=3 f"]'))
+        screen.until("document.getElementById('sheet').textContent.includes('matmul')")
+        assert level(screen) == "operations" and "W_f" in screen.run(
+            "document.getElementById('sheet').textContent"
+        )
+        quiet(screen, file)
+
+    def test_keys_walk_through_the_steps_and_open_them(self, screen, file):
+        screen.open(file)
+        at = "document.activeElement.dataset.key || document.activeElement.id || document.activeElement.dataset.view"
+        screen.run("document.getElementById('recording').focus()")
+        screen.press("Tab")
+        assert screen.run(at) == "t=4"  # where the gradient starts
+        ring = "getComputedStyle(document.activeElement.querySelector('path, polygon')).strokeWidth"
+        assert screen.run(ring) == "3.5px"
+        visited = []
+        for name in (
+            "ArrowLeft",
+            "ArrowLeft",
+            "ArrowDown",
+            "ArrowDown",
+            "ArrowRight",
+            "Home",
+            "End",
+            "ArrowLeft",
+        ):
+            screen.press(name)
+            visited.append(screen.run(at))
+        assert visited[:2] == ["t=3", "t=2"] and visited[5:] == ["t=1", "t=4", "t=3"]
+        assert visited[3] in ("t=2 h", "t=2 x") and visited[4] == visited[3].replace("2", "3")
+        assert shown(screen)[""].startswith("step t = 3 l → l")
+        screen.press("Enter")
+        screen.until("document.querySelector('[data-key=\"t=3 f\"]')")
+        assert level(screen) == "gates" and screen.run(at) == "t=3"
+        screen.press("Enter")
+        screen.until("document.getElementById('sheet').textContent.includes('matmul')")
+        for expected in ("gates", "steps"):
+            screen.press("Escape")
+            screen.until(
+                f"document.querySelector('#levels [aria-pressed=true]').dataset.view === '{expected}'"
+            )
+        assert screen.run(at) == "t=3"
+        before = view(screen)
+        screen.press("+")
+        assert view(screen)[2] == pytest.approx(before[2] / 1.25, rel=1e-3)
+        screen.press("0")
+        assert view(screen)[2] == pytest.approx(before[2], rel=1e-3)
+        quiet(screen, file)
+
+    def test_pan_and_zoom(self, screen, file):
+        screen.open(file)
+        x, y = screen.middle("#sheet")
+        whole = view(screen)
+        screen.wheel(x, y, -400)
+        screen.until(f"document.querySelector('#sheet svg').viewBox.baseVal.width < {whole[2]} - 10")
+        close = view(screen)
+        assert close[0] + close[2] / 2 == pytest.approx(whole[0] + whole[2] / 2, abs=whole[2] / 100)
+        screen.drag(x, y, x - 120, y + 30)
+        moved = view(screen)
+        assert moved[0] > close[0] + 20 and moved[1] < close[1] - 5 and moved[2:] == close[2:]
+        assert level(screen) == "steps"  # a drag opens nothing
+        for name, larger in (("#in", False), ("#out", True)):
+            before = view(screen)[2]
+            screen.click(*screen.middle(name))
+            assert (view(screen)[2] > before) is larger
+        screen.click(*screen.middle("#fit"))
+        assert view(screen) == whole
+
+    def test_without_motion_it_goes_in_steps(self, screen, file):
+        screen.open(file, prefers_reduced_motion="reduce")
+        assert screen.run("document.getElementById('play').textContent") == "One step back in time"
+        reached = []
+        for _ in range(5):
+            screen.click(*screen.middle("#play"))
+            now = screen.run("[...document.querySelectorAll('.edge.now')].map(e => Number(e.dataset.t))")
+            time.sleep(0.05)
+            assert now == screen.run(
+                "[...document.querySelectorAll('.edge.now')].map(e => Number(e.dataset.t))"
+            )
+            reached.append(min(now))
+        assert reached[1:] == [4, 3, 2, 1]  # after the outputs of all steps
+        moving = "[...document.querySelectorAll('#sheet *')].some(e => getComputedStyle(e).transitionDuration !== '0s')"
+        assert not screen.run(moving)
+        quiet(screen, file)
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_it_is_readable(self, screen, file, scheme):
+        screen.open(file, prefers_color_scheme=scheme)
+        screen.click(*screen.middle("#in"))
+        for selector, least in (
+            ("h1", 7), ("#label", 4.5), ("#status", 4.5), ("#play", 7), ("[aria-pressed=true]", 4.5),
+            ('[data-key="t=3 c"] text', 7), (".edge text", 3), (".legend text", 4.5),
+        ):  # fmt: skip
+            box = screen.run(
+                f"(b => [b.x, b.y, b.width, b.height])(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+            )
+            seen = screen.photograph(clip=box)
+            colours = ["#" + bytes(p).hex() for p in np.unique(seen.reshape(-1, 3), axis=0)]
+            light = [contrast(c, "#000000") for c in colours]
+            extremes = colours[int(np.argmin(light))], colours[int(np.argmax(light))]
+            assert contrast(*extremes) >= least, (selector, extremes)
+        page = screen.photograph(clip=(2, 2, 4, 4)).mean()
+        assert page > 200 if scheme == "light" else page < 60
+
+    def test_it_has_names_for_those_who_do_not_see_it(self, screen, file):
+        screen.open(file)
+        tree = screen.send("Accessibility.getFullAXTree")["nodes"]
+        names = {
+            (n["role"]["value"], n["name"]["value"]) for n in tree if "name" in n and not n.get("ignored")
+        }
+        buttons = {name for role, name in names if role == "button"}
+        assert "step t = 3 l → l" in buttons and any(b.startswith("c t=3: 1 × 5, norm ") for b in buttons)
+        assert {"Zoom in", "Zoom out"} <= buttons and any(r == "slider" for r, _ in names)
+        assert not [n for role, n in names if role in ("button", "slider") and not n.strip()]
+
+    def test_without_scripts_the_picture_is_there(self, screen, file):
+        screen.open(file, scripts=False)
+        text = screen.send(
+            "DOM.getOuterHTML", nodeId=screen.send("DOM.getDocument", depth=0)["root"]["nodeId"]
+        )["outerHTML"]
+        assert "Scripts are off" in text and 'id="tools" hidden' in text
+        seen = screen.photograph(clip=(20, 150, 900, 300))
+        assert len(np.unique(seen.reshape(-1, 3), axis=0)) > 20
+
+    def test_it_fits_a_telephone(self, screen, file):
+        screen.open(file, width=400, height=800)
+        assert screen.run("document.documentElement.scrollWidth") <= 400
+
+    def test_evil_names_do_nothing(self, screen, tmp_path):
+        evil = '</script><script>alert(1)</script><img src=x onerror="console.log(1)">'
+        rng = np.random.default_rng(0)
+        steps = cells.unroll(
+            cells.RNN(3, 4, rng), rng.standard_normal((2, 1, 3)).astype(np.float32), label=evil[:40]
+        )
+        loss = steps[-1].h.sum().named("javascript:alert(1)")
+        loss.backward(record=True)
+        made = viz.page([(evil, loss, steps), (evil[1:], loss, steps)], title=evil, captions=[evil, evil])
+        path = made.save(tmp_path / "evil.html")
+        screen.open(path)
+        screen.run("document.querySelector('[data-view=gates]').click()")
+        screen.until("document.querySelector('#levels [aria-pressed=true]').dataset.view === 'gates'")
+        screen.run("document.querySelector('[data-view=operations]').click()")
+        screen.until("document.getElementById('sheet').textContent.includes('matmul')")
+        assert screen.run("document.querySelectorAll('img, a, iframe').length") == 0
+        assert screen.run("document.scripts.length") == 2
+        quiet(screen, path)
+
+    def test_the_policy_forbids_every_request(self, screen, file):
+        screen.open(file)
+        screen.run("fetch('https://example.org/').then(() => 'went', () => 'refused')")
+        screen.run(
+            "new Promise(r => { const i = new Image(); i.onerror = i.onload = r; i.src = 'https://example.org/a.png' })"
+        )
+        assert any("Content Security Policy" in said for said in screen.console)
