@@ -263,15 +263,23 @@ def kernel(function):
     trials: those are compiled apart and not cached, since the cached code has no entry for Python, which
     halves its cost.
     """
-    from_python = njit(error_model="numpy")(function)
+    return _offered(function, False)
+
+
+def reduction(function):
+    """A kernel whose sums may be taken in any order, so that they become vector code."""
+    return _offered(function, {"reassoc", "contract", "nsz"})
+
+
+def _offered(function, fastmath):
+    from_python = njit(error_model="numpy", fastmath=fastmath)(function)
 
     @functools.wraps(function)
     def call(*args):
         return from_python(*args)
 
-    overload(call, jit_options={"cache": _CACHE, "error_model": "numpy"}, strict=False)(
-        lambda *types: function
-    )
+    options = {"cache": _CACHE, "error_model": "numpy", "fastmath": fastmath}
+    overload(call, jit_options=options, strict=False)(lambda *types: function)
     return call
 
 

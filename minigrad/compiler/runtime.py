@@ -19,9 +19,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .kernels import VERSION as KERNELS
-from .kernels import exp, kernel, log, matmul, matmul_sum, pack, sigmoid, tanh
+from .kernels import exp, kernel, log, matmul, matmul_sum, pack, reduction, sigmoid, tanh
 
-VERSION = f"{KERNELS}.4"
+VERSION = f"{KERNELS}.6"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
 FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
@@ -245,16 +245,16 @@ def scatter(g, index, target, rows, width):
 BLOCK = 128  # sums are taken in blocks, so that float32 keeps its accuracy over long axes
 
 
-@kernel
+@reduction
 def sum_rows(origin, target, rows, width):
     for r in range(rows):
         target[r] = 0
         zero = target[r]  # of the right type
         total = zero
         for j0 in range(0, width, BLOCK):
-            part = zero
-            for j in range(r * width + j0, r * width + min(j0 + BLOCK, width)):
-                part += origin[j]
+            part, row = zero, origin[r * width + j0 : r * width + min(j0 + BLOCK, width)]
+            for j in range(row.size):
+                part += row[j]
             total += part
         target[r] = total
 
@@ -281,11 +281,15 @@ def sum_columns(origin, target, outer, count, width):
 @kernel
 def max_rows(origin, target, rows, width):
     for r in range(rows):
-        top = origin[r * width]
-        for j in range(r * width + 1, (r + 1) * width):
-            x = origin[j]
-            top = top if top > x or top != top else x
-        target[r] = top
+        row = origin[r * width : (r + 1) * width]
+        a = b = c = d = row[0]  # four chains, as each comparison has to wait for the one before
+        whole = width // 4 * 4
+        for j in range(0, whole, 4):
+            a, b = maximum(a, row[j]), maximum(b, row[j + 1])
+            c, d = maximum(c, row[j + 2]), maximum(d, row[j + 3])
+        for j in range(whole, width):
+            a = maximum(a, row[j])
+        target[r] = maximum(maximum(a, b), maximum(c, d))
 
 
 @kernel
@@ -301,18 +305,17 @@ def max_columns(origin, target, outer, count, width):
 
 @kernel
 def logsumexp_rows(origin, target, rows, width):
+    e = np.empty(width, origin.dtype)
+    max_rows(origin, target, rows, width)
     for r in range(rows):
-        row = origin[r * width : (r + 1) * width]
-        top = row[0]
-        for j in range(1, width):
-            top = row[j] if row[j] > top else top
-        target[r] = 0
-        total = target[r]  # a zero of the right type
+        row, top = origin[r * width : (r + 1) * width], target[r]
         if top - top != 0:  # ±infinity, NaN
-            top = total
+            target[r] = 0
+            top = target[r]  # a zero of the right type
         for j in range(width):
-            total += exp(row[j] - top)
-        target[r] = log(total) + top
+            e[j] = exp(row[j] - top)
+        sum_rows(e, target[r : r + 1], 1, width)
+        target[r] = log(target[r]) + top
 
 
 @kernel
