@@ -26,7 +26,8 @@ VANISHING_LEFT = 1e-2  # over the whole sequence
 EXPLODING_RATE, EXPLODING_GROWTH = np.log(1.25), 10.0  # both passed; or
 SLOW_RATE, SLOW_GROWTH = np.log(1.05), 1e3  # both of these
 LARGE_RADIUS = 1.4  # of the recurrent weights of a cell without gates
-SATURATED_SHARE = 0.5
+SATURATED_SHARE = 0.7  # of the units of a gate, over all steps; trained networks do have a half
+SQUASHED_SHARE = 0.95  # of what is inside a quantity, as the tanh of a memory that has been filled
 DEAD_SHARE, OFF_SHARE, ENOUGH = 0.1, 0.5, 8  # shares of units; samples needed to tell
 DEPTH_LEFT, DEPTH_GROWN = 1e-4, 1e4  # across the layers of a network
 
@@ -123,7 +124,8 @@ def _exploding(facts: Facts) -> Iterator[Finding]:
         advice = TRY["explodes"] + (
             "layer normalisation." if flow.gated else "a cell with gates (LSTM, GRU)."
         )
-        large = {k: r for k, r in flow.radii.items() if r >= LARGE_RADIUS and not flow.gated}
+        radii = {} if flow.gated else flow.radii  # gates, not the weights alone, decide how it grows
+        large = {k: r for k, r in radii.items() if r >= LARGE_RADIUS}
         if fast or slow:
             yield Finding("exploding", clean(flow.band), f"{_speed(flow)} {_over(flow)}", advice)
         elif large:
@@ -217,7 +219,7 @@ def _depth(facts: Facts) -> tuple[float, str]:
 def _saturated(facts: Facts) -> Iterator[Finding]:
     for g in facts.gates:
         share, low, high = (float(v.mean()) for v in (g.saturated, g.low, g.high))
-        if share <= SATURATED_SHARE:
+        if share <= (SATURATED_SHARE if g.named else SQUASHED_SHARE):
             continue
         steps = tuple(t for t, s in zip(g.times, g.saturated, strict=True) if s > SATURATED_SHARE)
         bottom = "0.05" if g.kind == "sigmoid" else "−0.95"

@@ -34,7 +34,7 @@ class Flow:
     why: dict[int, str] = field(default_factory=dict)  # by k, why there is none for all states
     cuts: dict[int, list[str]] = field(default_factory=dict)  # by k: states that are cut behind times[k]
     real: np.ndarray | None = None  # (times, sequences): False where a mask only hands the states on
-    radii: dict[str, float] = field(default_factory=dict)  # spectral radius of recurrent weights, by name
+    blocks: dict[str, np.ndarray] = field(default_factory=dict)  # square blocks of recurrent weights, by name
     gated: bool = False
 
     @property
@@ -60,6 +60,13 @@ class Flow:
         points = np.concatenate([[0.0], np.cumsum(good)])
         pairs = [(points[lag:] - points[:-lag]) / lag for lag in range(max(1, len(points) // 2), len(points))]
         return float(np.median(np.concatenate(pairs)))
+
+    @property
+    def radii(self) -> dict[str, float]:
+        """The spectral radius of every square block of weights by which a state is multiplied."""
+        return {
+            k: float(np.abs(np.linalg.eigvals(b.astype(np.float64))).max()) for k, b in self.blocks.items()
+        }
 
     @property
     def steps(self) -> int:
@@ -118,7 +125,7 @@ def _flow(network, band, times, states, inside, free, rng) -> Flow:
             flow.why[k] = CUT if len(lost) == len(before) else why
     ops = {n.op.name for g in network.cells[band, times[-1]] for n in g.nodes if n.op is not None}
     flow.gated = "sigmoid" in ops
-    flow.radii = _radii(network, band, times[-1], states[times[-2]])
+    flow.blocks = _blocks(network, band, times[-1], states[times[-2]])
     return flow
 
 
@@ -215,8 +222,8 @@ def _real(times: Sequence[int], states: dict[int, list[Tensor]]) -> np.ndarray |
     return np.array([np.ones(width, bool) if r is None else r for r in rows])
 
 
-def _radii(network: Network, band: str, t: int, before: Sequence[Tensor]) -> dict[str, float]:
-    """Spectral radius of every square block of weights by which a state of the step before is multiplied."""
+def _blocks(network: Network, band: str, t: int, before: Sequence[Tensor]) -> dict[str, np.ndarray]:
+    """The square blocks of weights by which a state of the step before is multiplied, by name."""
     numbers, found = {n.number: n for n in before}, {}
     for g in network.cells[band, t]:
         for n in g.nodes:
@@ -232,6 +239,5 @@ def _radii(network: Network, band: str, t: int, before: Sequence[Tensor]) -> dic
             if x.number in numbers:
                 block = n.inputs[1].value[start : start + x.shape[-1]]
                 if block.shape[0] == block.shape[1] <= 1024 and np.isfinite(block).all():
-                    name = clean(n.inputs[1].name or "weights")
-                    found[name] = float(np.abs(np.linalg.eigvals(block.astype(np.float64))).max())
+                    found[clean(n.inputs[1].name or "weights")] = block
     return found

@@ -32,6 +32,7 @@ from .style import (
 
 PAGE, LABELS, CHIP, CHART, LETTERS = 1000.0, 128.0, 118.0, 170.0, 128
 MOST_FINDINGS, MOST_ROWS, MOST_WEIGHTS, DECADES = 12, 16, 24, 16
+SEEN = 0.05  # a gate of which less is saturated at every step has no row
 GOOD, NOTE = "#1a7f4b", "#5d6470"
 
 
@@ -55,7 +56,7 @@ class _Page:
         y = self._findings(found, 52.0)
         if self.facts.flows:
             y = self._flow(y + 16)
-            y = self._by_step(found, y + 6)
+            y = self._by_step(y + 6)
         else:
             y = self._units(y + 16)
         self._weights(y + 24)
@@ -123,6 +124,7 @@ class _Page:
         """What is left of a gradient of the last step at every step, on a logarithmic axis."""
         canvas, flows = self.canvas, self.facts.flows
         head = "What is left, at step t, of a gradient that starts as 1 at the last step"
+        head += ", and anew behind a cut" if any(f.cuts for f in flows) else ""
         canvas.words(8, top, head, 12, INK, True, "left")
         for k, f in enumerate(flows[:8]):
             y = top + 18 + 16 * k
@@ -132,6 +134,8 @@ class _Page:
         logs = np.concatenate([f.left for f in flows]) / np.log(10)
         low = int(np.floor(max(min(logs.min(), -2.0), -DECADES)))
         high = int(np.ceil(min(max(logs.max(), 1.0), DECADES)))
+        step = -(-(high - low) // 6)  # so that 1 stands among the numbers of the axis
+        low, high = step * (low // step), step * -(-high // step)
         frame = Frame(canvas, LABELS, top, self.right - LABELS, CHART, low, high)
         frame.grid("left", said=lambda d: f"× {decade(d)}" if d else "1")
         for k, f in enumerate(flows[:8]):
@@ -152,9 +156,9 @@ class _Page:
         pieces = [piece]
         for k in range(len(f.times)):
             if k in kept or k in f.why or k - 1 in f.why:
-                place = min(max(left[k] / np.log(10), frame.low), frame.high)
-                share = (place - frame.low) / (frame.high - frame.low)
-                piece.append((self._x(f.times[k]), frame.bottom - frame.height * share))
+                share = (left[k] / np.log(10) - frame.low) / (frame.high - frame.low)
+                if 0 <= share <= 1:  # the axis ends where next to nothing is left
+                    piece.append((self._x(f.times[k]), frame.bottom - frame.height * share))
             if k in f.why:
                 piece = []
                 pieces.append(piece)
@@ -168,20 +172,25 @@ class _Page:
             said = "✂ cut" if f.why.get(k) == CUT else f"✂ {pretty(f.cuts[k][0])}"
             frame.canvas.words(x, frame.top - 6 + 11 * (kind % 4), said, 9.5, INK, True, paper="#ffffff")
 
-    def _by_step(self, found: list[Finding], y: float) -> float:
+    def _by_step(self, y: float) -> float:
         """Rows of cells below the chart: masks, the loss of each step, and the saturation of each gate."""
-        rows = [*self._masks(), *self._entries(), *self._gates()]
-        if not rows:
-            return y
+        gates, idle = self._gates()
+        rows = [*self._masks(), *self._entries(), *gates]
         y += CELL / 2 + 6
         for key, label, cells in rows[:MOST_ROWS]:
             row(self.canvas, key, LABELS, y, self.column, cells, fitting(label, LABELS - 10, 9.5))
             y += CELL
-        said = "Gates: % of units that are saturated, so that they hardly react (a memory held open does not count)."
-        if len(rows) > MOST_ROWS:
-            said += f" {len(rows) - MOST_ROWS} more rows are not drawn."
-        self.canvas.words(LABELS, y + 2, said, 9, SOFT, align="left", longest=170)
-        return y + 8
+        if gates:
+            said = "Orange: % of units that are saturated, so that they hardly react (a memory held open does not count)."
+            said += f" {len(rows) - MOST_ROWS} more rows are not drawn." if len(rows) > MOST_ROWS else ""
+            self.canvas.words(LABELS, y + 2, said, 9, SOFT, align="left", longest=170)
+            y += 14
+        if idle:
+            names = ", ".join(idle[:8]) + (f" and {len(idle) - 8} more" if len(idle) > 8 else "")
+            said = f"Hardly a unit is saturated in {names}."
+            self.canvas.words(LABELS, y + 2, said, 9, SOFT, align="left", longest=170)
+            y += 14
+        return y
 
     def _masks(self):
         for f in self.facts.flows:
@@ -200,16 +209,17 @@ class _Page:
             ]  # fmt: skip
             yield "loss", "loss enters", cells
 
-    def _gates(self):
+    def _gates(self) -> tuple[list, list[str]]:
+        """A row for every gate that is saturated somewhere, and the names of the others."""
+        rows, idle = [], []
         for g in self.facts.gates:
-            if g.times == [0]:
+            if g.saturated.max(initial=0) < SEEN:
+                idle.append(_label(g.band, g.name))
                 continue
             by_step = dict(zip(g.times, g.saturated, strict=True))
-            symbol = "" if " in " in g.name else "  σ" if g.kind == "sigmoid" else f"  {g.kind}"
-            yield (
-                f"{g.band} {g.name} {g.kind}", _label(g.band, g.name + symbol),
-                [self._share(by_step.get(t), ORANGE) for t in self.times],
-            )  # fmt: skip
+            cells = [self._share(by_step.get(t), ORANGE) for t in self.times]
+            rows.append((f"{g.band} {g.name} {g.kind}", _label(g.band, g.name), cells))
+        return rows, idle
 
     def _share(self, share: float | None, colour: str) -> str:
         if share is None or not np.isfinite(share):
@@ -229,8 +239,10 @@ class _Page:
             (f"{g.name} ({g.kind})", float(g.saturated.mean()), "of the units are saturated")
             for g in facts.gates
         ]
-        if lines:
-            canvas.words(8, y, "Units that hardly react", 12, INK, True, "left")
+        count, lines = len(lines), [line for line in lines if line[1] > 0]
+        if count:
+            said = "Units that hardly react" + ("" if lines else ": none")
+            canvas.words(8, y, said, 12, INK, True, "left")
             y += 20
         for k, (name, share, said) in enumerate(lines[:MOST_ROWS]):
             bar = square(mix("#ffffff", ORANGE, share), 60, CELL, f"{100 * share:.0f} %", 8.5)

@@ -30,6 +30,7 @@ class Gate:
     mean: np.ndarray  # by step
     low: np.ndarray  # share of units within NEAR of the lower end, by step
     high: np.ndarray
+    named: bool = True  # whether it is the whole of a quantity, such as f, or stands inside of one
     keeps: int = 0  # 1: memory is kept where it is high; −1: where it is low; 0: it holds no memory
 
     @property
@@ -57,7 +58,7 @@ def gates_of(nodes: Sequence[Tensor], network: Network | None) -> list[Gate]:
         found.setdefault(key, []).append(n)
     keeps = _keepers(network) if network is not None else {}
     gates = []
-    for (band, name, kind, _), own in found.items():
+    for (band, name, kind, _, whole), own in found.items():
         low, high = RANGES[kind]
         values = [np.asarray(n.value, np.float64).reshape(-1) for n in own]
         values = [v[np.isfinite(v)] for v in values]
@@ -75,7 +76,7 @@ def gates_of(nodes: Sequence[Tensor], network: Network | None) -> list[Gate]:
         )
         times = [a[1] if (a := at[k]) else 0 for k in order]
         sign = next((keeps[n.number] for n in own if n.number in keeps), 0)
-        gates.append(Gate(band, name, kind, times, means, lows, highs, sign))
+        gates.append(Gate(band, name, kind, times, means, lows, highs, whole, sign))
     return gates
 
 
@@ -88,9 +89,10 @@ def _bounded(nodes: Sequence[Tensor], network: Network | None) -> Iterator[tuple
         kind, at = n.op.name, step_of(n)
         group = network.group_of[n.number] if network is not None else None
         if at is None or group is None or group.kind not in (QUANTITY, SHARED):
-            label = clean(n.name or f"{kind} {seen.setdefault(('', kind), 0) + 1}")
-            seen["", kind] = seen.get(("", kind), 0) + (not n.name)
-            yield (clean(" / ".join(n.scope)), pretty(label), kind, n.number if not n.name else 0), n
+            if not n.name:
+                seen[(kind,)] = seen.get((kind,), 0) + 1
+            label = clean(n.name or f"{kind} {seen[(kind,)]}")
+            yield (clean(" / ".join(n.scope)), pretty(label), kind, n.number if not n.name else 0, True), n
             continue
         alone = sum(m.op is not None and m.op.name in RANGES for m in group.nodes) == 1
         straight = n is group.out or (
@@ -102,7 +104,7 @@ def _bounded(nodes: Sequence[Tensor], network: Network | None) -> Iterator[tuple
         )
         count = (*at, name, kind)
         seen[count] = seen.get(count, -1) + 1
-        yield (at[0], name, kind, seen[count]), n
+        yield (at[0], name, kind, seen[count], straight), n
 
 
 def _branches(node: Tensor) -> tuple[Tensor, ...]:
