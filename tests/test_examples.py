@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +17,7 @@ import delay  # noqa: E402
 import hello_lstm  # noqa: E402
 import many_to_one  # noqa: E402
 import one_to_many  # noqa: E402
+import see_bptt  # noqa: E402
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
@@ -87,6 +90,71 @@ def test_a_configuration_is_drawn_untrained_too(example, given, names, tmp_path,
             assert (tmp_path / (name + suffix)).stat().st_size > 1000 and name + suffix in out.replace(
                 "\n", ""
             )
+
+
+def test_the_gallery_has_every_picture_of_every_cell(tmp_path, capsys):
+    text = tmp_path / '<b>&"x".txt'
+    text.write_text("every </script><b>good</b> boy does fine\n" * 3)
+    out = tmp_path / "gallery"
+    given = ["--steps", "10", "--hidden", "3", "--shown", "4", "--text", str(text), "--out", str(out)]
+    see_bptt.main(see_bptt.arguments(given))
+    assert str(out / "index.html") in capsys.readouterr().out.replace("\n", "")
+    index = (out / "index.html").read_text(encoding="utf-8")
+    assert "<b>" not in index and "&lt;b&gt;&amp;&quot;x&quot;.txt" in index
+    linked = set(re.findall(r'(?:href|src)="([^"#][^"]*)"', index))
+    names = [f"{kind}_{picture}" for kind in see_bptt.KINDS for picture in see_bptt.QUESTIONS]
+    expected = {name + suffix for name in (*names, "comparison") for suffix in (".svg", ".png")}
+    assert linked == expected | {f"{kind}.html" for kind in see_bptt.KINDS}
+    assert {p.name for p in out.iterdir()} == linked | {"index.html"}
+    for kind, name in see_bptt.KINDS.items():
+        page = (out / f"{kind}.html").read_text(encoding="utf-8")
+        assert f"<h1>{name}, reading" in page and "<b>" not in page
+        assert [f'"label":"after {n} training steps"' in page for n in (0, 1, 10)] == [True] * 3
+
+
+def test_the_cells_of_the_gallery_read_the_same_and_learn():
+    options = see_bptt.arguments(["--hidden", "8", "--steps", "60"])
+    text = "hello there, " * 20
+    alphabet = see_bptt.cells.Alphabet(text)
+    codes, shown = alphabet.encode(text), alphabet.encode(see_bptt.stretch(text, 6))
+    count = []
+    seen = [see_bptt.train(kind, codes, shown, alphabet, options, count.append) for kind in ("rnn", "gru")]
+    assert sum(count) == 2 * 60
+    for s in seen:
+        losses = [loss.value.item() for _, loss, _ in s.recordings]
+        assert len(losses) == 3 and losses[-1] < 0.6 * losses[0]
+        assert len({id(step["h"]) for _, _, steps in s.recordings for step in steps}) == 3 * 6
+        for _, loss, steps in s.recordings:  # each with gradients of its own pass, not sums over several
+            bias = next(n for n in see_bptt.mg.ancestors(loss) if n.name == "b_y")
+            assert len(steps) == 6 and np.allclose(
+                bias.grad, sum(step["y"].grad[0] for step in steps), atol=1e-6
+            )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--text", "no/such/file"], "cannot be read"),
+        (["--text", "{folder}"], "cannot be read"),
+        (["--text", "{binary}"], "UTF-8"),
+        (["--text", "{empty}"], "empty text"),
+        (["--text", "{one}"], "only 'a'"),
+        (["--text", "{short}"], "2 characters are too few"),
+        (["--out", "{binary}"], "cannot be written"),
+        (["--shown", "1"], "--shown 2 to 40"),
+        (["--hidden", "0"], "--hidden must be"),
+        (["--steps", "-1"], "--steps"),
+    ],
+)
+def test_mistakes_of_the_gallery(given, words, tmp_path):
+    files = {name: tmp_path / f"{name}.txt" for name in ("binary", "empty", "one", "short")}
+    for name, content in zip(files, (b"\xff\xfe\x00" * 50, b"", b"aaaa", b"ab"), strict=True):
+        files[name].write_bytes(content)
+    given = [a.format(folder=tmp_path, **files) for a in given]
+    if "--out" not in given:
+        given += ["--out", str(tmp_path / "out")]
+    assert words in fails("see_bptt.py", *given)
+    assert not (tmp_path / "out").exists()
 
 
 def fails(example: str, *arguments: str) -> str:
