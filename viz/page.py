@@ -182,9 +182,12 @@ class _Recording:
         net = self.network
         if net is None:
             return {}
+        shown = shown_steps(net)
         found = [("", "loss", net.end)] if net.end is not None else []
-        found += [("", f"t={t} output", g) for t, g in net.outputs.items()]
+        found += [("", f"t={t} output", g) for t, g in net.outputs.items() if t in shown]
         for (band, t), groups in net.cells.items():
+            if t not in shown:
+                continue
             found += [(band, f"t={t} {g.name or SHARED}", g) for g in groups]
             found += [(band, f"t={t} {g.name or 'x'}", g) for g in net.inputs.get((band, t), ())]
         for (band, name), g in net.first.items():
@@ -194,6 +197,12 @@ class _Recording:
     def numbers(self, scale: Scale) -> dict[str, list]:
         """By the id of a box: name, step, shape, norm, gradient, its state, smallest, largest, saturated."""
         return {key: _numbers(g, self.states, scale) for key, g in self.groups().items()}
+
+
+def shown_steps(network: Network) -> list[int]:
+    """All steps, or as many at both ends as one picture holds."""
+    steps, most = network.steps, max(4, MOST_STEPS // len(network.bands))
+    return steps if len(steps) <= most else [*steps[: most // 2], *steps[-(most - most // 2) :]]
 
 
 def _numbers(g: Group, states: dict[int, str], scale: Scale) -> list:
@@ -281,8 +290,7 @@ class _Drawing:
         self.shown: list[int] = []
         self.top = 1.0
         if self.network is not None:
-            steps, most = self.network.steps, max(4, MOST_STEPS // len(self.network.bands))
-            self.shown = steps if len(steps) <= most else [*steps[: most // 2], *steps[-(most - most // 2) :]]
+            self.shown = shown_steps(self.network)
             self.top = value_top(
                 g.out for r in recordings for g in r.groups().values() if g.kind in (QUANTITY, FIRST)
             )

@@ -75,6 +75,7 @@ def _one(g: ElementTree.Element, parts: Parts) -> None:
     kind, number = g.get("class"), g.get("id", "")
     key = "".join(next((e for e in g if e.tag == "title"), g).itertext()).strip()
     tip = _unwrap(g)
+    _join_cells(g)
     known = parts.nodes.get(key)
     said, t = tip, parts.alone
     if kind == "edge":
@@ -115,6 +116,32 @@ def _unwrap(g: ElementTree.Element) -> str:
             kept.append(e)
     g[:] = kept
     return tip
+
+
+def _join_cells(g: ElementTree.Element) -> None:
+    """Graphviz draws a coloured cell as a filled polygon and its border as another: one is enough."""
+    kept: list[ElementTree.Element] = []
+    for e in g:
+        if kept and _frames(e, kept[-1]):
+            e.set("fill", kept.pop().get("fill", "none"))
+        kept.append(e)
+    g[:] = kept
+
+
+def _frames(border: ElementTree.Element, fill: ElementTree.Element) -> bool:
+    """Whether one polygon, without a fill, is the border of another, without a border: to a point."""
+    if (
+        not border.tag == fill.tag == "polygon"
+        or border.get("fill") != "none"
+        or fill.get("stroke") != "transparent"
+    ):
+        return False
+    a, b = (
+        sorted(tuple(map(float, p.split(","))) for p in set(e.get("points", "").split()))
+        for e in (border, fill)
+    )
+    apart = (abs(x - y) for p, q in zip(a, b, strict=False) for x, y in zip(p, q, strict=True))
+    return len(a) == len(b) and all(d <= 1.01 for d in apart)
 
 
 def contrast(a: str, b: str) -> float:
