@@ -44,7 +44,7 @@ class History:
     "f saturated low", "high"  (R, T)    share of units within 0.05 of the ends of σ or tanh
     "half-life"                (R,)      of the gradient through the states, in steps;
                                          negative: it doubles; NaN: nothing flows
-    "rate"                     (R,)      log of its growth per step back
+    "rate"                     (R,)      log of its growth per step back; with T = 1 neither
     "dW_f norm", "W_f norm"    (R,)      of every weight's gradient, and of the weight
     =========================  ========  =====================================================
     """

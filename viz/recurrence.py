@@ -101,7 +101,7 @@ def flows_back(network: Network, seed: int = 0) -> list[Flow]:
         for t in (t for b, t in network.cells if b == band):
             groups = [network.find(band, t, s) for s in names]
             nodes = [g.out for g in groups if g is not None]
-            if names and len(nodes) == len(names):
+            if names and len(nodes) == len(names) and all(n.size for n in nodes):
                 states[t] = nodes
         times = sorted(states, key=lambda t: states[t][0].number)
         if len(times) > 1:
@@ -120,7 +120,7 @@ def _flow(network, band, times, states, inside, free, rng) -> Flow:
         lost = _cut(states[t], before, through, reached)
         if lost:
             flow.cuts[k] = [flow.states[j] for j in lost]
-        flow.log_factors[k], why = walk.settle(arrived, before, real_sequences(states[t][0]))
+        flow.log_factors[k], why = walk.settle(arrived, real_sequences(states[t][0]))
         if why:
             flow.why[k] = CUT if len(lost) == len(before) else why
     ops = {n.op.name for g in network.cells[band, times[-1]] for n in g.nodes if n.op is not None}
@@ -133,14 +133,10 @@ class _Walk:
     """Random gradients of the states that are carried back step by step, each sequence at length 1."""
 
     def __init__(self, nodes: Sequence[Tensor], rng: np.random.Generator):
-        self.rng = rng
         rows = {n.shape[:-1] for n in nodes if n.ndim}
         self.rows = int(np.prod(rows.pop())) if len(rows) == 1 else 1  # sequences; 1: all at once
         self.count = max(1, min(DIRECTIONS, 16 // max(self.rows, 1)))
-        self.now = [self._fresh(n) for n in nodes]
-
-    def _fresh(self, node: Tensor) -> np.ndarray:
-        return self.rng.standard_normal((self.count, *node.shape))
+        self.now = [rng.standard_normal((self.count, *n.shape)) for n in nodes]
 
     def _sizes(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Joint norms of all states, (directions, sequences)."""
@@ -170,18 +166,16 @@ class _Walk:
             arrived.append(whole)
         return arrived, set(got)
 
-    def settle(self, arrived, before, real) -> tuple[float, str]:
-        """The mean of log factors, or NaN and why there is none; what was lost starts anew."""
+    def settle(self, arrived, real) -> tuple[float, str]:
+        """The mean of log factors, or NaN and why there is none; what was lost starts anew, turned as it was."""
         sizes = self._sizes(arrived)
         finite, alive = np.isfinite(sizes), sizes > 0
         counts = finite & alive
-        fresh = [self._fresh(n) for n in before]
         safe = np.where(counts, sizes, 1.0)
-        new = self._scaled(fresh, self._sizes(fresh))
         keep = counts.reshape(self.count, self.rows, 1)
         self.now = [
             np.where(keep, a.reshape(self.count, self.rows, -1), b.reshape(self.count, self.rows, -1)).reshape(a.shape)
-            for a, b in zip(self._scaled(arrived, safe), new, strict=True)
+            for a, b in zip(self._scaled(arrived, safe), self.now, strict=True)
         ]  # fmt: skip
         if not finite.all():
             return np.nan, BAD

@@ -233,10 +233,11 @@ class _Page:
         """Gates and rectifiers as rows with one number each, and the gradient from layer to layer."""
         canvas, facts = self.canvas, self.facts
         lines = [
-            (f"{r.name}: {r.units} ReLU units", r.off, "are off for all samples") for r in facts.rectifiers
+            (f"{_label(r.band, r.name)}: {r.units} ReLU units", r.off, "are off for all samples")
+            for r in facts.rectifiers
         ]
         lines += [
-            (f"{g.name} ({g.kind})", float(g.saturated.mean()), "of the units are saturated")
+            (f"{_label(g.band, g.name)} ({g.kind})", float(g.saturated.mean()), "of the units are saturated")
             for g in facts.gates
         ]
         count, lines = len(lines), [line for line in lines if line[1] > 0]
@@ -299,7 +300,10 @@ class _Page:
             said, colour = w.state, "#c3c9d1"
         swatch = square(colour, 104, 15, said, 8.5)
         return cell(
-            table([cell(name, HEIGHT="17", WIDTH="112"), swatch]), WIDTH="122", HEIGHT="36", FIXEDSIZE="TRUE"
+            table([cell(name, HEIGHT="17", WIDTH="116", FIXEDSIZE="TRUE"), swatch]),
+            WIDTH="122",
+            HEIGHT="36",
+            FIXEDSIZE="TRUE",
         )
 
 

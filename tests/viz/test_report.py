@@ -1,0 +1,456 @@
+"""The health report: planted faults are named, healthy networks have none, figures agree with other computations."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+from rich.console import Console
+from test_escaping import NASTY, harmless, named
+
+import cells
+import viz
+from minigrad import InputError, Tensor, cross_entropy, fit, log, mse, relu, sigmoid, stack, tanh
+
+T, N, D, H = 25, 4, 4, 32
+
+
+def unrolled(
+    kind=cells.LSTM, seed=0, change=None, scale=1.0, last=False, steps=T, hidden=H, mask=None, **options
+):
+    """A cell over random inputs, after a recorded backward pass of a loss at every step, or at the last."""
+    rng = np.random.default_rng(seed)
+    cell, output = kind(D, hidden, rng, "float64"), cells.Output(hidden, D, rng, "float64")
+    if change is not None:
+        change(cell)
+    made = cells.unroll(cell, scale * rng.standard_normal((steps, N, D)), **options)
+    if last:
+        loss = cross_entropy(output(made[-1].state[0]), rng.integers(0, D, N))
+    else:
+        targets = rng.integers(0, D, (steps, N))
+        loss = cross_entropy(stack([output(s.state[0]) for s in made]), targets, mask=mask)
+    loss.backward(record=True)
+    return loss
+
+
+def radius(rho):
+    """Recurrent weights scaled to a spectral radius."""
+
+    def change(cell):
+        W = cell.W_h.value.copy()
+        W[: cell.hidden] *= rho / np.abs(np.linalg.eigvals(W[: cell.hidden])).max()
+        cell.W_h.value = W
+
+    return change
+
+
+def bias(name, value, units=None):
+    def change(cell):
+        b = getattr(cell, name).value.copy()
+        b[:units] = value
+        getattr(cell, name).value = b
+
+    return change
+
+
+def kinds(loss, **options) -> list[str]:
+    return [f.kind for f in viz.report(loss, **options).faults]
+
+
+def only(loss, kind, **options):
+    """The one fault of a report, which is of this kind."""
+    report = viz.report(loss, **options)
+    assert [f.kind for f in report.faults] == [kind], report.text
+    assert f"1. {kind.upper()}" in report.text and f">{kind}<" in report.dot.replace("<B>", "").replace(
+        "</B>", ""
+    )
+    assert report.faults[0].advice and "Try: " in report.text
+    return report.faults[0]
+
+
+# Healthy networks.
+
+
+@pytest.mark.parametrize("name", cells.CELLS)
+@pytest.mark.parametrize("last", [False, True], ids=["each", "last"])
+def test_no_fault_is_named_in_a_healthy_network(name, last):
+    for seed, scale in ((0, 1.0), (1, 1.0), (2, 0.1), (3, 2.0)):
+        report = viz.report(unrolled(cells.CELLS[name], seed, last=last, scale=scale))
+        assert report.healthy and "No fault found" in report.text, report.text
+
+
+def test_no_fault_after_some_training():
+    rng = np.random.default_rng(0)
+    cell, output = cells.LSTM(D, 16, rng), cells.Output(16, D, rng)
+    parameters = cell.parameters() | output.parameters()
+
+    def loss(x, y):
+        return cross_entropy(cells.run(cell, x, output=output).y, y)
+
+    def batch():  # say again what was read two steps before
+        codes = rng.integers(0, D, (12, 16))
+        return np.eye(D, dtype="f")[codes], np.roll(codes, 2, axis=0)
+
+    losses = fit(loss, parameters, (batch() for _ in range(150)), lr=1e-2)
+    assert losses[-1] < 0.8 * losses[0]
+    trained = loss(*map(Tensor, batch()))
+    trained.backward(record=True)
+    report = viz.report(trained, parameters=parameters)
+    assert report.healthy, report.text
+
+
+@pytest.mark.parametrize("kind", ["tcn", "transformer", "mlp", "stack", "bidirectional"])
+def test_no_fault_in_layers_and_in_networks_without_recurrence(kind):
+    rng = np.random.default_rng(1)
+    layer = {
+        "tcn": lambda: cells.TCN(D, 8, 3, 3, rng),
+        "transformer": lambda: cells.Transformer(D, 8, 2, 2, rng),
+        "mlp": lambda: cells.Dense(D, 8, rng, activation=relu),
+        "stack": lambda: cells.Stack(cells.GRU, D, 8, 3, rng),
+        "bidirectional": lambda: cells.Bidirectional(cells.LSTM, D, 8, rng),
+    }[kind]()
+    output = cells.Output(layer.outputs, D, rng)
+    loss = cross_entropy(
+        output(layer(Tensor(rng.standard_normal((12, N, D)).astype("f")))), rng.integers(0, D, (12, N))
+    )
+    loss.backward(record=True)
+    report = viz.report(loss, parameters=layer.parameters() | output.parameters())
+    assert report.healthy, report.text
+    assert len(report._facts.flows) == {"stack": 3, "bidirectional": 2}.get(kind, 0)
+    assert "W_y gradient" in report.data and report.svg()
+
+
+# Planted faults.
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_recurrent_weights_that_vanish(last):
+    for scale in (0.01, 1.0):  # with a loss at every step ∂L/∂h_t stays large at all t
+        fault = only(unrolled(cells.RNN, change=radius(0.5), scale=scale, last=last), "vanishing")
+        assert "half-life" in fault.said and "λ" in fault.said and "orthogonal" in fault.advice
+
+
+def test_recurrent_weights_that_explode():
+    fault = only(unrolled(cells.RNN, change=radius(1.5), scale=1e-5), "exploding")
+    assert "doubles every" in fault.said and "Clip" in fault.advice
+    held = only(unrolled(cells.RNN, change=radius(1.5)), "exploding")  # saturation hides it
+    assert "spectral radius 1.5" in held.said
+
+
+def test_a_forget_gate_that_is_shut():
+    report = viz.report(unrolled(change=bias("b_f", -5.0)))
+    assert [f.kind for f in report.faults] == ["vanishing", "saturated"]
+    assert report.faults[1].said.startswith("f: 100 %") and "forgotten" in report.faults[1].said
+    assert "chrono" in report.faults[0].advice
+
+
+def test_a_memory_that_is_held_open_is_no_fault():
+    assert not kinds(unrolled(change=bias("b_f", 5.0)))
+    assert not kinds(unrolled(cells.JANET, change=bias("b_f", 6.0)))
+
+
+@pytest.mark.parametrize("value", [-6.0, 6.0])
+def test_an_input_gate_that_is_saturated(value):
+    fault = only(unrolled(change=bias("b_i", value)), "saturated")
+    assert fault.said.startswith("i: 100 %") and len(fault.steps) == T
+
+
+def test_an_update_gate_of_a_gru_forgets_where_it_is_high():
+    def change(cell):
+        W = cell.W_z.value.copy()
+        W[H:] = 8.0
+        cell.W_z.value = W
+
+    rng = np.random.default_rng(0)
+    cell = cells.GRU(D, H, rng, "float64")
+    change(cell)
+    steps = cells.unroll(cell, 0.2 + np.abs(rng.standard_normal((T, N, D))))
+    loss = (steps[-1].h ** 2).sum()
+    loss.backward(record=True)
+    report = viz.report(loss)
+    assert (
+        "saturated" in kinds(loss)
+        and "forgotten" in next(f for f in report.faults if f.kind == "saturated").said
+    )
+
+
+def test_dead_units():
+    assert only(unrolled(cells.IRNN, change=bias("b_h", -10.0, 8)), "dead").said.startswith(
+        "h: 25 % of its 32"
+    )
+    report = viz.report(unrolled(cells.IRNN, change=bias("b_h", -10.0)))
+    assert {"dead", "vanishing"} <= {f.kind for f in report.faults}  # nothing comes back through them
+    rng = np.random.default_rng(0)
+    layer = cells.Dense(8, 16, rng, activation=relu)
+    layer.b.value = np.where(np.arange(16) < 4, -20.0, 0.0)
+    loss = (layer(Tensor(rng.standard_normal((10, 8)).astype("f"))) ** 2).mean()
+    loss.backward(record=True)
+    assert "25 % of its 16" in only(loss, "dead").said
+
+
+class Cutting(cells.LSTM):
+    count, both = 0, True
+
+    def step(self, x, h_prev, c_prev):
+        self.count += 1
+        if self.count == 7:
+            h_prev, c_prev = h_prev.detach() if self.both else h_prev, c_prev.detach()
+        return super().step(x, h_prev, c_prev)
+
+
+def test_a_detach_at_step_7():
+    fault = only(unrolled(Cutting), "cut")
+    assert fault.steps == (7,) and "t = 6 and 7" in fault.said and "c and h" in fault.said
+
+
+def test_a_detach_of_one_state_alone(monkeypatch):
+    monkeypatch.setattr(Cutting, "both", False)
+    fault = only(unrolled(Cutting), "cut")
+    assert "gradient of c is cut" in fault.said
+
+
+def test_truncation_is_a_note():
+    report = viz.report(unrolled(truncate=5))
+    note = next(f for f in report.findings if f.kind == "cut")
+    assert report.healthy and note.steps == (6, 11, 16, 21) and "Every 5 steps" in note.said
+
+
+def test_weights_behind_a_detach():
+    rng = np.random.default_rng(0)
+    a, b = cells.Dense(D, 6, rng, activation=tanh), cells.Output(6, D, rng)
+    loss = cross_entropy(
+        b(a(Tensor(rng.standard_normal((9, D)).astype("f"))).detach()), rng.integers(0, D, 9)
+    )
+    loss.backward(record=True)
+    assert "W and b" in only(loss, "cut").said
+
+
+def test_a_mask_over_steps_3_to_5():
+    mask = np.ones((T, N), bool)
+    mask[2:5] = False
+    fault = only(unrolled(mask=mask), "masked")  # of the loss
+    assert fault.steps == (3, 4, 5) and "t = 3 … 5" in fault.said and fault.where == "loss"
+    rng = np.random.default_rng(0)
+    for kind in (cells.LSTM, cells.RNN, cells.GRU):  # of the states
+        cell = kind(D, H, rng, "float64")
+        steps = cells.unroll(cell, rng.standard_normal((T, N, D)), mask=mask)
+        loss = mse(stack([s.h for s in steps]), rng.standard_normal((T, N, H)))
+        loss.backward(record=True)
+        assert only(loss, "masked").steps == (3, 4, 5)
+
+
+def test_padding_is_a_note_and_changes_no_rate():
+    rng = np.random.default_rng(0)
+    cell, x = cells.LSTM(D, H, rng, "float64"), rng.standard_normal((T, N, D))
+
+    def rate(**options):
+        loss = (stack([s.h for s in cells.unroll(cell, x, **options)]) ** 2).mean()
+        loss.backward(record=True)
+        report = viz.report(loss)
+        assert report.healthy
+        return report.data["rate"], [f.kind for f in report.findings]
+
+    whole, padded = rate(), rate(lengths=np.array([25, 15, 20, 25]))
+    assert padded[1] == ["padding"] and padded[0] == pytest.approx(whole[0], abs=0.03)
+
+
+@pytest.mark.parametrize("frozen", [1, 2])
+def test_a_layer_that_does_not_learn(frozen):
+    rng = np.random.default_rng(0)
+    layers = cells.Stack(cells.LSTM, D, 8, 2, rng)
+    output = cells.Output(8, D, rng)
+    for p in layers.cells[frozen - 1].parameters().values():
+        p.requires_grad = False
+    x = Tensor(rng.standard_normal((6, N, D)).astype("f"), name="x")
+    loss = cross_entropy(output(layers(x)), rng.integers(0, D, (6, N)))
+    loss.backward(record=True)
+    fault = only(loss, "frozen")
+    assert fault.where == f"layer {frozen}" and "W_f, b_f, W_i" in fault.said
+    names = layers.parameters() | output.parameters()
+    assert f"{frozen}.W_f" in only(loss, "frozen", parameters=names).said
+
+
+def test_parameters_that_are_not_used_or_not_given():
+    rng = np.random.default_rng(0)
+    loss, more = unrolled(), cells.Output(3, 3, rng)
+    given = {w.name: w.tensor for w in viz.report(loss)._facts.weights}
+    assert only(loss, "unused", parameters=given | {"more": more.W_y}).said.endswith("depend on more.")
+    del given["W_y"]
+    assert "W_y" in only(loss, "frozen", parameters=given).said
+
+
+def test_a_deep_network_of_sigmoids_vanishes_across_layers():
+    rng = np.random.default_rng(0)
+    h = Tensor(rng.standard_normal((16, 8)).astype("f"))
+    for _ in range(9):
+        h = cells.Dense(8, 8, rng, activation=sigmoid)(h)
+    loss = (h**2).mean()
+    loss.backward(record=True)
+    assert only(loss, "vanishing").where == "across layers"
+
+
+# Figures.
+
+
+class Linear(cells.RNN):
+    def step(self, x, h_prev):
+        return {"h": super().step(x, h_prev)["h"].inputs[0]}  # without its tanh
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.9, 1.0, 1.3])
+def test_half_life_and_rate_of_a_linear_layer(rho):
+    """An orthogonal matrix times ρ: the half-life is ln 2/−ln ρ, the Lyapunov rate ln ρ, at every step."""
+    report = viz.report(unrolled(Linear, change=radius(rho), hidden=16))
+    assert report.data["rate"] == pytest.approx(np.log(rho), abs=1e-6)
+    if rho != 1.0:
+        assert report.data["half-life"] == pytest.approx(-np.log(2) / np.log(rho), rel=1e-6)
+    assert np.allclose(report.data["left"], np.log(rho) * np.arange(T - 1, -1, -1), atol=1e-6)
+
+
+def test_rate_of_any_matrix_is_its_spectral_radius():
+    def change(cell):
+        W = cell.W_h.value.copy()
+        W[:16] = np.random.default_rng(5).standard_normal((16, 16)) / 4
+        cell.W_h.value = W
+
+    for seed in range(3):
+        loss = unrolled(Linear, seed, change, steps=150, hidden=16)
+        report = viz.report(loss)
+        rho = np.abs(np.linalg.eigvals(np.random.default_rng(5).standard_normal((16, 16)) / 4)).max()
+        assert report.data["rate"] == pytest.approx(np.log(rho), abs=0.01)
+        assert report._facts.flows[0].radii["W_h"] == pytest.approx(rho)
+
+
+def test_what_is_left_is_the_product_of_jacobians():
+    """Against finite differences of the whole network, from the state of the first step to that of the last."""
+    rng = np.random.default_rng(3)
+    cell = cells.RNN(2, 3, rng, "float64")
+    x = rng.standard_normal((8, 1, 2))
+    steps = cells.unroll(cell, x)
+    loss = (steps[-1].h ** 2).sum()
+    loss.backward(record=True)
+
+    def last(h):
+        for t in range(1, 8):
+            h = np.tanh(np.concatenate([h, x[t, 0]]) @ cell.W_h.value + cell.b_h.value)
+        return h
+
+    h, e = steps[0].h.value[0], 1e-6
+    jacobian = np.array([(last(h + e * d) - last(h - e * d)) / (2 * e) for d in np.eye(3)])
+    sizes = np.linalg.svd(jacobian, compute_uv=False)
+    left = viz.report(loss).data["left"][0]
+    assert np.log(sizes[-1]) <= left <= np.log(sizes[0]) + 1e-6
+
+
+def test_shares_of_saturated_units_against_numpy():
+    rng = np.random.default_rng(0)
+    cell = cells.LSTM(D, 8, rng, "float64")
+    cell.W_i.value = 6 * cell.W_i.value
+    steps = cells.unroll(cell, rng.standard_normal((10, N, D)))
+    loss = (steps[-1].h ** 2).sum()
+    loss.backward(record=True)
+    data = viz.report(loss).data
+    i = np.array([s.i.value for s in steps])
+    assert np.allclose(data["i saturated"], ((i < 0.05) | (i > 0.95)).mean(axis=(1, 2)))
+    assert data["i saturated"].mean() > 0.2
+    f = np.array([s.f.value for s in steps])  # open is no saturation
+    assert np.allclose(data["f saturated"], (f < 0.05).mean(axis=(1, 2)))
+    assert data["W_i gradient"] == pytest.approx(np.linalg.norm(cell.W_i.grad))
+
+
+# Bad input.
+
+
+def test_before_backward_nothing_is_computed():
+    rng = np.random.default_rng(0)
+    steps = cells.unroll(cells.LSTM(D, 8, rng), np.zeros((3, 1, D), "f"))
+    for run in (lambda loss: None, lambda loss: loss.backward()):
+        loss = (steps[-1].h ** 2).sum()
+        run(loss)
+        report = viz.report(loss)
+        assert "not computed" in report.text and "record=True" in report.text and "not computed" in report.dot
+        assert not report.faults and np.isnan(report.data["W_f gradient"])
+
+
+class Logarithm(cells.RNN):
+    def step(self, x, h_prev):
+        return {"h": log(super().step(x, h_prev)["h"])}
+
+
+@pytest.mark.filterwarnings("ignore:(invalid value|divide by zero)")
+def test_not_a_number_names_where_it_begins():
+    report = viz.report(unrolled(Logarithm, steps=6))
+    fault = next(f for f in report.faults if f.kind == "not a number")
+    assert "value of h at t = 1" in fault.said and fault.steps == (1,) and report.svg()
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_an_infinite_gradient():
+    x = Tensor(np.ones(3), requires_grad=True, name="x")
+    y = tanh(x) * 1e200
+    y.backward(np.full(3, 1e200), record=True)
+    assert "gradient" in only(y.named("y"), "not a number").said
+
+
+def test_all_zero():
+    loss = unrolled() * 0.0
+    loss.backward(record=True)
+    assert "every weight" in only(loss, "exactly zero").said
+
+
+def test_a_single_step_and_no_sequences():
+    report = viz.report(unrolled(steps=1))
+    assert report.healthy and report.svg() and [f.said for f in report.findings] == [
+        "The gradient of W_f and b_f is exactly zero."
+    ]  # fmt: skip
+    assert viz.report(unrolled(steps=2)).healthy
+    steps = cells.unroll(cells.LSTM(D, 4, np.random.default_rng(0)), np.zeros((3, 0, D), "f"))
+    assert viz.report(steps).dot
+
+
+def test_steps_alone():
+    rng = np.random.default_rng(0)
+    steps = cells.unroll(cells.GRU(D, 8, rng), rng.standard_normal((5, 2, D)).astype("f"))
+    (steps[-1].h ** 2).sum().backward(record=True)
+    assert viz.report(steps).healthy and "half-life" in str(viz.report(steps))
+
+
+def test_a_thousand_steps_are_quick():
+    loss = unrolled(steps=1000, hidden=16)
+    start = time.perf_counter()
+    report = viz.report(loss)
+    assert time.perf_counter() - start < 8  # a second on a machine of its own
+    assert report.healthy and report.findings[0].kind == "short memory"
+    assert "Every" not in report.text and "every 38th step is drawn" in report.dot
+
+
+def test_what_is_no_graph():
+    for bad in (None, [], 3.0):
+        with pytest.raises(InputError, match="give a minigrad"):
+            viz.report(bad)
+    with pytest.raises(InputError, match="a parameter is int"):
+        viz.report(unrolled(steps=2), parameters=[3])
+
+
+def test_the_same_graph_gives_the_same_report():
+    a, b = viz.report(unrolled()), viz.report(unrolled())
+    assert a.dot == b.dot and a.text == b.text
+
+
+@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
+def test_nasty_names(name):
+    report = viz.report(named(name), parameters={name: Tensor(np.ones(2), requires_grad=True)}, title=name)
+    harmless(report.svg())
+    assert not set("\x00\x1b\x07") & set(report.text)
+
+
+def test_rich_shows_tables_and_takes_no_name_for_markup():
+    unused = {"[red]W[/red]": Tensor(np.ones(2), requires_grad=True), "[/b]": Tensor(1.0)}
+    console = Console(width=140, record=True, file=io.StringIO())
+    report = viz.report(unrolled(steps=3), parameters=unused)
+    console.print(report)
+    said = console.export_text()
+    assert "[red]W[/red] and [/b]" in said and "half-life (steps)" in said and "unused" in said
+    assert "[red]W[/red]" in str(report)
