@@ -97,6 +97,32 @@ def split(target: Path) -> None:
     viz.compare(losses, title=title, captions=captions).save(target / "compare.png")
 
 
+def health(target: Path) -> None:
+    """What the health report says of an LSTM whose forget gate is shut, and how the gradient flows over a training."""
+    rng = np.random.default_rng(0)
+    cell, output = cells.LSTM(6, 24, rng), cells.Output(24, 6, rng)
+    parameters = cell.parameters() | output.parameters()
+
+    def loss(x, y):  # the first symbol is to be remembered to the end
+        return mg.cross_entropy(cells.run(cell, x, output=output).y[-1], y).named("L")
+
+    def batch(sequences=32):
+        codes = rng.integers(0, 6, (20, sequences))
+        return np.eye(6, dtype=np.float32)[codes], codes[0]
+
+    history = viz.History(every=25)
+    mg.fit(loss, parameters, (batch() for _ in range(500)), lr=3e-3, watch=history.watch(loss, *batch(4)))
+    history.flow(title="Gradient flow while an LSTM learns to remember its first input").save(
+        target / "history.png"
+    )
+    fresh = cells.LSTM(6, 24, rng)
+    fresh.b_f.value = np.full(24, -5.0)
+    x, y = batch()
+    shut = mg.cross_entropy(cells.run(fresh, x, output=output).y[-1], y).named("L")
+    shut.backward(record=True)
+    viz.report(shut).save(target / "report.png")
+
+
 def main() -> None:
     target = HERE / "pictures"
     with tempfile.TemporaryDirectory() as folder:
@@ -105,6 +131,7 @@ def main() -> None:
             shutil.copy(Path(folder) / f"{name}.png", target / f"{name}.png")
     viz.rewrites(compiled_lstm())["hoist forward"].save(target / "hoist.png")
     split(target)
+    health(target)
     temporal().save(target / "taps.png")
     attention().save(target / "attention.png")
 

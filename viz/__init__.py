@@ -5,8 +5,9 @@ through time, `paths` by which gate it came, `bptt` which step's loss reaches wh
 `direct` what a step's own loss sends, `weights_by_step` what each step adds to each
 weight, `gates` the gates over time, `compare` several networks on one scale, `taps` what
 is read from where in a network that handles the whole sequence at once, `attention` where
-each output looks, `rewrites` what the compiler takes out of the loop over the steps,
-`loops` what a compiled step runs.  All give a `Picture`, `rewrites` one for each rewrite;
+each output looks, `report` what is wrong and what to try, `rewrites` what the compiler
+takes out of the loop over the steps, `loops` what a compiled step runs.  All give a
+`Picture`, `rewrites` one for each rewrite; a `History` records such views while a network is trained;
 `page` gives an HTML file to walk about in.
 """
 

@@ -8,7 +8,7 @@ from .canvas import Canvas
 from .chart import CELL, DASHES, KINDS, Frame, drawn, path, row, ticks
 from .diagnosis import Finding, folded
 from .health import FINE, FROZEN, UNKNOWN, ZERO, Facts, Weight
-from .recurrence import CUT, Flow
+from .recurrence import CUT, GONE, Flow
 from .style import (
     CUT_INK,
     EXPLODED,
@@ -69,10 +69,12 @@ class _Page:
                 (f"{clean(f.band)}: " if f.band else "") + " ".join(pretty(s) for s in f.states)
                 for f in facts.flows
             )
+            count = len(facts.network.steps)
             said = [
-                f"{len(facts.network.steps)} steps", f"states {states}" if states else "no state is carried",
-                clean(facts.network.end_text),
-            ]  # fmt: skip
+                f"{count} step{'s' * (count > 1)}",
+                f"states {states}" if states else "no state is carried",
+            ]
+            said.append(clean(facts.network.end_text))
         else:
             said = ["No recurrence", f"{len(facts.nodes):,} nodes"]
         if self.stride > 1:
@@ -165,6 +167,11 @@ class _Page:
         for j, points in enumerate(p for p in pieces if p):
             if len(points) > 1:
                 path(frame.canvas, f"flow {kind} piece {j}", points, stroke, _summary(f))
+        lost = [k for k in sorted(f.why) if f.why[k] != CUT]
+        for k in lost[:: max(1, len(lost) // 40)]:
+            x, said = (self._x(f.times[k]) + self._x(f.times[k + 1])) / 2, "0" if f.why[k] == GONE else "NaN"
+            place = frame.top + 14 + 11 * (kind % 4)
+            frame.canvas.words(x, place, said, 9.5, KINDS[kind], True)
         for k in sorted(f.cuts)[:: max(1, len(f.cuts) // 40)]:
             x = (self._x(f.times[k]) + self._x(f.times[k + 1])) / 2
             key = f"cut {kind} {f.times[k]}"
@@ -316,7 +323,8 @@ def _summary(f: Flow) -> str:
     who = f"{clean(f.band)}: " if f.band else ""
     names = " ".join(pretty(clean(s)) for s in f.states)
     if f.rate is None:
-        return f"{who}{names}: nothing comes back"
+        said = "exactly zero (0)" if GONE in f.why.values() else "not a number" if f.why else "nothing"
+        return f"{who}{names}: what comes back is {said}"
     half = f.half_life
     speed = (
         "keeps its size" if half is None or abs(half) > 1e4
