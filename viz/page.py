@@ -34,6 +34,7 @@ from .reading import (
     END,
     FIRST,
     INPUT,
+    OUTPUT,
     PARAMETER,
     QUANTITY,
     SHARED,
@@ -211,6 +212,7 @@ def _numbers(g: Group, states: dict[int, str], scale: Scale) -> list:
     name = pretty(g.name) if g.name else {INPUT: "input", SHARED: "joined"}.get(g.kind, g.kind)
     if g.kind == END:
         name = pretty(clean(n.name or "loss"))
+    name = f"{clean(g.band)} {name}".strip()
     entry = [name, t, shape_text(n.shape), "", "", why or scale.state(gradient), "", "", ""]
     if gradient is not None:
         entry[4] = number(gradient, 4)
@@ -329,7 +331,9 @@ class _Drawing:
             said = f"step t = {t} {r.network.captions.get(t, '')}".strip()
             nodes[key] = nodes[f"cluster {key}"] = Known(t, f"{band} {said}".strip(), step=True)
         return annotate(
-            svg, Parts(nodes, _edges([route.what for route in view.routes], self.scale)), self.title
+            svg,
+            Parts(nodes, _edges(r.network, [route.what for route in view.routes], self.scale)),
+            self.title,
         )
 
     def _operations(self, r: _Recording, shown: list[int]) -> str:
@@ -360,26 +364,39 @@ def _spoken(g: Group, r: _Recording, scale: Scale) -> str:
     return f"{name}{where}: {shape}, norm {value or 'unknown'}, {said}"
 
 
-def _edges(drawn: Sequence[Flow], scale: Scale) -> list[tuple[str, int, int | None]]:
+def _edges(network: Network, drawn: Sequence[Flow], scale: Scale) -> list[tuple[str, int, int | None]]:
     """By number of the line: what it says, the beat of the backward pass, and the step that it reaches.
 
     The gradient of a node is complete when all its readers have been visited, by falling
     number; so lines into the same target light up together, those of the latest target first.
     """
-    order = sorted({f.target.out.number for f in drawn}, reverse=True)
-    beats = {n: k + 1 for k, n in enumerate(order)}
+    turns = {id(f): _turn(network, f.target) for f in drawn}
+    beats = {turn: k + 1 for k, turn in enumerate(sorted(set(turns.values()), reverse=True))}
     found = []
     for f in drawn:
         ends = []
         for g in (f.source, f.target):
             name = g.name or {SHARED: "joined", INPUT: "input", "step": "", "hidden": ""}.get(g.kind, g.kind)
-            end = clean(g.out.name or "loss") if g.kind == END else f"{pretty(name)} t={g.t}".strip()
-            ends.append(end)
+            own = " ".join(x for x in (clean(g.band), pretty(name), f"t={g.t}") if x)
+            ends.append(clean(g.out.name or "loss") if g.kind == END else own)
         said = f.state if f.norm is None else f"{number(f.norm, 4)} ({scale.state(f.norm)})"
-        flowing = f.norm is not None
         t = f.source.t if f.source.kind != PARAMETER else f.target.t
-        found.append((f"{ends[0]} → {ends[1]}: gradient {said}", beats[f.target.out.number] * flowing, t))
+        beat = beats[turns[id(f)]] if f.norm is not None else 0
+        found.append((f"{ends[0]} → {ends[1]}: gradient {said}", beat, t))
     return found
+
+
+def _turn(network: Network, target: Group) -> float:
+    """The number by which a target is visited.
+
+    An output that is computed after all steps takes its turn just before its own step: nothing
+    between the two needs it, and so the pass goes back through time in one sweep.
+    """
+    if target.kind != OUTPUT:
+        return target.out.number
+    cells = (groups for (_, t), groups in network.cells.items() if t == target.t)
+    own = [n.number for groups in cells for g in groups for n in g.nodes if n.number < target.out.number]
+    return max(own) + 0.5 if own else target.out.number
 
 
 # The document.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
+import zlib
 
 import browser as driver
 import drawn
@@ -189,6 +191,44 @@ def test_a_graph_without_steps_is_shown_by_its_operations():
     assert '"steps":[]' in made.html and made.data == {"": {}}
 
 
+def lines(made, view: str) -> list[tuple[int, str, str]]:
+    """(beat, from, to) of every line along which a gradient flows, out of a packed picture."""
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', made.html, re.DOTALL)[1]
+    packed = json.loads(data)["recordings"][-1]["views"][view][""]
+    svg = zlib.decompress(base64.b64decode(packed)).decode()
+    found = re.findall(r'data-beat="(\d+)"[^>]*><title>(.*?) → (.*?): gradient', svg)
+    return [(int(beat), source, target) for beat, source, target in found]
+
+
+def stacked(kind):
+    rng = np.random.default_rng(0)
+    made = kind(rng)
+    loss = (made(mg.Tensor(rng.standard_normal((4, 2, 3)).astype(np.float32))) ** 2).sum()
+    loss.backward(record=True)
+    return loss
+
+
+NETWORKS = {
+    "LSTM": lambda: drawn.network()[0],
+    "GRU": lambda: drawn.network(cells.GRU)[0],
+    "JANET": lambda: drawn.network(cells.JANET)[0],
+    "two layers": lambda: stacked(lambda rng: cells.Stack(cells.LSTM, 3, 4, 2, rng)),
+    "both directions": lambda: stacked(lambda rng: cells.Bidirectional(cells.GRU, 3, 4, rng)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_gradient_goes_on_only_when_it_is_complete(name):
+    made = viz.page(NETWORKS[name]())
+    found = lines(made, "gates")
+    assert len(found) > 40
+    arrives = {}
+    for beat, source, _ in found:
+        arrives[source] = max(beat, arrives.get(source, 0))
+    for beat, source, target in found:
+        assert beat > arrives.get(target, 0), (source, target)
+
+
 def test_long_sequences_say_what_is_left_out():
     loss, steps = drawn.network(T=62, H=2, D=2)
     made = viz.page(loss, steps)
@@ -271,12 +311,14 @@ class TestInTheBrowser:
             ".observe(document.getElementById('sheet'), {subtree: true, attributeFilter: ['class'], attributeOldValue: true})"
         )
         screen.click(*screen.middle("#play"))
-        assert screen.run("document.getElementById('play').textContent") == "⏸ Stop"
-        screen.until("document.getElementById('play').textContent !== '⏸ Stop'")
+        assert screen.run("document.getElementById('play').textContent") == "■ Stop"
+        screen.until("document.getElementById('play').textContent !== '■ Stop'")
         found = screen.run("seen")  # a class changes twice
         seen = [s for k, s in enumerate(found) if s not in found[:k]]
         assert len(seen) == screen.run("document.querySelectorAll('.edge[data-beat]').length") > 12
         assert all("→ loss" in said for _, said in seen[:4])
+        steps = [int(re.search(r"→ .*t=(\d)", said)[1]) for _, said in seen[4:]]
+        assert steps == sorted(steps, reverse=True)
         lanes = [
             t
             for t, said in seen
@@ -319,7 +361,7 @@ class TestInTheBrowser:
         screen.run("document.getElementById('recording').focus()")
         screen.press("Tab")
         assert screen.run(at) == "t=4"  # where the gradient starts
-        ring = "getComputedStyle(document.activeElement.querySelector('path, polygon')).strokeWidth"
+        ring = "getComputedStyle(document.activeElement.children[1]).strokeWidth"
         assert screen.run(ring) == "3.5px"
         visited = []
         for name in (

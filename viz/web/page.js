@@ -244,7 +244,7 @@
     light(0);
     now.svg.classList.add("passing");
     tick();
-    if (now.timer) $("play").textContent = "⏸ Stop";
+    if (now.timer) $("play").textContent = "■ Stop";
   }
 
   // Keys: one stop for Tab, arrows within the picture.
