@@ -3,10 +3,11 @@
 `CELLS` is the table that the tests, the examples and the benchmarks walk.
 """
 
-from . import exchange, tasks
+from . import comparison, exchange, tasks
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell, Step, unroll
+from .comparison import compare
 from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
 from .convolution import Conv1d, weight_norm
 from .dropout import dropped, recurrent_masks
@@ -70,6 +71,8 @@ __all__ = [
     "TransformerBlock",
     "by_probability",
     "chrono",
+    "compare",
+    "comparison",
     "dropped",
     "exchange",
     "forget_bias",

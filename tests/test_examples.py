@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
+import compare  # noqa: E402
 import delay  # noqa: E402
 import hello_lstm  # noqa: E402
 import many_to_one  # noqa: E402
@@ -157,6 +159,23 @@ def test_mistakes_of_the_gallery(given, words, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("task", ["adding", "copy", "characters"])
+def test_networks_are_compared(task, tmp_path, capsys):
+    given = f"--task {task} --models RNN GRU --parameters 900 --steps 20 --length 9".split()
+    compare.main(compare.arguments([*given, "--out", str(tmp_path)]))
+    out = capsys.readouterr().out
+    assert "RNN" in out and "GRU" in out and "without memory" in out and out.count("best") == 1
+    if importlib.util.find_spec("matplotlib"):
+        assert {p.name for p in tmp_path.iterdir()} == {f"compare_{task}.svg", f"compare_{task}.png"}
+
+
+def test_without_matplotlib_the_table_is_there_and_the_extra_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
+    compare.main(compare.arguments(["--models", "RNN", "--steps", "0", "--out", str(tmp_path)]))
+    out = capsys.readouterr().out
+    assert "minigrad-rnn[plot]" in out and "RNN" in out and not list(tmp_path.iterdir())
+
+
 def fails(example: str, *arguments: str) -> str:
     """The one line that a wrong call gets."""
     command = [sys.executable, str(ROOT / "examples" / example), *arguments]
@@ -210,6 +229,10 @@ def test_mistakes_of_the_character_model(arguments, words, tmp_path):
         ("delay.py --delay 0", "delay = 0"),
         ("delay.py --symbols 1", "--symbols must be 2"),
         ("delay.py --steps -1", "--steps"),
+        ("compare.py --parameters 3", "RNN has 6 parameters at width 1"),
+        ("compare.py --seconds 0", "--seconds must be above 0"),
+        ("compare.py --task characters --text no/such/file", "cannot be read"),
+        ("compare.py --task characters --length 5000", "a window of T = 5000 steps needs 5001"),
     ],
 )
 def test_mistakes_of_the_configurations(command, words, tmp_path):
