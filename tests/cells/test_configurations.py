@@ -4,6 +4,7 @@ differences; compiled is eager; writing with carried states is reading the whole
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -14,10 +15,12 @@ from cells import (
     GRU,
     LSTM,
     RNN,
+    TCN,
     Bidirectional,
     FirstState,
     Output,
     Stack,
+    Transformer,
     by_probability,
     generate,
     many_to_many,
@@ -47,10 +50,12 @@ class Taps(Layer):
 LAYERS = {
     "stack": lambda rng: Stack(GRU, D, H, 2, rng, "float64"),
     "no states": Taps,
+    "tcn": lambda rng: TCN(D, H, 2, 2, rng, "float64"),
+    "transformer": lambda rng: Transformer(D, 6, 2, 1, rng, dtype="float64"),
     "both directions": lambda rng: Stack(Bidirectional.of(LSTM), D, H, 2, rng, "float64"),
 }
 every_layer = pytest.mark.parametrize("name", list(LAYERS))
-every_causal_layer = pytest.mark.parametrize("name", ["stack", "no states"])
+every_causal_layer = pytest.mark.parametrize("name", ["stack", "no states", "tcn", "transformer"])
 
 
 @pytest.fixture
@@ -219,6 +224,9 @@ def test_compiled_is_eager(kind, configuration, rng):
             for p, g in zip(parameters.values(), expected, strict=True):
                 np.testing.assert_allclose(gradients[p], g.value, rtol=1e-9, atol=1e-12)
     assert sum(map(len, compiled.variants.values())) == 1
+    loops = re.findall(r"^ *for t0? in range\(.*\bT\b", compiled.source, re.MULTILINE)
+    if kind == "recurrent" and lengths is None:
+        assert len(loops) == 2, "one forward, one back"
 
 
 def reached(root) -> set[str]:
