@@ -72,7 +72,7 @@ def falling(lr: float, half: float, warm: int = 1) -> Callable[[int], float]:
 
 
 def transformer(inputs, rng):
-    return Transformer(inputs, 64, 4, 2, rng)
+    return Transformer(inputs, 128, 4, 2, rng)
 
 
 TEXT = dict(every=100, margin=0.985, tests=32)
@@ -85,7 +85,7 @@ ROWS = [
     Row("copy", "rnn", recurrent(RNN, 128), falling(1e-3, 2000), 0.1, 1, fails=True),
     Row("characters", "lstm", recurrent(LSTM, 192), falling(0.01, 1000), 2.4, 10, **TEXT),
     Row("characters", "gru", recurrent(GRU, 192), falling(0.01, 1000), 2.4, 10, **TEXT),
-    Row("characters", "transformer", transformer, falling(5e-3, 4000, 200), 2.4, 10, **TEXT),
+    Row("characters", "transformer", transformer, falling(2e-3, 4000, 200), 2.4, 10, **TEXT),
 ]  # fmt: skip
 
 
