@@ -5,6 +5,7 @@ is up, and tests it on other held-out data.  Time counts from the first line to 
 
     python benchmarks/tasks.py [--task adding copy characters] [--model lstm tcn …] [--seed 0 1 2]
         [--text book.txt] [--json results.json]
+    python benchmarks/tasks.py --seed --json results.json      # only show what is in the file
 
 With --json the results are added to those in the file, so that runs can be split over processors; without a
 --text the next character is left out.  OMP_NUM_THREADS=1 keeps NumPy's products on one core as well.
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -121,34 +121,40 @@ def train(row: Row, text: str, seed: int, console: Console) -> dict:
     }  # fmt: skip
 
 
+def read(path: Path) -> list[dict]:
+    """The results in a file, none where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except (OSError, ValueError) as error:
+        raise mg.InputError(f"--json {path}: holds no results ({error}); name another file") from None
+
+
 def add(path: Path, result: dict) -> None:
     """Into the file, in place of an older result of the same run."""
     run = ("task", "model", "seed")
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    kept = [r for r in old if [r[k] for k in run] != [result[k] for k in run]]
+    kept = [r for r in read(path) if [r[k] for k in run] != [result[k] for k in run]]
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps([*kept, result], indent=1), encoding="utf-8")
     os.replace(temporary, path)
 
 
 def show(results: list[dict], console: Console) -> None:
-    table = Table(
-        "task", "network", "parameters", "held out, every seed", "measure", "without memory", "bound", "",
-        "steps", "seconds", title="What was learned",
-    )  # fmt: skip
-    for task, model in dict.fromkeys((r["task"], r["model"]) for r in results):
-        own = sorted(
-            (r for r in results if (r["task"], r["model"]) == (task, model)), key=lambda r: r["seed"]
+    """A table for each task, a row for each network, its seeds below one another."""
+    for task in dict.fromkeys(r["task"] for r in results):
+        of_task = [r for r in results if r["task"] == task]
+        title = f"{task}: {of_task[0]['measure']}, without memory {of_task[0]['baseline']:.4g}"
+        table = Table(
+            "network", "parameters", "held out", "as it must", "bound", "steps", "seconds", title=title
         )
-        one = own[0]
-        reached = sum(r["score"] < r["bound"] for r in own)
-        table.add_row(
-            task, model, f"{one['parameters']:,}", ", ".join(f"{r['score']:.3g}" for r in own), one["measure"],
-            f"{one['baseline']:.3g}", f"{one['bound']:g}",
-            f"{reached} of {len(own)} below" + (", as it must not be" if one["fails"] and reached else ""),
-            f"{statistics.median(r['steps'] for r in own):.0f}", f"{statistics.median(r['seconds'] for r in own):.0f}",
-        )  # fmt: skip
-    console.print(table)
+        for model in dict.fromkeys(r["model"] for r in of_task):
+            own = sorted((r for r in of_task if r["model"] == model), key=lambda r: r["seed"])
+            said = ["yes" if r["as it must"] else "NO" for r in own]
+            table.add_row(
+                model, f"{own[0]['parameters']:,}", "\n".join(f"{r['score']:.3g}" for r in own), "\n".join(said),
+                f"{'above' if own[0]['fails'] else 'below'} {own[0]['bound']:g}",
+                "\n".join(str(r["steps"]) for r in own), "\n".join(f"{r['seconds']:.0f}" for r in own),
+            )  # fmt: skip
+        console.print(table)
 
 
 def arguments() -> argparse.Namespace:
@@ -157,7 +163,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--task", nargs="+", choices=sorted({r.task for r in ROWS}))
     parser.add_argument("--model", nargs="+", choices=sorted({r.model for r in ROWS}))
-    parser.add_argument("--seed", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument(
+        "--seed", nargs="*", type=int, default=[0, 1, 2], help="default: 0 1 2; none: show the file"
+    )
     parser.add_argument("--text", type=Path, help="the text whose next characters are learned, UTF-8")
     parser.add_argument("--json", type=Path, help="the file to which the results are added")
     return parser.parse_args()
@@ -169,6 +177,8 @@ def main(options: argparse.Namespace) -> None:
         text = options.text.read_text(encoding="utf-8") if options.text else ""
     except (OSError, UnicodeDecodeError) as error:
         raise mg.InputError(f"--text {options.text}: cannot be read as UTF-8 text ({error})") from None
+    if options.json:
+        read(options.json)  # fails before the training, not after
     rows = [
         r
         for r in ROWS
@@ -192,7 +202,7 @@ def main(options: argparse.Namespace) -> None:
             )
             if options.json:
                 add(options.json, result)
-    show(results, console)
+    show(read(options.json) if options.json else results, console)  # those of other runs too
     if options.json:
         console.print(f"results: {escape(str(options.json))}", soft_wrap=True)
 
