@@ -62,7 +62,7 @@ class Equation:
     sign: str = "="  # "←" where the right side reads what the left side was before
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Equations:
     """The equations of one step: `forward` and `backward`, `text` and `latex`."""
 
@@ -90,7 +90,7 @@ class Equations:
         blocks = [_latex(part) for part in (self.forward, self.backward) if part]
         return "\n".join(blocks) + "\n"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text.rstrip("\n")
 
     def _repr_latex_(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from minigrad import InputError, LayoutError
 from .style import html
 
 FORMATS = ("dot", "svg", "png", "pdf")
+NOTEBOOK = 960  # pixels
+_SIZE = re.compile(r'<svg width="(\d+)pt" height="(\d+)pt"')
 _CHILD = """
 import sys, pygraphviz
 graph = pygraphviz.AGraph(string=sys.stdin.buffer.read().decode("utf-8"))
@@ -104,19 +107,31 @@ class Picture:
         return path
 
     def _repr_svg_(self) -> str:
-        return self.svg()
+        """No wider than a page of `NOTEBOOK` pixels, but at least half its size: viewers of SVG do not shrink it."""
+        drawn = self.svg()
+        size = _SIZE.search(drawn)
+        if size is None:
+            return drawn
+        width, height = int(size[1]), int(size[2])  # in points, of which three are four pixels
+        scale = min(4 / 3, max(NOTEBOOK / width, 2 / 3))
+        return _SIZE.sub(f'<svg width="{width * scale:.0f}" height="{height * scale:.0f}"', drawn, count=1)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        """For notebooks: HTML with the picture inside, SVG, and plain text."""
-        bundle = {"text/plain": repr(self)}
+        """For notebooks: HTML with the picture inside, SVG, and plain text, which says in words what it can.
+
+        HTML is as wide as its page where that is narrower, down to half its size; from there on it scrolls.
+        """
+        bundle = {"text/plain": f"{self!r}\n{self.text}".rstrip("\n")}
         try:
             drawn = self.svg()
         except LayoutError as error:
             bundle["text/html"] = f"<pre>{html(error, 400)}</pre>"
             return bundle
-        inner = drawn[drawn.index("<svg") :]
+        size = _SIZE.search(drawn)
+        style = f"max-width:100%;height:auto;min-width:{int(size[1]) // 2}pt" if size else ""
+        inner = f'<svg style="{style}"' + drawn[drawn.index("<svg") + 4 :]
         bundle["text/html"] = f'<div style="overflow-x:auto;background:#ffffff">{inner}</div>'
-        bundle["image/svg+xml"] = drawn
+        bundle["image/svg+xml"] = self._repr_svg_()
         return bundle
 
     def __repr__(self) -> str:
