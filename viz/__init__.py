@@ -11,23 +11,23 @@ takes out of the loop over the steps, `loops` what a compiled step runs.  All gi
 `page` gives an HTML file to walk about in.
 """
 
-from .attention import attention
-from .backflow import gradient
-from .compare import compare
-from .compiler import loops, rewrites
-from .direct import direct
-from .draw import draw
+from .drawing.render import Picture, font_directory
+from .drawing.style import Scale
 from .equations import equations
-from .heat import gates
-from .history import History
-from .matrix import bptt
-from .page import Page, page
-from .parameters import weights_by_step
-from .paths import paths
-from .render import Picture, font_directory
-from .report import Report, report
-from .style import Scale
-from .taps import taps
+from .gradients.backflow import gradient
+from .gradients.compare import compare
+from .gradients.direct import direct
+from .gradients.heat import gates
+from .gradients.matrix import bptt
+from .gradients.parameters import weights_by_step
+from .gradients.paths import paths
+from .health.history import History
+from .health.report import Report, report
+from .html.page import Page, page
+from .network.compiler import loops, rewrites
+from .network.draw import draw
+from .sequences.attention import attention
+from .sequences.taps import taps
 
 __all__ = [
     "Picture",

@@ -10,7 +10,7 @@ from forward import network
 import cells
 import viz
 from minigrad import InputError, Tensor
-from viz.style import norm, number
+from viz.drawing.style import norm, number
 
 
 def two(**options):

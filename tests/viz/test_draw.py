@@ -14,8 +14,8 @@ from drawn import GRU, attributes_of, edges, network, plain, structure
 import cells
 import viz
 from minigrad import GraphError, InputError, Tensor, scope, stack, tanh
-from viz.reading import QUANTITY, read
-from viz.style import norm, number
+from viz.drawing.style import norm, number
+from viz.graphs.reading import QUANTITY, read
 
 ROOT = Path(__file__).resolve().parents[2]
 

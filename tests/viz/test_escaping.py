@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import cells
 import viz
 from minigrad import Tensor, scope, tanh
-from viz.style import clean
+from viz.drawing.style import clean
 
 NASTY = [
     "</svg><script>alert(1)</script>",

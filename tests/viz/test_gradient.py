@@ -10,10 +10,10 @@ from drawn import GRU, network, structure
 
 import cells
 import viz
-from viz.backflow import FROM_LOSS, STRAIGHT, split
-from viz.heat import brief
-from viz.reading import read
-from viz.style import number
+from viz.drawing.style import number
+from viz.gradients.backflow import FROM_LOSS, STRAIGHT, split
+from viz.gradients.heat import brief
+from viz.graphs.reading import read
 
 
 def test_the_structure_of_both(golden):

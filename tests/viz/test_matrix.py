@@ -12,11 +12,11 @@ from forward import EVERY, MASK, network, slope
 import cells
 import viz
 from minigrad import GraphError, InputError, Tensor, concat, cross_entropy, grad, scope, stack, tanh
-from viz.chart import NO_WAY
-from viz.matrix import matrices
-from viz.reading import read
-from viz.style import CUT, ZERO, Scale, norm, number
-from viz.ways import where
+from viz.drawing.chart import NO_WAY
+from viz.drawing.style import CUT, ZERO, Scale, norm, number
+from viz.gradients.matrix import matrices
+from viz.graphs.reading import read
+from viz.graphs.ways import where
 
 
 def parts_of(loss):

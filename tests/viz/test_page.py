@@ -16,8 +16,8 @@ import pytest
 import cells
 import minigrad as mg
 import viz
-from viz.parts import contrast
-from viz.style import number
+from viz.drawing.parts import contrast
+from viz.drawing.style import number
 
 WIDE = 1280
 CAPTIONS = ["h → e", "e → l", "l → l", "l → o"]

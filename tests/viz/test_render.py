@@ -14,8 +14,8 @@ from drawn import network, plain
 
 import viz
 from minigrad import InputError, LayoutError
-from viz import render
-from viz.style import FONT
+from viz.drawing import render
+from viz.drawing.style import FONT
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_the_fonts_hold_every_sign_that_pictures_write():
     assert (
         len(fonts) == 2 and all(f.stat().st_size < 170_000 for f in fonts) and (folder / "LICENSE").exists()
     )
-    root = folder.parents[1]
-    sources = [*(root / "viz").glob("*.py"), root / "minigrad" / "ops.py"]
+    root = folder.parents[2]
+    sources = [*(root / "viz").rglob("*.py"), root / "minigrad" / "ops.py"]
     used = {ord(c) for file in sources for c in file.read_text(encoding="utf-8") if c.isprintable()}
     for font in fonts:
         assert not {chr(c) for c in used - covered(font)}

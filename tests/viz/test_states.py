@@ -11,7 +11,7 @@ from drawn import attributes_of, network, plain
 import cells
 import viz
 from minigrad import Tensor, cross_entropy, log, stack, tanh
-from viz.style import STATES, Scale
+from viz.drawing.style import STATES, Scale
 
 
 def edge_style(dot: str, source: str, target: str) -> tuple[str, float]:

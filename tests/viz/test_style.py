@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viz.canvas import spline
-from viz.style import Scale, norm, number, pretty, ramp, signed
+from viz.drawing.canvas import spline
+from viz.drawing.style import Scale, norm, number, pretty, ramp, signed
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from forward import EVERY, network, slope
 import cells
 import viz
 from minigrad import InputError, Tensor, concat, cross_entropy, sqrt, tanh
-from viz.parameters import AT_ONCE, by_step, weight_names
-from viz.reading import read
-from viz.style import norm, number
+from viz.drawing.style import norm, number
+from viz.gradients.parameters import AT_ONCE, by_step, weight_names
+from viz.graphs.reading import read
 
 
 @pytest.mark.parametrize("case", EVERY)

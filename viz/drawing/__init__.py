@@ -1,0 +1,1 @@
+"""How things are drawn: style and scale, Graphviz, positions, legends."""

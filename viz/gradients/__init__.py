@@ -1,0 +1,1 @@
+"""The gradient: back through time, by gate, by weight, by loss, and side by side."""

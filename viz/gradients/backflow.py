@@ -1,0 +1,246 @@
+"""The gradient that flows back through time: how much arrives at each state, and by which way.
+
+Bars on the logarithmic scale say where it vanishes or explodes; below, the
+gradient of each state is split: from the loss, from the same step, and from the
+next step through each of its gates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minigrad import Tensor
+
+from ..drawing.canvas import Canvas
+from ..drawing.chart import (
+    CELL,
+    LABELS,
+    Frame,
+    column_width,
+    decades,
+    drawn,
+    gradient_cell,
+    row,
+    sampled,
+    steps_below,
+)
+from ..drawing.legend import UNKNOWN, legend
+from ..drawing.render import Picture
+from ..drawing.style import CUT, INK, NORMAL, NOT_COMPUTED, SOFT, ZERO, Scale, number, pretty
+from ..graphs.reading import Captions, Network, read, roots_of
+from ..graphs.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split
+
+__all__ = ["FROM_LOSS", "STRAIGHT", "gradient", "split"]
+BARS = 84.0
+
+
+def gradient(
+    what: Tensor | list,
+    steps: list | None = None,
+    *,
+    title: str = "",
+    scale: Scale | None = None,
+    time_limit: float = 20.0,
+    captions: Captions | None = None,
+) -> Picture:
+    """How much gradient arrives at every carried state, step by step, and by which way it came.
+
+    what : the loss (or any tensor) after ``loss.backward(record=True)``, or the steps.
+    steps, title, scale, time_limit, captions : as for `draw`.
+
+    Raises InputError where there is no recurrence to look at.
+    """
+    root, records = roots_of(what, steps)
+    network = read(root, records, captions)
+    carried("gradient", network)
+    assert network is not None
+    title = title or "The gradient on its way back through time"
+    flowing = _Flowing(network, title, scale)
+    return Picture(flowing.draw(), title, "nop2", time_limit, arrays(flowing.states))
+
+
+class _Flowing:
+    def __init__(self, network: Network, title: str, scale: Scale | None):
+        self.network = network
+        self.canvas = Canvas(title)
+        times = sorted({*network.steps, *(g.t for g in network.first.values())})
+        self.all_times = times
+        self.times, self.stride = drawn(times)
+        # A layer that reads the sequence from its end: its gradient flows to the right.
+        self.mirrored = network.mirrored
+        self.states = [split(network, *which, self.times) for which in carried("gradient", network)]
+        numbers = [v for s in self.states for v in s.total.values() if v] + [
+            v for s in self.states for p in s.parts.values() for v in p.values()
+        ]
+        self.scale = scale or Scale.of(numbers)
+        # The axis goes as far as the numbers; the colours stop at vanished and exploded.
+        self.low, self.high = decades(numbers, self.scale)
+        self.column = column_width(len(self.times))
+
+    def draw(self) -> str:
+        canvas = self.canvas
+        right = LABELS + self.column * len(self.times)
+        canvas.words(8, 12, canvas.title, 15, INK, True, "left")
+        said = (
+            "Bars: ‖∂L/∂state‖ on a logarithmic scale. Arrows: what flows from step t + 1 back to step t. "
+            "Below: by which way it came."
+        )
+        said += sampled(self.stride, len(self.all_times))
+        canvas.words(8, 34, said, 9.5, SOFT, align="left", longest=220)
+        y = 52.0
+        for state in self.states:
+            y = self._state(state, y, right) + 24
+        notes = [
+            "The parts are vectors: their norms do not add up to the norm of the sum.",
+            "“straight along”: element by element from the next step's state; "
+            "“through f”: by way of gate f of step t + 1.",
+        ]
+        if not self.network.computed:
+            notes[0] = UNKNOWN
+        legend(canvas, 8, y - 6, max(right, 780), self.scale, None, notes)
+        return canvas.picture_text()
+
+    def _x(self, k: int) -> float:
+        return LABELS + self.column * (k + 0.5)
+
+    def _state(self, state: State, top: float, right: float) -> float:
+        canvas, name = self.canvas, pretty(state.name)
+        memory = state.name in self.network.memory[state.band]
+        who = f"{state.band}: " if state.band else ""
+        canvas.words(8, top + 8, f"{who}∂L/∂{name}", 13, INK, True, "left")
+        start = max(LABELS, 20 + 8.2 * len(f"{who}∂L/∂{name}"))
+        canvas.words(
+            start,
+            top + 8,
+            ("memory line. " if memory else "") + self._verdict(state),
+            10.5,
+            INK,
+            align="left",
+            longest=160,
+        )
+        odd = any(
+            self.scale.state(v) in ("exploded", "not a number") for v in state.total.values() if v is not None
+        )
+        base = top + (40 if odd else 28) + BARS
+        self.frame = Frame(canvas, LABELS, base - BARS, right - LABELS, BARS, self.low, self.high)
+        self.frame.grid(f"{state.band} {state.name}")
+        for k, t in enumerate(state.times):
+            self._bar(state, k, t, base)
+        boxes = [self._stop(state, k, t, base + 15) for k, t in enumerate(state.times)]
+        self._arrows(state, boxes, base + 15)
+        return self._parts(state, base + 34)
+
+    def _verdict(self, state: State) -> str:
+        """In words: what happens between the last step and the first."""
+        known = [(t, v) for t in state.times if (v := state.total.get(t)) is not None]
+        if state.band in self.mirrored:
+            known.reverse()
+        if not known:
+            return "not computed: run loss.backward(record=True)"
+        bad = [t for t, v in known if self.scale.state(v) == "not a number"]
+        if bad:
+            return f"not a number from t = {max(bad)} back to t = {min(bad)}"
+        positive = [(t, v) for t, v in known if v > 0]
+        if len(positive) < 2:
+            return "exactly zero" + (f" except at t = {positive[0][0]}" if positive else " everywhere")
+        (first, a), (last, b) = positive[0], positive[-1]
+        each = (a / b) ** (1 / abs(last - first))
+        words = "grows" if each > 1.02 else "shrinks" if each < 0.98 else "keeps its size"
+        worst = {self.scale.state(v) for _, v in positive} & {"vanished", "exploded"}
+        cuts = [t for t in state.cut if not state.next_step.get(t)]
+        cuts_said = (
+            f" Cut behind t = {', '.join(map(str, sorted(cuts)))}: nothing comes back from later steps."
+            if cuts
+            else ""
+        )
+        alarm = "".join(
+            f" It has {w} at t = {_span([t for t, v in positive if self.scale.state(v) == w])}."
+            for w in sorted(worst)
+        )
+        figures = f"{number(b)} → {number(a)}, × {number(each, 3)} per step"
+        return f"From t = {last} back to t = {first} it {words}: {figures}.{alarm}{cuts_said}"
+
+    def _bar(self, state: State, k: int, t: int, base: float) -> None:
+        """A bar with its number on it; what has no size on the scale is said in words."""
+        if t not in state.total:
+            return
+        value, why = state.total[t], state.why.get(t)
+        kind = self.scale.state(value)
+        if value is None or kind == ZERO:
+            said = "0" if kind == ZERO else {CUT: "cut", NOT_COMPUTED: "–"}.get(why or "", "–")
+            self.canvas.words(self._x(k), base - 8, said, 9.5, SOFT, True)
+            return
+        width, height = (
+            min(self.column * 0.62, 60),
+            max(1.5, base - self.frame.y(value)) if value == value else BARS,
+        )
+        dash, border = ("solid", 0.0) if kind == NORMAL else ("dashed", 1.5)
+        self.canvas.box(
+            f"bar {state.band} {state.name} t={t}", self._x(k) - width / 2, base - height, width, height,
+            dash=dash, border=border, fill=self.scale.colour(value), rounded=False,
+            tooltip=f"{state.name} t={t}: {number(value, 4)} ({kind})",
+        )  # fmt: skip
+        self.canvas.words(self._x(k), base - height - 9, number(value), 9.5, INK, True, paper="#ffffff")
+        if kind != NORMAL and np.isfinite(value):
+            self.canvas.words(self._x(k), base - height - 21, kind, 8, self.scale.colour(value), True)
+
+    def _stop(self, state: State, k: int, t: int, y: float):
+        """The dot that stands for a step on the lane."""
+        if t not in state.total:
+            return None
+        value, why = state.total.get(t), state.why.get(t)
+        return self.canvas.box(
+            f"{state.band} {state.name} t={t}".strip(), self._x(k) - 6, y - 6, 12, 12, border=1.2,
+            dash="dashed" if value is None else "solid",
+            colour=INK if value is not None else SOFT,
+            tooltip=f"{state.name} t={t}: {why or number(value or 0, 4)}",
+        )  # fmt: skip
+
+    def _arrows(self, state: State, boxes, y: float) -> None:
+        """From each step back to the one before it."""
+        for k in range(len(boxes) - 1):
+            mirrored = state.band in self.mirrored
+            t = state.times[k + 1] if mirrored else state.times[k]
+            if t not in state.total or boxes[k] is None or boxes[k + 1] is None:
+                continue
+            value = state.next_step.get(t)
+            cut = t in state.cut and not value
+            stroke = self.scale.stroke(value, CUT if cut else None if value is not None else NOT_COMPUTED)
+            said = (
+                CUT
+                if cut
+                else f"from the next step to t={t}: {number(value, 4)}"
+                if value is not None
+                else NOT_COMPUTED
+            )
+            if cut:
+                self.canvas.words(
+                    (boxes[k].right + boxes[k + 1].left) / 2, y, "✂ cut", 9, INK, True, paper="#ffffff"
+                )
+            self.canvas.line(
+                boxes[k].key,
+                boxes[k + 1].key,
+                [(boxes[k].right, y), (boxes[k + 1].left, y)],
+                stroke,
+                said,
+                arrow="end" if mirrored else "start",
+            )
+
+    def _parts(self, state: State, top: float) -> float:
+        """A row of cells for every way, and the numbers of the steps below."""
+        name = pretty(state.name)
+        for r, label in enumerate(state.ways):
+            values = [state.parts[label].get(t) for t in state.times]
+            cells = [
+                gradient_cell(v, self.scale, self.column, state=None if v is not None else "") for v in values
+            ]
+            row(
+                self.canvas, f"{state.band} {state.name} {label}".strip(), LABELS, top + CELL * (r + 0.5), self.column,
+                cells, f"{label} {name}" if label == STRAIGHT else label, tooltip=f"{state.name}: {label}",
+            )  # fmt: skip
+        y = top + CELL * len(state.parts) + 9
+        return steps_below(self.canvas, LABELS, y, self.column, state.times, self.network.captions)
+
+
+def _span(times: list[int]) -> str:
+    return f"{min(times)}" if len(times) == 1 else f"{min(times)} … {max(times)}"

@@ -1,0 +1,1 @@
+"""What is wrong with a network, and how it changes while it learns."""

@@ -1,0 +1,1 @@
+"""Networks over whole sequences: taps, receptive fields and attention."""
