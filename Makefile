@@ -50,6 +50,8 @@ bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/run.py
 	$(PY) benchmarks/compiled.py
 	$(PY) benchmarks/compiled.py --growth
+	$(PY) benchmarks/lecture.py
+	$(PY) benchmarks/tasks.py
 	$(PY) benchmarks/characters.py
 
 pictures: $(VENV)/.ready-run
