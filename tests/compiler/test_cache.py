@@ -76,9 +76,15 @@ def test_interrupt_keeps_what_was_learned(tmp_path):
         "--out",
         str(tmp_path),
     ]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    once = ["1" if word == "100000" else word for word in command]
+    subprocess.run(
+        once, env=env, check=True, capture_output=True
+    )  # so that the signal meets training, not compiling
+    (tmp_path / "weights.safetensors").unlink()
     process = subprocess.Popen(
         command,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -88,7 +94,7 @@ def test_interrupt_keeps_what_was_learned(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     first = weights.read_bytes()
-    time.sleep(15)
+    time.sleep(8)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     out = process.communicate(timeout=30)[0]
