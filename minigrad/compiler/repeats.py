@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-WORD = re.compile(r"[A-Za-z_]\w*")
+WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")  # not the e of 1e-05
 COMMENT = re.compile(r"^ *#.*\n?", re.MULTILINE)
 
 
