@@ -288,8 +288,7 @@ class Plan:
         ]
         count = len(traced.outputs)
         self.values, self.gradients = parts[:count], parts[count:]
-        kind = np.float32 if any(s.dtype == "f4" for s in program.stores) else np.float64
-        self.scratch = [np.empty(SCRATCH, kind) for _ in range(os.cpu_count() or 1)]
+        self.scratch = [np.empty(SCRATCH, program.scratch) for _ in range(os.cpu_count() or 1)]
 
     def run(self, arrays: list, threads: int) -> np.ndarray:
         table = self.table

@@ -63,6 +63,10 @@ RESERVED = {
 }  # fmt: skip
 
 
+SCRATCH = {"f4": "float32[::1]", "f8": "float64[::1]"}
+NUMBERED = re.compile(r"at_\d+|i\d+")  # offsets in loops over steps, counters of loops over axes
+
+
 def _shifted(x: Tensor) -> bool:
     """A shift, or its rows in one axis."""
     if x.op is RESHAPE and x.inputs[0].op is SHIFT:
@@ -89,12 +93,12 @@ class Emitter:
         self.size_names: dict[str, str] = {}
         self.sizes: list[Size | int] = []
         self.functions: list[str] = []
-        self.function_names: set[str] = set()
         self.loops: dict[str, list[int]] = {}
         self.store_names: set[str] = set()
         self.stages: list[Stage] = [Stage(False)]
         self.packed: dict[tuple, str] = {}
         self.carry_stores: set[str] = set()
+        self.sums: set[str] = set()  # dtypes of sums of products
         self.lists: list[int] = []  # which arrays and sizes the calls of repeated stages work on
 
     # Names and sizes.
@@ -143,7 +147,13 @@ class Emitter:
     @staticmethod
     def _fresh(name: str, taken: set[str]) -> str:
         base = re.sub(r"\W", "_", name, flags=re.ASCII) or "value"
-        if base[0].isdigit() or keyword.iskeyword(base) or base in RESERVED or base in runtime.__all__:
+        if (
+            base[0].isdigit()
+            or keyword.iskeyword(base)
+            or base in RESERVED
+            or NUMBERED.fullmatch(base)
+            or base in runtime.__all__
+        ):
             base = f"{base}_" if not base[0].isdigit() else f"v{base}"
         candidate, k = base, 2
         while candidate in taken:
@@ -223,7 +233,16 @@ class Emitter:
                 place = target
             results.append(place.reshaped(tuple(r.shape)))
         parallel = [s.parallel for s in self.stages if s.lines]
-        return Program(self.text(), self.sizes, self.stores, parallel, results, self.loops, self.lists)
+        return Program(
+            self.text(),
+            self.sizes,
+            self.stores,
+            parallel,
+            results,
+            self.loops,
+            self.lists,
+            self.scratch_type(),
+        )
 
     def input(self, node: Tensor) -> Place:
         if node.number not in self.places:
@@ -847,12 +866,8 @@ class Emitter:
         place = self.place(base, level)
         inside = level.body is not None and base.number > level.body.start
         k, n = self.size(right.shape[0]), self.size(right.shape[1])
-        key = (
-            place.store.name,
-            place.at,
-            transposed,
-            len(self.stages) if level.body is None or not inside else id(level),
-        )
+        once_for = len(self.stages) if level.body is None or not inside else id(level)
+        key = (place.store.name, place.at, k, n, transposed, once_for)
         if key in self.packed and not inside:
             return self.packed[key], "0"
         store = self.new_store(
@@ -879,6 +894,11 @@ class Emitter:
         a, b = self.place(base, level), self.place(right, level)
         m, n, k = (self.size(s) for s in (left.shape[0], right.shape[1], right.shape[0]))
         names = self.use(a.store), self.use(b.store), self.use(c.store, True)
+        self.sums.add(c.store.dtype)
+        if len(self.sums) > 1:
+            raise CannotCompile(
+                f"{self.name}: sums of products in float32 and in float64; convert with .astype(…) to one of them"
+            )
         if level.body is not None:
             self.write(
                 level,
@@ -947,14 +967,18 @@ class Emitter:
             for name, (kind, k) in entries.items()
             if name in words
         ]
-        signature = f"int64(int64[::1], {self.scratch_type()}, int64, int64, int64, int64)"
+        signature = f"int64(int64[::1], {SCRATCH[self.scratch_type()]}, int64, int64, int64, int64)"
         run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, *body]
         header = HEADER.format(name=self.name)
         return "\n\n".join([header, *functions, *repeated, "\n".join([*run, "    return bad"]) + "\n"])
 
     def _means_the_same(self, word: str) -> bool:
         """Is this a word of Python, of the kernels or a call, rather than a name of an array, a size or a number?"""
-        return keyword.iskeyword(word) or word in RESERVED or word in runtime.__all__
+        return (
+            keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in runtime.__all__
+        )
 
     def scratch_type(self) -> str:
-        return "float32[::1]" if any(s.dtype == "f4" for s in self.stores) else "float64[::1]"
+        """The scratch array of sums of products, which have one dtype."""
+        kinds = self.sums or {s.dtype for s in self.stores}
+        return "f4" if "f4" in kinds else "f8"

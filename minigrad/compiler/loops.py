@@ -62,7 +62,7 @@ class Loop:
         dims = self._dims(operands, places)
         lines = self._lines(operands, places, names, stored, targets, dims)
         counts = [f"n{k}" for k in range(len(dims))]
-        function = e._fresh(self._title(stored), e.function_names)
+        function = e._fresh(self._title(stored), e.store_names)
         e.loops[function] = [n.number for n in self.nodes]
         head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
         moved = [f"{n.name} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name]

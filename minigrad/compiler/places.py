@@ -214,6 +214,7 @@ class Program:
     results: list[Place]
     loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
     lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
+    scratch: str = "f4"  # the dtype of the scratch array
 
 
 def once(make: Callable[[], Place]) -> Callable[[], Place]:

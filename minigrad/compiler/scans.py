@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body
 from ..sizes import is_one, resolve, source
@@ -187,7 +189,8 @@ class ScanLoop:
         flat = replace(level, indent="    ")
         if first.op is BROADCAST_TO and e.is_number(first.inputs[0]):
             number = first.inputs[0].value.item()
-            e.write(flat, f"fill({e.view(target, True)}, {store.dtype}({number!r}))")
+            said = repr(number) if np.isfinite(number) else f'float("{number}")'
+            e.write(flat, f"fill({e.view(target, True)}, {store.dtype}({said}))")
         else:
             origin = e.place(first, self.outer)
             here = Place(origin.store, e.batch_offset(before, level, origin.at), e.local_shape(before, level))

@@ -212,3 +212,14 @@ def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"pip install 'minigrad-rnn\[plot\]'"):
         curves(records(), tmp_path / "a.svg")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_held_out_is_never_trained_on():
+    from cells.comparison import _held_out
+
+    task = tasks.adding_task(10)
+    held_out = [arrays[0] for seed in (1, 2) for arrays in _held_out(task, 4, 3, seed)]
+    for seed in range(6):
+        for key in (seed, [seed, 1]):
+            first = task.draw(4, np.random.default_rng(key))[0]
+            assert not any(np.array_equal(first, x) for x in held_out)

@@ -252,3 +252,65 @@ def test_layers_that_repeat_are_written_once():
     compiled = compile(function)
     compiled.value_and_grad(x)
     assert "times over" in compiled.source and compiled.source.count("matmul_shifted(") < 4 * 2 * 2
+
+
+def test_right_operands_of_one_array_in_two_shapes_are_packed_apart():
+    U, W, x, y, z = (
+        drawn(4, 6),
+        drawn(3, 4, 6, seed=1),
+        drawn(3, 4, seed=2),
+        drawn(5, 6, seed=3),
+        drawn(5, 12, seed=4),
+    )
+    same(lambda x, y: (x @ U).sum() + (y @ U.reshape(6, 4)).sum(), x, y)
+    same(lambda x, z: (x @ W[0]).sum() + (z @ W.reshape(12, 6)).sum(), x, z)
+
+
+@pytest.mark.parametrize("name", ["at", "i", "h_step", "permute", "inf"])
+def test_arguments_may_have_any_name(name):
+    """Their sizes and arrays are named after them, and so are offsets, counters and functions."""
+    W, xs, z = drawn(4, 4), drawn(5, 3, 4, seed=1), drawn(7, 4, seed=2)
+
+    def body(xs, z):
+        def step(h, x):
+            h = mg.tanh(x + h @ W).named("h")
+            return h, h
+
+        h, _ = mg.scan(step, mg.zeros((xs.shape[1], 4), "float64"), xs)
+        return (h * h).sum() + (z @ W).sum()
+
+    made: dict = {}
+    exec(f"def function(xs, {name}): return body(xs, {name})", {"body": body}, made)
+    same_gradients(made["function"], xs, z, leaves=[W, xs, z])
+
+
+def test_constants_that_are_not_finite_are_told_apart():
+    m, q = drawn(4, 5), drawn(5, 5, seed=1)
+
+    def function(m, q):
+        n = m @ q
+        return mg.where(m > 0, m, float("inf")).max(axis=1), mg.where(n @ q > 0, n @ q, float("nan"))
+
+    for ours, right in zip(compile(function)(m, q), function(m, q), strict=True):
+        np.testing.assert_allclose(ours.value, right.value, rtol=1e-12)
+
+
+def test_a_scan_may_start_from_infinity():
+    def function(xs):
+        def step(h, x):
+            h = mg.maximum(h, x)
+            return h, h
+
+        return mg.scan(step, mg.broadcast_to(mg.Tensor(np.float64("-inf")), (2, 3)), xs)[1]
+
+    xs = drawn(4, 2, 3)
+    np.testing.assert_array_equal(compile(function)(xs).value, function(xs).value)
+
+
+def test_weight_gradients_of_two_dtypes_run_eagerly_and_say_so():
+    W, V = drawn(4, 4), mg.Tensor(np.ones((4, 4), "float32"), requires_grad=True)
+    x = drawn(3, 4, seed=1)
+    compiled = compile(lambda x: (x @ W).sum() + ((x.astype("float32") @ V) ** 2).sum().astype("float64"))
+    with pytest.warns(UserWarning, match="float32 and in float64"):
+        _, gradients = compiled.value_and_grad(x)
+    np.testing.assert_allclose(gradients[W], x.value.T @ np.ones((3, 4)), rtol=1e-12)
