@@ -88,6 +88,7 @@ def test_interrupt_keeps_what_was_learned(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs behind a shell ignores it
     )
     weights = tmp_path / "weights.safetensors"
     while not weights.exists():
