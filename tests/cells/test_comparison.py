@@ -9,7 +9,7 @@ import pytest
 
 import minigrad as mg
 from cells import RNN, Output, Stack, compare, tasks
-from cells.comparison import MODELS, Model, Record, curves, learn, width_for
+from cells.comparison import HELD_OUT, MODELS, Model, Record, curves, learn, width_for
 from cells.layer import Layer
 from minigrad import InputError
 
@@ -78,10 +78,10 @@ def test_a_record_is_what_was_measured(rng):
         "mean squared error",
         5,
     )
-    again = [TASK.held_out(8, np.random.default_rng([1, k])) for k in range(2)]
+    again = [TASK.held_out(8, np.random.default_rng([1, k, HELD_OUT])) for k in range(2)]
     expected = np.mean([TASK.loss(layer, output, *arrays).item() for arrays in again])
     assert record.scores[-1] == pytest.approx(expected, rel=1e-5)
-    others = [TASK.held_out(8, np.random.default_rng([2, k])) for k in range(8)]
+    others = [TASK.held_out(8, np.random.default_rng([2, k, HELD_OUT])) for k in range(8)]
     expected = np.mean([TASK.loss(layer, output, *arrays).item() for arrays in others])
     assert record.score == pytest.approx(expected, rel=1e-5)
     assert 0 < record.seconds_a_step < record.seconds[-1] <= record.wall
@@ -109,7 +109,7 @@ def test_the_score_is_in_the_unit_of_the_task():
     rng = np.random.default_rng(0)
     layer, output = Mean(4, 3, rng), Output(3, 4, rng)
     record = learn(task, layer, output, rng, steps=0, tests=3, batch=4)
-    batches = [task.held_out(4, np.random.default_rng([1, k])) for k in range(3)]
+    batches = [task.held_out(4, np.random.default_rng([1, k, HELD_OUT])) for k in range(3)]
     nats = np.mean([task.loss(layer, output, *arrays).item() for arrays in batches])
     assert record.scores == [pytest.approx(nats / np.log(2), rel=1e-5)]
 
