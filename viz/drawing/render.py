@@ -21,6 +21,7 @@ import numpy as np
 
 from minigrad import InputError, LayoutError
 
+from .files import write
 from .style import html
 
 FORMATS = ("dot", "svg", "png", "pdf")
@@ -88,23 +89,7 @@ class Picture:
             )
         content = self.dot if kind == "dot" else getattr(self, kind)()
         data = content.encode("utf-8") if isinstance(content, str) else content
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            # mkstemp makes files that only their owner may read; pictures are for everybody.
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-            temporary = None
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"cannot write {path}: {reason}; give a folder that may be written") from None
-        finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-        return path
+        return write(path, data)
 
     def _repr_svg_(self) -> str:
         """No wider than a page of `NOTEBOOK` pixels, but at least half its size: viewers of SVG do not shrink it."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from minigrad import GraphError, InputError, Tensor, ancestors
 
+from ..drawing.files import write
 from ..drawing.render import Picture
 from ..drawing.style import Keys, Scale, norm
 from ..graphs.reading import QUANTITY, Network, gradient_of, read
@@ -177,22 +177,7 @@ class History:
             "state": np.array(self._state, np.str_),
         }
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-            with os.fdopen(handle, "wb") as file:
-                file.write(buffer.getvalue())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-            temporary = None
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"cannot write {path}: {reason}; give a folder that may be written") from None
-        finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-        return path
+        return write(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> History:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ import numpy as np
 from minigrad import InputError, Tensor, ancestors
 
 from ..drawing.canvas import Canvas
+from ..drawing.files import write
 from ..drawing.legend import UNKNOWN, legend
 from ..drawing.parts import Known, Parts, annotate
 from ..drawing.render import Picture
@@ -73,22 +73,7 @@ class Page:
         path = Path(path)
         if path.suffix.lower() not in (".html", ".htm"):
             raise InputError(f"save {path}: a page is an HTML file; end the name in .html")
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(self.html)
-            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
-            os.replace(temporary, path)
-            temporary = None
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"cannot write {path}: {reason}; give a folder that may be written") from None
-        finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-        return path
+        return write(path, self.html.encode("utf-8"))
 
     def _repr_html_(self) -> str:
         """For notebooks: the page in a frame of its own, which its policy seals off."""
