@@ -250,7 +250,7 @@ def test_it_takes_at_most_a_tenth_of_the_time_of_the_training():
 def best(action, times: int) -> float:
     found = []
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.process_time()
         action()
-        found.append(time.perf_counter() - start)
+        found.append(time.process_time() - start)
     return min(found)
