@@ -66,6 +66,11 @@ def test_no_folder_that_can_be_written(tmp_path, what):
     assert out and err.count("cannot be written") == 1 and "MINIGRAD_CACHE" in err
 
 
+def heed_interrupts():
+    """What runs behind a shell ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_interrupt_keeps_what_was_learned(tmp_path):
     command = [
@@ -88,7 +93,7 @@ def test_interrupt_keeps_what_was_learned(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs behind a shell ignores it
+        preexec_fn=heed_interrupts,
     )
     weights = tmp_path / "weights.safetensors"
     while not weights.exists():
