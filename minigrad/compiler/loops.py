@@ -29,7 +29,6 @@ class Loop:
         self.e, self.level, self.nodes = emitter, level, nodes
         self.own = {n.number for n in nodes}
         self.shape = emitter.local_shape(nodes[-1], level)
-        self.arrays: dict[int, tuple[str, Place]] = {}  # operand → (parameter, place)
         self.taken: set[str] = {f"n{k}" for k in range(8)} | {f"i{k}" for k in range(8)} | {"at"}
         self.constants: dict[str, str] = {}
         self.scalars: dict[str, str] = {}
