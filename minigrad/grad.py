@@ -59,7 +59,7 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
-        if node.hooks:
+        if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
         if graph and node.name and gradient.op is not None and gradient.name is None:
             gradient.name = f"d{node.name}"
