@@ -212,8 +212,11 @@ class Compiled:
             warnings.warn(f"{self.name} runs eagerly: {call.reason}", stacklevel=3)
         return result
 
-    def variant(self, arguments: Sequence, gradients: bool) -> tuple[Variant | None, Call]:
-        """The program for these arguments, made now if there is none; None where it has to run eagerly."""
+    def variant(self, arguments: Sequence, gradients: bool, load: bool = True) -> tuple[Variant | None, Call]:
+        """The program for these arguments, made now if there is none; None where it has to run eagerly.
+
+        load : make the machine code too, so that what the machine cannot do is a reason to run eagerly.
+        """
         call = Call(arguments, gradients)
         if modes.now[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
             return None, call
@@ -229,6 +232,9 @@ class Compiled:
                     return variant, call
             try:
                 variant = Variant(self.function, call)
+                if load:
+                    with _reasons(DEFECT):
+                        _ = variant.module
                 if self.check:
                     variant.compare(self.function, call, self.threads)
             except CannotCompile as reason:

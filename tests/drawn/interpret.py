@@ -168,9 +168,9 @@ def interpreted(compiled: Compiled, *arguments, parts: int = 1, gradients: bool 
     Where the function cannot be compiled it is run eagerly, as there.  Raises AssertionError for what is read
     or written outside of an array, read before it was written, or touched by two threads of a stage.
     """
-    variant, call = compiled.variant(arguments, gradients)
+    variant, call = compiled.variant(arguments, gradients, load=False)
     if variant is None:
-        return compiled.value_and_grad(*arguments)
+        return compiled._eagerly(call)
     program, traced = variant.program, variant.traced
     number = numbers_of(variant, call.shapes)
     own = {a.number: k for k, a in enumerate(traced.arguments)}
