@@ -175,9 +175,9 @@ def _crash(error: Exception, k: int) -> Finding:
 def _reason(message: str) -> str:
     """The reason of a warning without the names of this program."""
     message = message.split("runs eagerly:", 1)[-1].strip()
-    message = re.sub(r"function: |'[^']*'", "", message)
-    message = re.sub(r"\([^)]*\)|\b\w*\d\w*\b|<[^>]*>", "…", message)
-    return message[:110]
+    message = re.sub(r"function: | ?'[^']*'", "", message)
+    message = re.sub(r"\([^)]*\)|\b(?!float|int|uint)[a-zA-Z_]*\d\w*|-?\b\d+\b", "…", message)
+    return message[:120]
 
 
 def compare(program: Program, right: Results, got: Results, k: int) -> Finding | None:

@@ -20,7 +20,7 @@ from .programs import Given, Program, Statement, drawn_cell, expression, leaf, v
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
-INTEGERS = ("int64", "int64", "int64", "int32", "int32", "uint8", "int8", "uint16", "int16", "uint32")
+INTEGERS = ("int64",) * 12 + ("int32",) * 6 + ("uint8", "int8", "uint16", "int16", "uint32")
 LABELS = (
     "h", "c", "y", "W", "b", "f", "dh", "T", "N", "t", "k", "row0", "rows", "part", "scratch", "at_0", "i0", "n0", "v",
     "h_new", "zero", "one", "number", "sum", "table", "lambda", "first", "view", "size_0", "packed_W", "x", "loss",
@@ -54,7 +54,7 @@ class Drawer:
         self.bodies: list[list[Statement]] = [self.p.body]
         self.read: dict[str, int] = {}
         self.count = 0
-        self.block = ""  # the kind of the block that is being drawn
+        self.blocks: list[str] = []  # the kinds of the blocks that are being drawn, outermost first
         self.free = self.chance(0.3)  # leaves may have the sizes of arguments, which other calls then cannot change
         families: dict[Callable, float] = {
             self.unary: 3, self.binary: 3, self.number: 2, self.size: 1, self.product: 2, self.affine: 4, self.gates: 2,
@@ -173,7 +173,7 @@ class Drawer:
     @contextmanager
     def inside(self, kind: str):
         """A block's scope; yields the list of its statements."""
-        before, self.block = self.block, kind
+        self.blocks.append(kind)
         self.scopes.append([])
         self.bodies.append([])
         try:
@@ -181,7 +181,7 @@ class Drawer:
         finally:
             self.scopes.pop()
             self.bodies.pop()
-            self.block = before
+            self.blocks.pop()
 
     def block_statement(self, s: Statement) -> str | None:
         """Run a block on values and keep it if its results are moderate."""
@@ -199,12 +199,12 @@ class Drawer:
     def step(self) -> str | None:
         """One more item from a family that this program likes."""
         families = {f: w for f, w in self.families.items() if w}
-        if self.block:
+        if self.blocks:
             families.pop(self.run, None)
             families.pop(self.conv, None)
             if self.scan in families:
                 families[self.scan] *= 0.01
-            if self.block == "repeat":
+            if "repeat" in self.blocks:
                 families.pop(self.repeat, None)
                 families.pop(self.scan, None)
         return self.of(list(families), list(families.values()))()
@@ -630,9 +630,10 @@ class Drawer:
         if number is None:
             return None
         behind = {n.number for n in mg.ancestors(self.values[number])}
-        wrt = self.names(
-            lambda v: isinstance(v, mg.Tensor) and v.number in behind and v.dtype == self.p.dtype and v is not self.values[number]
-        )
+        # Inside of a step only what the step itself holds: eagerly its states were made of earlier steps, too.
+        scope = self.scopes[-1] if "scan" in self.blocks or "run" in self.blocks else sum(self.scopes, [])
+        wrt = [n for n in scope if isinstance(self.values[n], mg.Tensor) and self.values[n].number in behind]
+        wrt = [n for n in wrt if self.values[n].dtype == self.p.dtype and n != number]
         leaves = [n for n in wrt if self.values[n].op is None]
         if not wrt:
             return None
