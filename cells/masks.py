@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import DTypeError, InputError, ShapeError, Tensor, as_tensor, describe, scan, where
+from minigrad import OPS, DTypeError, InputError, ShapeError, Tensor, as_tensor, describe, scan, where
+from minigrad.tensor import apply
 
 from .layer import positive
 
@@ -37,6 +38,7 @@ def steps_that_count(who: str, xs, lengths, mask, T, N) -> Any:
     if mask is not None:
         return given if traced else given.value
     if traced:
+        given = apply(OPS["inside"], (given,), (T + 1,))
         _, t = scan(lambda t, x: (t + 1, t), Tensor(np.zeros(1, np.int64), name="t"), xs)
         return t < given
     n = int(np.argmax((given.value > T) | (given.value < 0))) if given.value.size else 0

@@ -97,10 +97,11 @@ def run(
         if "cut" in now:
             before = tuple(where(now["cut"], s.detach(), s) for s in before)
         quantities = advance(cell, now["x"], before, now.get("real"))
+        after = tuple(quantities[name] for name in names)
         if output is not None:
-            quantities["y"] = output(quantities[names[0]])
+            quantities["y"] = output(after[0])
         name_all(quantities)
-        return tuple(quantities[n] for n in names), quantities
+        return after, quantities
 
     for name, s in zip(names, first, strict=True):
         if s.name is None:

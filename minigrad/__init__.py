@@ -50,11 +50,11 @@ from .tensor import OPS, Op, Tensor, anomaly, as_tensor, describe, no_grad, scop
 from .training import fit
 
 
-def compile(function, *, threads: int = 1):
+def compile(function, *, threads: int = 1, check: bool = False):
     """The same function, compiled when it is first called: see `minigrad.compiler.compile`."""
     from .compiler import compile as compile_function  # Numba is imported when it is first needed
 
-    return compile_function(function, threads=threads)
+    return compile_function(function, threads=threads, check=check)
 
 
 __version__ = "0.1.0"

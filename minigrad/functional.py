@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .errors import InputError, ShapeError
-from .ops import axes_of, exp, log, logsumexp, maximum, mean, shares, shift, sqrt, where
-from .tensor import Tensor, as_tensor, describe
+from .ops import INSIDE, axes_of, exp, log, logsumexp, maximum, mean, shares, shift, sqrt, where
+from .tensor import Tensor, apply, as_tensor, describe
 
 
 def relu(x) -> Tensor:
@@ -61,6 +61,8 @@ def one_hot(index, classes: int, dtype: DTypeLike = "float32") -> Tensor:
 
 
 def _hot(index: Tensor, classes: int) -> Tensor:
+    if index.is_symbol:  # what cannot be seen yet is looked at when the program runs
+        index = apply(INSIDE, (index,), (classes,))
     return index.reshape((*index.shape, 1)) == np.arange(classes)
 
 

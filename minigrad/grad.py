@@ -59,7 +59,7 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
-        if node.hooks:
+        if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
         if graph and node.name and gradient.op is not None and gradient.name is None:
             gradient.name = f"d{node.name}"
@@ -112,6 +112,11 @@ def unbroadcast(part, shape: tuple):
 def _call_hooks(node: Tensor, gradient):
     for hook in node.hooks:
         new = hook(gradient)
+        if new is None and isinstance(gradient, Tensor) and gradient.is_symbol:
+            raise GraphError(
+                f"hook of {describe(node)}: it returned nothing while it was traced, and what it does in Python "
+                "would be done once; return the gradient that is to flow on, or run the function eagerly"
+            )
         if new is not None:
             if np.shape(new) != np.shape(gradient):
                 raise ShapeError(f"hook of {describe(node)} returned shape {np.shape(new)}")

@@ -189,10 +189,12 @@ def _gather(x, index):
 
 
 def _inside(index, rows):
+    """The index itself, if all of it are places among so many rows."""
     if index.dtype.kind not in "iu":
         raise TypeError(f"an index must be of integers, not {index.dtype}")
     if index.size and (index.min() < 0 or index.max() >= rows):
         raise IndexError(f"index {index.min()} … {index.max()} outside 0 … {rows - 1}")
+    return index
 
 
 def _kept(g, x, axes, keepdims):
@@ -353,6 +355,8 @@ SCATTER = define("scatter", _scatter, lambda g, index, rows: (rows, *g[len(index
     smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
     tex=r"\mathrm{{shift}}_{{{by}}}({0})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
+INSIDE = define("inside", lambda x, rows: _inside(x, rows), _same, None, params=("rows",),
+    smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
 DETACH = define("detach", lambda x: x, _same, None, smooth=False, tex="{0}", text="{0}", symbol="✂")  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from .errors import GraphError, InputError, ShapeError
 from .grad import reverse
 from .ops import OPS, stack
-from .sizes import Size, resolve
+from .sizes import Size, at_least, resolve
 from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, next_number, scope, symbol
 
 
@@ -114,6 +114,8 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
         if x.shape[0] != T:
             raise InputError(f"scan: xs have {T} and {x.shape[0]} steps; all must have the same number")
     if any(t.is_symbol for t in (*first, *sequences)):
+        if isinstance(T, Size) and not at_least(T, 1):
+            raise InputError("scan: a sequence of T = 0 steps has nothing to unroll; give at least one step")
         return _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse)
     if T == 0:
         raise InputError("scan: a sequence of T = 0 steps has nothing to unroll; give at least one step")

@@ -4,6 +4,8 @@ A traced function works on shapes such as (T, N, H + D).  Each axis of an argume
 starts as a variable of its own; whatever demands that two sizes be equal (a
 matrix product, a sum) binds one variable to the other, and what is left free is
 read from the arguments at every call.  So another T or N never compiles again.
+What is no polynomial any more (a size to the power of −0.5, a tenth of a size) is an
+`Amount`: a number that the graph computes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from .errors import GraphError
-from .tensor import Op, Tensor, apply_symbolic
+from .tensor import _FUNCTIONS, OPS, Op, Tensor, apply, apply_symbolic
 
 
 class Variable:
@@ -61,6 +63,8 @@ class Size:
         return total
 
     def __add__(self, other):
+        if not _is_whole(other):
+            return Amount("add", self, other).or_tensor()
         terms = dict(self.terms)
         for product, coefficient in _terms(other).items():
             terms[product] = terms.get(product, 0) + coefficient
@@ -68,6 +72,8 @@ class Size:
         return Size(terms) if any(terms) else terms.get((), 0)
 
     def __mul__(self, other):
+        if not _is_whole(other):
+            return Amount("mul", self, other).or_tensor()
         terms: dict[tuple[Variable, ...], int] = {}
         for p, c in self.terms.items():
             for q, d in _terms(other).items():
@@ -82,13 +88,29 @@ class Size:
         return self * -1
 
     def __sub__(self, other):
-        return self + other * -1
+        return self + other * -1 if _is_whole(other) else Amount("sub", self, other).or_tensor()
 
     def __rsub__(self, other):
-        return self * -1 + other
+        return self * -1 + other if _is_whole(other) else Amount("sub", other, self).or_tensor()
+
+    def __truediv__(self, other):
+        return Amount("div", self, other).or_tensor()
+
+    def __rtruediv__(self, other):
+        return Amount("div", other, self).or_tensor()
+
+    def __pow__(self, exponent):
+        if isinstance(exponent, (int, np.integer)) and exponent >= 0:
+            total: Size | int = 1
+            for _ in range(exponent):
+                total = self * total
+            return total
+        return Amount("power", self, exponent).or_tensor()
 
     def __floordiv__(self, other):
         """Exact division by one product, which is all that reshape(−1) needs."""
+        if not _is_whole(other):
+            self._unknown()
         (divisor, by), *more = _terms(other).items()
         quotient = {}
         for product, coefficient in self.terms.items():
@@ -107,7 +129,9 @@ class Size:
 
     def __eq__(self, other) -> bool:
         """Are they the same?  Equal hints are taken as a demand, and bind a variable."""
-        difference = resolve(self - other) if isinstance(other, (int, Size)) else 1
+        if isinstance(other, (Tensor, np.ndarray)):
+            return NotImplemented
+        difference = resolve(self - other) if _is_whole(other) else 1
         if isinstance(difference, int):
             return difference == 0
         if difference.hint != 0:
@@ -128,9 +152,8 @@ class Size:
             "use minigrad.scan instead of a Python loop, and minigrad.zeros instead of numpy.zeros"
         )
 
-    __index__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __truediv__ = __rtruediv__ = (
-        _unknown
-    )
+    __index__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = _unknown
+    __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rpow__ = __abs__ = __round__ = _unknown
 
     def __repr__(self) -> str:
         size = self.resolved()
@@ -142,9 +165,86 @@ class Size:
         return apply_symbolic(SIZE, (), (self, dtype))
 
 
+class Amount:
+    """A number that is computed from sizes, such as ``0.1 * x.shape[0]``; beside a tensor it takes its dtype.
+
+    It is computed in float64, as Python does where sizes are known, and rounded once.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+    __array_ufunc__ = None  # an array lets us answer
+
+    def __init__(self, op: str, *operands):
+        self.op, self.operands = op, operands
+
+    def or_tensor(self):
+        """Itself; beside a tensor or an array, the operation of tensors."""
+        if any(isinstance(x, (Tensor, np.ndarray)) for x in self.operands):
+            known = [x if isinstance(x, Tensor) else Tensor(x) for x in self.operands if isinstance(x, (Tensor, np.ndarray))]
+            operands = [x.as_symbol(known[0]) if hasattr(x, "as_symbol") else x for x in self.operands]
+            return _FUNCTIONS["power"](*operands) if self.op == "power" else apply(OPS[self.op], tuple(operands))
+        return self
+
+    def as_symbol(self, like: Tensor | None = None) -> Tensor:
+        double = np.dtype("float64")
+        operands = [
+            apply_symbolic(SIZE, (), (x, double)) if isinstance(x, Size)
+            else x.as_symbol() if isinstance(x, Amount) else Tensor(np.asarray(x, double))
+            for x in self.operands
+        ]  # fmt: skip
+        if self.op == "power":
+            if isinstance(self.operands[1], (Size, Amount)):
+                Size._unknown(self)  # type: ignore[arg-type]
+            y = apply_symbolic(OPS["power"], (operands[0],), (self.operands[1],))
+        else:
+            y = apply_symbolic(OPS[self.op], tuple(operands), ())
+        rounded = like is not None and like.dtype.kind == "f" and like.dtype != double
+        return apply_symbolic(OPS["cast"], (y,), (like.dtype,)) if rounded else y  # type: ignore[union-attr]
+
+    def __add__(self, other):
+        return Amount("add", self, other).or_tensor()
+
+    def __radd__(self, other):
+        return Amount("add", other, self).or_tensor()
+
+    def __sub__(self, other):
+        return Amount("sub", self, other).or_tensor()
+
+    def __rsub__(self, other):
+        return Amount("sub", other, self).or_tensor()
+
+    def __mul__(self, other):
+        return Amount("mul", self, other).or_tensor()
+
+    def __rmul__(self, other):
+        return Amount("mul", other, self).or_tensor()
+
+    def __truediv__(self, other):
+        return Amount("div", self, other).or_tensor()
+
+    def __rtruediv__(self, other):
+        return Amount("div", other, self).or_tensor()
+
+    def __pow__(self, exponent):
+        return Amount("power", self, exponent).or_tensor()
+
+    def __neg__(self):
+        return Amount("mul", self, -1)
+
+    def __repr__(self) -> str:
+        return f"{self.op} of {' and '.join(map(str, self.operands))}"
+
+    __index__ = __int__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = Size._unknown  # type: ignore
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rpow__ = __abs__ = __round__ = Size._unknown
+
+
+def _is_whole(x) -> bool:
+    return isinstance(x, (int, np.integer, Size))
+
+
 def _terms(size) -> dict[tuple[Variable, ...], int]:
     size = resolve(size)
-    return size.terms if isinstance(size, Size) else {(): size}
+    return size.terms if isinstance(size, Size) else {(): int(size)}
 
 
 def resolve(size):
@@ -169,12 +269,17 @@ def at_least(size: Size, n: int) -> int:
     hint = size.hint
     rest = {product: c for product, c in _terms(size).items() if product}
     n_rest = n - _terms(size).get((), 0)  # what the products alone must reach
-    if n <= hint and not (n_rest <= 0 and all(c > 0 for c in rest.values())):
-        (product, coefficient), *more = rest.items()
-        if more or len(product) != 1 or coefficient < 0:
-            raise GraphError(f"size {size} is composed: it cannot be demanded to be at least {n}")
-        product[0].minimum = max(product[0].minimum, -(-n_rest // coefficient))
-    return hint
+    if n > hint or (n_rest <= 0 and all(c > 0 for c in rest.values())):
+        return hint
+    # One term that is large enough alone, if the others cannot take anything away.
+    for product, coefficient in rest.items():
+        enough = -(-n_rest // coefficient) if coefficient > 0 else 0
+        alone = len(rest) == 1 or all(c > 0 for c in rest.values())
+        if enough > 0 and alone and (len(product) == 1 or enough == 1) and all(v.hint >= enough for v in product):
+            for v in product:
+                v.minimum = max(v.minimum, enough)
+            return hint
+    raise GraphError(f"size {size} is composed: it cannot be demanded to be at least {n}")
 
 
 def is_one(size) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
 from .grad import ancestors, grad
-from .scan import LAST, SCAN, STACKED, Body, flatten
+from .scan import LAST, SCAN, STACKED, Body, ancestors_within, flatten
 from .sizes import Size, Variable, resolve
 from .tensor import Tensor, as_tensor, describe, next_number, symbol
 
@@ -60,15 +60,23 @@ class Traced:
 
 def leaves_of(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Leaves with values, inside bodies of scans too, by rising number."""
-    found: dict[int, Tensor] = {}
-    for node in ancestors(*outputs):
-        if node.op is None and node._value is not None:
-            found[node.number] = node
-        elif node.op is SCAN:
-            body: Body = node.params[0]
-            for n in body.nodes():
-                found.update({x.number: x for x in n.inputs if x.op is None and x._value is not None})
+    found = {n.number: n for n in everywhere(outputs) if n.op is None and n._value is not None}
     return [found[n] for n in sorted(found)]
+
+
+def everywhere(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """All nodes behind `outputs`, those inside the bodies of scans too."""
+    return _with_bodies(ancestors(*outputs))
+
+
+def _with_bodies(nodes: list[Tensor]) -> list[Tensor]:
+    asked = _asked_among(nodes)
+    found = list(nodes)
+    for node in nodes:
+        if node.op is SCAN:
+            body: Body = node.params[0]
+            found += _with_bodies(ancestors_within(body.start, *body.carry_out, *asked.get(node.number, [])))
+    return found
 
 
 def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool] | None = None) -> Traced:
@@ -83,6 +91,8 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
         variables += [(k, axis, v) for axis, v in enumerate(axes)]
         needs = bool(requires_grad and requires_grad[k])
         symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
+        if needs and isinstance(argument, Tensor):
+            symbols[-1].hooks = argument.hooks
     outputs, rebuild = flatten(function(*symbols))
     if not outputs:
         raise InputError(
@@ -154,8 +164,12 @@ def evaluate(
 
 def asked_of(outputs: Sequence[Tensor]) -> dict[int, list[Tensor]]:
     """For every scan node, by number, the body nodes whose stacks are read."""
+    return _asked_among(ancestors(*outputs))
+
+
+def _asked_among(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
     asked: dict[int, list[Tensor]] = {}
-    for node in ancestors(*outputs):
+    for node in nodes:
         if node.op is STACKED:
             asked.setdefault(node.inputs[0].number, []).append(node.params[0])
     return asked

@@ -13,18 +13,23 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import copy
+from functools import cached_property
 from sys import getrefcount
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ..errors import GraphError, InputError
-from ..grad import ancestors, grad
+from ..errors import GraphError, InputError, MinigradError, ShapeError
+from ..grad import _changed, ancestors, grad
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
-from ..tensor import Tensor, describe, fill_node, modes, no_grad
-from ..trace import Traced, leaves_of, trace, trace_gradients
+from ..tensor import Tensor, as_tensor, describe, fill_node, modes, no_grad
+from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradients
 from . import cache
+from .check import earliest, first_difference, quantities, same_trace
 from .emit import emit
 from .places import DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
@@ -32,13 +37,20 @@ from .rewrite import REWRITES, split_products
 ALIGN = 64
 
 
-def compile(function: Callable, *, threads: int = 1) -> Compiled:
+def compile(function: Callable, *, threads: int = 1, check: bool = False) -> Compiled:
     """The same function, compiled when it is first called.
 
-    function : of tensors, returning a tensor, or a tuple or dict of tensors.  Leaves that
-        it reads from outside (parameters) are looked up at every call.
+    function : of tensors, arrays and numbers, returning a tensor, or a tuple or dict of tensors.  A Python float
+        takes the dtype of the first argument that has one.  Leaves that it reads from outside (parameters) are
+        looked up at every call.
     threads : how many threads share the sequences of a batch; for one number the
         result is the same bits at every run.
+    check : compare every new program with the eager run at its first call, value and gradients, and trace the
+        function a second time; raises GraphError, naming the first quantity that differs, its step, and both numbers.
+
+    Python runs once: while it is traced.  An attribute that is changed later, a random number that was drawn, a
+    mask that was made with NumPy inside stay as they were.  What is to stay live is an argument of the function,
+    or a tensor, whose `value` is assigned anew.
 
     Calling it gives values without a graph; `value_and_grad` and `backward` give
     gradients too.  What cannot be compiled says which operation and why, once, as a
@@ -48,18 +60,18 @@ def compile(function: Callable, *, threads: int = 1) -> Compiled:
         raise InputError(f"compile: {function!r} is no function")
     if not isinstance(threads, int) or threads < 1:
         raise InputError(f"compile: threads = {threads!r}; give a whole number of at least 1")
-    return Compiled(function, threads)
+    return Compiled(function, threads, check)
 
 
 class Gradients:
     """Gradients by tensor: ``gradients[W]`` is an array of W's shape.
 
-    They are views of one array, made when they are asked for.
+    They are made when they are asked for: of parts of one array, which a program has written, or of arrays.
     """
 
     __slots__ = ("flat", "made", "parts", "tensors")
 
-    def __init__(self, tensors: Sequence[Tensor], parts: Sequence[tuple], flat: np.ndarray):
+    def __init__(self, tensors: Sequence[Tensor], parts: Sequence, flat: np.ndarray | None = None):
         self.tensors, self.parts, self.flat = tensors, parts, flat
         self.made: dict[int, np.ndarray] = {}
 
@@ -71,9 +83,11 @@ class Gradients:
                 raise GraphError(
                     f"no gradient for {describe(tensor)}: it does not require one, or was not used"
                 )
-            total = _view(self.flat, found[0])
+            if self.flat is not None:
+                found = [_view(self.flat, part) for part in found]
+            total = found[0]
             for part in found[1:]:  # the same tensor was given twice, or given and captured
-                total = total + _view(self.flat, part)
+                total = total + part
             self.made[number] = total
         return self.made[number]
 
@@ -90,11 +104,61 @@ class Gradients:
         return [(t, self[t]) for t in self]
 
 
+class Call:
+    """The arguments of one call: their arrays, and what tells programs apart."""
+
+    __slots__ = ("arguments", "arrays", "gradients", "key", "needs", "reason", "shapes")
+
+    def __init__(self, arguments: Sequence, gradients: bool):
+        self.arguments, self.gradients, self.reason = arguments, gradients, ""
+        self.arrays = [
+            a._value if type(a) is Tensor else a if type(a) is np.ndarray else _array(a, arguments)
+            for a in arguments
+        ]
+        # A hook is part of the program, so those of an argument are part of the key.
+        self.needs = tuple(
+            [gradients and type(a) is Tensor and a.requires_grad and (tuple(map(id, a.hooks)) or True)
+             for a in arguments]
+        )  # fmt: skip
+        self.shapes = tuple([a.shape for a in self.arrays])
+        dtypes, ranks = tuple([a.dtype for a in self.arrays]), tuple([len(s) for s in self.shapes])
+        self.key = (gradients, self.needs, dtypes, ranks)
+
+    def leaves(self) -> list[Tensor]:
+        """The arguments as leaves of a graph: how one was computed is not the function's."""
+        return [
+            a if type(a) is Tensor and a.op is None else _leaf(a, array, bool(needed))
+            for a, array, needed in zip(self.arguments, self.arrays, self.needs, strict=True)
+        ]
+
+    def targets(self, variant: Variant) -> list[Tensor]:
+        """The tensors that the gradients of a program belong to, in its order."""
+        return [self.arguments[k] for k in variant.of_arguments] + variant.leaves
+
+
+def _array(argument, arguments: Sequence) -> np.ndarray:
+    """A number or list as an array; a Python float takes the dtype of the first argument that has one."""
+    if isinstance(argument, Tensor):
+        return argument.value
+    if isinstance(argument, float):
+        dtypes = (a.dtype for a in arguments if isinstance(a, (Tensor, np.ndarray)))
+        return np.asarray(argument, next((d for d in dtypes if d.kind == "f"), None))
+    return np.asarray(argument)
+
+
+def _leaf(argument, array: np.ndarray, requires_grad: bool) -> Tensor:
+    """A leaf of its own around an argument's array."""
+    leaf = Tensor(array)
+    if isinstance(argument, Tensor):
+        leaf.name, leaf.hooks, leaf.requires_grad = argument.name, argument.hooks, requires_grad
+    return leaf
+
+
 class Compiled:
     """What `compile` returns; `source` is the generated program of the last call."""
 
-    def __init__(self, function: Callable, threads: int):
-        self.function, self.threads = function, threads
+    def __init__(self, function: Callable, threads: int, check: bool = False):
+        self.function, self.threads, self.check = function, threads, check
         self.name = getattr(function, "__name__", type(function).__name__)
         self.variants: dict[tuple, list[Variant]] = {}
         self.eager: dict[tuple, str] = {}  # what could not be compiled, and why
@@ -108,112 +172,226 @@ class Compiled:
         return self.last.program.source
 
     def __call__(self, *arguments):
-        variant, arrays, shapes = self._variant(arguments, False)
+        variant, call = self.variant(arguments, False)
         if variant is None:
-            with no_grad():
-                return self.function(*map(_tensor, arguments))
-        flat, plan = variant.run(arrays, shapes, self.threads)
+            return self._eagerly(call)
+        flat, plan = variant.run(call.arrays, call.shapes, self.threads)
         return variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.values])
 
     def value_and_grad(self, *arguments) -> tuple[Any, Gradients]:
         """What the function returns, and the gradients of its first result with respect to every leaf that requires one.
 
-        The first (or only) result is the loss, a single number; others come along as values.
+        The first (or only) result is the loss, a single number; others come along as values.  An argument that
+        was itself computed is a leaf here.
         """
-        variant, arrays, shapes = self._variant(arguments, True)
+        variant, call = self.variant(arguments, True)
         if variant is None:
-            return self._eager(arguments)
-        flat, plan = variant.run(arrays, shapes, self.threads)
-        targets = [arguments[k] for k in variant.of_arguments] + variant.leaves
+            return self._eagerly(call)
+        flat, plan = variant.run(call.arrays, call.shapes, self.threads)
         values = variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.values])
-        return values, Gradients(targets, plan.gradients, flat)
+        return values, Gradients(call.targets(variant), plan.gradients, flat)
 
     def backward(self, *arguments) -> Any:
         """What the function returns; gradients are added to `grad` of every leaf that requires one, as `backward` does."""
+        for a in arguments:
+            if type(a) is Tensor and a.op is not None and a.requires_grad:
+                raise GraphError(
+                    f"backward of compiled {self.name}: the argument {describe(a)} was computed, and how is not "
+                    "seen here; give a leaf, detach it, or take its gradient from value_and_grad"
+                )
         value, gradients = self.value_and_grad(*arguments)
         for leaf, g in gradients.items():
             leaf.grad = g if leaf.grad is None else leaf.grad + g
         return value
 
-    def _eager(self, arguments) -> tuple[Any, Gradients]:
-        results, rebuild = flatten(self.function(*map(_tensor, arguments)))
-        loss = results[0]
-        leaves = [n for n in ancestors(loss) if n.op is None and n.requires_grad]
-        gradients = [g.value for g in grad(loss, leaves)]
-        found = Gradients(leaves, [], np.zeros(0))
-        found.made = {leaf.number: g for leaf, g in zip(leaves, gradients, strict=True)}
-        return rebuild([Tensor(r) for r in results]), found
+    def _eagerly(self, call: Call):
+        """The function itself, node by node; if that is because it cannot be compiled, a warning says so once."""
+        result = eager_run(self.function, call)
+        if call.reason:
+            self.eager[call.key] = call.reason
+            warnings.warn(f"{self.name} runs eagerly: {call.reason}", stacklevel=3)
+        return result
 
-    def _variant(self, arguments: Sequence, gradients: bool) -> tuple[Any, list, tuple]:
-        """The program for these arguments, made now if there is none; None where it has to run eagerly."""
-        arrays = [a._value if type(a) is Tensor else np.asarray(a) for a in arguments]
-        needs = tuple([gradients and type(a) is Tensor and a.requires_grad for a in arguments])
-        shapes = tuple([a.shape for a in arrays])
-        key = (gradients, needs, tuple([a.dtype for a in arrays]), tuple([len(s) for s in shapes]))
+    def variant(self, arguments: Sequence, gradients: bool, load: bool = True) -> tuple[Variant | None, Call]:
+        """The program for these arguments, made now if there is none; None where it has to run eagerly.
+
+        load : make the machine code too, so that what the machine cannot do is a reason to run eagerly.
+        """
+        call = Call(arguments, gradients)
         if modes.now[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
-            return None, arrays, shapes
-        for variant in self.variants.get(key, ()):
-            if variant.holds(shapes):
+            return None, call
+        for variant in self.variants.get(call.key, ()):
+            if variant.holds(call.shapes):
                 self.last = variant
-                return variant, arrays, shapes
-        if key in self.eager:
-            return None, arrays, shapes
+                return variant, call
+        if call.key in self.eager:
+            return None, call
         with self._lock:
+            for variant in self.variants.get(call.key, ()):  # another thread may have made it meanwhile
+                if variant.holds(call.shapes):
+                    return variant, call
             try:
-                variant = Variant(self.function, arguments, needs, gradients)
+                variant = Variant(self.function, call)
+                if load:
+                    with _reasons(DEFECT):
+                        _ = variant.module
+                if self.check:
+                    variant.compare(self.function, call, self.threads)
             except CannotCompile as reason:
-                self.eager[key] = str(reason)
-                warnings.warn(f"{self.name} runs eagerly: {reason}", stacklevel=3)
-                return None, arrays, shapes
-            self.variants.setdefault(key, []).append(variant)
+                call.reason = str(reason)
+                return None, call
+            self.variants.setdefault(call.key, []).append(variant)
         self.last = variant
-        return variant, arrays, shapes
+        return variant, call
+
+
+def eager_run(function: Callable, call: Call):
+    """What `Compiled.__call__` or `value_and_grad` return, from the function as it stands."""
+    leaves = call.leaves()
+    if not call.gradients:
+        with no_grad():
+            return function(*leaves)
+    results, rebuild = flatten(function(*leaves))
+    results = [as_tensor(r) for r in results]
+    loss = only_number(results, function)
+    given = {leaf.number: a for leaf, a in zip(leaves, call.arguments, strict=True)}
+    learned = [n for n in ancestors(*results) if n.op is None and n.requires_grad and n.number not in given]
+    targets = [leaf for leaf, needed in zip(leaves, call.needs, strict=True) if needed] + learned
+    targets = list({t.number: t for t in targets}.values())
+    found = [g.value for g in grad(loss, targets)]
+    values = rebuild([_constant(np.array(r.value)) for r in results])
+    return values, Gradients([given.get(t.number, t) for t in targets], found)
+
+
+def only_number(results: Sequence[Tensor], function: Callable) -> Tensor:
+    """The loss among the results: the first; raises ShapeError where it is no single number."""
+    if not results or results[0].shape:
+        what = describe(results[0]) if results else "nothing"
+        name = getattr(function, "__name__", "the function")
+        raise ShapeError(
+            f"gradients of {name}: its first result is {what}; return a single number first, e.g. a mean"
+        )
+    return results[0]
+
+
+DEFECT = "a defect of the compiler, please report it"
+
+
+@contextmanager
+def _reasons(remedy: str):
+    """What goes wrong while a program is made is a reason to run eagerly, which then says it better, if it fails too."""
+    try:
+        yield
+    except CannotCompile:
+        raise
+    except MinigradError as error:
+        raise CannotCompile(str(error)) from error
+    except Exception as error:
+        raise CannotCompile(f"{type(error).__name__}: {error} ({remedy})") from error
 
 
 class Variant:
     """One program of a function."""
 
-    def __init__(self, function: Callable, arguments: Sequence, needs: tuple, gradients: bool):
-        for a in arguments:
-            dtype = a.dtype if isinstance(a, Tensor) else np.asarray(a).dtype
-            if str(dtype) not in DTYPES:
+    def __init__(self, function: Callable, call: Call):
+        for a in call.arrays:
+            if str(a.dtype) not in DTYPES:
                 raise CannotCompile(
-                    f"an argument is {dtype}; the compiler takes float32, float64 and integers"
+                    f"an argument is {a.dtype}; the compiler takes float32, float64, int32, int64 and bool: "
+                    "convert it, e.g. with .astype('int64')"
                 )
-        try:
-            self.traced: Traced = trace(function, [_tensor(a) for a in arguments], needs)
-        except CannotCompile:
-            raise
-        except GraphError as reason:  # a branch or a loop that needs a value
-            raise CannotCompile(str(reason)) from None
+        gradients = call.gradients
+        with _reasons(
+            "while it was traced, when sizes and values are not known; use minigrad's operations, or pass what "
+            "Python computes as an argument"
+        ):
+            self.traced: Traced = trace(function, call.leaves(), call.needs)
+            if gradients:
+                only_number(self.traced.outputs, function)
         self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
-        self.traced.outputs = split_products(self.traced.outputs)
-        outputs = list(self.traced.outputs)
-        self.of_arguments = [k for k, needed in enumerate(needs) if needed]
+        with _reasons(DEFECT):  # before the gradients are made, so that they are products with the parts too
+            outputs = self.traced.outputs = split_products(self.traced.outputs)
+        self.of_arguments = [k for k, needed in enumerate(call.needs) if needed]
         self.leaves: list[Tensor] = self.traced.captures if gradients else []
+        if gradients:
+            with _reasons("while its gradient was traced, when values are not known; return a new gradient from hooks"):
+                symbols = [self.traced.arguments[k] for k in self.of_arguments]
+                outputs = outputs + trace_gradients(self.traced, symbols + self.leaves)
         self.learning = [
-            (leaf, leaf.requires_grad)
-            for leaf in leaves_of(self.traced.outputs)
+            (leaf, leaf.requires_grad, leaf.hooks)
+            for leaf in leaves_of(outputs)
             if gradients and leaf.number < self.traced.start and leaf.dtype.kind == "f"
         ]
-        if gradients:
-            symbols = [self.traced.arguments[k] for k in self.of_arguments]
-            outputs += trace_gradients(self.traced, symbols + self.leaves)
+        self.computed = computed_before(outputs, self.traced.start)
         self.stages_of["gradients"] = outputs
-        for name, rewrite in REWRITES.items():
-            outputs = rewrite(outputs)
-            self.stages_of[name] = outputs
-        self.outputs = outputs
-        self.program: Program = emit(outputs, self.traced.arguments, self.traced.name, self.traced.start)
-        self.module = cache.load(self.program.source, self.traced.name)
+        self._write(outputs)
+
+    def _write(self, outputs: list[Tensor]) -> None:
+        """Rewrite and emit what computes `outputs`."""
+        with _reasons(DEFECT):
+            for name, rewrite in REWRITES.items():
+                outputs = rewrite(outputs)
+                self.stages_of[name] = outputs
+            self.program: Program = emit(outputs, self.traced.arguments, self.traced.name, self.traced.start)
         self.plans: dict[tuple, list[Plan]] = {}
+
+    def compare(self, function: Callable, call: Call, threads: int) -> None:
+        """Raise GraphError where this program is not what the function computes eagerly."""
+        name, start = self.traced.name, self.traced.start
+        again = trace(function, call.leaves(), call.needs)
+        same_trace(name, self.stages_of["traced"], again.outputs, start)
+        expected = eager_run(function, call)
+        values, by_tensor = expected if call.gradients else (expected, None)
+        flat, plan = self.run(call.arrays, call.shapes, threads)
+        pairs = [(f"result {k}", part, as_tensor(v).value) for k, (part, v) in enumerate(zip(plan.values, flatten(values)[0], strict=True))]
+        if by_tensor is not None:
+            ours = Gradients(call.targets(self), plan.gradients, flat)
+            pairs += [(f"the gradient of {describe(t)}", g, by_tensor[t]) for t, g in ours.items() if t in by_tensor]
+        for what, part, b in pairs:
+            a = part if isinstance(part, np.ndarray) else _view(flat, part)
+            at = first_difference(a, b) if a.shape == b.shape and a.dtype == b.dtype else ()
+            if at is not None:
+                numbers = f"{a[at]} compiled and {b[at]} eagerly" if a.shape == b.shape else f"{a.shape}, not {b.shape}"
+                where = f" at {list(at)}" if at else ""
+                raise GraphError(
+                    f"check of {name}: {self._earliest(call, threads) or f'{what}{where} is {numbers}'}; the compiler "
+                    "is wrong here: please report it, and run the function as it is"
+                )
+
+    def _earliest(self, call: Call, threads: int) -> str:
+        """The first quantity with a name that the program gets wrong, when it keeps all of them."""
+        graph = self.stages_of["gradients"]
+        groups = quantities(graph)
+        asked = [q.asked for group in groups for q in group]
+        arguments = {a.number: array for a, array in zip(self.traced.arguments, call.arrays, strict=True)}
+        theirs = evaluate(asked, arguments, self.traced.sizes(call.shapes))  # type: ignore[arg-type]
+        wider = copy(self)
+        wider.__dict__.pop("module", None)
+        wider.stages_of = {}
+        wider._write([*graph, *asked])
+        flat, plan = wider.run(call.arrays, call.shapes, threads)
+        ours = [_view(flat, part) for part in [*plan.values, *plan.gradients][len(graph) :]]
+        return earliest(groups, ours, theirs)
+
+    @cached_property
+    def module(self) -> ModuleType:
+        """The program as machine code."""
+        return cache.load(self.program.source, self.traced.name)
 
     def holds(self, shapes: tuple) -> bool:
         """Is this the program for these shapes, and do the same parameters learn as when it was made?"""
-        for leaf, learned in self.learning:
-            if leaf.requires_grad is not learned:
+        for leaf, learned, hooks in self.learning:
+            if leaf.requires_grad is not learned or leaf.hooks != hooks:
                 return False
+        for leaf, node in self.computed:
+            if leaf.changed > node.number:
+                raise _changed(leaf, node)
         return shapes in self.plans or self.traced.sizes(shapes) is not None
+
+    def refuse(self, bad: int) -> None:
+        """Raise what a check in the program has found."""
+        if bad:
+            raise InputError(f"{self.traced.name}: {self.program.checks[bad - 1]}")
 
     def run(self, arrays: list, shapes: tuple, threads: int) -> tuple[np.ndarray, Plan]:
         free = self.plans.get(shapes)
@@ -231,22 +409,34 @@ class Variant:
             free.append(plan)
 
 
+def computed_before(outputs: Sequence[Tensor], start: int) -> list[tuple[Tensor, Tensor]]:
+    """(leaf, node) for what was computed from leaves before the function was traced: its value is that of then."""
+    nodes = [n for n in everywhere(outputs) if n.op is not None and n._value is not None and n.number < start]
+    return [(x, n) for n in nodes for x in n.inputs if x.op is None and x.requires_grad]
+
+
+def numbers_of(variant: Variant, shapes: tuple) -> Callable[[Size | int], int]:
+    """A function from sizes to numbers, for arguments of these shapes."""
+    free = variant.traced.sizes(shapes)
+    assert free is not None
+
+    def of(v: Variable) -> int:
+        return v.hint if isinstance(v, Fixed) else free(v)
+
+    def number(size: Size | int) -> int:
+        size = resolve(size)
+        return size.value(of) if isinstance(size, Size) else size
+
+    return number
+
+
 class Plan:
     """A program laid out for given sizes: where everything lies, and the table that says so."""
 
     def __init__(self, variant: Variant, shapes: tuple):
         program, traced = variant.program, variant.traced
-        free = traced.sizes(shapes)
-        assert free is not None
-
-        def of(v: Variable) -> int:
-            return v.hint if isinstance(v, Fixed) else free(v)
-
-        def number(size: Size | int) -> int:
-            size = resolve(size)
-            return size.value(of) if isinstance(size, Size) else size
-
-        self.module, self.name = variant.module, traced.name
+        number = numbers_of(variant, shapes)
+        self.module, self.refuse = variant.module, variant.refuse
         self.parallel = program.parallel
         count = len(program.stores)
         # Addresses and sizes of arrays, sizes by name, and what the calls of repeated stages work on.
@@ -308,8 +498,7 @@ class Plan:
                 table[entry[1]] = _address(array)
         flat = self._output()
         bad = self._run_threads(threads) if threads > 1 and self.large else self._run_alone()
-        if bad:
-            raise InputError(f"{self.name}: {bad} indices lie outside of their table (gather or embedding)")
+        self.refuse(bad)
         return flat
 
     def _output(self) -> np.ndarray:
@@ -337,12 +526,13 @@ class Plan:
                     pool.submit(run, self.table, self.scratch[p], p, threads, k, k + 1)
                     for p in range(1, threads)
                 ]
-                bad += run(self.table, self.scratch[0], 0, threads, k, k + 1)
-                bad += sum(f.result() for f in futures)
+                bad = bad or run(self.table, self.scratch[0], 0, threads, k, k + 1)
+                for future in futures:
+                    bad = bad or future.result()
                 k += 1
             else:
                 following = next((j for j in range(k, stages) if self.parallel[j]), stages)
-                bad += run(self.table, self.scratch[0], 0, 1, k, following)
+                bad = bad or run(self.table, self.scratch[0], 0, 1, k, following)
                 k = following
         return bad
 
@@ -385,10 +575,6 @@ def _constant(value: np.ndarray) -> Tensor:
     node = Tensor.__new__(Tensor)
     fill_node(node, value, None, (), (), False)
     return node
-
-
-def _tensor(argument) -> Tensor:
-    return argument if isinstance(argument, Tensor) else Tensor(argument)
 
 
 __all__ = ["CannotCompile", "Compiled", "Gradients", "compile"]

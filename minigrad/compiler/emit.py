@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from heapq import heappop, heappush
 
 from ..grad import ancestors
@@ -29,6 +29,7 @@ from .places import (
     CannotCompile,
     Level,
     Place,
+    Places,
     Product,
     Program,
     Stage,
@@ -88,7 +89,9 @@ class Emitter:
     def __init__(self, outputs: list[Tensor], arguments: list[Tensor], name: str, start: int):
         self.results, self.arguments, self.name, self.start = outputs, arguments, name, start
         self.asked = asked_of(outputs)
-        self.places: dict[int, Place] = {}
+        self.places = Places()
+        self.done: set[int] = set()  # nodes whose lines are written: they read nothing any more
+        self.checks: list[str] = []  # what the program may find wrong at run time
         self.stores: list[Store] = []
         self.size_names: dict[str, str] = {}
         self.sizes: list[Size | int] = []
@@ -232,7 +235,7 @@ class Emitter:
                 self.copy(level, place, target)
                 place = target
             results.append(place.reshaped(tuple(r.shape)))
-        parallel = [s.parallel for s in self.stages if s.lines]
+        parallel = [s.parallel for s in self._written_stages()]
         return Program(
             self.text(),
             self.sizes,
@@ -242,14 +245,19 @@ class Emitter:
             self.loops,
             self.lists,
             self.scratch_type(),
+            self.checks,
         )
 
     def input(self, node: Tensor) -> Place:
         if node.number not in self.places:
             kind = "input" if node.requires_grad or node.is_symbol else "constant"
             store = self.new_store(node.name or "constant", node.dtype, product_of(node.shape), kind, node)
-            self.places[node.number] = Place(store, "0", tuple(node.shape))
+            self.settle(node, None, Place(store, "0", tuple(node.shape)))
         return self.places[node.number]
+
+    def settle(self, node: Tensor, level: Level | None, place: Place) -> None:
+        """From here on the value of a node lives there; None: it is the same in all levels."""
+        self.places.settle(node, level, place)
 
     def output(self, node: Tensor, k: int) -> Place:
         store = self.new_store(node.name or f"result_{k}", node.dtype, product_of(node.shape), "output", node)
@@ -266,6 +274,7 @@ class Emitter:
             else:
                 self.flush(level, self._operands(node, level))
                 self.emit_node(node, level)
+                self.done.add(node.number)
         self.flush(level, None)
 
     def is_number(self, x: Tensor) -> bool:
@@ -414,7 +423,15 @@ class Emitter:
             and len(x.shape) == len(total.shape)
             and tuple(map(source, x.shape)) == tuple(map(source, total.shape))
             and len(x.inputs[1].shape) == 2
+            and all(y is x or self._starts(y, total) for y in total.inputs)
         )
+
+    def _starts(self, x: Tensor, total: Tensor) -> bool:
+        """Can a product be added to this: does it have the shape of the sum, or of one row of it?"""
+        if self.is_number(x) or not x.shape:
+            return False
+        own, whole = tuple(map(source, x.shape)), tuple(map(source, total.shape))
+        return own == whole or (own[-1] == whole[-1] and all(map(is_one, x.shape[:-1])))
 
     def flush(self, level: Level, needed_by: list[Tensor] | None) -> None:
         """Write the loops of all pending operations, if one of them is needed now."""
@@ -449,6 +466,7 @@ class Emitter:
             member[node.number] = at
         for _, nodes in groups:
             Loop(self, level, nodes).emit()
+            self.done.update(n.number for n in nodes)
 
     def place(self, node: Tensor, level: Level) -> Place:
         if node.number in self.places:
@@ -474,7 +492,7 @@ class Emitter:
             full = product_of(tuple(node.shape))
             store = self.new_store(label, node.dtype, full)
             place = Place(store, self.batch_offset(node, level), shape)
-        self.places[node.number] = place
+        self.settle(node, level, place)
         return place
 
     @staticmethod
@@ -532,7 +550,7 @@ class Emitter:
         ):
             self.copy(level, place, self.target(node, level))
         else:
-            self.places[node.number] = place
+            self.settle(node, level, place)
 
     def _slice(self, node: Tensor, level: Level) -> None:
         axis, start, _, step = node.params
@@ -595,7 +613,7 @@ class Emitter:
         )
         for x in node.inputs:
             origin = self.place(x, level)
-            if origin.store is not target.store:
+            if origin.store is not target.store or origin.at != self._part_of(node, x, start, level).at:
                 self.write(
                     level,
                     f"place_slice({self.view(origin)}, {self.view(target, True)}, {outer}, {whole}, "
@@ -629,7 +647,6 @@ class Emitter:
             self._alias(node, level, origin)
             return
         target = self.target(node, level)
-        self.places[node.number] = target
         shape, old = self.local_shape(node, level), tuple(node.inputs[0].shape)
         strides = [self.count(old[a + 1 :]) for a in axes]
         axes_sizes = [(self.size(n), s) for n, s in zip(shape, strides, strict=True)]
@@ -656,11 +673,22 @@ class Emitter:
         table, index = (self.place(x, level) for x in node.inputs)
         width = self.count(tuple(node.inputs[0].shape[1:]))
         target = self.target(node, level)
-        self.write(
+        self.check(
+            node,
             level,
-            f"bad += gather({self.view(table)}, {self.view(index)}, {self.view(target, True)}, "
+            f"gather({self.view(table)}, {self.view(index)}, {self.view(target, True)}, "
             f"{self.size(node.inputs[0].shape[0])}, {width})",
         )
+
+    def check(self, node: Tensor, level: Level, call: str) -> None:
+        """A call that counts what lies outside of a table or of the classes; the first such is what the error names."""
+        self.checks.append(f"{describe(node)}: an index lies outside of its table or of the classes that there are")
+        self.write(level, f"bad = max(bad, min({call}, 1) * {len(self.checks)})")
+
+    def _inside(self, node: Tensor, level: Level) -> None:
+        index = self.place(node.inputs[0], level)
+        self.check(node, level, f"count_outside({self.view(index)}, {self.size(node.params[0])})")
+        self._alias(node, level, index)
 
     def _scatter(self, node: Tensor, level: Level) -> None:
         g, index = (self.place(x, level) for x in node.inputs)
@@ -668,17 +696,21 @@ class Emitter:
         target = self.target(node, level)
         view = self.view(target, True)
         self.write(level, f"fill({view}, {target.store.dtype}(0))")
-        self.write(
-            level,
-            f"bad += scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})",
+        self.check(
+            node, level, f"scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})"
         )
 
     # Reductions.
 
     def _reduction(self, node: Tensor, level: Level) -> None:
-        axes = node.params[0]
-        origin, target = self.place(node.inputs[0], level), self.target(node, level)
-        shape = self.local_shape(node.inputs[0], level)
+        axes, x = node.params[0], node.inputs[0]
+        origin, target = self.place(x, level), self.target(node, level)
+        shape = self.local_shape(x, level)
+        if x.dtype != node.dtype:  # counts of booleans, sums of small integers
+            converted = self.new_store(f"{self.label(x, level)}_{target.store.dtype}", node.dtype, product_of(tuple(x.shape)))
+            place = Place(converted, self.batch_offset(x, level), shape)
+            self.copy(level, origin, place)
+            origin = place
         dims: list[list] = []  # runs of axes that are all kept or all summed
         for k, n in enumerate(shape):
             if is_one(n):
@@ -706,7 +738,7 @@ class Emitter:
             )
         else:
             raise CannotCompile(
-                f"{self.name}: {name} over axes {axes} of {describe(node.inputs[0])}; reduce in two goes"
+                f"{self.name}: {name} over axes {axes} of {describe(x)}, which do not lie together; reduce in two goes"
             )
 
     _sum = _max = _logsumexp = _reduction
@@ -714,6 +746,11 @@ class Emitter:
     # Products.
 
     def _matmul(self, node: Tensor, level: Level) -> None:
+        if node.dtype.kind != "f":
+            raise CannotCompile(
+                f"{self.name}: matmul of {describe(node.inputs[0])}: products of integers are not compiled; "
+                "convert them with .astype('float64')"
+            )
         if len(node.inputs[1].shape) > 2:
             self._batched(node, level)
         else:
@@ -744,12 +781,14 @@ class Emitter:
         if others:
             (other,) = others
             origin = self.place(other, level)
-            if other.number in level.outputs and level.outputs[other.number] is level.outputs.get(
-                node.number
+            pushed = level.outputs.get(other.number)
+            if (pushed is not None and pushed is level.outputs.get(node.number)) or self._adds_onto(
+                other, node, level
             ):
-                self.places[node.number] = origin
-            elif self._may_overwrite(other, node, level):
-                self.places[node.number] = origin  # each thread adds to the rows that it wrote
+                self._go_on_at(origin.store, node, level)
+                self.settle(node, level, origin)
+                if other.number in level.stepwise:
+                    level.stepwise.add(node.number)
             else:
                 if level.body is None and not level.in_time:
                     self.parallel([origin.store])
@@ -803,29 +842,56 @@ class Emitter:
         else:
             raise CannotCompile(f"{self.name}: {describe(node)} adds {describe(other)} to a product")
 
-    def _may_overwrite(self, x: Tensor, reader: Tensor, level: Level) -> bool:
-        """Is this the only reader of a value whose place is free afterwards?"""
-        if x.number in level.wanted or x.number in level.outputs or reader.number in level.outputs:
+    def _adds_onto(self, x: Tensor, total: Tensor, level: Level) -> bool:
+        """May products be added where x stands, because the sum is all that reads it?"""
+        if x.number in level.outputs or total.number in level.outputs or x.dtype != total.dtype:
             return False
-        if [r for r in level.readers.get(x.number, []) if r is not reader]:
+        if source(product_of(tuple(x.shape))) != source(product_of(tuple(total.shape))):
             return False
-        if (
-            source(product_of(tuple(x.shape))) != source(product_of(tuple(reader.shape)))
-            or x.dtype != reader.dtype
-        ):
+        if total.number in level.stacks and x.number not in level.stepwise:  # kept for all steps, in a place of its own
             return False
-        if x.number in level.dying:
-            return True
-        if reader.number in level.stacks:  # is kept for all steps, in a place of its own
-            return False
-        place = self.places.get(x.number)
-        local = x.op is not None and (self.is_elementwise(x) or x.op in (MATMUL, ADD))
-        return bool(local and place and place.store.kind == "work")
+        return self.may_overwrite(x, level, {total.number})
 
-    def owned(self, sequence: Tensor, place: Place) -> bool:
-        """Is this array read under no other name?  Carries' arrays are: as the states before and after a step."""
-        fresh = sequence.op in (STACKED, MATMUL, ADD) or self.is_elementwise(sequence)
-        return fresh and place.store.kind == "work" and place.store.name not in self.carry_stores
+    def may_overwrite(self, x: Tensor, level: Level, readers: Collection[int]) -> bool:
+        """Does nobody but `readers`, who are being written, read what stands where x stands?
+
+        The one rule by which memory is used again.  All that lives in the same array counts, under whatever name and
+        in whichever level: reshapes, slices, the sequence whose step x is, and what is still to be written.
+        """
+        place = self.places.get(x.number)
+        if place is None or place.store.kind != "work" or place.store.name in self.carry_stores:
+            return False
+        scan = level.scan.number if level.scan is not None else -1
+        for y, home in self.places.tenants[place.store.name]:
+            own = self.places[y.number]
+            if home is level:
+                if own.at != place.at or source(product_of(own.shape)) != source(product_of(place.shape)):
+                    return False
+                if not self._is_dead(y, level, readers):
+                    return False
+            elif level.readers.get(y.number) or not self._is_dead(y, home, (*readers, scan)):
+                return False
+        return True
+
+    def _is_dead(self, y: Tensor, home: Level | None, readers: Collection[int]) -> bool:
+        if home is None or y.number in home.wanted:
+            return False
+        return all(r.number in readers or r.number in self.done for r in home.readers.get(y.number, []))
+
+    def _go_on_at(self, store: Store, node: Tensor, level: Level) -> None:
+        """Products will be added to what stands there: in this stage only if each thread has the rows that it wrote."""
+        if level.body is not None or level.in_time or not self.stage.parallel:
+            return
+        rows = self.count(tuple(node.shape[:-1]))
+        for line in self.stage.lines:
+            if isinstance(line, Product):
+                touched = store.name in (line.a[0], line.b[0], line.c[0])
+                same = line.c[0] == store.name and line.c_rows == rows and store.name not in (line.a[0], line.b[0])
+            else:
+                touched, same = store.name in WORD.findall(line), f"start_rows(" in line and self.stage.rows_of == rows
+            if touched and not same:
+                self.parallel([], fresh=True)
+                return
 
     def product(
         self, node: Tensor, stores, level: Level, target: Callable[[], Place], accumulate: str
@@ -848,7 +914,7 @@ class Emitter:
         if level.body is None and not level.in_time:
             rows = self.count(shape[:-1])
             self.stage.lines.append(
-                Product(False, rows, (a_name, a.at), (packed, at), (c_name, c.at), k, n, accumulate, by)
+                Product(False, rows, (a_name, a.at), (packed, at), (c_name, c.at), k, n, accumulate, by, rows)
             )
             self.stage.rows_of = ""
             return
@@ -907,7 +973,7 @@ class Emitter:
             )
             return
         self.stage.lines.append(
-            Product(True, k, (names[0], a.at), (names[1], b.at), (names[2], c.at), m, n, accumulate, by)
+            Product(True, k, (names[0], a.at), (names[1], b.at), (names[2], c.at), m, n, accumulate, by, m)
         )
         self.stage.rows_of = ""
 
@@ -945,13 +1011,24 @@ class Emitter:
 
     # The text.
 
+    def _written_stages(self) -> list[Stage]:
+        """Stages that have lines; what a parallel one needs packed is packed by one thread before the others start."""
+        found = []
+        for stage in self.stages:
+            packing = [f"    {line}" for line in stage.setup]
+            if packing and stage.lines and stage.parallel:
+                found.append(Stage(False, packing))
+            if stage.lines:
+                found.append(stage if stage.parallel or not packing else Stage(False, [*packing, *stage.lines]))
+        return found
+
     def text(self) -> str:
         """One function with all stages: Numba's time goes by the number of functions and statements."""
         functions, instead = merge_functions(self.functions, self._means_the_same)
-        stages = [s for s in self.stages if s.lines]
+        stages = self._written_stages()
         blocks: list[Sequence[str]] = []
         for stage in stages:
-            lines = [*stage.setup, *(line[4:] for line in written(stage.lines))]
+            lines = [line[4:] for line in written(stage.lines)]
             blocks.append([WORD.sub(lambda w: instead.get(w.group(), w.group()), line) for line in lines])
         entries = {s.name: (s.dtype, k) for k, s in enumerate(self.stores)}
         for at, name in enumerate(self.size_names.values()):

@@ -85,9 +85,8 @@ class Loop:
         e, level = self.e, self.level
         free = []
         for x in operands:
-            readers = [r for r in level.readers.get(x.number, []) if r.number not in self.own]
             same = source(product_of(tuple(x.shape))) == source(product_of(tuple(self.nodes[-1].shape)))
-            if not readers and same and x.number not in level.wanted and self._dies(x):
+            if same and x.number in level.stepwise and e.may_overwrite(x, level, self.own):
                 free.append(x)
         shared = {}
         for x in operands:
@@ -115,13 +114,10 @@ class Loop:
         targets = {}
         for n in stored:
             if n.number in donors:
-                e.places[n.number] = places[donors[n.number].number]
+                e.settle(n, level, places[donors[n.number].number])
+                level.stepwise.add(n.number)
             targets[n.number] = e.target(n, level)
         return targets
-
-    def _dies(self, x: Tensor) -> bool:
-        """Does it stand in a place for all steps that nobody reads afterwards?"""
-        return x.number in self.level.dying or x.number in self.level.dying_values
 
     def _dims(self, operands, places) -> list[tuple]:
         """The loop's axes, neighbours merged where every operand has both or neither: (size, who has it)."""
@@ -196,10 +192,10 @@ class Loop:
         operands = []
         for k, x in enumerate(node.inputs):
             inner, binding = text.get(x.number) or (self._number(x), 9)
-            # The right operand of − and / needs brackets at equal strength.
             if node.dtype.kind == "f" and x.dtype.kind in "iub" and op.name not in ("cast", "where", "size"):
                 inner, binding = f"{kind}({inner})", 9  # NumPy computes these in floats too
-            weak = binding < op.binding or (k and binding == op.binding and op.name in ("sub", "div"))
+            # a + (b + c) is not a + b + c when it is rounded; comparisons of comparisons would be read as a chain.
+            weak = binding < op.binding or (binding == op.binding and (k > 0 or op.binding == 0))
             operands.append(f"({inner})" if weak and op.binding < 9 else inner)
         if op is BROADCAST_TO:
             return operands[0], (text.get(node.inputs[0].number) or ("", 9))[1]
@@ -209,7 +205,10 @@ class Loop:
             return f"{kind}({operands[0]})", 9
         if op.name == "maximum":
             return f"maximum({', '.join(operands)})", 9
-        return op.source.format(*operands), op.binding
+        expression = op.source.format(*operands)
+        if node.dtype.kind != "f" and op.binding > 0 and op.name != "where":
+            return f"{kind}({expression})", 9  # machine code widens integers and booleans on the way, NumPy does not
+        return expression, op.binding
 
     def _power(self, x: str, exponent, kind: str) -> str:
         if exponent in (2, 3):

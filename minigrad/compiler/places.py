@@ -57,6 +57,23 @@ class Place:
         return replace(self, shape=tuple(shape))
 
 
+class Places(dict[int, Place]):
+    """Where the values of nodes live, by number; `tenants` are all nodes that live in a store, with their level."""
+
+    def __init__(self):
+        super().__init__()
+        self.tenants: dict[str, list[tuple[Tensor, Level | None]]] = {}
+
+    def settle(self, node: Tensor, level: Level | None, place: Place) -> None:
+        self[node.number] = place
+        self.tenants.setdefault(place.store.name, []).append((node, level))
+
+    def close(self, level: Level) -> None:
+        """A loop was written: what it keeps lives on under the names that the graph outside reads it by."""
+        for name, here in self.tenants.items():
+            self.tenants[name] = [(node, home) for node, home in here if home is not level]
+
+
 @dataclass
 class Product:
     """A product outside of loops over steps: rows of A times a packed matrix, or a sum over the rows of A and B.
@@ -73,6 +90,7 @@ class Product:
     columns: str  # columns of B and C
     accumulate: str
     shift: str = ""  # by how many rows A is shifted, if it is
+    c_rows: str = ""  # rows of C, which threads share
 
     def lines(self, start: str, count: str) -> list[str]:
         """The call for `count` rows from `start`."""
@@ -144,7 +162,10 @@ def written(lines: Sequence[str | Product]) -> list[str]:
         if len(group) > 1 and any(p.is_sum for p in group):
             # Not where the sums are so large that they themselves would be thrown out of the cache by every block.
             size = plus(*(times(p.width, p.columns) for p in group if p.is_sum))
-            text.append(f"    step = {BLOCK_SUM} if {size} < {SUMS_IN_CACHE} else max(1, {group[0].long})")
+            # Nor where threads share the rows: each has the same ones in all lines of a stage.
+            text.append(
+                f"    step = {BLOCK_SUM} if parts == 1 and {size} < {SUMS_IN_CACHE} else max(1, {group[0].long})"
+            )
             text.append(f"    for r0 in range(0, max(1, {group[0].long}), step):")
             text.append(f"        block = min(step, {group[0].long} - r0)")
             calls, indent = [line for p in group for line in p.lines("r0", "block")], "        "
@@ -195,8 +216,8 @@ class Level:
     batch: Size | int | None = None
     pending: list[Tensor] = field(default_factory=list)
     outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
-    dying: set[int] = field(default_factory=set)  # body inputs whose place may be overwritten
-    dying_values: set[int] = field(default_factory=set)  # values that stand in such a place
+    scan: Tensor | None = None  # whose body this is
+    stepwise: set[int] = field(default_factory=set)  # values that stand in a place for all steps that nobody else needs
     in_time: bool = False  # inside a scan's loop, but for a block of its steps
     stacks: dict[int, Callable[[], Place]] = field(
         default_factory=dict
@@ -215,6 +236,7 @@ class Program:
     loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
     lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
     scratch: str = "f4"  # the dtype of the scratch array
+    checks: list[str] = field(default_factory=list)  # what `run` may find wrong: it returns which, from 1
 
 
 def once(make: Callable[[], Place]) -> Callable[[], Place]:

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from .kernels import VERSION as KERNELS
 from .kernels import exp, kernel, log, matmul, matmul_sum, pack, reduction, sigmoid, tanh
 
-VERSION = f"{KERNELS}.6"
+VERSION = f"{KERNELS}.7"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
 FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
@@ -242,6 +242,16 @@ def scatter(g, index, target, rows, width):
     return bad
 
 
+@kernel
+def count_outside(index, rows):
+    """How many of the numbers are no places among so many."""
+    bad = 0
+    for r in range(index.size):
+        if index[r] < 0 or index[r] >= rows:
+            bad += 1
+    return bad
+
+
 BLOCK = 128  # sums are taken in blocks, so that float32 keeps its accuracy over long axes
 
 
@@ -329,7 +339,7 @@ def logsumexp_columns(origin, target, outer, count, width):
 
 
 __all__ = [
-    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry", "exp",
+    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "entry", "exp",
     "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul", "matmul_batch",
     "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "np", "pack", "permute",
     "place_slice", "scatter", "shift_rows", "sigmoid", "sign", "sin", "sqrt", "stage", "start_rows", "sum_columns",

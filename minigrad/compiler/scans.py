@@ -16,10 +16,10 @@ from .places import BLOCK_ROWS, CannotCompile, Level, Place, Stage, Store, named
 if TYPE_CHECKING:
     from .emit import Emitter
 
-ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, TRANSPOSE = (
+BROADCAST_TO, CONCAT, DETACH, MATMUL, PLACE, RESHAPE, SLICE = (
     OPS[n]
     for n in (
-        "add", "broadcast_to", "concat", "gather", "matmul", "place", "reshape", "scatter", "shift", "slice", "transpose",
+        "broadcast_to", "concat", "detach", "matmul", "place", "reshape", "slice",
     )
 )  # fmt: skip
 
@@ -43,7 +43,7 @@ class ScanLoop:
         if any(n.op is SCAN for n in nodes):
             raise CannotCompile(f"{e.name}: a scan inside the step of a scan is not compiled yet")
         wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
-        level = Level(nodes, wanted, readers_of(nodes), body, indent="        ")  # inside the loop
+        level = Level(nodes, wanted, readers_of(nodes), body, indent="        ", scan=self.node)  # inside the loop
         level.batch = self._batch(nodes)
         split = level.batch is not None
         if split:
@@ -79,6 +79,7 @@ class ScanLoop:
         self._close_carries(level, kept)
         for line in [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()][::-1]:
             e.stage.lines.insert(mark, line)
+        e.places.close(level)
         self._place_readers(level, kept)
 
     def _block_of_steps(self, blocks: list[Tensor], level: Level) -> None:
@@ -113,27 +114,34 @@ class ScanLoop:
         if is_one(N) or any(s.number not in batched for s in (*self.body.carry,)):
             return None
         for n in nodes:
-            inside = [
-                x
+            alone = all(
+                (x.number in batched and len(x.shape) == len(n.shape)) if self._inside(x) else self._is_row(x, n)
                 for x in n.inputs
-                if x.number > self.body.start and not (x.op is None and x._value is not None)
-            ]
-            ok = bool(n.shape) and source(n.shape[0]) == source(N) and len(n.shape) >= 2
-            ok = ok and all(x.number in batched for x in inside)
+            )
+            ok = alone and bool(n.shape) and source(n.shape[0]) == source(N) and len(n.shape) >= 2
             if n.op is MATMUL:
-                ok = ok and n.inputs[1].number <= self.body.start and len(n.inputs[0].shape) == 2
+                left, right = n.inputs
+                ok = ok or (left.number in batched and not self._inside(right))
+                ok = ok and left.number in batched and len(left.shape) == len(right.shape) == 2
             elif n.op in (CONCAT, SLICE, PLACE):
-                ok = ok and n.params[0] > 0
-            elif n.op in (TRANSPOSE, GATHER, SCATTER, RESHAPE, SHIFT):
-                ok = False
+                ok = ok and n.params[0] > 0 and all(x.number in batched for x in n.inputs)
             elif n.op.kind == "reduction":  # type: ignore[union-attr]
-                ok = ok and 0 not in n.params[0]
-            elif not all(len(x.shape) < len(n.shape) or x.number > self.body.start for x in n.inputs):
+                x = n.inputs[0]
+                ok = x.number in batched and 0 not in n.params[0] and len(n.shape) >= 2
+            elif n.op.kind != "elementwise" and n.op not in (BROADCAST_TO, DETACH):  # type: ignore[union-attr]
                 ok = False
             if not ok:
                 return None
             batched.add(n.number)
         return N if all(c.number in batched for c in self.body.carry_out) else None
+
+    def _inside(self, x: Tensor) -> bool:
+        return x.number > self.body.start and not (x.op is None and x._value is not None)
+
+    @staticmethod
+    def _is_row(x: Tensor, node: Tensor) -> bool:
+        """Is what comes from outside the same for every sequence?"""
+        return len(x.shape) < len(node.shape)
 
     def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> str:
         """Where a step's value starts in a stack, for this thread: a name that is set at the top of the loop."""
@@ -153,10 +161,10 @@ class ScanLoop:
             place = e.place(sequence, self.outer)
             at = self._at(x, level)
             base = at if place.at == "0" else f"{place.at} + {at}"
-            e.places[x.number] = Place(place.store, base, e.local_shape(x, level))
-            others = [r for r in self.outer.readers.get(sequence.number, []) if r is not self.node]
-            if not others and sequence.number not in self.outer.wanted and e.owned(sequence, place):
-                level.dying.add(x.number)
+            e.settle(x, level, Place(place.store, base, e.local_shape(x, level)))
+            whole = source(named(place.store.size)) == source(product_of(tuple(sequence.shape)))
+            if place.at == "0" and whole:  # a slot for each step
+                level.stepwise.add(x.number)
 
     def _carries(self, level: Level) -> list[bool]:
         """Give every carry its array: T + 1 states where somebody reads them all, else two in turn."""
@@ -172,7 +180,7 @@ class ScanLoop:
             e.carry_stores.add(store.name)
             new, old = (0, 1) if self.body.reverse else (1, 0)
             at_old, at_new = (self._at(before, level, s, not all_steps) for s in (old, new))
-            e.places[before.number] = Place(store, at_old, e.local_shape(before, level))
+            e.settle(before, level, Place(store, at_old, e.local_shape(before, level)))
             target = Place(store, at_new, e.local_shape(before, level))
             if after.number not in claimed and after.number > self.body.start and after.op is not None:
                 claimed.add(after.number)
@@ -201,12 +209,6 @@ class ScanLoop:
         e = self.e
         xs = {x.number for x in self.body.xs}
         carries = {c.number for c in self.body.carry}
-        # Sums of products over an input that dies stand where the input stood.
-        level.dying_values = {
-            n.number for n in level.nodes
-            if n.op is ADD and n.number not in level.wanted and any(x.number in level.dying for x in n.inputs)
-            and e._adds_product(n, level)
-        }  # fmt: skip
         for a in self.asked:
             if a.number in xs or a.number in carries or a.number in level.outputs or a.op is None:
                 continue
