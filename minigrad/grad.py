@@ -9,6 +9,8 @@ that can be differentiated again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from heapq import heappop, heappush
 from typing import Any
 
@@ -145,6 +147,30 @@ def _cotangent(y: Tensor, cotangent) -> np.ndarray:
     return seed
 
 
+@contextmanager
+def step_of_scan(start: int):
+    """Inside, the step of a scan is traced: what is younger than `start` is its own."""
+    token = _steps.set((*_steps.get(), start))
+    try:
+        yield
+    finally:
+        _steps.reset(token)
+
+
+_steps: ContextVar[tuple[int, ...]] = ContextVar("steps of scans that are being traced", default=())
+
+
+def _refuse_outside(y: Tensor, targets: Sequence[Tensor], nodes: Sequence[Tensor]) -> None:
+    """What a step is given may depend on anything outside, and the step does not know how."""
+    for start in _steps.get():
+        outside = next((x for x in targets if x.number <= start), None)
+        if outside is not None and any(n.op is None and n.is_symbol and n.number > start for n in nodes):
+            raise GraphError(
+                f"gradient of {describe(y)} inside of the step of a scan, with respect to {describe(outside)}, which "
+                "is outside: how the step's inputs depend on it is not known there; take it after the scan"
+            )
+
+
 def _refuse(y: Tensor) -> None:
     if y.op is _FREED:
         raise GraphError(
@@ -222,7 +248,9 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
             raise DTypeError(f"gradient with respect to {describe(x)}: {x.dtype} has no gradient; use floats")
     wanted = {x.number for x in targets}
     depends = set(wanted)
-    for node in ancestors(y):  # rising numbers: inputs were decided before
+    behind = ancestors(y)
+    _refuse_outside(y, targets, behind)
+    for node in behind:  # rising numbers: inputs were decided before
         if node.op is not None and node.op.vjp is not None and any(x.number in depends for x in node.inputs):
             depends.add(node.number)
     found: dict[int, object] = {}

@@ -176,7 +176,14 @@ def _logsumexp(x, axes, keepdims):
     return out if keepdims else out.reshape(_reduced(x.shape, axes, False))
 
 
+def _scatter_shape(g, index, rows):
+    if tuple(g[: len(index)]) != tuple(index):
+        raise ShapeError(f"scatter of {g} by an index {index}: the leading axes must be those of the index")
+    return (rows, *g[len(index) :])
+
+
 def _scatter(g, index, rows):
+    _scatter_shape(g.shape, index.shape, rows)
     _inside(index, rows)
     out = np.zeros((rows, *g.shape[index.ndim :]), g.dtype)
     np.add.at(out, index, g)
@@ -350,7 +357,7 @@ PLACE = define("place", _place, lambda s, axis, start, stop, step, size: (*s[:ax
 GATHER = define("gather", _gather, lambda x, index: (*index, *x[1:]),
     (lambda g, y, x, index: either(SCATTER, g, index, params=(x.shape[0],)), None),
     smooth=False, tex="{0}[{1}]", text="{0}[{1}]", symbol="gather")  # fmt: skip
-SCATTER = define("scatter", _scatter, lambda g, index, rows: (rows, *g[len(index) :]),
+SCATTER = define("scatter", _scatter, _scatter_shape,
     (lambda g, y, x, index, rows: either(GATHER, g, index), None), params=("rows",),
     smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
-from .grad import reverse
+from .grad import reverse, step_of_scan
 from .ops import OPS, stack
 from .sizes import Size, at_least, resolve
 from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, next_number, scope, symbol
@@ -144,12 +144,18 @@ def _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse):
     start = next_number()
     carry = [symbol(c.shape, c.dtype, c.name, True) for c in first]
     xs = [symbol(x.shape[1:], x.dtype, x.name or "x", x.requires_grad) for x in sequences]
-    after, out = _pair(step(rebuild_carry(carry), rebuild_x(xs)))
+    with step_of_scan(start):
+        after, out = _pair(step(rebuild_carry(carry), rebuild_x(xs)))
     carry_out = checked(carry, flatten(after)[0], "scan")
     leaves, rebuild_out = flatten(out)
     leaves = [as_tensor(o) for o in leaves]
     loop = scan_node(Body(carry, xs, carry_out, [], start, reverse), first, sequences, leaves)
-    lasts = [apply(LAST, (loop,), (k, c)) for k, c in enumerate(carry)]
+    # A carry that no step changes, or that is a tensor from outside, is that tensor, as it is when it is unrolled.
+    same = {s.number: c for s, c in zip(carry, first, strict=True)}
+    lasts = [
+        same[c.number] if c is after_k else after_k if after_k.number < start else apply(LAST, (loop,), (k, c))
+        for k, (c, after_k) in enumerate(zip(carry, carry_out, strict=True))
+    ]
     return rebuild_carry(lasts), rebuild_out([stacked(loop, node) for node in leaves])
 
 

@@ -516,6 +516,8 @@ class Emitter:
         return " + ".join(parts) or "0"
 
     def copy(self, level: Level, origin: Place, target: Place) -> None:
+        if level.body is None:
+            self.serial()  # all of it, by one thread
         self.write(level, f"copy({self.view(origin)}, {self.view(target, True)})")
 
     # Operations that are no loops of elements.

@@ -220,7 +220,9 @@ class Loop:
         kind = DTYPES.get(str(x.dtype), "f8")
         if x.op is SIZE:
             expression = self.e.size(x.params[0])
-            name = self.scalars.setdefault(expression, f"size_{len(self.scalars)}")
+            if expression not in self.scalars:
+                self.scalars[expression] = self.e._fresh("size", self.taken)
+            name = self.scalars[expression]
             label, value = "number", f"{kind}({name})"
         else:
             number = x.value.item()

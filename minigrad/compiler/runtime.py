@@ -217,15 +217,18 @@ def matmul_sum_shifted(a, a_at, a_row, long, by, first, count, b, b_at, m, n, c,
 
 @kernel
 def gather(table, index, target, rows, width):
-    """Rows of a table; returns how many indices lie outside of it."""
+    """Rows of a table; returns how many indices lie outside of it, where zeros are put."""
     bad = 0
     for r in range(index.size):
         row = index[r]
-        if row < 0 or row >= rows:
+        inside = 0 <= row < rows
+        if not inside:
             bad += 1
-            continue
         for j in range(width):
-            target[r * width + j] = table[row * width + j]
+            if inside:
+                target[r * width + j] = table[row * width + j]
+            else:
+                target[r * width + j] = 0
     return bad
 
 

@@ -170,7 +170,8 @@ def interpreted(compiled: Compiled, *arguments, parts: int = 1, gradients: bool 
     """
     variant, call = compiled.variant(arguments, gradients, load=False)
     if variant is None:
-        return compiled._eagerly(call)
+        result = compiled._eagerly(call)
+        return result if gradients else (result, None)
     program, traced = variant.program, variant.traced
     number = numbers_of(variant, call.shapes)
     own = {a.number: k for k, a in enumerate(traced.arguments)}
