@@ -638,9 +638,9 @@ class Drawer:
         if number is None:
             return None
         behind = {n.number for n in mg.ancestors(self.values[number])}
-        # Inside of a step only what the step itself holds: eagerly its states were made of earlier steps, too.
-        scope = self.scopes[-1] if "scan" in self.blocks or "run" in self.blocks else sum(self.scopes, [])
-        wrt = [n for n in scope if isinstance(self.values[n], mg.Tensor) and self.values[n].number in behind]
+        inner = "scan" in self.blocks or "run" in self.blocks
+        wrt = [n for n in self.scopes[-1] if programs.can_be_wrt(n, self.bodies[-1] if inner else self.p.body, inner)]
+        wrt = [n for n in wrt if isinstance(self.values[n], mg.Tensor) and self.values[n].number in behind]
         wrt = [n for n in wrt if self.values[n].dtype == self.p.dtype and n != number]
         leaves = [n for n in wrt if self.values[n].op is None]
         if not wrt:
