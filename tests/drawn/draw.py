@@ -20,7 +20,7 @@ from .programs import Given, Program, Statement, drawn_cell, expression, leaf, v
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
-INTEGERS = ("int64",) * 30 + ("int32",) * 15 + ("uint8", "int8", "uint16", "int16", "uint32")
+INTEGERS = ("int64",) * 26 + ("int32",) * 13 + ("uint8", "int8", "uint16", "int16", "uint32")
 LABELS = (
     "h", "c", "y", "W", "b", "f", "dh", "T", "N", "t", "k", "row0", "rows", "part", "scratch", "at_0", "i0", "n0", "v",
     "h_new", "zero", "one", "number", "sum", "table", "lambda", "first", "view", "size_0", "packed_W", "x", "loss",
@@ -58,10 +58,10 @@ class Drawer:
         self.free = self.chance(0.3)  # leaves may have the sizes of arguments, which other calls then cannot change
         families: dict[Callable, float] = {
             self.unary: 3, self.binary: 3, self.number: 2, self.size: 1, self.product: 2, self.affine: 4, self.gates: 2,
-            self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 1, self.cast: 0.5,
+            self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 2, self.cast: 0.5,
             self.reduce: 3, self.softmax: 1, self.index: 2, self.move: 2, self.reshape: 2, self.broadcast: 1,
             self.concat: 2, self.stack: 1, self.gather: 1, self.scatter: 0.7, self.shift: 1, self.conv: 0.7,
-            self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.3, self.batched: 1, self.losses: 1,
+            self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.4, self.batched: 1, self.losses: 1,
             self.repeat: 1, self.scan: 5, self.run: 1.5, self.constant: 0.5,
         }  # fmt: skip
         swarm = rng.choice([0.0, 0.4, 1.0, 3.0], len(families), p=[0.3, 0.2, 0.35, 0.15])
@@ -299,7 +299,7 @@ class Drawer:
         if self.chance(0.2):
             return self.add("size_power", x, n, exponent=self.of([-0.5, 0.5, 2, -1]))
         op = self.of(["div", "mul", "add", "sub"])
-        if op == "mul" or (op == "div" and not eval(n, self.values)):
+        if op == "div" and not eval(n, self.values):
             op = "add"
         return self.add(op, n, x) if op in ("add", "sub") and self.chance(0.3) else self.add(op, x, n)
 
@@ -419,7 +419,7 @@ class Drawer:
             kind = self.of(INTEGERS)
             low = "within" if kind.startswith("int") and self.chance(0.3) else "below"
             i = self.give(self.of(["arguments", "any"]), shape, f"{kind} {low} {self.of([2, 3, 4, 100])}")
-        what = self.of(["add", "mul", "sub", "neg", "sum", "max", "min", "mean", "cast", "float", "where", "two", "maximum"])
+        what = self.of(["add", "mul", "sub", "neg", "sum", "max", "min", "mean", "cast", "float", "float", "where", "two", "maximum"])
         n = self.of(["1", "2", "3"])
         if what in ("add", "mul", "sub"):
             return self.add(what, i, n) if self.chance(0.6) else self.add(what, n, i)
@@ -613,7 +613,7 @@ class Drawer:
         if x is None:
             return None
         w = self.give("leaves", (self.of([1, 2, 3]), self.shape(x)[-1], self.p.sizes["H"]))
-        return self.add("conv1d", x, w, dilation=self.of([1, 2]), causal=self.chance(0.7) or self.shape(w)[0] % 2 == 0)
+        return self.add("conv1d", x, w, dilation=self.of([1, 2]), causal=self.chance(0.5) or self.shape(w)[0] % 2 == 0)
 
     def norm(self):
         x = self.float(lambda v: v.ndim > 0 and v.shape[-1] > 1)
