@@ -14,7 +14,7 @@ import pytest
 
 import minigrad as mg
 from tests.drawn import mutations
-from tests.drawn.check import Finding, check, check_numerically
+from tests.drawn.check import Finding, check, check_numerically, is_smooth
 from tests.drawn.draw import draw
 from tests.drawn.features import TAGS, features
 from tests.drawn.fuzz import FOUND
@@ -75,13 +75,13 @@ def test_a_few_drawn_programs_as_machine_code(seed, threads):
 
 def test_eager_gradients_are_what_differences_say():
     judged = 0
-    for seed in range(200, 240):
+    for seed in range(200, 260):
         program = draw(seed, dtype="float64")
         finding = check_numerically(program)
         if finding:
             fail(finding, program, seed)
-        judged += 1
-    assert judged == 40
+        judged += is_smooth(program)
+    assert judged >= 10
 
 
 # What is drawn.
@@ -119,7 +119,7 @@ def operations_of(program: Program) -> set[str]:
     arguments = [a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[0]]
     try:
         with np.errstate(all="ignore"):
-            loss = mg.scan.flatten(built.function(*arguments))[0][0] if False else first(built.function(*arguments))
+            loss = first(built.function(*arguments))
             roots = [loss]
             if program.gradients and built.leaves:
                 roots += mg.grad(loss, list(built.leaves.values()), create_graph=True)
@@ -147,7 +147,7 @@ def test_a_planted_defect_shrinks_to_three_statements():
     for seed in range(60):
         program = draw(seed)
         if planted(program):
-            small = shrink(program, lambda p: build(p) is not None and planted(p) is not None and runs(p))
+            small = shrink(program, lambda p: planted(p) is not None and runs(p))
             assert sum(1 for _ in small.statements()) <= 3, text(small)
             assert planted(small) and small == shrink(program, lambda p: planted(p) is not None and runs(p))
             shrunk += 1
@@ -169,10 +169,8 @@ def test_what_differs_is_told_with_both_numbers():
     )  # fmt: skip
 
     def wrong(function, arguments, threads, gradients):
-        values, found = function.function(*map(mg.Tensor, arguments)), {}
-        leaf = build(program).leaves["w2"]
-        del leaf
-        return values, {x: np.full(x.shape, 7.0) for x in mg.ancestors(values) if x.requires_grad and x.op is None}
+        value = function.function(*map(mg.Tensor, arguments))
+        return value, {x: np.full(x.shape, 7.0) for x in mg.ancestors(value) if x.requires_grad and x.op is None}
 
     finding = check(program, wrong)
     assert finding and finding.kind == "value" and "dw2" in str(finding) and "7.0 compiled" in str(finding)
