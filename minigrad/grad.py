@@ -249,6 +249,8 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
     wanted = {x.number for x in targets}
     depends = set(wanted)
     behind = ancestors(y)
+    if not modes.now[0] and y.op is None and y.number not in wanted:
+        raise GraphError(f"gradient of {describe(y)} inside of no_grad, where nothing is recorded: leave no_grad first")
     _refuse_outside(y, targets, behind)
     for node in behind:  # rising numbers: inputs were decided before
         if node.op is not None and node.op.vjp is not None and any(x.number in depends for x in node.inputs):

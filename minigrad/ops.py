@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 
 from . import tensor
 from .errors import DTypeError, InputError, ShapeError
-from .sizes import fix_at_one, is_one
+from .sizes import Size, at_least, fix_at_one, is_one
 from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, describe
 
 BOOL = np.dtype(bool)
@@ -449,15 +449,24 @@ def mean(x, axis=None, keepdims=False) -> Tensor:
     x = as_tensor(x)
     count = 1
     for a in axes_of(x.ndim, axis):
-        count = count * x.shape[a]
-    if isinstance(count, int) and count == 0:
-        raise ShapeError(f"mean of no elements: {describe(x)}")
+        count = count * _some(x, a, "mean")
     return sum(x, axis, keepdims) / count
+
+
+def _some(x: Tensor, axis: int, what: str):
+    """The size of an axis; raises ShapeError where it has no elements, when a program runs too."""
+    size = x.shape[axis]
+    if (at_least(size, 1) if isinstance(size, Size) else size) == 0:
+        raise ShapeError(f"{what} of no elements: {describe(x)}")
+    return size
 
 
 def max(x, axis=None, keepdims=False) -> Tensor:
     """The maximum over `axis` (None: all); equal maxima share the gradient equally."""
     x = as_tensor(x)
+    if x.is_symbol:
+        for a in axes_of(x.ndim, axis):
+            _some(x, a, "max")
     return apply(MAX, (x,), (axes_of(x.ndim, axis), keepdims))
 
 

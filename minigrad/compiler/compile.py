@@ -26,7 +26,7 @@ from ..errors import GraphError, InputError, MinigradError, ShapeError
 from ..grad import _changed, ancestors, grad
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
-from ..tensor import Tensor, as_tensor, describe, fill_node, modes, no_grad
+from ..tensor import Tensor, as_tensor, describe, fill_node, modes
 from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradients
 from . import cache
 from .check import earliest, first_difference, quantities, same_trace
@@ -248,11 +248,10 @@ class Compiled:
 def eager_run(function: Callable, call: Call):
     """What `Compiled.__call__` or `value_and_grad` return, from the function as it stands."""
     leaves = call.leaves()
-    if not call.gradients:
-        with no_grad():
-            return function(*leaves)
-    results, rebuild = flatten(function(*leaves))
+    results, rebuild = flatten(function(*leaves))  # recorded, as the function may take gradients itself
     results = [as_tensor(r) for r in results]
+    if not call.gradients:
+        return rebuild([_constant(np.array(r.value)) for r in results])
     loss = only_number(results, function)
     given = {leaf.number: a for leaf, a in zip(leaves, call.arguments, strict=True)}
     learned = [n for n in ancestors(*results) if n.op is None and n.requires_grad and n.number not in given]

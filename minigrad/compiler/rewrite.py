@@ -233,7 +233,10 @@ def _hoist_loop(loop: Loop) -> None:
             parts = terms(node)
             up = [p for p in parts if (p.op is MATMUL and lift(p) is not None)]
             if up:
-                up += [p for p in parts if not loop.inside(p) and len(p.shape) <= len(node.shape)]
+                # What all of them are spread to with the axis of steps in front is what each step's are spread to.
+                least = min(len(p.shape) for p in up)
+                up = [p for p in up if len(p.shape) == least]
+                up += [p for p in parts if not loop.inside(p) and len(p.shape) <= least]
                 rest = [p for p in parts if not any(p is u for u in up)]
                 outer = None
                 for p in up:
@@ -306,8 +309,9 @@ def _sink_loop(loop: Loop) -> None:
         needs = [need for term in terms for need in _needs(loop, term)]
         if any(n is None for n in needs):
             continue
-        users = sum(any(x is before for x in n.inputs) for n in loop.nodes())
-        if users != 1 or any(a is before or a is after for a in loop.asked):
+        # The sum may be read where it ends, and nowhere on its way: not by another carry, a stack, or a term.
+        others = [c for j, c in enumerate(loop.carry_out) if j != k]
+        if any(n is before for n in ancestors_within(loop.start, *others, *loop.asked, *needs)):  # type: ignore[arg-type]
             continue
         first = loop.first[k]
 
@@ -414,7 +418,10 @@ def _sinkable(loop: Loop, node: Tensor) -> bool:
     if node.op is not ADD:
         return False
     own = [_sinkable(loop, x) for x in node.inputs]  # a capture, such as a bias, comes along
-    return any(own) and all(ok or _is_bias(loop, x, node) for ok, x in zip(own, node.inputs, strict=True))
+    return any(own) and all(
+        len(x.shape) == len(node.shape) if ok else _is_bias(loop, x, node)
+        for ok, x in zip(own, node.inputs, strict=True)
+    )
 
 
 def _is_bias(loop: Loop, x: Tensor, total: Tensor) -> bool:
