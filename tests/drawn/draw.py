@@ -20,7 +20,7 @@ from .programs import Given, Program, Statement, drawn_cell, expression, leaf, v
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
-INTEGERS = ("int64",) * 12 + ("int32",) * 6 + ("uint8", "int8", "uint16", "int16", "uint32")
+INTEGERS = ("int64",) * 26 + ("int32",) * 13 + ("uint8", "int8", "uint16", "int16", "uint32")
 LABELS = (
     "h", "c", "y", "W", "b", "f", "dh", "T", "N", "t", "k", "row0", "rows", "part", "scratch", "at_0", "i0", "n0", "v",
     "h_new", "zero", "one", "number", "sum", "table", "lambda", "first", "view", "size_0", "packed_W", "x", "loss",
@@ -58,10 +58,10 @@ class Drawer:
         self.free = self.chance(0.3)  # leaves may have the sizes of arguments, which other calls then cannot change
         families: dict[Callable, float] = {
             self.unary: 3, self.binary: 3, self.number: 2, self.size: 1, self.product: 2, self.affine: 4, self.gates: 2,
-            self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 1, self.cast: 0.5,
+            self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 2, self.cast: 0.5,
             self.reduce: 3, self.softmax: 1, self.index: 2, self.move: 2, self.reshape: 2, self.broadcast: 1,
             self.concat: 2, self.stack: 1, self.gather: 1, self.scatter: 0.7, self.shift: 1, self.conv: 0.7,
-            self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.3, self.batched: 1, self.losses: 1,
+            self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.4, self.batched: 1, self.losses: 1,
             self.repeat: 1, self.scan: 5, self.run: 1.5, self.constant: 0.5,
         }  # fmt: skip
         swarm = rng.choice([0.0, 0.4, 1.0, 3.0], len(families), p=[0.3, 0.2, 0.35, 0.15])
@@ -113,14 +113,15 @@ class Drawer:
         names = {}
         for name, n in self.p.sizes.items():
             names.setdefault(n, []).append(name)
-        return [names[n][0] if len(names.get(n, ())) == 1 and n > 1 else int(n) for n in shape]
+        return [n if n in self.p.sizes else names[n][0] if len(names.get(n, ())) == 1 and n > 1 else int(n) for n in shape]
 
     def varies(self, shape: Sequence[int]) -> bool:
         return not self.free and any(n in (self.p.sizes["T"], self.p.sizes["N"]) for n in shape if n > 1)
 
     def give(self, where: str, shape: Sequence[int], kind: str = "normal") -> str:
         """A new argument, leaf or constant of a shape; `where` names the list, or is "any"."""
-        shape = tuple(shape)
+        names = self.sized(shape)
+        shape = tuple(self.p.sizes.get(n, n) for n in shape)
         if where == "any":
             learns = kind in ("normal", "positive") and not self.varies(shape)
             where = self.of(
@@ -129,7 +130,7 @@ class Drawer:
             )
         seed = int(self.rng.integers(1000))
         name = self.new({"leaves": "w", "constants": "c", "arguments": "x"}[where])
-        g = Given(name, self.sized(shape), kind, seed)
+        g = Given(name, names, kind, seed)
         dtype = self.p.dtype
         if where == "leaves":
             g.label = self.of(LABELS) if self.chance(0.4) else None
@@ -298,7 +299,7 @@ class Drawer:
         if self.chance(0.2):
             return self.add("size_power", x, n, exponent=self.of([-0.5, 0.5, 2, -1]))
         op = self.of(["div", "mul", "add", "sub"])
-        if op == "mul" or (op == "div" and not eval(n, self.values)):
+        if op == "div" and not eval(n, self.values):
             op = "add"
         return self.add(op, n, x) if op in ("add", "sub") and self.chance(0.3) else self.add(op, x, n)
 
@@ -418,7 +419,7 @@ class Drawer:
             kind = self.of(INTEGERS)
             low = "within" if kind.startswith("int") and self.chance(0.3) else "below"
             i = self.give(self.of(["arguments", "any"]), shape, f"{kind} {low} {self.of([2, 3, 4, 100])}")
-        what = self.of(["add", "mul", "sub", "neg", "sum", "max", "min", "mean", "cast", "float", "where", "two", "maximum"])
+        what = self.of(["add", "mul", "sub", "neg", "sum", "max", "min", "mean", "cast", "float", "float", "where", "two", "maximum"])
         n = self.of(["1", "2", "3"])
         if what in ("add", "mul", "sub"):
             return self.add(what, i, n) if self.chance(0.6) else self.add(what, n, i)
@@ -474,17 +475,24 @@ class Drawer:
         if x is None:
             return None
         items, shape = [], self.shape(x)
-        for n in shape[: self.upto(len(shape))]:
-            fixed = self.free or n not in (self.p.sizes["T"], self.p.sizes["N"]) or self.chance(0.05)
-            choices = [":", ":", "0", "-1", "1:", ":-1", ":1", "-1:", "-2:", ":2"]
-            if n > 1:
-                choices += ["1", f":{n - 1}", f"{n - 1}:"]
-            if fixed:
+        for k, n in enumerate(shape[: self.upto(len(shape))]):
+            choices = [":", ":", "0", "-1", "1:", ":-1", ":1", "-1:"] if n else [":"]
+            choices += ["1", "-2:", ":2", f":{n - 1}", f"{n - 1}:"] if n > 1 else []
+            if self.known(x, k) or self.chance(0.03):  # what depends on the size itself
                 choices += ["::-1", "::2", "1::2", "::-2", "-1:0:-1", f"{n}:", "-9:", ":9", "1:1"]
             items.append(self.of(choices))
         if self.chance(0.2):
             items.insert(self.upto(len(items)), self.of(["None", "None", "..."]))
         return self.add("index", x, index=", ".join(items))
+
+    def known(self, x: str, axis: int) -> bool:
+        """Is the size of this axis a number while tracing?  It is that of a leaf or a constant, or of a product's columns."""
+        if x[0] in "wc":
+            return True
+        for s in self.bodies[-1]:
+            if x in s.to and s.op in ("matmul", "add", "sub", "tanh", "sigmoid"):
+                return axis == len(self.shape(x)) - 1 and any(n[0] in "wc" and n in self.values for n in s.of)
+        return False
 
     def move(self):
         x = self.pick(lambda v: v.ndim > 1)
@@ -583,7 +591,7 @@ class Drawer:
             k = self.shape(x)[0]
             return self.add("take", x, f"np.array([0, {k - 1}, 0])") if k else None
         i = self.an_index(self.shape(x)[0])
-        return self.add(self.of(["gather", "gather", "gather", "take"]), x, i) if i else None
+        return self.add("take" if i and i[0] == "c" and self.chance(0.3) else "gather", x, i) if i else None
 
     def scatter(self):
         rows = self.of([2, 3, 4])
@@ -605,7 +613,7 @@ class Drawer:
         if x is None:
             return None
         w = self.give("leaves", (self.of([1, 2, 3]), self.shape(x)[-1], self.p.sizes["H"]))
-        return self.add("conv1d", x, w, dilation=self.of([1, 2]), causal=self.chance(0.7) or self.shape(w)[0] % 2 == 0)
+        return self.add("conv1d", x, w, dilation=self.of([1, 2]), causal=self.chance(0.5) or self.shape(w)[0] % 2 == 0)
 
     def norm(self):
         x = self.float(lambda v: v.ndim > 0 and v.shape[-1] > 1)
@@ -630,9 +638,9 @@ class Drawer:
         if number is None:
             return None
         behind = {n.number for n in mg.ancestors(self.values[number])}
-        # Inside of a step only what the step itself holds: eagerly its states were made of earlier steps, too.
-        scope = self.scopes[-1] if "scan" in self.blocks or "run" in self.blocks else sum(self.scopes, [])
-        wrt = [n for n in scope if isinstance(self.values[n], mg.Tensor) and self.values[n].number in behind]
+        inner = "scan" in self.blocks or "run" in self.blocks
+        wrt = [n for n in self.scopes[-1] if programs.can_be_wrt(n, self.bodies[-1] if inner else self.p.body, inner)]
+        wrt = [n for n in wrt if isinstance(self.values[n], mg.Tensor) and self.values[n].number in behind]
         wrt = [n for n in wrt if self.values[n].dtype == self.p.dtype and n != number]
         leaves = [n for n in wrt if self.values[n].op is None]
         if not wrt:
@@ -645,6 +653,8 @@ class Drawer:
         if x is None:
             return None
         lead = self.shape(x)[:-2]
+        if self.chance(0.3):
+            return self.add("matmul_T", x, x)
         y = self.float(lambda v: v.ndim >= 3 and tuple(v.shape[:-2]) == lead and v.shape[-2] == self.shape(x)[-1])
         if y and self.chance(0.5):
             return self.add("matmul", x, y)
@@ -751,7 +761,7 @@ class Drawer:
         T = self.p.sizes["T"]
         xs = [self.pick(lambda v: v.ndim > 0 and v.shape[0] == T) for _ in range(self.of([1, 2, 3], [4, 2, 1]))]
         if xs[0] is None:
-            xs = [self.give("arguments", (T, self.p.sizes["N"], self.p.sizes["D"]))]
+            xs = [self.give("arguments", "TND")]
         if self.chance(0.85):
             xs = list(dict.fromkeys(xs))
         firsts = [f for f in (self.first_state() for _ in range(self.of([1, 2, 3, 4], [5, 3, 1.5, 1]))) if f]
@@ -803,7 +813,7 @@ class Drawer:
         sizes = self.p.sizes
         x = self.float(lambda v: v.ndim == 3 and v.shape[0] == sizes["T"] and v.shape[1] == sizes["N"] and v.shape[2])
         if x is None:
-            x = self.give("arguments", (sizes["T"], sizes["N"], sizes["D"]))
+            x = self.give("arguments", "TND")
         N, D, H = sizes["N"], self.shape(x)[2], sizes["H"]
         q: dict = dict(inputs=D, hidden=H, read=[])
         body: list[Statement] = []
@@ -827,11 +837,11 @@ class Drawer:
         if self.chance(0.35):
             q["truncate"] = self.of([1, 2, 3])
         if self.chance(0.25):
-            q["lengths"] = self.give("arguments", (N,), f"{self.of(['int64', 'int32', 'uint8'])} up to T")
+            q["lengths"] = self.give("arguments", "N", f"{self.of(['int64', 'int32', 'uint8'], [6, 3, 1])} up to T")
         elif self.chance(0.3):
             q["mask"] = self.pick(
                 lambda v: v.dtype == bool and tuple(v.shape) == (sizes["T"], N)
-            ) or self.give("any", (sizes["T"], N), "bool")
+            ) or self.give("any", "TN", "bool")
         if self.chance(0.25):
             name = self.new("output")
             kind, outputs = "Output", sizes["K"]
@@ -871,7 +881,7 @@ class Drawer:
     def program(self) -> Program:
         T, N, D = (self.p.sizes[k] for k in "TND")
         if self.chance(0.85):
-            self.give("arguments", (T, N, D), self.of(["normal", "normal", "normal", "grid", "positive"]))
+            self.give("arguments", "TND", self.of(["normal", "normal", "normal", "grid", "positive"]))
         else:
             self.give("any", self.of([(N, D), (D,), (), (3, 2), (T, N)]))
         if self.chance(0.7):

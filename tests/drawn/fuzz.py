@@ -51,7 +51,7 @@ def examine(seed: int, run: str, kinds: Counter) -> Report:
         finding, judge = check_numerically(program), check_numerically
     if finding is not None:
         kinds[finding.kind, finding.stamp] += 1
-        if kinds[finding.kind, finding.stamp] <= 10 * ALIKE:
+        if kinds[finding.kind, finding.stamp] <= (ALIKE if finding.stamp else 10 * ALIKE):
             program = shrink(program, lambda p: finding.same(judge(p)), 40 if run == "numba" else 1000, seconds=60)
         finding = judge(program) or finding
         report.finding = (seed, _kind_of(finding, program), str(finding), to_json(program))

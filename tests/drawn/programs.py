@@ -380,6 +380,37 @@ def renamed(s: Statement, change: Callable[[str], str]) -> Statement:
     return replace(s, of=[inside(x) for x in s.of], params=q, body=[renamed(b, change) for b in s.body])
 
 
+# What a gradient inside of the program may be taken with respect to.
+
+FRESH = (
+    "add", "sub", "mul", "div", "neg", "scaled", "exp", "sin", "cos", "tanh", "sigmoid", "matmul", "matmul_T", "leak",
+    "residual", "safe_exp", "safe_log", "safe_sqrt", "safe_div", "relu", "softplus",
+)  # fmt: skip
+
+
+def can_be_wrt(name: str, body: Sequence[Statement], inside_a_step: bool) -> bool:
+    """Is this the same tensor however the program is run?
+
+    Eagerly a state that a step hands on is one tensor with what it was, and was made of what earlier steps read;
+    traced it is a symbol of its own.  So only what a single line computes, and outside of steps what is given, will do.
+    """
+    return (not inside_a_step and name[0] in "wx") or any(name in s.to and s.op in FRESH for s in body)
+
+
+def is_sound(program: Program) -> bool:
+    """Does every gradient inside of the program have a clear meaning?"""
+
+    def walk(body: Sequence[Statement], inside: bool) -> bool:
+        for s in body:
+            if s.op in ("grad", "grad_square") and not can_be_wrt(s.of[1], body, inside):
+                return False
+            if not walk(s.body, True):
+                return False
+        return True
+
+    return walk(program.body, False)
+
+
 # Functions.
 
 

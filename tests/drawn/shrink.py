@@ -31,7 +31,7 @@ def shrink(program: Program, fails: Callable[[Program], bool], most: int = 2000,
         seen.add(text)
         asked += 1
         try:
-            return fails(candidate)
+            return programs.is_sound(candidate) and fails(candidate)
         except Exception:
             return False
 
