@@ -31,7 +31,7 @@ from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradie
 from . import cache
 from .check import earliest, first_difference, quantities, same_trace
 from .emit import emit
-from .places import DTYPES, CannotCompile, Fixed, Program
+from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
 ALIGN = 64
@@ -273,9 +273,6 @@ def only_number(results: Sequence[Tensor], function: Callable) -> Tensor:
     return results[0]
 
 
-DEFECT = "a defect of the compiler, please report it"
-
-
 @contextmanager
 def _reasons(remedy: str):
     """What goes wrong while a program is made is a reason to run eagerly, which then says it better, if it fails too."""
@@ -480,25 +477,27 @@ class Plan:
         self.scratch = [np.empty(SCRATCH, program.scratch) for _ in range(os.cpu_count() or 1)]
 
     def run(self, arrays: list, threads: int) -> np.ndarray:
-        table = self.table
-        held = []
+        held: list[np.ndarray] = []  # copies that live as long as the call
         for entry in self.arguments:
             array = arrays[entry[0]]
             if array is not entry[2]:  # the array of the last call is still where it was
-                entry[2] = array
-                if not array.flags.c_contiguous or not array.dtype.isnative:
-                    array, entry[2] = np.ascontiguousarray(array), None
-                    held.append(array)
-                table[entry[1]] = _address(array)
+                self._enter(entry, array, held)
         for entry in self.leaves:
             array = entry[0]._value
             if array is not entry[2]:
-                entry[2] = array
-                table[entry[1]] = _address(array)
+                self._enter(entry, array, held)
         flat = self._output()
         bad = self._run_threads(threads) if threads > 1 and self.large else self._run_alone()
         self.refuse(bad)
         return flat
+
+    def _enter(self, entry: list, array: np.ndarray, held: list[np.ndarray]) -> None:
+        """Put the address of an array into the table, or that of a copy in the order in which it is read."""
+        entry[2] = array
+        if not array.flags.c_contiguous or not array.flags.aligned:
+            array, entry[2] = np.require(array, requirements="CAO"), None  # looked at again at the next call
+            held.append(array)
+        self.table[entry[1]] = _address(array)
 
     def _output(self) -> np.ndarray:
         """An array for the results: the last one, if its results were dropped, else a new one.

@@ -185,7 +185,8 @@ class Loop:
         kind = DTYPES.get(str(node.dtype))
         if kind is None:
             raise CannotCompile(
-                f"{self.e.name}: {describe(node)}; the compiler takes float32, float64 and integers"
+                f"{self.e.name}: {describe(node)}; the compiler takes float32, float64, int32, int64 and bool: "
+                "convert it with .astype(…)"
             )
         if op is SIZE:
             return self._number(node), 9

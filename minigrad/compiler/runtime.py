@@ -318,6 +318,10 @@ def max_columns(origin, target, outer, count, width):
 
 @kernel
 def logsumexp_rows(origin, target, rows, width):
+    if width == 0:  # log 0
+        for r in range(rows):
+            target[r] = -np.inf
+        return
     e = np.empty(width, origin.dtype)
     max_rows(origin, target, rows, width)
     for r in range(rows):
