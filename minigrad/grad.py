@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
-from .ops import DETACH, zeros
+from .ops import DETACH, SUM, either, zeros
 from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
 
@@ -97,6 +97,11 @@ def reverse(
         yield node, gradient, parts
 
 
+def lets_through(node: Tensor) -> bool:
+    """Does a gradient flow from this node to its inputs?  None does where its values are whole numbers or booleans."""
+    return node.op is not None and node.op.vjp is not None and node.dtype.kind in "fc"
+
+
 def unbroadcast(part, shape: tuple):
     """Sum a cotangent over the axes along which its input was repeated."""
     extra = len(part.shape) - len(shape)
@@ -105,7 +110,7 @@ def unbroadcast(part, shape: tuple):
     axes = [k for k in range(extra) if not is_one(part.shape[k])]
     axes += [k + extra for k, n in enumerate(shape) if is_one(n) and not is_one(part.shape[k + extra])]
     if axes:
-        part = part.sum(axis=tuple(axes), keepdims=True)
+        part = either(SUM, part, params=(tuple(axes), True))
     return part.reshape(shape) if extra else part
 
 
@@ -218,7 +223,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
     wanted = {x.number for x in targets}
     depends = set(wanted)
     for node in ancestors(y):  # rising numbers: inputs were decided before
-        if node.op is not None and node.op.vjp is not None and any(x.number in depends for x in node.inputs):
+        if lets_through(node) and any(x.number in depends for x in node.inputs):
             depends.add(node.number)
     found: dict[int, object] = {}
 
@@ -261,28 +266,6 @@ def grad_states(*roots: Tensor) -> dict[int, str]:
         else:
             states[node.number] = VALUE if node.grad.any() else ZERO
     return states
-
-
-def audit(root: Tensor) -> float:
-    """The law of contributions: what flowed into a node along its edges sums to its gradient.
-
-    After ``root.backward(record=True)`` returns the largest deviation over all nodes,
-    relative to the size of the contributions.
-    """
-    total: dict[int, np.ndarray] = {}
-    size: dict[int, float] = {}
-    worst = 0.0
-    nodes = ancestors(root)
-    for node in nodes:
-        for x, part in zip(node.inputs, node.contributions or (), strict=False):
-            if part is not None:
-                total[x.number] = total.get(x.number, 0) + np.asarray(part, dtype=np.float64)
-                size[x.number] = size.get(x.number, 0.0) + float(np.abs(part).max(initial=0))
-    for node in nodes:
-        if node.number in total and node.grad is not None and size[node.number]:
-            off = np.abs(total[node.number] - node.grad).max(initial=0)
-            worst = max(worst, float(off) / size[node.number])
-    return worst
 
 
 Tensor.backward = backward  # type: ignore[method-assign]

@@ -527,13 +527,18 @@ def as_tensor(x, like: Tensor | None = None) -> Tensor:
         kind = (
             np.result_type(like.dtype, x) if isinstance(x, complex) or like.dtype.kind != "f" else like.dtype
         )
-        return Tensor(np.asarray(x, dtype=kind))
+        try:
+            return Tensor(np.asarray(x, dtype=kind))
+        except OverflowError:
+            raise DTypeError(f"{x} does not fit {kind}, the type of {describe(like)}; use .astype(…)") from None
     return Tensor(x)
 
 
 def constants(op: Op, inputs: Sequence) -> tuple:
     known = [x if isinstance(x, Tensor) else as_tensor(x) for x in inputs if isinstance(x, (Tensor, ndarray))]
     like = next((x for x in known if x.dtype.kind in "fc"), known[0] if known else None)
+    if op.binding == 0 and like is not None and like.dtype.kind in "iu":  # any integer can be compared with any other
+        like = None
     return tuple(as_tensor(x, like) for x in inputs)
 
 
@@ -563,7 +568,8 @@ def _explain(op: Op, inputs, params, error) -> Exception:
     except ShapeError as better:
         operands = ", ".join(describe(x) for x in inputs)
         return ShapeError(f"{better}  [{op.name} of {operands}{_at()}]")
-    return ShapeError(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
+    kind = DTypeError if isinstance(error, TypeError) else ShapeError
+    return kind(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
 
 
 def _at() -> str:

@@ -207,8 +207,8 @@ class Loop:
             return self._power(operands[0], node.params[0], kind), 2
         if op.name == "cast":
             return f"{kind}({operands[0]})", 9
-        if op.name == "maximum":
-            return f"maximum({', '.join(operands)})", 9
+        if op.name in ("maximum", "minimum"):
+            return f"{op.name}({', '.join(operands)})", 9
         return op.source.format(*operands), op.binding
 
     def _power(self, x: str, exponent, kind: str) -> str:

@@ -33,6 +33,10 @@ def positive(rng, shape):
     return rng.uniform(0.5, 2.0, shape)
 
 
+def above_minus_one(rng, shape):
+    return rng.uniform(-0.5, 2.0, shape)
+
+
 def nonzero(rng, shape):
     return rng.choice([-1.0, 1.0], shape) * rng.uniform(0.3, 2.0, shape)
 
@@ -143,6 +147,7 @@ SAMPLES = {
     "power": unary(positive, lambda draw, _: (draw(st.sampled_from([-2, -1, 0, 1, 2, 3, 0.5])),)),
     "exp": unary(),
     "log": unary(positive),
+    "log1p": unary(above_minus_one),
     "sqrt": unary(positive),
     "sin": unary(),
     "cos": unary(),
@@ -151,6 +156,7 @@ SAMPLES = {
     "sign": unary(nonzero),
     "abs": unary(nonzero),
     "maximum": apart,
+    "minimum": apart,
     "where": together(boolean, normal, normal),
     "greater": together(normal, normal),
     "greater_equal": together(small_whole, small_whole),
@@ -159,6 +165,7 @@ SAMPLES = {
     "matmul": matrices,
     "sum": unary(normal, axes_and_keepdims),
     "max": unary(distinct, axes_and_keepdims),
+    "min": unary(distinct, axes_and_keepdims),
     "logsumexp": unary(normal, axes_and_keepdims),
     "reshape": unary(normal, same_size),
     "transpose": unary(normal, lambda draw, shape: (tuple(draw(st.permutations(range(len(shape))))),)),
@@ -313,13 +320,13 @@ def test_the_source_for_the_compiler_says_what_the_forward_does(name, data):
     numbers = [a.ravel()[0] if a.size else a.dtype.type(1) for a in arrays]
     facts = dict(zip(op.params, params, strict=True))
     source = op.source.format(*(f"({n!s})" for n in numbers), **facts)
-    known = {f: getattr(math, f) for f in ("exp", "log", "sqrt", "sin", "cos", "tanh")}
+    known = {f: getattr(math, f) for f in ("exp", "log", "log1p", "sqrt", "sin", "cos", "tanh")}
     known |= {
         "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
         "sign": lambda x: math.copysign(x != 0, x),
         "float64": float,
     }
-    result = eval(source, {**known, "abs": abs, "max": max})
+    result = eval(source, {**known, "abs": abs, "max": max, "min": min})
     expected = op.forward(*(np.asarray(n) for n in numbers), *params)
     np.testing.assert_allclose(result, expected, rtol=1e-14)
 
