@@ -5,7 +5,7 @@
 """
 
 from . import indexing, init, optim
-from .check import audit, check_grads
+from .check import audit, check_grads, grad_states
 from .errors import (
     DTypeError,
     GraphError,
@@ -28,8 +28,9 @@ from .functional import (
     relu,
     softmax,
     softplus,
+    stack,
 )
-from .grad import ancestors, backward, grad, grad_states
+from .grad import ancestors, backward, grad
 from .ops import (
     broadcast_to,
     concat,
@@ -50,7 +51,6 @@ from .ops import (
     sigmoid,
     sin,
     sqrt,
-    stack,
     sum,
     tanh,
     transpose,

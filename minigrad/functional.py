@@ -1,7 +1,7 @@
-"""Compositions of primitives: activations, softmax, losses.
+"""Compositions of primitives: means, norms, activations, softmax, losses.
 
 Nothing here has a derivative rule of its own; numerical stability comes from the
-primitives sigmoid and logsumexp.
+primitives sigmoid, softplus and logsumexp.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .errors import InputError, ShapeError
+from .errors import DTypeError, InputError, ShapeError
 from .ops import (
     LOGSUMEXP,
+    SOFTPLUS,
+    TOP,
     axes_of,
     broadcast_to,
-    exp,
-    log1p,
-    max,
+    concat,
+    matmul,
     maximum,
     shares,
     shift,
@@ -30,9 +31,9 @@ from .ops import (
 from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe
 
 
-def _floating(x, like: Tensor | None = None) -> Tensor:
+def _floating(x) -> Tensor:
     """`x` as a tensor of floats: whole numbers and booleans become float64, as in NumPy's mean."""
-    x = as_tensor(x, like)
+    x = as_tensor(x)
     return x if x.dtype.kind in "fc" else x.astype("float64")
 
 
@@ -74,6 +75,17 @@ def norm(x, axis=None, keepdims=False) -> Tensor:
     return where(nothing, 0.0, sqrt(where(nothing, 1.0, squares)))
 
 
+def stack(tensors, axis: int = 0) -> Tensor:
+    """Along a new axis."""
+    xs = [as_tensor(x) for x in tensors]
+    if not xs:
+        raise InputError("stack of nothing: give at least one tensor")
+    if not -xs[0].ndim - 1 <= axis <= xs[0].ndim:
+        raise ShapeError(f"stack along axis {axis} of {describe(xs[0])}: there is no such axis")
+    at = axis % (xs[0].ndim + 1)
+    return concat(*(x.reshape((*x.shape[:at], 1, *x.shape[at:])) for x in xs), axis=at)
+
+
 def relu(x) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
     x = as_tensor(x)
@@ -82,9 +94,7 @@ def relu(x) -> Tensor:
 
 def softplus(x) -> Tensor:
     """log(1 + e^x), without overflow, and with all digits where it is small."""
-    x = _floating(x)
-    positive = x > 0
-    return where(positive, x, 0.0) + log1p(exp(where(positive, -x, x)))
+    return apply(SOFTPLUS, (_floating(x),))
 
 
 def _less_largest(x: Tensor, axis) -> Tensor:
@@ -92,10 +102,7 @@ def _less_largest(x: Tensor, axis) -> Tensor:
 
     Where all are −∞ they stay so.
     """
-    if 0 in x.shape:
-        return x
-    lowest = float(np.finfo(x.dtype).min)
-    return x - maximum(max(x, axis, keepdims=True), lowest).detach()
+    return x if 0 in x.shape else x - apply(TOP, (x,), (axes_of(x.ndim, axis), True))
 
 
 def _log_total(x: Tensor, axis, keepdims: bool = False) -> Tensor:
@@ -159,7 +166,7 @@ def cross_entropy(logits, targets, mask=None, ignore_index: int | None = None) -
     logits = _floating(logits)
     if logits.dtype == np.float16:
         return _single(cross_entropy, logits, targets, mask, ignore_index)
-    targets = as_tensor(targets, logits)
+    targets = as_tensor(targets)
     by_class = targets.dtype.kind in "iu" and targets.ndim != logits.ndim
     places = tuple(logits.shape[:-1])
     if tuple(targets.shape) != (places if by_class else tuple(logits.shape)):
@@ -248,5 +255,14 @@ def conv1d(x, W, dilation: int = 1, causal: bool = True) -> Tensor:
     return total
 
 
+def _dot(a, b) -> Tensor:
+    if np.ndim(a) > 2 or np.ndim(b) > 2:
+        raise DTypeError(
+            "np.dot of more than two axes is not recorded by minigrad: use @, which multiplies batches of matrices"
+        )
+    return matmul(a, b)
+
+
 _FUNCTIONS["mean"] = mean
 _ARRAY_FUNCTIONS["mean"] = lambda a, axis=None, keepdims=False: mean(a, axis, keepdims)
+_ARRAY_FUNCTIONS.update(stack=lambda arrays, axis=0: stack(arrays, axis), dot=_dot)

@@ -137,8 +137,9 @@ def _sigmoid(x):
 
 
 # Arrays, because a Python number costs NumPy more to convert than a small sum takes.
-_SIGMOID_CONSTANTS = {t: (np.array(limit, t), np.array(1, t)) for t, limit in zip("efdg", (11, 88, 709, 709), strict=True)}
-_LIMITS = {t: (np.array(np.finfo(t).min, t), np.array(np.finfo(t).tiny, t)) for t in "efdgFDG"}  # lowest, smallest
+_SIGMOID_CONSTANTS = {
+    t: (np.array(limit, t), np.array(1, t)) for t, limit in zip("efdg", (11, 88, 709, 709), strict=True)
+}
 
 
 def _matmul(a, b):
@@ -167,6 +168,21 @@ def _shift(x, by):
         builtins.max(-by, 0) : builtins.max(len(x) - by, 0)
     ]
     return out
+
+
+def _softplus(x):
+    if x.dtype.kind == "c":
+        return np.log1p(np.exp(x))
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+_LOWEST = {t: np.array(np.finfo(t).min, t) for t in "efdg"}
+
+
+def _top(x, axes, keepdims):
+    """The maximum, or the lowest finite number where it is −∞, so that it can be subtracted."""
+    top = x.max(axis=axes, keepdims=keepdims)
+    return np.maximum(top, _LOWEST[top.dtype.char]) if top.dtype.kind == "f" else top
 
 
 def _logsumexp(x, axes, keepdims):
@@ -216,11 +232,9 @@ def shares(x, axes):
     """e^x / Σ e^x from the numbers themselves: exp(x − log Σ e^x) loses the digits that a large logarithm takes."""
     if 0 in x.shape:
         return x
+    e = either(EXP, x - either(TOP, x, params=(axes, True)))
     # The sum is at least 1, or 0 where all are −∞: then all shares are 0, and not 0 / 0.
-    lowest, tiny = _LIMITS[x.dtype.char]
-    top = either(MAXIMUM, either(MAX, x, params=(axes, True)), lowest)
-    e = either(EXP, x - either(DETACH, top))
-    return e / either(MAXIMUM, either(SUM, e, params=(axes, True)), tiny)
+    return e / (either(SUM, e, params=(axes, True)) + 1e-30)
 
 
 def _share_of_larger(g, a, b):
@@ -302,6 +316,9 @@ TANH = define("tanh", np.tanh, _same, (lambda g, y, x: g * (1 - y * y),),
     kind="elementwise", source="tanh({0})", tex=r"\tanh({0})", text="tanh({0})", symbol="tanh")  # fmt: skip
 SIGMOID = define("sigmoid", _sigmoid, _same, (lambda g, y, x: g * (y * (1 - y)),),
     kind="elementwise", source="sigmoid({0})", tex=r"\sigma({0})", text="σ({0})", symbol="σ")  # fmt: skip
+SOFTPLUS = define("softplus", _softplus, _same, (lambda g, y, x: g * either(SIGMOID, x),),
+    kind="elementwise", source="softplus({0})",
+    tex=r"\log(1 + \exp({0}))", text="log(1 + exp({0}))", symbol="softplus")  # fmt: skip
 SIGN = define("sign", np.sign, _same, None,
     kind="elementwise", smooth=False, source="sign({0})",
     tex=r"\mathrm{{sign}}({0})", text="sign({0})", symbol="sign")  # fmt: skip
@@ -344,6 +361,8 @@ SUM = define("sum", _sum, _reduced,
 MAX = define("max", lambda x, axes, keepdims: x.max(axis=axes, keepdims=keepdims), _reduced,
     (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", smooth=False, source="max", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
+TOP = define("top", _top, _reduced, None, params=("axes", "keepdims"), kind="reduction", smooth=False,
+    source="top", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
 MIN = define("min", lambda x, axes, keepdims: x.min(axis=axes, keepdims=keepdims), _reduced,
     (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", smooth=False, source="min", tex=r"\min({0})", text="min({0})", symbol="min")  # fmt: skip
@@ -509,14 +528,6 @@ def broadcast_to(x, shape) -> Tensor:
     return apply(BROADCAST_TO, (as_tensor(x),), (tuple(shape),))
 
 
-def _dot(a, b) -> Tensor:
-    if np.ndim(a) > 2 or np.ndim(b) > 2:
-        raise DTypeError(
-            "np.dot of more than two axes is not recorded by minigrad: use @, which multiplies batches of matrices"
-        )
-    return matmul(a, b)
-
-
 def concat(*tensors, axis: int = -1) -> Tensor:
     """Side by side along `axis`: ``concat(h_prev, x)``."""
     xs = tuple(tensors[0]) if len(tensors) == 1 and type(tensors[0]) in (list, tuple) else tensors
@@ -526,17 +537,6 @@ def concat(*tensors, axis: int = -1) -> Tensor:
     if not -ndim <= axis < ndim:
         raise ShapeError(f"concat along axis {axis} of {describe(as_tensor(xs[0]))}")
     return apply(CONCAT, xs, (axis % ndim,))
-
-
-def stack(tensors, axis: int = 0) -> Tensor:
-    """Along a new axis."""
-    xs = [as_tensor(x) for x in tensors]
-    if not xs:
-        raise InputError("stack of nothing: give at least one tensor")
-    if not -xs[0].ndim - 1 <= axis <= xs[0].ndim:
-        raise ShapeError(f"stack along axis {axis} of {describe(xs[0])}: there is no such axis")
-    at = axis % (xs[0].ndim + 1)
-    return concat(*(x.reshape((*x.shape[:at], 1, *x.shape[at:])) for x in xs), axis=at)
 
 
 def gather(table, index) -> Tensor:
@@ -573,7 +573,5 @@ tensor._ARRAY_FUNCTIONS.update(
     transpose=lambda a, axes=None: transpose(a, axes),
     broadcast_to=lambda a, shape: broadcast_to(a, shape),
     concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
-    stack=lambda arrays, axis=0: stack(arrays, axis),
     where=lambda condition, x, y: where(condition, x, y),
-    dot=_dot,
 )  # fmt: skip

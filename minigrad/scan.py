@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
+from .functional import stack
 from .grad import lets_through, reverse
-from .ops import OPS, stack
+from .ops import OPS
 from .sizes import Size, resolve
 from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, next_number, scope, symbol
 

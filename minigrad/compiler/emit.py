@@ -709,7 +709,7 @@ class Emitter:
                 f"{self.name}: {name} over axes {axes} of {describe(node.inputs[0])}; reduce in two goes"
             )
 
-    _sum = _max = _min = _logsumexp = _reduction
+    _sum = _max = _min = _top = _logsumexp = _reduction
 
     # Products.
 

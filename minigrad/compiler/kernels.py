@@ -1,9 +1,9 @@
-"""The numeric kernels which emitted loops call: exp, tanh, sigmoid, log and log1p of one number, and packed
-matrix products.
+"""The numeric kernels which emitted loops call: exp, tanh, sigmoid, log, log1p and softplus of one
+number, and packed matrix products.
 
 Scalar functions, used inside any `@njit` loop, for float32 and float64:
 
-    exp(x)  tanh(x)  sigmoid(x)  log(x)  log1p(x)
+    exp(x)  tanh(x)  sigmoid(x)  log(x)  log1p(x)  softplus(x)
 
 They are straight-line code without a branch, so that a simple loop over one-dimensional contiguous arrays
 becomes vector code.  NaN stays NaN, infinities have their limits, subnormal numbers are kept.
@@ -45,7 +45,7 @@ VERSION = 2
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
-# --- exp, tanh, sigmoid, log, log1p -------------------------------------------------------------------------
+# --- exp, tanh, sigmoid, log, log1p, softplus ---------------------------------------------------------------
 
 # Polynomials: least largest relative error (minimax), fitted by fit_coefficients.py.
 #   expm1:  (exp(r) - 1 - r) / r^2                              on |r| <= ln2 / 2
@@ -215,6 +215,12 @@ def _log1p(x):
     return x.select(">", -1.0, x.select("<", math.inf, result, special), special)
 
 
+def _softplus(x):
+    """log(1 + exp(x)), from exp(-|x|)."""
+    _, size = x.sign_and_size()
+    return x.at_least(0.0) + _log1p(_exp(size * -1.0, low_only=True))
+
+
 def _fraction_and_exponent(x):
     """x = 2^e y with sqrt(1/2) <= y < sqrt(2), for a normal x: y, and e plus a number that is returned third."""
     kind, build = x.kind, x.build
@@ -261,6 +267,7 @@ tanh = _scalar_function("tanh", _tanh)
 sigmoid = _scalar_function("sigmoid", _sigmoid)
 log = _scalar_function("log", _log)
 log1p = _scalar_function("log1p", _log1p)
+softplus = _scalar_function("softplus", _softplus)
 
 
 # --- The products -------------------------------------------------------------------------------------------

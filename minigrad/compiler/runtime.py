@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .kernels import VERSION as KERNELS
-from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, tanh
+from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh
 
 VERSION = f"{KERNELS}.7"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
@@ -324,6 +324,22 @@ def max_columns(origin, target, outer, count, width):
 
 
 @kernel
+def top_rows(origin, target, rows, width):
+    max_rows(origin, target, rows, width)
+    lowest = np.finfo(target.dtype).min
+    for r in range(rows):
+        target[r] = maximum(target[r], lowest)
+
+
+@kernel
+def top_columns(origin, target, outer, count, width):
+    max_columns(origin, target, outer, count, width)
+    lowest = np.finfo(target.dtype).min
+    for r in range(outer * width):
+        target[r] = maximum(target[r], lowest)
+
+
+@kernel
 def min_rows(origin, target, rows, width):
     for r in range(rows):
         row = origin[r * width : (r + 1) * width]
@@ -373,9 +389,10 @@ def logsumexp_columns(origin, target, outer, count, width):
 
 
 __all__ = [
-    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry", "exp",
-    "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows", "loop", "matmul", "matmul_batch",
-    "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "min_columns",
-    "min_rows", "minimum", "np", "pack", "permute", "place_slice", "scatter", "shift_rows", "sigmoid", "sign", "sin", "sqrt", "stage", "start_rows", "sum_columns",
-    "sum_rows", "tanh", "view",
+    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "entry",
+    "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
+    "loop", "matmul", "matmul_batch", "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns",
+    "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute", "place_slice",
+    "scatter", "shift_rows", "sigmoid", "sign", "sin", "softplus", "sqrt", "stage", "start_rows",
+    "sum_columns", "sum_rows", "tanh", "top_columns", "top_rows", "view",
 ]  # fmt: skip

@@ -37,7 +37,9 @@ def looped(function):
     return call
 
 
-LOOPS = {name: looped(getattr(kernels, name)) for name in ("exp", "tanh", "sigmoid", "log", "log1p")}
+LOOPS = {
+    name: looped(getattr(kernels, name)) for name in ("exp", "tanh", "sigmoid", "log", "log1p", "softplus")
+}
 
 
 def wide_sigmoid(x):
@@ -45,7 +47,18 @@ def wide_sigmoid(x):
     return np.where(x < 0, small, 1) / (1 + small)
 
 
-WIDE = {"exp": np.exp, "tanh": np.tanh, "sigmoid": wide_sigmoid, "log": np.log, "log1p": np.log1p}
+def wide_softplus(x):
+    return np.where(x > 0, x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+WIDE = {
+    "exp": np.exp,
+    "tanh": np.tanh,
+    "sigmoid": wide_sigmoid,
+    "log": np.log,
+    "log1p": np.log1p,
+    "softplus": wide_softplus,
+}
 BREAKS = {  # where the formula or the form of the result changes
     "exp": [(i + 0.5) * np.log(2) for i in range(-1076, 1025)]
     + [-103.97, -87.34, 88.72, -745.13, -708.4, 709.78],
@@ -55,6 +68,7 @@ BREAKS = {  # where the formula or the form of the result changes
     "log1p": [2.0**i * s - 1 for i in range(-53, 128) for s in (1.0, np.sqrt(0.5))]
     + [s * 2.0**i for i in range(-149, 2) for s in (1.0, -1.0)]
     + [1.0, 2.0**1000],
+    "softplus": [(i + 0.5) * np.log(2) for i in range(-1076, 60)] + [0.0, -103.97, -87.34, -745.13, -708.4],
 }
 
 
@@ -127,7 +141,18 @@ def test_special_values(dtype):
             (nan, nan),
             (1, 0),
         ],
-        "log1p": [(-1, -inf), (-2, nan), (-inf, nan), (inf, inf), (nan, nan), (0, 0), (-0.0, 0), (tiny, tiny), (-tiny, -tiny)],
+        "softplus": [(-inf, 0), (inf, inf), (nan, nan), (1e30, 1e30), (-1e30, 0), (1000, 1000), (-1000, 0)],
+        "log1p": [
+            (-1, -inf),
+            (-2, nan),
+            (-inf, nan),
+            (inf, inf),
+            (nan, nan),
+            (0, 0),
+            (-0.0, 0),
+            (tiny, tiny),
+            (-tiny, -tiny),
+        ],
     }
     for name, pairs in table.items():
         for at in (1, 100):  # in the scalar remainder and in the vector loop

@@ -153,6 +153,7 @@ SAMPLES = {
     "cos": unary(),
     "tanh": unary(),
     "sigmoid": unary(),
+    "softplus": unary(),
     "sign": unary(nonzero),
     "abs": unary(nonzero),
     "maximum": apart,
@@ -166,6 +167,7 @@ SAMPLES = {
     "sum": unary(normal, axes_and_keepdims),
     "max": unary(distinct, axes_and_keepdims),
     "min": unary(distinct, axes_and_keepdims),
+    "top": unary(distinct, axes_and_keepdims),
     "logsumexp": unary(normal, axes_and_keepdims),
     "reshape": unary(normal, same_size),
     "transpose": unary(normal, lambda draw, shape: (tuple(draw(st.permutations(range(len(shape))))),)),
@@ -323,6 +325,7 @@ def test_the_source_for_the_compiler_says_what_the_forward_does(name, data):
     known = {f: getattr(math, f) for f in ("exp", "log", "log1p", "sqrt", "sin", "cos", "tanh")}
     known |= {
         "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+        "softplus": lambda x: math.log1p(math.exp(x)),
         "sign": lambda x: math.copysign(x != 0, x),
         "float64": float,
     }
