@@ -450,7 +450,7 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
         values = [x._value for x in inputs]
     try:
         value = op.forward(*values, *params)
-    except (ValueError, TypeError, IndexError, GraphError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError, GraphError) as error:
         if any(map(_is_unknown, params)):  # a constant, spread to a size that is only known at run time
             return apply_symbolic(op, inputs, params)
         raise _explain(op, inputs, params, error) from None
@@ -527,13 +527,22 @@ def as_tensor(x, like: Tensor | None = None) -> Tensor:
         kind = (
             np.result_type(like.dtype, x) if isinstance(x, complex) or like.dtype.kind != "f" else like.dtype
         )
-        return Tensor(np.asarray(x, dtype=kind))
+        try:
+            value = np.asarray(x, dtype=kind)
+        except OverflowError:
+            raise DTypeError(
+                f"{x} does not fit {kind}, the type of {describe(like)}; use .astype(…)"
+            ) from None
+        fill_node(node := _new(Tensor), value, None, (), (), False)  # nobody else holds it: no copy
+        return node
     return Tensor(x)
 
 
 def constants(op: Op, inputs: Sequence) -> tuple:
     known = [x if isinstance(x, Tensor) else as_tensor(x) for x in inputs if isinstance(x, (Tensor, ndarray))]
     like = next((x for x in known if x.dtype.kind in "fc"), known[0] if known else None)
+    if like is not None and like.dtype.kind in "iu" and (op.binding == 0 or op.name == "div"):
+        like = None  # any integer may be compared with any other, or divided by it
     return tuple(as_tensor(x, like) for x in inputs)
 
 
@@ -563,7 +572,8 @@ def _explain(op: Op, inputs, params, error) -> Exception:
     except ShapeError as better:
         operands = ", ".join(describe(x) for x in inputs)
         return ShapeError(f"{better}  [{op.name} of {operands}{_at()}]")
-    return ShapeError(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
+    kind = DTypeError if isinstance(error, (TypeError, OverflowError)) else ShapeError
+    return kind(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
 
 
 def _at() -> str:

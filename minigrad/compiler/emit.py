@@ -745,7 +745,7 @@ class Emitter:
                 f"{self.name}: {name} over axes {axes} of {describe(x)}, which do not lie together; reduce in two goes"
             )
 
-    _sum = _max = _logsumexp = _reduction
+    _sum = _max = _min = _top = _logsumexp = _reduction
 
     # Products.
 
