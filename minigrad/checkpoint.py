@@ -30,7 +30,10 @@ OURS = "minigrad."
 VERSION, CHECKSUM, GENERATORS = OURS + "version", OURS + "sha256", OURS + "generators"
 BEFORE_SUM, NO_SUM = f'"{CHECKSUM}":"'.encode(), b"0" * 64
 LARGEST_HEADER = 100_000_000  # bytes: safetensors reads no larger one
-DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64".split()
+DTYPES = {
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64",
+}  # fmt: skip
 
 
 class Arrays(dict[str, np.ndarray]):
@@ -107,7 +110,9 @@ def load_training(
     return Arrays(_part(arrays, "tensors/"), {n: text for n, text in notes.items() if not _is_ours(n)})
 
 
-def write_training(path, optimiser: Optimiser, states: dict[str, Any], tensors: Mapping, notes: Mapping) -> None:
+def write_training(
+    path, optimiser: Optimiser, states: dict[str, Any], tensors: Mapping, notes: Mapping
+) -> None:
     """`save_training` with the states of the generators in place of these."""
     parts = {
         "parameters": dict(zip(optimiser.labels, optimiser.parameters, strict=True)),
@@ -142,7 +147,9 @@ def _generators_put_back(who: str, own: dict[str, Generator], text: str) -> list
         for name, generator in own.items():
             kind, given = states[name]["bit_generator"], type(generator.bit_generator)
             if kind != given.__name__:
-                raise InputError(f"{who}: the generator {name} is {given.__name__}, that of the file {kind!r:.40}")
+                raise InputError(
+                    f"{who}: the generator {name} is {given.__name__}, that of the file {kind!r:.40}"
+                )
             given(0).state = states[name]  # a state that is none shows here, and changes nothing
     except InputError:
         raise
@@ -199,7 +206,9 @@ def _array(name: str, tensor) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise InputError(f"checkpoint: {name!r:.80} is no numeric array ({error})") from None
     if array.dtype.name not in DTYPES:
-        raise DTypeError(f"checkpoint: {name!r:.80} is {array.dtype}; make it one of {', '.join(DTYPES)}")
+        raise DTypeError(
+            f"checkpoint: {name!r:.80} is {array.dtype}; make it one of {', '.join(sorted(DTYPES))}"
+        )
     return np.asarray(array, array.dtype.newbyteorder("="), order="C")
 
 
@@ -245,7 +254,9 @@ def _replace(path, *pieces) -> None:
         raise
     except (OSError, ValueError, TypeError) as error:
         said = getattr(error, "strerror", None) or error
-        raise InputError(f"weights cannot be written to {_shown(path)}: {said}; choose another folder") from None
+        raise InputError(
+            f"weights cannot be written to {_shown(path)}: {said}; choose another folder"
+        ) from None
 
 
 def _regular(path) -> os.stat_result:
@@ -284,10 +295,14 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         arrays = decode(data)
         header = 8 + int.from_bytes(data[:8], "little")
-        notes = json.loads(data[8:header]).get("__metadata__") or {}
+        described = json.loads(data[8:header])
+        notes = described.pop("__metadata__", None) or {}
+        arrays = {name: arrays[name] for name in described}  # in the order of the file
     except MemoryError:
         raise
-    except Exception as error:  # safetensors' own kind, and whatever NumPy says of sizes and types from a file
+    except (
+        Exception
+    ) as error:  # safetensors' own kind, and whatever NumPy says of sizes and types from a file
         said = f"{type(error).__name__}: {error}"
         raise InputError(f"{_shown(path)} is no safetensors file, or damaged ({said:.200})") from None
     if any(map(_is_ours, notes)):
@@ -295,8 +310,13 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         whole, digest = memoryview(data), hashlib.sha256()
         for piece in (whole[:at], NO_SUM, whole[at + len(NO_SUM) :]):
             digest.update(piece)
-        if notes.get(CHECKSUM) != digest.hexdigest() or bytes(whole[at : at + 64]) != digest.hexdigest().encode():
-            raise InputError(f"{_shown(path)} was changed since it was written: its checksum is wrong; use a copy")
+        if (
+            notes.get(CHECKSUM) != digest.hexdigest()
+            or bytes(whole[at : at + 64]) != digest.hexdigest().encode()
+        ):
+            raise InputError(
+                f"{_shown(path)} was changed since it was written: its checksum is wrong; use a copy"
+            )
     return arrays, notes
 
 

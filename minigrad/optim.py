@@ -68,7 +68,10 @@ class Optimiser:
         parameters = parameters if isinstance(parameters, dict) else list(parameters)
         self.parameters, self.lr = _parameters(parameters), lr
         self.labels = _labels(parameters, self.parameters)
-        self.steps, self.counts = 0, [0 for _ in self.parameters]  # in all, and those that moved each parameter
+        self.steps, self.counts = (
+            0,
+            [0 for _ in self.parameters],
+        )  # in all, and those that moved each parameter
         self._spare: list[list] = []  # arrays for the entries of the next step: now and new change places
 
     def zero_grad(self) -> None:
