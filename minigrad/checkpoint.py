@@ -49,7 +49,8 @@ def save(path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = 
 
     A new file gets the usual mode, one that is replaced keeps its own; a link stays, and what it names is replaced.
     Raises InputError where the file cannot be written, and for names and notes that are no Unicode text; DTypeError
-    for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it.
+    for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; only a process
+    that is killed while it writes leaves its ``….part`` there.
     """
     _write(path, tensors, _texts(notes or {}))
 

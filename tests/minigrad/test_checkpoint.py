@@ -188,7 +188,7 @@ def test_a_thousand_changed_bytes_are_refused_a_thousand_times(whole, path, rng)
         refused(bytes(data), path)
 
 
-@pytest.mark.parametrize("value", [*b' \t\n"\\:,{}[]0Aa-.', 0, 128, 255])
+@pytest.mark.parametrize("value", list(b' \t"0'))
 def test_every_byte_of_the_header_is_looked_at(value, whole, path):
     header = 8 + int.from_bytes(whole[:8], "little")
     for place in range(header):
