@@ -22,7 +22,7 @@ import many_to_one  # noqa: E402
 import one_to_many  # noqa: E402
 import see_bptt  # noqa: E402
 
-from minigrad import InputError, checkpoint  # noqa: E402
+from minigrad import MinigradError, checkpoint  # noqa: E402
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
@@ -171,13 +171,24 @@ def test_the_character_model_goes_on_in_another_process_to_the_same_bits(tmp_pat
     text.write_text("one two three four five six seven eight nine ten\n" * 12)
 
     def write(name: str, steps: int) -> list[str]:
-        given = f"--steps {steps} --text {text} --resume {tmp_path / name} --out {tmp_path / name}-weights".split()
-        command = [sys.executable, program, *CHARACTERS, *given]
-        return subprocess.run(
-            command, env=ENVIRONMENT, capture_output=True, text=True, check=True
-        ).stdout.splitlines()
+        out = f"{tmp_path / name}-weights"
+        given = [
+            *CHARACTERS,
+            "--steps",
+            str(steps),
+            "--text",
+            text,
+            "--resume",
+            tmp_path / name,
+            "--out",
+            out,
+        ]
+        done = subprocess.run(
+            [sys.executable, program, *given], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
 
-    whole = write("whole", 40)  # 18 windows are the whole text, so that it starts again too
+    whole = write("whole", 40)  # 19 windows are the whole text: it is read from the top again
     write("parts", 17)
     parts = write("parts", 40)
     assert parts[1] == "goes on after step 17" and parts[2].startswith("step 24:")
@@ -211,7 +222,7 @@ def test_a_file_that_the_character_model_cannot_go_on_from(given, words, tmp_pat
     kept = file.read_bytes()
     names = dict(other=other, weights=tmp_path / "out" / "weights.safetensors", folder=tmp_path)
     options = char_rnn.arguments([*first, *(a.format(**names) for a in given), "--steps", "5"])
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(MinigradError) as caught:
         char_rnn.main(options)
     assert words in str(caught.value) and file.read_bytes() == kept
 
