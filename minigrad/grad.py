@@ -176,7 +176,7 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
             node.contributions = node.grad = None
         needed = {node.number for node in ancestors(y) if node.dtype.kind == "f"}
     leaves: list = []
-    anomaly = modes.now[1]
+    anomaly = modes()[1]
     for node, gradient, parts in reverse((y,), (seed,), needed, False):
         if anomaly:
             _stop_where_bad(node, gradient)
@@ -226,7 +226,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         graph = create_graph or y.is_symbol
         seed = cotangent if isinstance(cotangent, Tensor) and graph else Tensor(_cotangent(y, cotangent))
         for node, gradient, _ in reverse((y,), (seed if graph else seed.value,), depends, graph):
-            if modes.now[1] and not graph:  # in a graph every operation is checked when it is made
+            if modes()[1] and not graph:  # in a graph every operation is checked when it is made
                 _stop_where_bad(node, gradient)
             if node.number in wanted:
                 found[node.number] = gradient

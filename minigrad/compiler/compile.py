@@ -8,6 +8,7 @@ sizes and addresses is filled once, and a call only puts in what has changed.
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
@@ -89,9 +90,24 @@ class Gradients:
     def items(self) -> list[tuple[Tensor, np.ndarray]]:
         return [(t, self[t]) for t in self]
 
+    def __reduce__(self):  # tensors that are copied along have numbers of their own
+        return _gradients, ([*self], [self[t] for t in self])
+
+
+def _gradients(tensors: Sequence[Tensor], arrays: Sequence[np.ndarray]) -> Gradients:
+    """Gradients that are arrays of their own."""
+    found = Gradients(tensors, [], np.zeros(0))
+    found.made = {t.number: g for t, g in zip(tensors, arrays, strict=True)}
+    return found
+
 
 class Compiled:
-    """What `compile` returns; `source` is the generated program of the last call."""
+    """What `compile` returns; `source` is the generated program of the last call.
+
+    Threads may call it at the same time.  A copy, or what a pickle gives, is the same function compiled
+    with the same options, which makes its programs when it is called (from the cache, where they are
+    there); a deep copy of a compiled method is that of the copied object.
+    """
 
     def __init__(self, function: Callable, threads: int):
         self.function, self.threads = function, threads
@@ -99,7 +115,20 @@ class Compiled:
         self.variants: dict[tuple, list[Variant]] = {}
         self.eager: dict[tuple, str] = {}  # what could not be compiled, and why
         self.last: Variant | None = None
-        self._lock = threading.Lock()
+
+    def __copy__(self) -> Compiled:
+        return Compiled(self.function, self.threads)
+
+    def __deepcopy__(self, memo) -> Compiled:
+        return Compiled(copy.deepcopy(self.function, memo), self.threads)
+
+    def __reduce__(self):
+        if "<" in getattr(self.function, "__qualname__", ""):  # <lambda>, <locals>
+            raise InputError(
+                f"pickle of the compiled {self.function.__qualname__}: a lambda, or a function within a function, "
+                "cannot be found by its name in another process; compile a function of a module or a method"
+            )
+        return Compiled, (self.function, self.threads)
 
     @property
     def source(self) -> str:
@@ -139,9 +168,7 @@ class Compiled:
         results, rebuild = flatten(self.function(*map(_tensor, arguments)))
         loss = results[0]
         leaves = [n for n in ancestors(loss) if n.op is None and n.requires_grad]
-        gradients = [g.value for g in grad(loss, leaves)]
-        found = Gradients(leaves, [], np.zeros(0))
-        found.made = {leaf.number: g for leaf, g in zip(leaves, gradients, strict=True)}
+        found = _gradients(leaves, [g.value for g in grad(loss, leaves)])
         return rebuild([Tensor(r) for r in results]), found
 
     def _variant(self, arguments: Sequence, gradients: bool) -> tuple[Any, list, tuple]:
@@ -150,15 +177,17 @@ class Compiled:
         needs = tuple([gradients and type(a) is Tensor and a.requires_grad for a in arguments])
         shapes = tuple([a.shape for a in arrays])
         key = (gradients, needs, tuple([a.dtype for a in arrays]), tuple([len(s) for s in shapes]))
-        if modes.now[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
+        if modes()[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
             return None, arrays, shapes
-        for variant in self.variants.get(key, ()):
-            if variant.holds(shapes):
-                self.last = variant
-                return variant, arrays, shapes
+        variant = self._made(key, shapes)
+        if variant is not None:
+            return variant, arrays, shapes
         if key in self.eager:
             return None, arrays, shapes
-        with self._lock:
+        with _making:
+            variant = self._made(key, shapes)  # another thread may have made it meanwhile
+            if variant is not None or key in self.eager:
+                return variant, arrays, shapes
             try:
                 variant = Variant(self.function, arguments, needs, gradients)
             except CannotCompile as reason:
@@ -168,6 +197,13 @@ class Compiled:
             self.variants.setdefault(key, []).append(variant)
         self.last = variant
         return variant, arrays, shapes
+
+    def _made(self, key: tuple, shapes: tuple) -> Variant | None:
+        for variant in self.variants.get(key, ()):
+            if variant.holds(shapes):
+                self.last = variant
+                return variant
+        return None
 
 
 class Variant:
@@ -219,16 +255,18 @@ class Variant:
         free = self.plans.get(shapes)
         if free is None:
             if len(self.plans) >= PLANS:  # each holds memory for all that it computes
-                self.plans.pop(next(iter(self.plans)), None)
+                for oldest in list(self.plans)[:1]:  # a copy, as another thread may add to them
+                    self.plans.pop(oldest, None)
             free = self.plans.setdefault(shapes, [])
         try:
             plan = free.pop()  # a plan serves one call at a time; another thread makes its own
         except IndexError:
             plan = Plan(self, shapes)
-        try:
-            return plan.run(arrays, threads), plan
-        finally:
-            free.append(plan)
+        flat = plan.run(
+            arrays, threads
+        )  # when it is interrupted a thread may go on: that plan is used no more
+        free.append(plan)
+        return flat, plan
 
 
 class Plan:
@@ -307,7 +345,7 @@ class Plan:
                 entry[2] = array
                 table[entry[1]] = _address(array)
         flat = self._output()
-        bad = self._run_threads(threads) if threads > 1 and self.large else self._run_alone()
+        bad = self._run_threads(threads, held) if threads > 1 and self.large else self._run_alone()
         if bad:
             raise InputError(f"{self.name}: {bad} indices lie outside of their table (gather or embedding)")
         return flat
@@ -325,7 +363,11 @@ class Plan:
     def _run_alone(self) -> int:
         return self.module.run(self.table, self.scratch[0], 0, 1, 0, len(self.parallel))
 
-    def _run_threads(self, threads: int) -> int:
+    def _part(self, held: list, p: int, threads: int, k: int) -> int:
+        """Thread p's part of stage k: the pool so holds all memory that it reads and writes, whoever lets go of it."""
+        return self.module.run(self.table, self.scratch[p], p, threads, k, k + 1)
+
+    def _run_threads(self, threads: int, held: list) -> int:
         pool, bad = _pool(threads), 0
         while len(self.scratch) < threads:
             self.scratch.append(np.empty_like(self.scratch[0]))
@@ -333,10 +375,7 @@ class Plan:
         k = 0
         while k < stages:
             if self.parallel[k]:
-                futures = [
-                    pool.submit(run, self.table, self.scratch[p], p, threads, k, k + 1)
-                    for p in range(1, threads)
-                ]
+                futures = [pool.submit(self._part, held, p, threads, k) for p in range(1, threads)]
                 bad += run(self.table, self.scratch[0], 0, threads, k, k + 1)
                 bad += sum(f.result() for f in futures)
                 k += 1
@@ -351,12 +390,25 @@ THREADS_FROM = 1 << 20  # bytes of values in between: below, waking threads take
 PLANS = 8  # sizes that a program is kept laid out for
 SCRATCH = 220_000  # numbers; more than matmul_sum asks for at any size
 _pools: dict[int, ThreadPoolExecutor] = {}
+_making = threading.RLock()  # one program is made at a time; what is traced may make another
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="minigrad")
-    return _pools[threads]
+    pool = _pools.get(threads)
+    if pool is None:  # two threads may come here at once: a pool that got no work has no threads
+        pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="minigrad")
+    return _pools.setdefault(threads, pool)
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, so it waits for none and makes its own."""
+    _pools.clear()
+    _making.release()
+
+
+if hasattr(os, "register_at_fork"):
+    # A fork waits for a program that is being made, whose half the child could not go on with.
+    os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_after_fork)
 
 
 def _layout(sizes: Sequence[int]) -> tuple[list[int], int]:
