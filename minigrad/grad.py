@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
+from .locks import lock
 from .ops import DETACH, zeros
 from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
 
 NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
+adding = lock()  # threads may add to the gradient of one leaf at the same time
 _FREED = Op("freed", lambda *_: None, lambda *_: (), None)
 
 
@@ -186,8 +188,9 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
             node.grad = np.asarray(gradient)
         if record:
             node.contributions = tuple(parts)
-    for node, gradient in leaves:  # only now: an error above leaves every grad as it was
-        node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
+    with adding:
+        for node, gradient in leaves:  # only now: an error above leaves every grad as it was
+            node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
     if free:
         _free(y)
 

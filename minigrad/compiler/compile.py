@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, InputError
-from ..grad import ancestors, grad
+from ..grad import adding, ancestors, grad
+from ..locks import lock
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, describe, fill_node, modes, no_grad
@@ -160,8 +160,9 @@ class Compiled:
     def backward(self, *arguments) -> Any:
         """What the function returns; gradients are added to `grad` of every leaf that requires one, as `backward` does."""
         value, gradients = self.value_and_grad(*arguments)
-        for leaf, g in gradients.items():
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+        with adding:
+            for leaf, g in gradients.items():
+                leaf.grad = g if leaf.grad is None else leaf.grad + g
         return value
 
     def _eager(self, arguments) -> tuple[Any, Gradients]:
@@ -390,7 +391,7 @@ THREADS_FROM = 1 << 20  # bytes of values in between: below, waking threads take
 PLANS = 8  # sizes that a program is kept laid out for
 SCRATCH = 220_000  # numbers; more than matmul_sum asks for at any size
 _pools: dict[int, ThreadPoolExecutor] = {}
-_making = threading.RLock()  # one program is made at a time; what is traced may make another
+_making = lock()  # one program is made at a time; what is traced may make another
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
@@ -400,15 +401,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return _pools.setdefault(threads, pool)
 
 
-def _after_fork() -> None:
-    """A child has none of its parent's threads, so it waits for none and makes its own."""
-    _pools.clear()
-    _making.release()
-
-
-if hasattr(os, "register_at_fork"):
-    # A fork waits for a program that is being made, whose half the child could not go on with.
-    os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads: it makes pools of its own
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def _layout(sizes: Sequence[int]) -> tuple[list[int], int]:
