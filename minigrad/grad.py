@@ -61,6 +61,8 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
+        if not graph and type(gradient) is not np.ndarray:  # methods of NumPy's bare numbers fill Python's caches
+            gradient = np.asarray(gradient)
         if node.hooks:
             gradient = _call_hooks(node, gradient)
         if graph and node.name and gradient.op is not None and gradient.name is None:

@@ -67,7 +67,7 @@ class Gradients:
     def __getitem__(self, tensor: Tensor) -> np.ndarray:
         number = tensor.number
         if number not in self.made:
-            found = [part for t, part in zip(self.tensors, self.parts, strict=True) if t is tensor]
+            found = [part for t, part in zip(self.tensors, self.parts, strict=False) if t is tensor]
             if not found:
                 raise GraphError(
                     f"no gradient for {describe(tensor)}: it does not require one, or was not used"
