@@ -61,7 +61,9 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
-        if not graph and type(gradient) is not np.ndarray:  # methods of NumPy's bare numbers fill Python's caches
+        if (
+            not graph and type(gradient) is not np.ndarray
+        ):  # methods of NumPy's bare numbers fill Python's caches
             gradient = np.asarray(gradient)
         if node.hooks:
             gradient = _call_hooks(node, gradient)
