@@ -263,10 +263,8 @@ class Variant:
             plan = free.pop()  # a plan serves one call at a time; another thread makes its own
         except IndexError:
             plan = Plan(self, shapes)
-        flat = plan.run(
-            arrays, threads
-        )  # when it is interrupted a thread may go on: that plan is used no more
-        free.append(plan)
+        flat = plan.run(arrays, threads)
+        free.append(plan)  # not after an interrupt: another thread may still be writing into it
         return flat, plan
 
 
