@@ -61,9 +61,7 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
-        if (
-            not graph and type(gradient) is not np.ndarray
-        ):  # methods of NumPy's bare numbers fill Python's caches
+        if not graph and type(gradient) is not np.ndarray:  # a bare number's methods are sought anew each time
             gradient = np.asarray(gradient)
         if node.hooks:
             gradient = _call_hooks(node, gradient)
