@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
+from .locks import lock
 from .ops import SUM, either, zeros
 from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
 
+adding = lock()  # threads may add to the gradient of one leaf at the same time
 _FREED = Op("freed", lambda *_: None, lambda *_: (), None)
 
 
@@ -60,6 +62,8 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
+        if not graph and type(gradient) is not np.ndarray:  # a bare number's methods are sought anew each time
+            gradient = np.asarray(gradient)
         if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
         if graph and node.name and gradient.op is not None and gradient.name is None:
@@ -211,7 +215,7 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
             node.contributions = node.grad = None
         needed = {node.number for node in ancestors(y) if node.dtype.kind == "f"}
     leaves: list = []
-    anomaly = modes.now[1]
+    anomaly = modes()[1]
     for node, gradient, parts in reverse((y,), (seed,), needed, False):
         if anomaly:
             _stop_where_bad(node, gradient)
@@ -221,8 +225,9 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
             node.grad = np.asarray(gradient)
         if record:
             node.contributions = tuple(parts)
-    for node, gradient in leaves:  # only now: an error above leaves every grad as it was
-        node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
+    with adding:
+        for node, gradient in leaves:  # only now: an error above leaves every grad as it was
+            node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
     if free:
         _free(y)
 
@@ -253,7 +258,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
     wanted = {x.number for x in targets}
     depends = set(wanted)
     behind = ancestors(y)
-    if not modes.now[0] and y.op is None and y.number not in wanted:
+    if not modes()[0] and y.op is None and y.number not in wanted:
         raise GraphError(f"gradient of {describe(y)} inside of no_grad, where nothing is recorded: leave no_grad first")
     _refuse_outside(y, targets, behind)
     for node in behind:  # rising numbers: inputs were decided before
@@ -265,7 +270,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         graph = create_graph or y.is_symbol
         seed = cotangent if isinstance(cotangent, Tensor) and graph else Tensor(_cotangent(y, cotangent))
         for node, gradient, _ in reverse((y,), (seed if graph else seed.value,), depends, graph):
-            if modes.now[1] and not graph:  # in a graph every operation is checked when it is made
+            if modes()[1] and not graph:  # in a graph every operation is checked when it is made
                 _stop_where_bad(node, gradient)
             if node.number in wanted:
                 found[node.number] = gradient

@@ -23,7 +23,7 @@ from .functional import stack
 from .grad import lets_through, reverse, step_of_scan
 from .ops import OPS
 from .sizes import Size, at_least, resolve
-from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, next_number, scope, symbol
+from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, let_go, next_number, scope, symbol
 
 
 @dataclass(eq=False)
@@ -107,7 +107,7 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
     """
     first, rebuild_carry = flatten(carry)
     sequences, rebuild_x = flatten(xs)
-    first, sequences = [as_tensor(c) for c in first], [as_tensor(x) for x in sequences]
+    first, sequences = [let_go(as_tensor(c)) for c in first], [as_tensor(x) for x in sequences]
     if not sequences or any(not x.shape for x in sequences):
         raise InputError("scan: xs needs at least one tensor with a leading axis of steps")
     T = sequences[0].shape[0]
