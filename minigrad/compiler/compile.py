@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import GraphError, InputError
 from ..grad import ancestors, grad
+from ..names import name_of, printable
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, describe, fill_node, modes, no_grad
@@ -95,7 +96,7 @@ class Compiled:
 
     def __init__(self, function: Callable, threads: int):
         self.function, self.threads = function, threads
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.name = printable(name_of(function))
         self.variants: dict[tuple, list[Variant]] = {}
         self.eager: dict[tuple, str] = {}  # what could not be compiled, and why
         self.last: Variant | None = None
