@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, init
+from minigrad.names import printable
 
 
 class Layer:
@@ -62,8 +63,8 @@ class Layer:
             p.value = ready[name]
 
     def __repr__(self) -> str:
-        rows = "".join(f"\n  {name:<8} {p.shape}" for name, p in self.parameters().items())
-        return f"{type(self).__name__}, {self.size:,} parameters, {self.dtype}{rows}"
+        rows = "".join(f"\n  {printable(name):<8} {p.shape}" for name, p in self.parameters().items())
+        return f"{printable(type(self).__name__)}, {self.size:,} parameters, {self.dtype}{rows}"
 
 
 class Dense(Layer):

@@ -49,7 +49,7 @@ def quotable(name: object) -> str:
 
 def identifier(name: object) -> str:
     """A word of ASCII letters, digits and underscores that Python takes for a variable."""
-    word = re.sub(r"\W", "_", text_of(name)[:LONGEST], flags=re.ASCII) or "value"
+    word = re.sub(r"\W+", "_", text_of(name)[:LONGEST], flags=re.ASCII) or "value"
     if word[0].isdigit():
         return f"v{word}"
     return f"{word}_" if keyword.iskeyword(word) or word == "__debug__" else word
