@@ -55,18 +55,18 @@ def identifier(name: object) -> str:
     return f"{word}_" if keyword.iskeyword(word) or word == "__debug__" else word
 
 
-def unique(name: str, taken: set[str]) -> str:
+def unique(name: str, taken: set[str], between: str = "_") -> str:
     """The name, or with the first number that is free behind it; it is taken from now on."""
     free, k = name, 2
     while free in taken:
-        free, k = f"{name}_{k}", k + 1
+        free, k = f"{name}{between}{k}", k + 1
     taken.add(free)
     return free
 
 
-def file_stem(name: object) -> str:
+def file_stem(name: object, longest: int = 40) -> str:
     """The beginning of a file name, for every file system; it is no file name by itself."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", text_of(name)[:LONGEST]).strip("_")[:40] or "program"
+    return re.sub(r"[^A-Za-z0-9]+", "_", text_of(name)[: 4 * longest]).strip("_")[:longest] or "program"
 
 
 def _seen(c: str) -> str:

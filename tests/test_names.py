@@ -322,6 +322,11 @@ def test_pictures(names):
     assert set(made.seen) == set(plain.seen) and made.seen.count("script") == plain.seen.count("script")
 
 
+def test_two_quantities_of_one_name_in_a_step():
+    picture = viz.draw(network(["b", "b", "c"]), level="gate")
+    assert '"t=1 b"' in picture.dot and '"t=1 b 2"' in picture.dot
+
+
 def test_two_hostile_names_stay_two_nodes():
     a, b = (mg.Tensor(1.0, requires_grad=True, name=n) for n in ("\x1bw", "\x00w"))
     svg = viz.draw(a * b, level="operation").svg()

@@ -49,7 +49,7 @@ SETTINGS = (  # of Numba's, that change machine code
     "ENABLE_PROFILING", "EXTEND_VARIABLE_LIFETIMES", "JIT_COVERAGE", "LLVM_REFPRUNE_FLAGS", "LLVM_REFPRUNE_PASS",
     "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE", "USE_LLVMLITE_MEMORY_MANAGER", "USE_RVSDG_FRONTEND",
 )  # fmt: skip
-OURS = re.compile(r".+_[0-9a-f]{20}\..+|part_\w+|\w+\.part")
+OURS = re.compile(r".+_[0-9a-f]{20}\.(py|nbc)|part_\w{8}")
 MOST_FILES, MOST_BYTES = 4_000, 500_000_000  # of a folder, before what was not used for longest is removed
 WAIT = 120.0  # seconds for another process that makes the same program
 DAY = 86_400.0
@@ -163,7 +163,7 @@ class Folder:
     def made_once(self, name: str) -> Iterator[bool]:
         """Where a file is not there yet (True), one process makes it, and the others wait and find it."""
         handle = None
-        if self.path is not None and self.writes and not (self.path / name).exists():
+        if self.path is not None and self.writes and not os.path.exists(self.path / name):
             with contextlib.suppress(OSError):  # 256 locks, so that none has to be removed
                 lock = self.path / f"lock_{hashlib.sha256(name.encode()).hexdigest()[:2]}"
                 handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -189,7 +189,7 @@ class Folder:
                 if OURS.fullmatch(entry.name):
                     stat = entry.stat(follow_symlinks=False)
                     used = max(stat.st_atime, stat.st_mtime)
-                    if "part" in (entry.name[:4], entry.name[-4:]) and time.time() - used > DAY:
+                    if entry.name.startswith("part_") and time.time() - used > DAY:
                         os.unlink(entry)
                     else:
                         found.append((used, stat.st_size, entry.path))
@@ -284,7 +284,7 @@ class MachineCode:
 
     def __init__(self, function: FunctionType):
         assert function.__closure__ is None, "what a closure holds does not stand in the key"
-        self.function, self.stem = function, file_stem(Path(function.__code__.co_filename).stem)
+        self.function, self.stem = function, file_stem(Path(function.__code__.co_filename).stem, 64)
 
     def name(self, signature: object) -> str:
         """The file of the function for a signature (Numba's, or as text)."""
