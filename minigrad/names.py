@@ -11,7 +11,15 @@ import re
 import unicodedata
 
 LONGEST = 60  # characters of a name
-UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # control, direction, surrogate, private, unassigned, line breaks
+UNSEEN = (
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Cn",
+    "Zl",
+    "Zp",
+)  # control, direction, surrogate, private, unassigned, line breaks
 
 
 def text_of(name: object) -> str:

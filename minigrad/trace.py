@@ -88,9 +88,7 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
         symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
     outputs, rebuild = flatten(function(*symbols))
     if not outputs:
-        raise InputError(
-            f"{printable(name_of(function))} returns no tensor, so there is nothing to compile"
-        )
+        raise InputError(f"{printable(name_of(function))} returns no tensor, so there is nothing to compile")
     outputs = [as_tensor(o) for o in outputs]
     name_sums(outputs)
     name_sizes(outputs, {v.name for _, _, v in variables})

@@ -36,11 +36,15 @@ NAMES = [
     "C:\\con", "nul",
     # What a terminal obeys, what cannot be seen, what turns around, what cannot be encoded.
     "\x1b[2J", "\x9b31m", "\x1b]0;t\x07", "a\bb", "\x00", "\x7f", "\ud800", "\udfff\ud800", "\ufffe", "\ue000", "\u202e\u2066rtl",
-    "שלום", "\u200b", "\u00ad", " ", " \t\u3000", "e\u0301" * 20, "🙂👩‍👩‍👧", "1", "0x", "Ⅷ", "ﬁ", "x" * 6_000, "\n" * 6_000, "_" * 300,
+    "שלום", "\u200b", "\u00ad", " ", " \t\u3000", "e\u0301" * 20, "\U0001f642\U0001f469\u200d\U0001f467", "1", "0x",
+    "\u2167", "\ufb01", "x" * 6_000, "\n" * 6_000,
+    "_" * 300,
 ]  # fmt: skip
 # One printed line: no control character, no direction, no surrogate.
 FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe]")
-WITHOUT_NUL = [n for n in NAMES if "\x00" not in n and not re.search("[\ud800-\udfff]", n)]  # Python takes no such class
+WITHOUT_NUL = [
+    n for n in NAMES if "\x00" not in n and not re.search("[\ud800-\udfff]", n)
+]  # Python takes no such class
 
 
 def batches(size: int, names=NAMES) -> list:
@@ -64,8 +68,13 @@ def test_reduced_names(name):
     compile(f"{word} = 1", "?", "exec")
     line = printable(name)
     assert len(line) <= 60 and not FORBIDDEN.search(line) and printable(line) == line
-    module = compile(f'"""{quotable(name)}: the docstring."""\nx = "{quotable(name)}"  # {quotable(name)}\n', "?", "exec", 0x400)
-    assert len(module.body) == 2 and len(f'# {quotable(name)}'.splitlines()) == 1
+    module = compile(
+        f'"""{quotable(name)}: the docstring."""\nx = "{quotable(name)}"  # {quotable(name)}\n',
+        "?",
+        "exec",
+        0x400,
+    )
+    assert len(module.body) == 2 and len(f"# {quotable(name)}".splitlines()) == 1
     assert re.fullmatch(r"[A-Za-z0-9]\w{,39}", file_stem(name), re.ASCII)
     fits(shown(name))
     assert shown("two\tlines\nstay") == "two\tlines\nstay"
@@ -90,13 +99,27 @@ def test_names_that_are_no_text():
         def __format__(self, how):
             return "\n"
 
-    assert (name_of(Odd()), name_of(Number()), name_of(lambda: 0), name_of(Odd)) == ("Odd", "Number", "<lambda>", "Odd")
-    assert printable(Odd()) == identifier(Odd()) == "Odd" and identifier(5) == "v5" and printable(Text("a")) == "a"
+    assert (name_of(Odd()), name_of(Number()), name_of(lambda: 0), name_of(Odd)) == (
+        "Odd",
+        "Number",
+        "<lambda>",
+        "Odd",
+    )
+    assert (
+        printable(Odd()) == identifier(Odd()) == "Odd"
+        and identifier(5) == "v5"
+        and printable(Text("a")) == "a"
+    )
 
 
 def test_names_that_come_out_alike_are_numbered():
     taken: set[str] = set()
-    assert [unique(identifier(n), taken) for n in ("a-b", "a b", "a_b_2", "a\x1bb")] == ["a_b", "a_b_2", "a_b_2_2", "a_b_3"]
+    assert [unique(identifier(n), taken) for n in ("a-b", "a b", "a_b_2", "a\x1bb")] == [
+        "a_b",
+        "a_b_2",
+        "a_b_2_2",
+        "a_b_3",
+    ]
 
 
 # Emitted source.
@@ -105,7 +128,7 @@ def test_names_that_come_out_alike_are_numbered():
 def shape_of(source: str) -> str:
     """What a program does, whatever its variables are called: its syntax tree with a number for each of them."""
     tree = ast.parse(source)
-    doc, imports, *functions = tree.body
+    imports, *functions = tree.body[1:]
     assert ast.get_docstring(tree) and ast.unparse(imports) == "from minigrad.compiler.runtime import *"
     own = {f.name: f"function {k}" for k, f in enumerate(functions)}
     for function in functions:
@@ -125,7 +148,9 @@ def renamed(function, name: str, first: str = "x"):
     """The function under another name, with another name of its first argument."""
     code = function.__code__
     names = tuple(first if n == "x" else n for n in code.co_varnames)
-    made = types.FunctionType(code.replace(co_varnames=names), function.__globals__, name, None, function.__closure__)
+    made = types.FunctionType(
+        code.replace(co_varnames=names), function.__globals__, name, None, function.__closure__
+    )
     made.__name__ = name
     return made
 
@@ -172,8 +197,12 @@ def test_the_source_is_the_same_whatever_things_are_called(not_compiled):
 
 
 def test_a_program_of_hostile_names_gives_the_right_numbers():
-    words = [n for n in NAMES if n.isidentifier() and n.isascii()][:24] + NAMES[:2]  # what the source could mix up
-    leaves = [mg.Tensor(np.full(3, 1 + k / 50), requires_grad=True, name=name) for k, name in enumerate(words)]
+    words = [n for n in NAMES if n.isidentifier() and n.isascii()][:24] + NAMES[
+        :2
+    ]  # what the source could mix up
+    leaves = [
+        mg.Tensor(np.full(3, 1 + k / 50), requires_grad=True, name=name) for k, name in enumerate(words)
+    ]
 
     def loss(x):
         total = x
@@ -272,7 +301,14 @@ def test_a_cell(name):
 def harmless(svg: str) -> None:
     """Well-formed, of shapes and words alone."""
     for element in ElementTree.fromstring(svg).iter():
-        assert element.tag.rpartition("}")[2] not in ("script", "image", "foreignObject", "style", "iframe", "use")
+        assert element.tag.rpartition("}")[2] not in (
+            "script",
+            "image",
+            "foreignObject",
+            "style",
+            "iframe",
+            "use",
+        )
         for attribute in element.attrib:
             local = attribute.rpartition("}")[2].lower()
             assert local not in ("href", "src", "style", "url") and not local.startswith("on"), local
@@ -287,7 +323,9 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        assert not [n for n, v in attrs if n.startswith("on") or (n in ("href", "src") and v and "javascript" in v)]
+        assert not [
+            n for n, v in attrs if n.startswith("on") or (n in ("href", "src") and v and "javascript" in v)
+        ]
 
 
 def network(names: list[str]):

@@ -110,7 +110,9 @@ class Folder:
             self.path = path
         else:
             self.writes = False
-            _warn(f"the cache folder {path} is not used: {reason}; programs are compiled anew in every process")
+            _warn(
+                f"the cache folder {path} is not used: {reason}; programs are compiled anew in every process"
+            )
 
     def fail(self, path: str | Path, error: Exception) -> None:
         """Nothing is written from now on; what is there is still read."""
@@ -238,7 +240,9 @@ def _refusal(path: Path) -> str | None:
     users = (0, os.geteuid())
     for part in (path, *path.parents):
         if part.is_symlink() and part.lstat().st_uid not in users:
-            return f"{part} is a link that belongs to another user; set MINIGRAD_CACHE to a folder of your own"
+            return (
+                f"{part} is a link that belongs to another user; set MINIGRAD_CACHE to a folder of your own"
+            )
     if not path.exists():
         return None
     stat = path.stat()

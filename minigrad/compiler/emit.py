@@ -66,7 +66,9 @@ RESERVED = {
 
 
 SCRATCH = {"f4": "float32[::1]", "f8": "float64[::1]"}
-NUMBERED = re.compile(r"at_\d+|i\d+|size_\d+")  # offsets in loops over steps, counters of loops over axes, sizes in loops
+NUMBERED = re.compile(
+    r"at_\d+|i\d+|size_\d+"
+)  # offsets in loops over steps, counters of loops over axes, sizes in loops
 
 
 def _shifted(x: Tensor) -> bool:

@@ -65,7 +65,9 @@ class Loop:
         function = e._fresh(self._title(stored), e.store_names)
         e.loops[function] = [n.number for n in self.nodes]
         head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
-        moved = [f"{quotable(n.name)} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name]
+        moved = [
+            f"{quotable(n.name)} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name
+        ]
         note = f"    # in place: {', '.join(moved)}\n" if moved else ""
         e.functions.append(f"@loop\ndef {function}({head}):\n{note}" + "\n".join(lines) + "\n")
         views = [e.view(place, writes) for _, place, writes in parameters.values()]

@@ -33,7 +33,12 @@ def start(folder: Path | str, program: str = PROGRAM, root: Path = ROOT, **optio
     env = os.environ | {"MINIGRAD_CACHE": str(folder), "PYTHONPATH": str(root), "PYTHONWARNINGS": "default"}
     env |= options.pop("env", {})
     return subprocess.Popen(
-        [sys.executable, "-c", program], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-c", program],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
@@ -53,7 +58,9 @@ def filled(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cache") / "filled"
     both = [finish(p) for p in [start(folder), start(folder)]]
     assert all(out.startswith(VALUE) for out, _ in both)
-    assert sorted(err.split()[-1] for _, err in both) == ["compiled", "found"], "one makes it, the other waits"
+    assert sorted(err.split()[-1] for _, err in both) == ["compiled", "found"], (
+        "one makes it, the other waits"
+    )
     return folder
 
 
@@ -64,7 +71,9 @@ def copied(filled, tmp_path) -> Path:
 
 def test_a_second_process_finds_the_program(filled):
     before = {f: f.stat().st_mtime_ns for f in files(filled)}
-    assert len([f for f in before if f.suffix == ".py"]) == 1 and not [f for f in before if f.name.startswith("part")]
+    assert len([f for f in before if f.suffix == ".py"]) == 1 and not [
+        f for f in before if f.name.startswith("part")
+    ]
     out, err = finish(start(filled))
     assert out.startswith(VALUE) and err.split() == ["found"]
     assert {f: f.stat().st_mtime_ns for f in files(filled)} == before, "nothing is written again"
@@ -115,7 +124,7 @@ def test_garbage_in_all_files_is_made_anew(copied, filled, damage):
 def refused(folder: Path, word: str) -> None:
     with pytest.warns(UserWarning, match=word) as said:
         place = Folder(str(folder))
-    assert len(said) == 1 and "MINIGRAD_CACHE" in str(said[0].message) or "chmod" in str(said[0].message)
+    assert (len(said) == 1 and "MINIGRAD_CACHE" in str(said[0].message)) or "chmod" in str(said[0].message)
     assert place.path is None and place.read("x") is None
     place.write("x", b"")
     with place.made_once("x"):
@@ -174,7 +183,11 @@ class TestOwners:
     def test_a_program_runs_without(self, copied):
         copied.chmod(0o777)
         out, err = finish(start(copied))
-        assert out.startswith(VALUE) and err.split()[-1] == "compiled" and err.count("others may write to it") == 1
+        assert (
+            out.startswith(VALUE)
+            and err.split()[-1] == "compiled"
+            and err.count("others may write to it") == 1
+        )
 
 
 # What cannot be written.
@@ -207,7 +220,9 @@ def test_a_program_on_a_disk_that_is_full_at_any_byte(tmp_path):
 
 
 def test_a_folder_that_vanishes(tmp_path):
-    gone = PROGRAM.replace("step =", "from minigrad.compiler import cache; shutil.rmtree(cache.folder().path); step =")
+    gone = PROGRAM.replace(
+        "step =", "from minigrad.compiler import cache; shutil.rmtree(cache.folder().path); step ="
+    )
     out, err = finish(start(tmp_path / "cache", gone))
     assert out.startswith(VALUE) and err.count("cannot be written") == 1
     assert not (tmp_path / "cache").exists()
@@ -264,7 +279,11 @@ tempfile.mkstemp = os.replace = os.unlink = os.utime = no
 
 def test_a_change_of_a_kernel_is_noticed(tmp_path):
     """In a copy of the package, whose files keep their size and time: old machine code is not used."""
-    package = Path(shutil.copytree(ROOT / "minigrad", tmp_path / "minigrad", ignore=shutil.ignore_patterns("__pycache__")))
+    package = Path(
+        shutil.copytree(
+            ROOT / "minigrad", tmp_path / "minigrad", ignore=shutil.ignore_patterns("__pycache__")
+        )
+    )
     folder = tmp_path / "cache"
     environment = {"PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -276,7 +295,11 @@ def test_a_change_of_a_kernel_is_noticed(tmp_path):
     assert before[0].startswith(VALUE) and before[1] == "compiled" and run() == (before[0], "found")
     for name, old, new in [
         ("kernels.py", "tanh_one=20.0", "tanh_one=00.5"),  # a constant of what is written into every loop
-        ("runtime.py", "        target[r] = total\n", "        target[r] =-total\n"),  # a kernel that is kept apart
+        (
+            "runtime.py",
+            "        target[r] = total\n",
+            "        target[r] =-total\n",
+        ),  # a kernel that is kept apart
     ]:
         file = package / "compiler" / name
         text, stat = file.read_text(), file.stat()
@@ -365,7 +388,10 @@ def stop(self, *result):
         raise KeyboardInterrupt
     keep(self, *result)
 cache.MachineCode.save_overload = stop
-""" + PROGRAM.replace("print(step", "try: step(np.ones((2, 3)))\nexcept KeyboardInterrupt: print('stopped', file=sys.stderr)\nprint(step")
+""" + PROGRAM.replace(
+        "print(step",
+        "try: step(np.ones((2, 3)))\nexcept KeyboardInterrupt: print('stopped', file=sys.stderr)\nprint(step",
+    )
     out, err = finish(start(tmp_path / "cache", stopped))
     assert out.startswith(VALUE) and err.split() == ["stopped", "compiled"]
     assert finish(start(tmp_path / "cache"))[1].split() == ["found"]

@@ -199,7 +199,7 @@ def _quantities(nodes, place, steps):
         group.nodes.insert(0, n)
         group_of[n.number] = group
     cells: dict[tuple[str, int], list[Group]] = {}
-    taken: dict[tuple[str, int], set[str]] = {}  # steps are joined by these names: a second h is another quantity
+    taken: dict[tuple[str, int], set[str]] = {}  # names join steps: a second h is another quantity
     for group in sorted(by_key.values(), key=lambda g: g.out.number):
         if group.name:
             group.name = unique(group.name, taken.setdefault((group.band, group.t), set()), " ")
