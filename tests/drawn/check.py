@@ -171,7 +171,9 @@ def _crash(error: Exception, k: int) -> Finding:
         at = at.tb_next
     said = str(error).strip().splitlines() or [""]
     return Finding(
-        "crash", f"call {k}: {type(error).__name__}: {' | '.join(said)[:300]} (in {where})", f"{type(error).__name__} {where}"
+        "crash",
+        f"call {k}: {type(error).__name__}: {' | '.join(said)[:300]} (in {where})",
+        f"{type(error).__name__} {where}",
     )
 
 
@@ -199,7 +201,9 @@ def compare(program: Program, right: Results, got: Results, k: int) -> Finding |
             type(got.error).__name__,
         )  # fmt: skip
     if set(right.quantities) != set(got.quantities):
-        return Finding("shape", f"call {k}: results {sorted(got.quantities)}, eager {sorted(right.quantities)}")
+        return Finding(
+            "shape", f"call {k}: results {sorted(got.quantities)}, eager {sorted(right.quantities)}"
+        )
     for name, b in right.quantities.items():
         a = np.asarray(got.quantities[name])
         if a.shape != b.shape:
@@ -302,7 +306,9 @@ def _eager_at(program: Program, k: int, dtype: str, seed: int | None) -> dict[st
 
 def _constants(built: Built) -> list[mg.Tensor]:
     return [
-        x for n, x in built.namespace.items() if n[0] == "c" and isinstance(x, mg.Tensor) and x.dtype.kind == "f"
+        x
+        for n, x in built.namespace.items()
+        if n[0] == "c" and isinstance(x, mg.Tensor) and x.dtype.kind == "f"
     ]
 
 
@@ -350,7 +356,9 @@ def check_numerically(program: Program) -> Finding | None:
     spread = abs(estimates[0] - estimates[1])
     if not np.isfinite(exact) or abs(exact - estimates[1]) <= 1e-6 * (scale + 1) + 20 * spread:
         return None
-    return Finding("numeric", f"the derivative along a direction is {exact!r} eager, {estimates[1]!r} by differences")
+    return Finding(
+        "numeric", f"the derivative along a direction is {exact!r} eager, {estimates[1]!r} by differences"
+    )
 
 
 KINKS = {"sign", "abs", "maximum", "where", "max", "greater", "greater_equal", "equal", "cast", "detach"}

@@ -162,7 +162,9 @@ def _of_line(s: Statement, inside: bool, kinds: dict, tags: set[str]) -> None:
         cast_to_integers=s.op == "cast" and s.params["dtype"].startswith("int"),
         shift_back=s.op == "shift" and s.params["by"] < 0,
         the_same_twice_in_concat=s.op == "concat" and len(set(s.of)) < len(s.of),
-        concat_along_the_first_axis=s.op == "concat" and s.params["axis"] == 0 and len(kinds.get(s.of[0], ((),))[0]) > 1,
+        concat_along_the_first_axis=s.op == "concat"
+        and s.params["axis"] == 0
+        and len(kinds.get(s.of[0], ((),))[0]) > 1,
         reduction_over_several_axes=axis.startswith("(") and "," in axis[:-2],
         reduction_over_all=axis == "None",
         keepdims=bool(s.params.get("keepdims")),

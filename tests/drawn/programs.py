@@ -107,7 +107,9 @@ class Program:
     arguments: list[Given] = field(default_factory=list)
     leaves: list[Given] = field(default_factory=list)
     constants: list[Given] = field(default_factory=list)
-    cells: list[tuple[str, str, int, int, int]] = field(default_factory=list)  # name, class, inputs, hidden, seed
+    cells: list[tuple[str, str, int, int, int]] = field(
+        default_factory=list
+    )  # name, class, inputs, hidden, seed
     body: list[Statement] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     form: str = "tuple"  # how several outputs are returned: tuple | dict
@@ -171,9 +173,7 @@ def leaf(shape, seed, name=None, dtype="float64", kind="normal", hook=None) -> m
     """A tensor that learns; large ones have small numbers, so that products stay moderate."""
     shape = tuple(shape)
     scale = 1 / np.sqrt(max(1, shape[-2])) if len(shape) > 1 else 0.7
-    tensor = mg.Tensor(
-        (values(kind, shape, seed) * scale).astype(dtype), requires_grad=True, name=name
-    )
+    tensor = mg.Tensor((values(kind, shape, seed) * scale).astype(dtype), requires_grad=True, name=name)
     if hook is not None:
         tensor.hook(lambda g: g * hook)
     return tensor
@@ -225,9 +225,7 @@ def text(program: Program, header: bool = True) -> str:
         made = f"values({g.kind!r}, {_shape(g.shape)}, seed={g.seed}{dtype})"
         lines.append(f"{g.name} = {made}" if g.form == "array" else f"{g.name} = mg.Tensor({made})")
     for name, kind, inputs, hidden, seed in p.cells:
-        lines.append(
-            f"{name} = cells.{kind}({inputs}, {hidden}, np.random.default_rng({seed}), {p.dtype!r})"
-        )
+        lines.append(f"{name} = cells.{kind}({inputs}, {hidden}, np.random.default_rng({seed}), {p.dtype!r})")
     lines += ["", f"def function({', '.join(g.name for g in p.arguments)}):"]
     lines += _lines(p.body, p, "    ")
     lines.append(f"    return {_returned(p)}")
@@ -318,7 +316,9 @@ def _run(s: Statement, p: Program) -> list[str]:
             f"{cell} = drawn_cell({' '.join(q['state_names'])!r}, {q['inputs']}, {q['hidden']}, "
             f"{p.dtype!r}, step_{s.to[0]})"
         )
-    options = "".join(f", {key}={q[key]}" for key in ("reverse", "truncate", "lengths", "mask", "output") if q.get(key))
+    options = "".join(
+        f", {key}={q[key]}" for key in ("reverse", "truncate", "lengths", "mask", "output") if q.get(key)
+    )
     states = f", {_tuple(s.of[1:])}" if len(s.of) > 1 else ""
     lines.append(f"run_{s.to[0]} = cells.run({cell}, {s.of[0]}{states}{options})")
     lines.append(f"{', '.join(s.to)} = {', '.join(f'run_{s.to[0]}{r}' for r in q['read'])}")
@@ -340,7 +340,9 @@ def names_in(expression: str) -> list[str]:
 def reads(s: Statement) -> list[str]:
     """The names that a statement reads from outside of itself."""
     found = [n for x in s.of for n in names_in(x)]
-    found += [n for key in PARAMS_WITH_NAMES if isinstance(s.params.get(key), str) for n in names_in(s.params[key])]
+    found += [
+        n for key in PARAMS_WITH_NAMES if isinstance(s.params.get(key), str) for n in names_in(s.params[key])
+    ]
     if s.op in BLOCKS:
         own = set(block_inputs(s))
         for inner in s.body:

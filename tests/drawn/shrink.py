@@ -15,10 +15,22 @@ import numpy as np
 import minigrad as mg
 
 from . import programs
-from .programs import BLOCKS, Given, Program, Statement, block_inputs, block_results, expression, reads, renamed
+from .programs import (
+    BLOCKS,
+    Given,
+    Program,
+    Statement,
+    block_inputs,
+    block_results,
+    expression,
+    reads,
+    renamed,
+)
 
 
-def shrink(program: Program, fails: Callable[[Program], bool], most: int = 2000, seconds: float = 1e9) -> Program:
+def shrink(
+    program: Program, fails: Callable[[Program], bool], most: int = 2000, seconds: float = 1e9
+) -> Program:
     """fails(program) must hold; `most` and `seconds` bound how often it is asked again."""
     asked, until = 0, time.monotonic() + seconds
     seen = {programs.to_json(program)}
@@ -85,7 +97,9 @@ def fewer_calls(p: Program) -> Iterator[Program]:
         yield _copy(p, calls=p.calls[:k] + p.calls[k + 1 :])
     for k, call in enumerate(p.calls):
         for name in call:
-            yield _copy(p, calls=[*p.calls[:k], {n: v for n, v in call.items() if n != name}, *p.calls[k + 1 :]])
+            yield _copy(
+                p, calls=[*p.calls[:k], {n: v for n, v in call.items() if n != name}, *p.calls[k + 1 :]]
+            )
 
 
 def plainer(p: Program) -> Iterator[Program]:
@@ -180,7 +194,9 @@ def _smaller_scans(p: Program, path: tuple, s: Statement) -> Iterator[Program]:
             yield _changed(p, path, of=of, params={**q, "steps": steps})
             for j, other in enumerate(q["steps"]):
                 if j != k:
-                    body = [renamed(b, lambda n, k=k, o=other: o if n == q["steps"][k] else n) for b in s.body]
+                    body = [
+                        renamed(b, lambda n, k=k, o=other: o if n == q["steps"][k] else n) for b in s.body
+                    ]
                     yield _changed(p, path, of=of, params={**q, "steps": steps}, body=body)
     if count > 1:
         for k in range(count):
@@ -292,7 +308,9 @@ def smaller_sizes(p: Program) -> Iterator[Program]:
                 r = copy.deepcopy(q)
                 for g in (*r.arguments, *r.leaves, *r.constants):
                     g.shape = [smaller if m == n else m for m in g.shape]
-                r.cells = [(a, b, smaller if c == n else c, smaller if d == n else d, e) for a, b, c, d, e in r.cells]
+                r.cells = [
+                    (a, b, smaller if c == n else c, smaller if d == n else d, e) for a, b, c, d, e in r.cells
+                ]
                 for s in r.statements():
                     for key in ("inputs", "hidden"):
                         if s.params.get(key) == n:

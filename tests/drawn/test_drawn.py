@@ -170,7 +170,9 @@ def test_what_differs_is_told_with_both_numbers():
 
     def wrong(function, arguments, threads, gradients):
         value = function.function(*map(mg.Tensor, arguments))
-        return value, {x: np.full(x.shape, 7.0) for x in mg.ancestors(value) if x.requires_grad and x.op is None}
+        return value, {
+            x: np.full(x.shape, 7.0) for x in mg.ancestors(value) if x.requires_grad and x.op is None
+        }
 
     finding = check(program, wrong)
     assert finding and finding.kind == "value" and "dw2" in str(finding) and "7.0 compiled" in str(finding)
