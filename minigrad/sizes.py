@@ -29,6 +29,7 @@ class Size:
     """Σ coefficient · product of variables."""
 
     __hash__ = None  # type: ignore[assignment]  # equality may bind, so a Size is no key
+    __array_ufunc__ = None  # NumPy's numbers and arrays let a Size answer
 
     def __init__(self, terms: dict[tuple[Variable, ...], int]):
         self.terms = terms

@@ -321,7 +321,7 @@ class Variant:
             for leaf in leaves_of(outputs)
             if gradients and leaf.number < self.traced.start and leaf.dtype.kind == "f"
         ]
-        self.computed = computed_before(outputs, self.traced.start)
+        self.computed = computed_before(self.stages_of["traced"], self.traced.start)
         self.stages_of["gradients"] = outputs
         self._write(outputs)
 

@@ -162,10 +162,9 @@ def written(lines: Sequence[str | Product]) -> list[str]:
         if len(group) > 1 and any(p.is_sum for p in group):
             # Not where the sums are so large that they themselves would be thrown out of the cache by every block.
             size = plus(*(times(p.width, p.columns) for p in group if p.is_sum))
-            # Nor where threads share the rows: each has the same ones in all lines of a stage.
-            text.append(
-                f"    step = {BLOCK_SUM} if parts == 1 and {size} < {SUMS_IN_CACHE} else max(1, {group[0].long})"
-            )
+            # Nor where threads share the rows that run through: each has the same ones in all lines of a stage.
+            alone = "" if all(p.is_sum for p in group) else "parts == 1 and "
+            text.append(f"    step = {BLOCK_SUM} if {alone}{size} < {SUMS_IN_CACHE} else max(1, {group[0].long})")
             text.append(f"    for r0 in range(0, max(1, {group[0].long}), step):")
             text.append(f"        block = min(step, {group[0].long} - r0)")
             calls, indent = [line for p in group for line in p.lines("r0", "block")], "        "
