@@ -124,14 +124,14 @@ class AttentionDecoder(Cell):
         attention: int | None = None,
         dtype="float32",
     ):
-        positive(type(self).__name__, inputs=inputs, hidden=hidden, keys=keys)
+        super().__init__(inputs, hidden, rng, dtype)
+        positive(type(self).__name__, keys=keys)
         self.attention = AdditiveAttention(
             hidden, keys, hidden if attention is None else attention, rng, dtype
         )
         self.cell = kind(inputs + keys, hidden, rng, dtype)
         self.gates, self.state = f"alpha context {self.cell.gates}", self.cell.state
         self.memory: Memory | None = None
-        super().__init__(inputs, hidden, rng, dtype)
 
     def build(self, rng: np.random.Generator) -> None:
         """Its parameters are those of its parts."""
@@ -168,12 +168,6 @@ class AttentionDecoder(Cell):
     @property
     def outputs(self) -> int:
         return self.cell.outputs
-
-    def parameters(self) -> dict[str, Tensor]:
-        parts = {"attention": self.attention, "cell": self.cell}
-        return {
-            f"{part}.{name}": p for part, layer in parts.items() for name, p in layer.parameters().items()
-        }
 
     def run(self, xs, state=None, **options) -> Run:
         """As `cells.run`, so that the sequence configurations, `generate` among them, take it for a layer."""

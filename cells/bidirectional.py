@@ -57,7 +57,8 @@ class Bidirectional(Layer):
         self, kind: Callable[..., Cell], inputs: int, hidden: int, rng: np.random.Generator, dtype="float32"
     ):
         super().__init__(dtype)
-        self.cells = [kind(inputs, hidden, rng, dtype) for _ in range(2)]
+        self.forward: Cell = kind(inputs, hidden, rng, dtype)
+        self.backward: Cell = kind(inputs, hidden, rng, dtype)
         self.inputs, self.hidden = inputs, hidden
 
     @classmethod
@@ -65,12 +66,12 @@ class Bidirectional(Layer):
         return lambda inputs, hidden, rng, dtype="float32": cls(kind, inputs, hidden, rng, dtype)
 
     @property
-    def forward(self) -> Cell:
-        return self.cells[0]
+    def cells(self) -> list[Cell]:
+        return [self.forward, self.backward]
 
-    @property
-    def backward(self) -> Cell:
-        return self.cells[1]
+    @cells.setter
+    def cells(self, both: Sequence[Cell]) -> None:
+        self.forward, self.backward = both
 
     @property
     def outputs(self) -> int:
@@ -80,13 +81,6 @@ class Bidirectional(Layer):
     def state(self) -> str:
         """Names of the states: those of the forward cell, then those of the backward cell."""
         return " ".join([*self.forward.state.split(), *(f"{s}_back" for s in self.backward.state.split())])
-
-    def parameters(self) -> dict[str, Tensor]:
-        return {
-            f"{way}.{name}": p
-            for way, cell in zip(("forward", "backward"), self.cells, strict=True)
-            for name, p in cell.parameters().items()
-        }
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
         """Zeros (N, H) for every state of both directions."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, scope, zeros
 from minigrad.init import glorot, orthogonal
+from minigrad.tensor import let_go
 
 from .layer import Layer, positive
 from .masks import advance, check_truncate, steps_that_count
@@ -86,9 +87,12 @@ class Step:
             ) from None
 
     def __getattr__(self, name: str) -> Tensor:
-        if name.startswith("_") or name not in self.quantities:
-            raise AttributeError(f"step t={self.t} has no {name!r}; it has x, {', '.join(self.quantities)}")
-        return self.quantities[name]
+        quantities = vars(self).get("quantities", {})  # none yet while it is copied or unpickled
+        if name.startswith("_") or name not in quantities:
+            raise AttributeError(
+                f"step t={vars(self).get('t')} has no {name!r}; it has x, {', '.join(quantities)}"
+            )
+        return quantities[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.quantities)
@@ -112,7 +116,8 @@ def unroll(
     """Run `cell` over a sequence and return one record per step, every gate by name.
 
     xs : (T, N, D), or a sequence of T tensors (N, D).
-    state : the states before the first step, each (N, H); default zeros.
+    state : the states before the first step, each (N, H); default zeros.  A detached one lets go of its
+        history (see `Tensor.detach`).
     output : an output layer; each step then also has y = output(h) of its first state.
     label : a scope around the steps, e.g. "layer 1".
     reverse : read the sequence from its end; the records stay in the order of time.
@@ -208,7 +213,7 @@ def first_state(cell: Cell, state, N) -> tuple[Tensor, ...]:
             f"the cell has {len(names)}: {cell.state}"
         )
     tensors = tuple(
-        s if isinstance(s, Tensor) else Tensor(s, name=n) for s, n in zip(given, names, strict=True)
+        let_go(s) if isinstance(s, Tensor) else Tensor(s, name=n) for s, n in zip(given, names, strict=True)
     )
     for name, s in zip(names, tensors, strict=True):
         if len(s.shape) != 2 or tuple(s.shape) != (N, cell.hidden):

@@ -54,6 +54,12 @@ def dropped(layer: Some, masks) -> Some:
         return other
     if hasattr(layer, "seen_through"):  # made of parts, which it knows
         return layer.seen_through(masks)  # type: ignore[attr-defined]
+    within = [name for name in layer.parameters() if "." in name]
+    if within:
+        raise InputError(
+            f"dropped {type(layer).__name__}: which weights of its layers ({within[0]}, …) see the last outputs is "
+            "not known; give the class a method seen_through(masks), as AttentionDecoder has"
+        )
     H = shape[0]
     column = masks.reshape((H, 1))
     for name, p in layer.parameters().items():

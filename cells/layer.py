@@ -5,7 +5,8 @@ And the simplest of layers, `Dense`, which is also the `Output` of the lecture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from keyword import iskeyword
 
 import numpy as np
 
@@ -13,24 +14,78 @@ from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, init
 
 
 class Layer:
-    """Holds parameters as attributes: ``self.W_f`` is a tensor named "W_f"."""
+    """Holds parameters as attributes: ``self.W_f`` is a tensor named "W_f".
+
+    An attribute that is a layer, or a list, tuple or dictionary of them, brings its parameters along:
+    ``self.rnn = LSTM(…)`` those that are called "rnn.W_f", …, ``self.blocks = [Dense(…), Dense(…)]``
+    "blocks.1.W", …; so does a tensor that requires a gradient.  What is assigned anew or deleted is
+    replaced or gone.
+
+    ``copy.copy(layer)`` is another layer with the same parameters, ``copy.deepcopy(layer)`` one with its own;
+    what is shared inside (tied weights) is shared inside the copy, and in what a pickle gives.
+    """
+
+    numbered = ""  # the attribute whose layers are called by their numbers alone: "1.W_f"
+    _names: tuple[str, ...] = ()  # attributes that are parameters, also when they do not learn for a while
 
     def __init__(self, dtype="float32"):
         self.dtype = np.dtype(dtype)
         if self.dtype.kind != "f":
             raise InputError(f"{type(self).__name__}: dtype {self.dtype}; parameters need a float type")
-        self._names: list[str] = []
 
     def parameter(self, name: str, data) -> Tensor:
-        """Make a parameter and set it as an attribute."""
+        """Make a parameter and set it as an attribute.
+
+        Raises InputError for what is no identifier and for a name that is taken: by a method, a property or a size.
+        """
+        self._check_name(name)
         tensor = Tensor(data, requires_grad=True, name=name, dtype=self.dtype)
-        self._names.append(name)
         setattr(self, name, tensor)
         return tensor
 
     def parameters(self) -> dict[str, Tensor]:
-        """The parameters by name, in the order in which they were made."""
-        return {name: getattr(self, name) for name in self._names}
+        """The parameters by name, in the order in which they were made, those of layers within included.
+
+        Each tensor comes once, by its first name, however many share it.
+        """
+        found: dict[str, Tensor] = {}
+        for name, p in _within(self, {id(self): self}):
+            if name in found:
+                raise InputError(
+                    f"{type(self).__name__}: two parameters are called {name!r}; give the layers other names"
+                )
+            found[name] = p
+        return found
+
+    def __setattr__(self, name: str, value) -> None:
+        if _learns(value):
+            self._check_name(name)
+            if isinstance(value, Tensor) and name not in self._names:
+                object.__setattr__(self, "_names", (*self._names, name))
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        object.__setattr__(self, "_names", tuple(n for n in self._names if n != name))
+
+    def _check_name(self, name: str) -> None:
+        """Raise InputError unless an attribute of this name can be a parameter or a layer."""
+        who = type(self).__name__
+        if "dtype" not in vars(self):
+            raise InputError(f"{who}: {name!r} is set before super().__init__(…); call that first")
+        if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+            raise InputError(f"{who}: {name!r} is no name for a parameter; give an identifier, e.g. 'W_f'")
+        there = getattr(type(self), name, None)
+        if isinstance(there, property) and there.fset is not None:
+            return
+        if callable(there) or hasattr(there, "__get__") or isinstance(there, (str, int, float, tuple)):
+            raise InputError(
+                f"{who}: {name!r} would hide {who}.{name}, which the class needs; give another name"
+            )
+        if isinstance(vars(self).get(name), (int, float, np.integer, np.dtype)):
+            raise InputError(
+                f"{who}: {name!r} would hide a size of the layer, {name} = {vars(self)[name]}; give another name"
+            )
 
     @property
     def size(self) -> int:
@@ -62,7 +117,9 @@ class Layer:
             p.value = ready[name]
 
     def __repr__(self) -> str:
-        rows = "".join(f"\n  {name:<8} {p.shape}" for name, p in self.parameters().items())
+        own = self.parameters()
+        width = max(map(len, own), default=0)
+        rows = "".join(f"\n  {name:<{max(width, 8)}} {p.shape}" for name, p in own.items())
         return f"{type(self).__name__}, {self.size:,} parameters, {self.dtype}{rows}"
 
 
@@ -115,6 +172,41 @@ class Output(Dense):
     def __init__(self, hidden: int, classes: int, rng: np.random.Generator, dtype="float32"):
         positive(type(self).__name__, hidden=hidden, classes=classes)
         super().__init__(hidden, classes, rng, dtype=dtype)
+
+
+def _learns(value) -> bool:
+    """Is this something that `parameters` looks into?"""
+    if isinstance(value, Tensor):
+        return value.requires_grad and value.is_leaf
+    if isinstance(value, (list, tuple)):
+        return any(map(_learns, value))
+    return any(map(_learns, value.values())) if isinstance(value, dict) else isinstance(value, Layer)
+
+
+def _within(layer: Layer, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
+    """The parameters of a layer by name, in the order of its attributes, without what was `seen` before."""
+    for attribute, value in vars(layer).items():
+        if attribute in layer._names or not isinstance(value, Tensor):
+            yield from _named("" if attribute == layer.numbered else attribute, value, seen)
+
+
+def _named(name: str, value, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
+    """The parameters in an attribute, whatever it is."""
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value, 1))
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if _learns(part):
+                yield from _named(f"{name}.{key}" if name else str(key), part, seen)
+    elif isinstance(value, (Layer, Tensor)) and id(value) not in seen:
+        seen[id(value)] = value
+        if isinstance(value, Tensor):
+            yield name, value
+        elif type(value).parameters is Layer.parameters:
+            yield from ((f"{name}.{inner}", p) for inner, p in _within(value, seen))
+        else:  # a layer that has a way of its own
+            for inner, p in value.parameters().items():
+                yield from _named(f"{name}.{inner}", p, seen)
 
 
 def fitting(layer, x, axes: str = "") -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from minigrad import DTypeError, ShapeError, Tensor, describe, scan, stack, where
+from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, scan, stack, where
 
 from .cell import Cell, Step, first_state, name_all, unroll
 from .masks import advance, check_truncate, cuts, steps_that_count
@@ -50,7 +50,7 @@ class Run:
             raise AttributeError(name)
         try:
             return self[name]
-        except KeyError:
+        except (KeyError, InputError):
             raise AttributeError(f"the run has no {name!r}; it has {', '.join(self._quantities)}") from None
 
 

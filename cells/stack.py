@@ -21,6 +21,8 @@ class Stack(Layer):
     kind : a class of cells, or what makes a layer when it is called like one: ``Bidirectional.of(LSTM)``.
     """
 
+    numbered = "cells"
+
     def __init__(
         self,
         kind: Callable[..., Cell | Bidirectional],
@@ -49,11 +51,6 @@ class Stack(Layer):
     def causal(self) -> bool:
         """Whether no output depends on a later step."""
         return all(getattr(cell, "causal", True) for cell in self.cells)
-
-    def parameters(self) -> dict[str, Tensor]:
-        return {
-            f"{k}.{name}": p for k, cell in enumerate(self.cells, 1) for name, p in cell.parameters().items()
-        }
 
     def __call__(self, xs, **options) -> Tensor:
         """The outputs of the last layer, xs (T, N, D) → (T, N, outputs); options are those of `run`."""

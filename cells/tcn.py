@@ -72,6 +72,7 @@ class TCN(Layer):
     """
 
     causal = True  # no output depends on a later step
+    numbered = "blocks"
 
     def __init__(
         self,
@@ -136,13 +137,6 @@ class TCN(Layer):
     def receptive_field(self) -> int:
         """How many steps an output sees: its own and those before it."""
         return 1 + 2 * (self.taps - 1) * sum(self.dilations)
-
-    def parameters(self) -> dict[str, Tensor]:
-        return {
-            f"{k}.{name}": p
-            for k, block in enumerate(self.blocks, 1)
-            for name, p in block.parameters().items()
-        }
 
     def __repr__(self) -> str:
         rows, sees = [], 1

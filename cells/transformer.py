@@ -131,10 +131,6 @@ class TransformerBlock(Layer):
         made = hidden @ self.W_2 + self.b_2
         return x + (made if dropout is None else made * dropout[1])
 
-    def parameters(self) -> dict[str, Tensor]:
-        own = {f"attention.{name}": p for name, p in self.attention.parameters().items()}
-        return {**own, **super().parameters()}
-
 
 class Transformer(Layer):
     """Blocks on top of each other, over an input projection plus sinusoidal positions.
@@ -143,6 +139,7 @@ class Transformer(Layer):
     and the steps before it, else all.  Parameters are called "1.attention.W_q", …, "2.W_1", ….
     """
 
+    numbered = "blocks"
     W_x: Tensor
     b_x: Tensor
     g_h: Tensor
@@ -162,10 +159,11 @@ class Transformer(Layer):
         super().__init__(dtype)
         positive(type(self).__name__, inputs=inputs, layers=layers)
         self.inputs, self.causal = int(inputs), bool(causal)
-        self.blocks = [TransformerBlock(width, heads, rng, feedforward, dtype) for _ in range(layers)]
+        blocks = [TransformerBlock(width, heads, rng, feedforward, dtype) for _ in range(layers)]
         self.outputs = int(width)
         self.parameter("W_x", rng.standard_normal((inputs, width)))  # as large as the positions
         self.parameter("b_x", np.zeros(width))
+        self.blocks = blocks
         self.parameter("g_h", np.ones(width))
         self.parameter("b_h", np.zeros(width))
 
@@ -201,12 +199,6 @@ class Transformer(Layer):
         attention and feed-forward layer adds.  With T = 1 one mask serves all steps.
         """
         return random_mask((1 + 2 * len(self.blocks), T, N, self.outputs), rate, rng, self.dtype)
-
-    def parameters(self) -> dict[str, Tensor]:
-        own = super().parameters()
-        blocks = {f"{k}.{n}": p for k, b in enumerate(self.blocks, 1) for n, p in b.parameters().items()}
-        first, last = list(own.items())[:2], list(own.items())[2:]
-        return {**dict(first), **blocks, **dict(last)}
 
     def _checked_dropout(self, dropout) -> Tensor | None:
         if dropout is None:

@@ -2,10 +2,12 @@
 
 Windows of the text follow one another in parallel streams, and the state is carried
 from window to window while gradients stop at its edge.  Prints the loss in bits per
-character on text that was held out, and a sample; Ctrl-C keeps what was learned.
+character on text that was held out, and a sample; Ctrl-C keeps what was learned.  With
+--resume, the same command goes on where the last one stopped, to the same bits.
 
     python examples/char_rnn.py
     python examples/char_rnn.py --text book.txt --hidden 256 --layers 2 --steps 5000 --out model
+    python examples/char_rnn.py --text book.txt --steps 5000 --resume book.safetensors
 """
 
 from __future__ import annotations
@@ -62,38 +64,73 @@ def bits_held_out(loss, model: Model, codes: np.ndarray, window: int) -> float:
     return total / count / math.log(2)
 
 
-def train(
-    model: Model, codes: np.ndarray, held_out: np.ndarray, options: argparse.Namespace, console: Console
-) -> None:
-    loss, optimiser = mg.compile(model.loss), mg.optim.Adam(model.parameters(), lr=options.lr)
-    columns = streams(codes, options.batch)
-    at, state, seen, bits, start = (
-        0,
-        model.stack.initial_state(options.batch),
-        0,
-        math.nan,
-        time.perf_counter(),
-    )
+class Training:
+    """A model, its optimiser, and the place in the text that it has reached, with the states carried there."""
+
+    def __init__(self, model: Model, rng: np.random.Generator, options: argparse.Namespace, alphabet: str):
+        self.model, self.rng, self.options, self.alphabet = model, rng, options, alphabet
+        self.optimiser = mg.optim.Adam(model.parameters(), lr=options.lr)
+        # By the optimiser's step count, which changes with the parameters: so Ctrl-C cannot come between the two.
+        self.places = {0: (0, model.stack.initial_state(options.batch))}
+
+    def step(self, loss, columns: np.ndarray) -> tuple[float, int]:
+        """One window in every stream: bits per character, and how many characters were read."""
+        now, window = self.optimiser.steps, self.options.window
+        at, state = self.places[now]
+        if at + window + 1 > len(columns):  # the text is read through: from the top, with fresh states
+            at, state = 0, self.model.stack.initial_state(self.options.batch)
+        part = columns[at : at + window + 1]
+        self.optimiser.zero_grad()
+        nats, *after = loss.backward(part[:-1], part[1:], *state)
+        mg.optim.clip_by_norm(self.optimiser.parameters, 5.0)
+        self.places = {now: self.places[now], now + 1: (at + window, after)}
+        self.optimiser.step()
+        return float(nats) / math.log(2), part[1:].size
+
+    def save(self) -> None:
+        if self.options.resume is not None:
+            at, state = self.places[self.optimiser.steps]
+            tensors = {"place": np.array(at), **{f"state {k}": s for k, s in enumerate(state)}}
+            notes = {"alphabet": self.alphabet}
+            checkpoint.save_training(
+                self.options.resume, self.optimiser, rng=self.rng, tensors=tensors, notes=notes
+            )
+
+    def load(self) -> None:
+        """Go on from the file: raises InputError where it is of another text or another model."""
+        file, fresh = self.options.resume, self.places[0][1]
+        known = checkpoint.load(file)
+        if "tensors/place" not in known:
+            raise mg.InputError(f"--resume {file}: this program did not write that file; give another name")
+        if known.notes["alphabet"] != self.alphabet:
+            raise mg.InputError(
+                f"--resume {file}: the text has other characters than the one that the model was trained on; "
+                "give the same --text, or another file"
+            )
+        found = checkpoint.load_training(file, self.optimiser, rng=self.rng)
+        states = [found.get(f"state {k}", found["place"]) for k in range(len(fresh))]
+        if [s.shape for s in states] != [s.shape for s in fresh]:
+            raise mg.InputError(
+                f"--resume {file}: it was trained with another --batch than {self.options.batch}"
+            )
+        self.optimiser.lr = self.options.lr
+        self.places = {self.optimiser.steps: (int(found["place"]), [mg.Tensor(s) for s in states])}
+
+
+def train(training: Training, codes: np.ndarray, held_out: np.ndarray, console: Console) -> None:
+    model, options, done = training.model, training.options, training.optimiser.steps
+    loss, columns = mg.compile(model.loss), streams(codes, options.batch)
+    seen, bits, start = 0, math.nan, time.perf_counter()
     progress = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[bits]:.3f} bits, {task.fields[speed]:,.0f} characters/s"),
         console=console, transient=True,
     )  # fmt: skip
     with progress:
-        task = progress.add_task("training", total=options.steps, bits=bits, speed=0.0)
-        for step in range(1, options.steps + 1):
-            if at + options.window + 1 > len(
-                columns
-            ):  # the text is read through: from the top, with fresh states
-                at, state = 0, model.stack.initial_state(options.batch)
-            part = columns[at : at + options.window + 1]
-            at += options.window
-            optimiser.zero_grad()
-            nats, *state = loss.backward(part[:-1], part[1:], *state)
-            mg.optim.clip_by_norm(optimiser.parameters, 5.0)
-            optimiser.step()
-            seen += part[1:].size
-            bits = float(nats) / math.log(2)
+        task = progress.add_task("training", total=options.steps, completed=done, bits=bits, speed=0.0)
+        for step in range(done + 1, options.steps + 1):
+            bits, read = training.step(loss, columns)
+            seen += read
             if not bits < 100:
                 raise mg.InputError(
                     f"step {step}: the loss has run away ({bits:.3g} bits); use a smaller --lr"
@@ -101,6 +138,7 @@ def train(
             speed = seen / (time.perf_counter() - start)
             progress.update(task, advance=1, bits=bits, speed=speed)
             if step % max(1, options.steps // 5) == 0:
+                training.save()
                 out = bits_held_out(loss, model, held_out, options.window)
                 console.print(
                     f"step {step}: {bits:.3f} bits on the window, {out:.3f} held out, {speed:,.0f} characters/s"
@@ -143,6 +181,10 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="streams read in parallel (default: 8)")
     parser.add_argument("--lr", type=float, default=3e-3, help="Adam's learning rate (default: 0.003)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--resume", type=Path, metavar="FILE",
+        help="go on from this file where it is there, and keep the training in it",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the weights (default: out)")
     options = parser.parse_args(arguments)
     for name in ("hidden", "layers", "window", "batch"):
@@ -172,15 +214,24 @@ def main(options: argparse.Namespace) -> None:
     console.print(
         f"{options.cell}, {options.layers} × {options.hidden} units, {size:,} parameters; {len(codes):,} characters"
     )
-    weights = options.out / "weights.safetensors"
-    checkpoint.save(
-        weights, model.parameters(), {"alphabet": alphabet.characters}
-    )  # fails before the training, not after
+    training, weights = (
+        Training(model, rng, options, alphabet.characters),
+        options.out / "weights.safetensors",
+    )
+    if options.resume is not None and options.resume.exists():
+        training.load()
+        console.print(f"goes on after step {training.optimiser.steps}")
+
+    def save() -> None:
+        training.save()
+        checkpoint.save(weights, model.parameters(), {"alphabet": alphabet.characters})
+
+    save()  # fails before the training, not after
     try:
-        train(model, codes[:cut], codes[cut:], options, console)
+        train(training, codes[:cut], codes[cut:], console)
     except KeyboardInterrupt:
         console.print("stopped; what was learned so far is kept")
-    checkpoint.save(weights, model.parameters(), {"alphabet": alphabet.characters})
+    save()
     console.print(escape(sample(model, alphabet, text[0], 300, rng)), soft_wrap=True, highlight=False)
     console.print(f"weights: {escape(str(weights))}", soft_wrap=True)
 

@@ -5,7 +5,7 @@
 """
 
 from . import indexing, init, optim
-from .check import check_grads
+from .check import audit, check_grads, grad_states
 from .errors import (
     DTypeError,
     GraphError,
@@ -15,8 +15,22 @@ from .errors import (
     NonFiniteError,
     ShapeError,
 )
-from .functional import conv1d, cross_entropy, layer_norm, log_softmax, mse, one_hot, relu, softmax, softplus
-from .grad import ancestors, audit, backward, grad, grad_states
+from .functional import (
+    conv1d,
+    cross_entropy,
+    layer_norm,
+    log_softmax,
+    logsumexp,
+    mean,
+    mse,
+    norm,
+    one_hot,
+    relu,
+    softmax,
+    softplus,
+    stack,
+)
+from .grad import ancestors, backward, grad
 from .ops import (
     broadcast_to,
     concat,
@@ -24,11 +38,10 @@ from .ops import (
     exp,
     gather,
     log,
-    logsumexp,
+    log1p,
     matmul,
     max,
     maximum,
-    mean,
     min,
     minimum,
     power,
@@ -38,7 +51,6 @@ from .ops import (
     sigmoid,
     sin,
     sqrt,
-    stack,
     sum,
     tanh,
     transpose,
@@ -91,6 +103,7 @@ __all__ = [
     "init",
     "layer_norm",
     "log",
+    "log1p",
     "log_softmax",
     "logsumexp",
     "matmul",
@@ -101,6 +114,7 @@ __all__ = [
     "minimum",
     "mse",
     "no_grad",
+    "norm",
     "one_hot",
     "optim",
     "power",

@@ -1,41 +1,325 @@
-"""Weights on disk: safetensors files, written beside and moved into place, so that none is ever half written."""
+"""Weights and whole trainings on disk: safetensors files, of which nothing is ever executed.
+
+A file is written beside the old one and moved into its place, so that there is a whole old one or a whole new one
+at any moment; it carries a checksum of all its bytes, so that a damaged one is refused.  `save` and `load` are for
+arrays with notes; `save_training` and `load_training` for all that a training needs to go on to the same bits.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-import tempfile
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import DTypeError, InputError
+from .optim import Optimiser, assigned, commit, fitting
 from .tensor import Tensor
 
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
-def save(path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
-    """Write tensors by name, with `notes` (texts) beside them.  Raises InputError where the file cannot be written."""
+# Two marks, so that no change of a single byte makes one of our files pass for a file from elsewhere.
+OURS = "minigrad."
+VERSION, CHECKSUM, GENERATORS = OURS + "version", OURS + "sha256", OURS + "generators"
+BEFORE_SUM, NO_SUM = f'"{CHECKSUM}":"'.encode(), b"0" * 64
+LARGEST_HEADER = 100_000_000  # bytes: safetensors reads no larger one
+DTYPES = {
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64",
+}  # fmt: skip
+
+
+class Arrays(dict[str, np.ndarray]):
+    """Arrays by name, with the `notes` (texts by name) that lay beside them."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]):
+        super().__init__(arrays)
+        self.notes = dict(notes)
+
+
+def save(path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Write tensors, or arrays, by name, with `notes` (texts) beside them.
+
+    A new file gets the usual mode, one that is replaced keeps its own; a link stays, and what it names is replaced.
+    Raises InputError where the file cannot be written, and for names and notes that are no Unicode text; DTypeError
+    for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; only a process
+    that is killed while it writes leaves its ``….part`` there.
+    """
+    _write(path, tensors, _texts(notes or {}))
+
+
+def load(path, prefix: str = "") -> Arrays:
+    """Arrays by name, and their `notes`: ``weights = load(path); weights.notes["alphabet"]``.
+
+    prefix : only those whose name begins with it, called by the rest: ``load(path, "parameters/")`` are the weights
+        of a training that `save_training` wrote.
+
+    Raises InputError for a file that is no safetensors file, or was changed since `save`.  A safetensors file from
+    elsewhere has no checksum and is read all the same; that its header fits its data is all that is known of it.
+    """
+    arrays, notes = _read(path)
+    return Arrays(_part(arrays, prefix), {name: text for name, text in notes.items() if not _is_ours(name)})
+
+
+def save_training(
+    path,
+    optimiser: Optimiser,
+    *,
+    rng: Generator | Mapping[str, Generator] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> None:
+    """Write all that a training needs to go on as if it had never stopped: one file.
+
+    optimiser : with its options, slots and step count, and the parameters that it moves.
+    rng : the random generator, or several by name, that later steps draw from.
+    tensors, notes : whatever else is needed, such as carried states, or the alphabet.
+
+    Raises what `save` raises.
+    """
+    states = {name: rng.bit_generator.state for name, rng in generators(rng).items()}
+    write_training(path, optimiser, states, tensors or {}, notes or {})
+
+
+def load_training(
+    path, optimiser: Optimiser, *, rng: Generator | Mapping[str, Generator] | None = None
+) -> Arrays:
+    """Put back what `save_training` wrote, and return the further tensors, with the notes.
+
+    The optimiser, its parameters and the generators are made as they were before; those of the file take the place
+    of their numbers.  Raises InputError for a file that is none of a training, for names that are missing or
+    surplus and for another kind of generator, ShapeError and DTypeError for arrays of another kind; nothing is
+    changed then.
+    """
+    arrays, notes = _read(path)
+    if GENERATORS not in notes:
+        raise InputError(f"{_shown(path)} holds arrays, and no training: read it with checkpoint.load")
+    own = dict(zip(optimiser.labels, optimiser.parameters, strict=True))
+    who = f"training from {_shown(path)}"
+    values = fitting(f"{who}, parameters", _part(arrays, "parameters/"), {n: p.value for n, p in own.items()})
+    changes = [change for name, p in own.items() for change in assigned(p, values[name])]
+    changes += optimiser.loaded(_part(arrays, "optimiser/"))
+    changes += _generators_put_back(who, generators(rng), notes[GENERATORS])
+    commit(changes)
+    return Arrays(_part(arrays, "tensors/"), {n: text for n, text in notes.items() if not _is_ours(n)})
+
+
+def write_training(
+    path, optimiser: Optimiser, states: dict[str, Any], tensors: Mapping, notes: Mapping
+) -> None:
+    """`save_training` with the states of the generators in place of these."""
+    parts = {
+        "parameters": dict(zip(optimiser.labels, optimiser.parameters, strict=True)),
+        "optimiser": optimiser.state_dict(),
+        "tensors": tensors,
+    }
+    arrays = {f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
+    text = json.dumps(states, default=lambda array: array.tolist())
+    _write(path, arrays, {**_texts(notes), GENERATORS: text})
+
+
+def generators(rng) -> dict[str, Generator]:
+    """Random generators by name; a single one is called "rng"."""
+    named = dict(rng) if isinstance(rng, Mapping) else {} if rng is None else {"rng": rng}
+    for name, generator in named.items():
+        if not isinstance(generator, np.random.Generator):
+            raise InputError(
+                f"checkpoint: {name} is {type(generator).__name__}; give a numpy.random.default_rng(seed)"
+            )
+    return named
+
+
+def _generators_put_back(who: str, own: dict[str, Generator], text: str) -> list[tuple]:
+    """The changes that give generators the states in a note."""
+    try:
+        states = dict(json.loads(text))
+        if set(states) != set(own):
+            raise InputError(
+                f"{who}: its random generators are {sorted(states) or 'none'}, those given as rng "
+                f"{sorted(own) or 'none'}"
+            )
+        for name, generator in own.items():
+            kind, given = states[name]["bit_generator"], type(generator.bit_generator)
+            if kind != given.__name__:
+                raise InputError(
+                    f"{who}: the generator {name} is {given.__name__}, that of the file {kind!r:.40}"
+                )
+            given(0).state = states[name]  # a state that is none shows here, and changes nothing
+    except InputError:
+        raise
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise InputError(f"{who}: the states of its random generators make no sense ({error})") from None
+    return [(generator.bit_generator, "state", states[name]) for name, generator in own.items()]
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(OURS)
+
+
+def _texts(notes: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(notes, Mapping):
+        raise InputError(f"notes: give a dict of texts by name, not {type(notes).__name__}")
+    for name, text in notes.items():
+        _text(name, "the name of a note")
+        _text(text, f"note {name!r:.80}")
+        if _is_ours(name):
+            raise InputError(f"note {name!r:.80}: names that begin with {OURS!r} are kept for the file's own")
+    return dict(notes)
+
+
+def _text(text, what: str) -> None:
+    """Raise InputError unless it is a str that UTF-8 can write."""
+    if not isinstance(text, str):
+        raise InputError(f"{what} is {type(text).__name__}; give a text, for numbers json.dumps(…)")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}: {text!r:.80} is no Unicode text ({error.reason})") from None
+
+
+# Bytes.
+
+
+def _write(path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"checkpoint: give a dict of tensors by name, not {type(tensors).__name__}")
+    _replace(path, *_encoded({name: _array(name, t) for name, t in tensors.items()}, notes))
+
+
+def _array(name: str, tensor) -> np.ndarray:
+    """A value as safetensors writes it rightly: row by row, in this machine's order of bytes."""
+    _text(name, "the name of a tensor")
+    if name == "__metadata__":
+        raise InputError("a tensor cannot be called '__metadata__': the format keeps that name for notes")
+    try:
+        array = np.asarray(tensor.value if isinstance(tensor, Tensor) else tensor)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"checkpoint: {name!r:.80} is no numeric array ({error})") from None
+    if array.dtype.name not in DTYPES:
+        raise DTypeError(
+            f"checkpoint: {name!r:.80} is {array.dtype}; make it one of {', '.join(sorted(DTYPES))}"
+        )
+    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
+
+
+def _encoded(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> list:
+    """A file in pieces, the checksum being one: that of the whole with zeros in its place."""
+    import hashlib  # when needed, as safetensors is: for `import minigrad` to stay quick
+
+    from safetensors import SafetensorError
     from safetensors.numpy import save as encode
 
-    # Contiguous, because safetensors writes anything else in the wrong order.
-    data = encode({name: np.ascontiguousarray(np.asarray(t)) for name, t in tensors.items()}, metadata=notes)
-    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            file.write(data)
-        os.replace(file.name, path)
-    except OSError as error:
+        data = encode(arrays, {**notes, VERSION: "1", CHECKSUM: NO_SUM.decode()})
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise InputError(f"checkpoint: the arrays cannot be written as safetensors ({error})") from None
+    header = 8 + int.from_bytes(data[:8], "little")
+    if header > LARGEST_HEADER:
+        raise InputError(f"checkpoint: names and notes take {header:,} bytes; {LARGEST_HEADER:,} can be read")
+    at = data.index(BEFORE_SUM, 8, header) + len(BEFORE_SUM)
+    whole = memoryview(data)
+    return [whole[:at], hashlib.sha256(data).hexdigest().encode(), whole[at + len(NO_SUM) :]]
+
+
+def _replace(path, *pieces) -> None:
+    """Write a file beside another, onto the disk, and move it into its place."""
+    try:
+        goal = Path(os.path.realpath(path))
+        part = goal.with_name(f"{goal.name[:40]}.{secrets.token_hex(8)}.part")
+        old = _regular(goal) if goal.exists() else None
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "xb") as file:
+                if old is not None and hasattr(os, "fchmod"):
+                    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, goal)
+        except BaseException:  # Ctrl-C too
+            part.unlink(missing_ok=True)
+            raise
+        _sync_folder(goal.parent)
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        said = getattr(error, "strerror", None) or error
         raise InputError(
-            f"weights cannot be written to {path}: {error.strerror}; choose another folder"
+            f"weights cannot be written to {_shown(path)}: {said}; choose another folder"
         ) from None
 
 
-def load(path) -> dict[str, np.ndarray]:
-    """Arrays by name.  Nothing in the file is executed.  Raises InputError for a file that is no safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+def _regular(path) -> os.stat_result:
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        what = "a folder" if stat.S_ISDIR(found.st_mode) else "a device or the like"
+        raise InputError(f"{_shown(path)} is {what}, and no file; give the name of a file")
+    return found
+
+
+def _sync_folder(folder: Path) -> None:
+    """That the file was moved outlives a power cut only when the folder is written too, where a system can do so."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    with suppress(OSError):
+        os.fsync(handle)
+    os.close(handle)
+
+
+def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and all notes of a file whose checksum, if it has one, is right."""
+    import hashlib
+
+    from safetensors.numpy import load as decode
 
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"weights cannot be read from {path}: {error}") from None
+        _regular(path)
+        data = Path(path).read_bytes()
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"weights cannot be read from {_shown(path)}: {said}") from None
+    try:
+        arrays = decode(data)
+        header = 8 + int.from_bytes(data[:8], "little")
+        described = json.loads(data[8:header])
+        notes = described.pop("__metadata__", None) or {}
+        arrays = {name: arrays[name] for name in described}  # in the order of the file
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # safetensors' own kind, and whatever NumPy says of sizes and types from a file
+        said = f"{type(error).__name__}: {error}"
+        raise InputError(f"{_shown(path)} is no safetensors file, or damaged ({said:.200})") from None
+    if any(map(_is_ours, notes)):
+        at = data.find(BEFORE_SUM, 8, header) + len(BEFORE_SUM)
+        whole, digest = memoryview(data), hashlib.sha256()
+        for piece in (whole[:at], NO_SUM, whole[at + len(NO_SUM) :]):
+            digest.update(piece)
+        if (
+            notes.get(CHECKSUM) != digest.hexdigest()
+            or bytes(whole[at : at + 64]) != digest.hexdigest().encode()
+        ):
+            raise InputError(
+                f"{_shown(path)} was changed since it was written: its checksum is wrong; use a copy"
+            )
+    return arrays, notes
+
+
+def _shown(path) -> str:
+    return f"{str(path)!r:.200}"

@@ -1,48 +1,136 @@
-"""Compositions of primitives: activations, softmax, losses.
+"""Compositions of primitives: means, norms, activations, softmax, losses.
 
 Nothing here has a derivative rule of its own; numerical stability comes from the
-primitives sigmoid and logsumexp.
+primitives sigmoid, softplus and logsumexp.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .errors import InputError, ShapeError
-from .ops import INSIDE, axes_of, exp, log, logsumexp, maximum, mean, shares, shift, sqrt, where
-from .tensor import Tensor, apply, as_tensor, describe
+from .errors import DTypeError, InputError, ShapeError
+from .ops import (
+    INSIDE,
+    LOGSUMEXP,
+    SOFTPLUS,
+    TOP,
+    axes_of,
+    broadcast_to,
+    concat,
+    matmul,
+    maximum,
+    shares,
+    shift,
+    some,
+    sqrt,
+    sum,
+    where,
+)
+from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe
+
+
+def _floating(x) -> Tensor:
+    """`x` as a tensor of floats: whole numbers and booleans become float64, as in NumPy's mean."""
+    x = as_tensor(x)
+    return x if x.dtype.kind in "fc" else x.astype("float64")
+
+
+def _single(function: Callable, *arguments) -> Tensor:
+    """A function of float16 computed in float32: squares, sums and counts soon leave the range of float16."""
+    half = [getattr(a, "dtype", None) == np.float16 for a in arguments]
+    ready = (a.astype("float32") if h else a for a, h in zip(arguments, half, strict=True))
+    return function(*ready).astype("float16")
+
+
+def mean(x, axis=None, keepdims=False) -> Tensor:
+    """The mean over `axis` (None: all); of integers in float64, as in NumPy."""
+    x = _floating(x)
+    if x.dtype == np.float16:
+        return _single(mean, x, axis, keepdims)
+    count: Any = 1
+    for a in axes_of(x.ndim, axis):
+        count = count * some(x, a, "mean")
+    return sum(x, axis, keepdims) / count
+
+
+def logsumexp(x, axis=None, keepdims=False) -> Tensor:
+    """log Σ e^x over `axis`, without overflow; −∞, with a gradient of 0, where all elements are −∞."""
+    x = _floating(x)
+    if x.dtype == np.float16:
+        return _single(logsumexp, x, axis, keepdims)
+    return apply(LOGSUMEXP, (x,), (axes_of(x.ndim, axis), keepdims))
+
+
+def norm(x, axis=None, keepdims=False) -> Tensor:
+    """√(Σ x²) over `axis` (None: all): the Euclidean length; at 0 its gradient is 0."""
+    x = _floating(x)
+    if x.dtype == np.float16:
+        return _single(norm, x, axis, keepdims)
+    squares = sum(x * x, axis, keepdims)
+    nothing = squares == 0  # the root is not taken there: its slope is infinite
+    return where(nothing, 0.0, sqrt(where(nothing, 1.0, squares)))
+
+
+def stack(tensors, axis: int = 0) -> Tensor:
+    """Along a new axis."""
+    xs = [as_tensor(x) for x in tensors]
+    if not xs:
+        raise InputError("stack of nothing: give at least one tensor")
+    if not -xs[0].ndim - 1 <= axis <= xs[0].ndim:
+        raise ShapeError(f"stack along axis {axis} of {describe(xs[0])}: there is no such axis")
+    at = axis % (xs[0].ndim + 1)
+    return concat(*(x.reshape((*x.shape[:at], 1, *x.shape[at:])) for x in xs), axis=at)
 
 
 def relu(x) -> Tensor:
     """max(x, 0); the gradient at 0 is 0."""
     x = as_tensor(x)
-    return where(x > 0, x, 0.0)
+    return where(x <= 0, 0, x)  # in this order NaN stays NaN
 
 
 def softplus(x) -> Tensor:
-    """log(1 + e^x), without overflow."""
-    x = as_tensor(x)
-    return maximum(x, 0.0) + log(1 + exp(-abs(x)))
+    """log(1 + e^x), without overflow, and with all digits where it is small."""
+    return apply(SOFTPLUS, (_floating(x),))
+
+
+def _less_largest(x: Tensor, axis) -> Tensor:
+    """x − max x along `axis`, which gives back the digits that a large offset takes from a logarithm of a sum.
+
+    Where all are −∞ they stay so.
+    """
+    return x if 0 in x.shape else x - apply(TOP, (x,), (axes_of(x.ndim, axis), True))
+
+
+def _log_total(x: Tensor, axis, keepdims: bool = False) -> Tensor:
+    """log Σ e^x along `axis` of what _less_largest returned: at least 0, or −∞ where all are −∞, and then 0 serves."""
+    total = logsumexp(x, axis, keepdims)
+    return where(total < 0, 0.0, total)
 
 
 def log_softmax(x, axis: int = -1) -> Tensor:
     """x − log Σ e^x along `axis`."""
-    x = as_tensor(x)
-    return x - logsumexp(x, axis, keepdims=True)
+    x = _floating(x)
+    if x.dtype == np.float16:
+        return _single(log_softmax, x, axis)
+    x = _less_largest(x, axis)
+    return x - _log_total(x, axis, keepdims=True)
 
 
 def softmax(x, axis: int = -1, mask=None) -> Tensor:
     """e^x / Σ e^x along `axis`; where `mask` is False the weight is 0.
 
-    A row that is masked everywhere gives zeros, not NaN.
+    A row that is masked everywhere, or −∞ everywhere, gives zeros, not NaN.
     """
-    x = as_tensor(x)
-    if mask is None:
-        return shares(x, axes_of(x.ndim, axis))
-    mask = as_tensor(mask)
-    lowest = float(np.finfo(x.dtype).min) / 2  # far below all, and finite when something is subtracted
-    return where(mask, shares(where(mask, x, lowest), axes_of(x.ndim, axis)), 0.0)
+    x = _floating(x)
+    if x.dtype == np.float16:
+        return _single(softmax, x, axis, mask)
+    if mask is not None:
+        x = where(mask, x, -np.inf)
+    return shares(x, axes_of(x.ndim, axis))
 
 
 def one_hot(index, classes: int, dtype: DTypeLike = "float32") -> Tensor:
@@ -50,55 +138,77 @@ def one_hot(index, classes: int, dtype: DTypeLike = "float32") -> Tensor:
 
     Raises InputError for an index outside 0 … classes − 1.
     """
-    index = as_tensor(index)
+    return _hot("one_hot", as_tensor(index), classes).astype(dtype)
+
+
+def _hot(who: str, index: Tensor, classes) -> Tensor:
+    """Booleans (…, classes): is this the class?  Raises InputError for classes that there are not."""
     if index.dtype.kind not in "iu":
-        raise InputError(f"one_hot of {describe(index)}: give integers")
+        raise InputError(f"{who} of {describe(index)}: give integers")
     if not index.is_symbol and index.size and not (index.value.min() >= 0 and index.value.max() < classes):
         raise InputError(
-            f"one_hot: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}"
+            f"{who}: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}"
         )
-    return _hot(index, classes).astype(dtype)
-
-
-def _hot(index: Tensor, classes: int) -> Tensor:
     if index.is_symbol:  # what cannot be seen yet is looked at when the program runs
         index = apply(INSIDE, (index,), (classes,))
     return index.reshape((*index.shape, 1)) == np.arange(classes)
 
 
-def cross_entropy(logits, targets, mask=None) -> Tensor:
+def cross_entropy(logits, targets, mask=None, ignore_index: int | None = None) -> Tensor:
     """−log p(target), averaged over all places, from logits (…, K).
 
-    targets : integers (…) or distributions (…, K), e.g. one-hot rows.
+    targets : integers (…), or weights (…, K) of the classes, e.g. distributions or one-hot rows; the loss of
+        weights t is −Σ t log p, whatever they sum to.
     mask : booleans (…); only True places count.  No True place gives 0.
+    ignore_index : places whose target is this integer do not count, e.g. those of padding.
 
-    Raises ShapeError for targets of another shape and InputError for classes outside 0 … K − 1.
+    A logit of −∞ is a probability of 0.  Places that do not count may hold anything in their logits, NaN too.
+    Raises ShapeError for targets or a mask of another shape and InputError for classes outside 0 … K − 1.
     """
-    logits = as_tensor(logits)
-    targets = as_tensor(targets, logits)
+    logits = _floating(logits)
+    if logits.dtype == np.float16:
+        return _single(cross_entropy, logits, targets, mask, ignore_index)
+    targets = as_tensor(targets)
     by_class = targets.dtype.kind in "iu" and targets.ndim != logits.ndim
-    if by_class:
-        if tuple(targets.shape) != tuple(logits.shape[:-1]):
-            raise ShapeError(
-                f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}"
-            )
-        one_hot(targets, logits.shape[-1])  # refuses classes that there are not
-        scores = where(_hot(targets, logits.shape[-1]), logits, 0.0)  # others may be −∞
-    elif tuple(targets.shape) != tuple(logits.shape):
+    places = tuple(logits.shape[:-1])
+    if tuple(targets.shape) != (places if by_class else tuple(logits.shape)):
         raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")
-    else:
-        scores = logits * targets
-    losses = logsumexp(logits, -1) - scores.sum(axis=-1)
+    if ignore_index is not None:
+        if not by_class:
+            raise InputError(
+                f"cross_entropy: ignore_index = {ignore_index} with targets {describe(targets)}; "
+                "it is a class, so give integers, or a mask"
+            )
+        ignored = targets == ignore_index
+        targets, mask = where(ignored, 0, targets), where(ignored, False, True if mask is None else mask)
+    if mask is not None:
+        mask = as_tensor(mask)
+        mask = mask if tuple(mask.shape) == places else broadcast_to(mask, places)
+        logits = where(mask.reshape((*places, 1)), logits, 0.0)
+    losses = (_losses_of_classes if by_class else _losses_of_weights)(_less_largest(logits, -1), targets)
     if mask is None:
         return mean(losses)
-    mask = as_tensor(mask)
-    count = maximum(mask.astype(logits.dtype).sum(), 1.0)
-    return where(mask, losses, 0.0).sum() / count
+    count = maximum(sum(mask.astype(logits.dtype)), 1.0)
+    return sum(where(mask, losses, 0.0)) / count
+
+
+def _losses_of_classes(logits: Tensor, targets: Tensor) -> Tensor:
+    hot = _hot("cross_entropy", targets, logits.shape[-1])
+    return _log_total(logits, -1) - sum(where(hot, logits, 0.0), -1)  # the others may be −∞
+
+
+def _losses_of_weights(logits: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.astype(logits.dtype) if weights.dtype.kind != "f" else weights
+    lowest = float(np.finfo(logits.dtype).min)
+    finite = where(weights == 0, maximum(logits, lowest), logits)  # 0 · log 0 is 0
+    return sum(weights, -1) * _log_total(logits, -1) - sum(weights * finite, -1)
 
 
 def mse(prediction, target) -> Tensor:
     """The mean squared error; raises ShapeError where shapes differ (nothing is broadcast)."""
-    prediction = as_tensor(prediction)
+    prediction = _floating(prediction)
+    if prediction.dtype == np.float16:
+        return _single(mse, prediction, target)
     target = as_tensor(target, prediction)
     if tuple(prediction.shape) != tuple(target.shape):
         raise ShapeError(f"mse of {describe(prediction)} and {describe(target)}: shapes must be the same")
@@ -108,7 +218,9 @@ def mse(prediction, target) -> Tensor:
 
 def layer_norm(x, gain=None, bias=None, epsilon: float = 1e-5) -> Tensor:
     """(x − mean) / √(variance + ε) over the last axis, times gain, plus bias (Ba et al., 2016)."""
-    x = as_tensor(x)
+    x = _floating(x)
+    if x.dtype == np.float16:
+        return _single(layer_norm, x, gain, bias, epsilon)
     axes = axes_of(x.ndim, -1)
     centred = x - mean(x, axes, keepdims=True)
     y = centred / sqrt(mean(centred * centred, axes, keepdims=True) + epsilon)
@@ -143,3 +255,16 @@ def conv1d(x, W, dilation: int = 1, causal: bool = True) -> Tensor:
         total = tap if total is None else total + tap
     assert total is not None
     return total
+
+
+def _dot(a, b) -> Tensor:
+    if np.ndim(a) > 2 or np.ndim(b) > 2:
+        raise DTypeError(
+            "np.dot of more than two axes is not recorded by minigrad: use @, which multiplies batches of matrices"
+        )
+    return matmul(a, b)
+
+
+_FUNCTIONS["mean"] = mean
+_ARRAY_FUNCTIONS["mean"] = lambda a, axis=None, keepdims=False: mean(a, axis, keepdims)
+_ARRAY_FUNCTIONS.update(stack=lambda arrays, axis=0: stack(arrays, axis), dot=_dot)

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
-from .ops import DETACH, zeros
+from .locks import lock
+from .ops import SUM, either, zeros
 from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
 
-NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
+adding = lock()  # threads may add to the gradient of one leaf at the same time
 _FREED = Op("freed", lambda *_: None, lambda *_: (), None)
 
 
@@ -61,6 +62,8 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
+        if not graph and type(gradient) is not np.ndarray:  # a bare number's methods are sought anew each time
+            gradient = np.asarray(gradient)
         if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
         if graph and node.name and gradient.op is not None and gradient.name is None:
@@ -99,6 +102,11 @@ def reverse(
         yield node, gradient, parts
 
 
+def lets_through(node: Tensor) -> bool:
+    """Does a gradient flow from this node to its inputs?  None does where its values are whole numbers or booleans."""
+    return node.op is not None and node.op.vjp is not None and node.dtype.kind in "fc"
+
+
 def unbroadcast(part, shape: tuple):
     """Sum a cotangent over the axes along which its input was repeated."""
     extra = len(part.shape) - len(shape)
@@ -107,7 +115,7 @@ def unbroadcast(part, shape: tuple):
     axes = [k for k in range(extra) if not is_one(part.shape[k])]
     axes += [k + extra for k, n in enumerate(shape) if is_one(n) and not is_one(part.shape[k + extra])]
     if axes:
-        part = part.sum(axis=tuple(axes), keepdims=True)
+        part = either(SUM, part, params=(tuple(axes), True))
     return part.reshape(shape) if extra else part
 
 
@@ -207,7 +215,7 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
             node.contributions = node.grad = None
         needed = {node.number for node in ancestors(y) if node.dtype.kind == "f"}
     leaves: list = []
-    anomaly = modes.now[1]
+    anomaly = modes()[1]
     for node, gradient, parts in reverse((y,), (seed,), needed, False):
         if anomaly:
             _stop_where_bad(node, gradient)
@@ -217,8 +225,9 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
             node.grad = np.asarray(gradient)
         if record:
             node.contributions = tuple(parts)
-    for node, gradient in leaves:  # only now: an error above leaves every grad as it was
-        node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
+    with adding:
+        for node, gradient in leaves:  # only now: an error above leaves every grad as it was
+            node.grad = np.array(gradient) if node.grad is None else np.asarray(node.grad + gradient)
     if free:
         _free(y)
 
@@ -249,11 +258,11 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
     wanted = {x.number for x in targets}
     depends = set(wanted)
     behind = ancestors(y)
-    if not modes.now[0] and y.op is None and y.number not in wanted:
+    if not modes()[0] and y.op is None and y.number not in wanted:
         raise GraphError(f"gradient of {describe(y)} inside of no_grad, where nothing is recorded: leave no_grad first")
     _refuse_outside(y, targets, behind)
     for node in behind:  # rising numbers: inputs were decided before
-        if node.op is not None and node.op.vjp is not None and any(x.number in depends for x in node.inputs):
+        if lets_through(node) and any(x.number in depends for x in node.inputs):
             depends.add(node.number)
     found: dict[int, object] = {}
 
@@ -261,7 +270,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         graph = create_graph or y.is_symbol
         seed = cotangent if isinstance(cotangent, Tensor) and graph else Tensor(_cotangent(y, cotangent))
         for node, gradient, _ in reverse((y,), (seed if graph else seed.value,), depends, graph):
-            if modes.now[1] and not graph:  # in a graph every operation is checked when it is made
+            if modes()[1] and not graph:  # in a graph every operation is checked when it is made
                 _stop_where_bad(node, gradient)
             if node.number in wanted:
                 found[node.number] = gradient
@@ -269,55 +278,6 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         as_tensor(found[x.number]) if x.number in found else zeros(x.shape, x.dtype) for x in targets
     ]
     return gradients[0] if single else gradients
-
-
-def grad_states(*roots: Tensor) -> dict[int, str]:
-    """For every ancestor, by number: is its gradient not computed, cut, zero, a value, or not finite?
-
-    "cut" is a node whose every way to the roots leads through detach; a node that
-    backward did not reach for another reason is "not computed".
-    """
-    nodes = ancestors(*roots)
-    open_ways: set[int] = {r.number for r in roots}
-    has_user: set[int] = set()
-    for node in reversed(nodes):
-        for x in node.inputs:
-            has_user.add(x.number)
-            if node.op is not DETACH and node.number in open_ways:
-                open_ways.add(x.number)
-    states = {}
-    for node in nodes:
-        if node.number in has_user and node.number not in open_ways:
-            states[node.number] = CUT
-        elif node.grad is None:
-            states[node.number] = NOT_COMPUTED
-        elif not np.isfinite(node.grad).all():
-            states[node.number] = NOT_FINITE
-        else:
-            states[node.number] = VALUE if node.grad.any() else ZERO
-    return states
-
-
-def audit(root: Tensor) -> float:
-    """The law of contributions: what flowed into a node along its edges sums to its gradient.
-
-    After ``root.backward(record=True)`` returns the largest deviation over all nodes,
-    relative to the size of the contributions.
-    """
-    total: dict[int, np.ndarray] = {}
-    size: dict[int, float] = {}
-    worst = 0.0
-    nodes = ancestors(root)
-    for node in nodes:
-        for x, part in zip(node.inputs, node.contributions or (), strict=False):
-            if part is not None:
-                total[x.number] = total.get(x.number, 0) + np.asarray(part, dtype=np.float64)
-                size[x.number] = size.get(x.number, 0.0) + float(np.abs(part).max(initial=0))
-    for node in nodes:
-        if node.number in total and node.grad is not None and size[node.number]:
-            off = np.abs(total[node.number] - node.grad).max(initial=0)
-            worst = max(worst, float(off) / size[node.number])
-    return worst
 
 
 Tensor.backward = backward  # type: ignore[method-assign]

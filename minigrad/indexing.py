@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
 from .ops import SLICE, gather, reshape
-from .sizes import at_least
+from .sizes import Size, at_least
 from .tensor import _FUNCTIONS, Tensor, apply, describe
 
 
@@ -48,9 +48,14 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
         if not isinstance(size, int):
             start, stop = _unknown_slice(x, size, item)
             return apply(SLICE, (x,), (axis, start, stop, 1)), True
-        start, stop, step = item.indices(size)
+        try:
+            start, stop, step = item.indices(size)
+        except (TypeError, ValueError) as error:
+            raise DTypeError(f"index {item} of {describe(x)}: {error}") from None
         count = len(range(start, stop, step))
-        stop = start + count * step if step > 0 or count else start
+        stop = start + count * step  # on the grid, and below 0 where the first element is in
+        if not count:  # a start before the beginning would be read from the end
+            start, stop, step = 0, 0, 1
         return apply(SLICE, (x,), (axis, start, stop, step)), True
     if isinstance(item, (bool, np.bool_)):
         raise DTypeError(f"index {item} of {describe(x)}: a truth value is no place; use minigrad.where")
@@ -73,14 +78,15 @@ def _unknown_slice(x: Tensor, size, item: slice) -> tuple:
     for bound, default in ((item.start, 0), (item.stop, size)):
         if bound is None or bound is size:
             bounds.append(default)
-        elif isinstance(bound, int) and abs(bound) <= at_least(size, abs(bound)):
-            bounds.append(bound if bound >= 0 else size + bound)
+        elif isinstance(bound, (int, np.integer)) and abs(bound) <= at_least(size, abs(int(bound))):
+            bounds.append(int(bound) if bound >= 0 else size + int(bound))
         else:
             raise GraphError(
                 f"slice {item} of {describe(x)}: its bounds depend on a size that is not known while tracing"
             )
     start, stop = bounds
-    if item.step not in (None, 1) or getattr(stop - start, "hint", stop - start) < 0:
+    length = stop - start
+    if item.step not in (None, 1) or (at_least(length, 0) if isinstance(length, Size) else length) < 0:
         raise GraphError(
             f"slice {item} of {describe(x)}: its length depends on a size that is not known while tracing"
         )
@@ -93,7 +99,7 @@ def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
         raise DTypeError(
             f"index of {describe(x)}: arrays mixed with slices are not supported; index in two goes"
         )
-    indices = [np.asarray(i) for i in items]
+    indices = [np.asarray(i, dtype=int if isinstance(i, list) and not i else None) for i in items]
     if any(i.dtype == bool for i in indices):
         raise DTypeError(
             f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where"
@@ -104,6 +110,7 @@ def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
     for i, n in zip(indices, sizes, strict=True):
         if i.size and (i.min() < -n or i.max() >= n):
             raise ShapeError(f"index {i.min()} … {i.max()} outside 0 … {n - 1} of {describe(x)}")
+    indices = [i.astype(np.int64) for i in indices]  # i + n may be too large for small integers
     indices = [np.where(i < 0, i + n, i) for i, n in zip(indices, sizes, strict=True)]
     flat = np.ravel_multi_index(np.broadcast_arrays(*indices), sizes)
     return gather(x if count == 1 else x.reshape((math.prod(sizes), *x.shape[count:])), flat)

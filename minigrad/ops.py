@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike
 from . import tensor
 from .errors import DTypeError, InputError, ShapeError
 from .sizes import Size, at_least, fix_at_one, is_one
-from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, describe
+from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, constants, describe
 
 BOOL = np.dtype(bool)
 
@@ -129,15 +129,16 @@ def _sigmoid(x):
     """1 / (1 + e^-x): relative accuracy in both tails, no overflow warning, few calls."""
     if x.dtype.kind == "c":
         return 1 / (1 + np.exp(-x))
-    limit, one = _SIGMOID_CONSTANTS[x.dtype.itemsize]
+    if x.dtype.kind != "f":
+        x = x.astype(np.result_type(x.dtype, np.float16))  # what NumPy takes for e^x of integers
+    limit, one = _SIGMOID_CONSTANTS[x.dtype.char]
     e = np.exp(np.minimum(x, limit))
     return e / (e + one)
 
 
 # Arrays, because a Python number costs NumPy more to convert than a small sum takes.
 _SIGMOID_CONSTANTS = {
-    t.itemsize: (np.array(limit, t), np.array(1, t))
-    for t, limit in ((np.dtype("f2"), 11), (np.dtype("f4"), 88), (np.dtype("f8"), 709))
+    t: (np.array(limit, t), np.array(1, t)) for t, limit in zip("efdg", (11, 88, 709, 709), strict=True)
 }
 
 
@@ -147,6 +148,7 @@ def _matmul(a, b):
 
 
 def _slices(axis, start, stop, step):
+    """A stop below 0 means that the first element is in: NumPy would count it from the end."""
     return (*(slice(None),) * axis, slice(start, None if stop < 0 else stop, step))
 
 
@@ -168,11 +170,26 @@ def _shift(x, by):
     return out
 
 
+def _softplus(x):
+    if x.dtype.kind == "c":
+        return np.log1p(np.exp(x))
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+_LOWEST = {t: np.array(np.finfo(t).min, t) for t in "efdg"}
+
+
+def _top(x, axes, keepdims):
+    """The maximum, or the lowest finite number where it is −∞, so that it can be subtracted."""
+    top = x.max(axis=axes, keepdims=keepdims)
+    return np.maximum(top, _LOWEST[top.dtype.char]) if top.dtype.kind == "f" else top
+
+
 def _logsumexp(x, axes, keepdims):
     top = x.max(axis=axes, keepdims=True) if x.size else np.zeros(_reduced(x.shape, axes, True), x.dtype)
     top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
     with np.errstate(divide="ignore", over="ignore"):
-        out = np.log(np.exp(x - top).sum(axis=axes, keepdims=True)) + top
+        out = np.log(_sum(np.exp(x - top), axes, True)) + top
     return out if keepdims else out.reshape(_reduced(x.shape, axes, False))
 
 
@@ -185,9 +202,10 @@ def _scatter_shape(g, index, rows):
 def _scatter(g, index, rows):
     _scatter_shape(g.shape, index.shape, rows)
     _inside(index, rows)
-    out = np.zeros((rows, *g.shape[index.ndim :]), g.dtype)
-    np.add.at(out, index, g)
-    return out
+    wide = np.float64 if index.size > FEW and g.dtype.kind == "f" else g.dtype  # many may come to one row
+    out = np.zeros((rows, *g.shape[index.ndim :]), wide)
+    np.add.at(out, index, g.astype(wide, copy=False))
+    return out.astype(g.dtype, copy=False)
 
 
 def _gather(x, index):
@@ -214,15 +232,18 @@ def _spread(g, x, axes, keepdims):
 
 
 def _share_of_max(g, y, x, axes, keepdims):
-    """The gradient of a maximum goes to where it is taken, in equal shares among ties."""
+    """The gradient of a maximum or minimum goes to where it is taken, in equal shares among ties."""
     taken = either(CAST, x == _kept(y, x, axes, keepdims), params=(x.dtype,))
-    return _kept(g, x, axes, keepdims) * (taken / taken.sum(axis=axes, keepdims=True))
+    return _kept(g, x, axes, keepdims) * (taken / either(SUM, taken, params=(axes, True)))
 
 
 def shares(x, axes):
     """e^x / Σ e^x from the numbers themselves: exp(x − log Σ e^x) loses the digits that a large logarithm takes."""
-    e = either(EXP, x - either(DETACH, either(MAX, x, params=(axes, True)))) if 0 not in x.shape else x
-    return e / e.sum(axis=axes, keepdims=True)
+    if 0 in x.shape:
+        return x
+    e = either(EXP, x - either(TOP, x, params=(axes, True)))
+    # The sum is at least 1, or 0 where all are −∞: then all shares are 0, and not 0 / 0.
+    return e / (either(SUM, e, params=(axes, True)) + 1e-30)
 
 
 def _share_of_larger(g, a, b):
@@ -230,7 +251,15 @@ def _share_of_larger(g, a, b):
     return g * (either(CAST, a > b, params=(g.dtype,)) + 0.5 * either(CAST, a == b, params=(g.dtype,)))
 
 
+FEW = 4096  # so many float32 numbers are added up without a thought
+
+
 def _sum(x, axes, keepdims):
+    """NumPy adds in pairs along contiguous last axes only: many numbers along others are added up in float64."""
+    if (x.size > FEW or x.itemsize == 2) and x.dtype.kind == "f" and x.itemsize < 8:
+        last = x.flags.c_contiguous and axes == tuple(range(x.ndim - len(axes), x.ndim))
+        if x.itemsize == 2 or (not last and math.prod(x.shape[a] for a in axes) > 256):
+            return np.add.reduce(x, axis=axes, dtype=np.float64, keepdims=keepdims).astype(x.dtype)
     return np.add.reduce(x, axis=axes, keepdims=keepdims)  # without the detour of x.sum
 
 
@@ -284,6 +313,8 @@ EXP = define("exp", np.exp, _same, (lambda g, y, x: g * y,),
     kind="elementwise", source="exp({0})", tex=r"\exp({0})", text="exp({0})", symbol="exp")  # fmt: skip
 LOG = define("log", np.log, _same, (lambda g, y, x: g / x,),
     kind="elementwise", source="log({0})", tex=r"\log({0})", text="log({0})", symbol="log")  # fmt: skip
+LOG1P = define("log1p", np.log1p, _same, (lambda g, y, x: g / (1 + x),),
+    kind="elementwise", source="log1p({0})", tex=r"\log(1 + {0})", text="log(1 + {0})", symbol="log1p")  # fmt: skip
 SQRT = define("sqrt", np.sqrt, _same, (lambda g, y, x: g / (2 * y),),
     kind="elementwise", source="sqrt({0})", tex=r"\sqrt{{{0}}}", text="√({0})", symbol="√")  # fmt: skip
 SIN = define("sin", np.sin, _same, (lambda g, y, x: g * either(COS, x),),
@@ -294,6 +325,9 @@ TANH = define("tanh", np.tanh, _same, (lambda g, y, x: g * (1 - y * y),),
     kind="elementwise", source="tanh({0})", tex=r"\tanh({0})", text="tanh({0})", symbol="tanh")  # fmt: skip
 SIGMOID = define("sigmoid", _sigmoid, _same, (lambda g, y, x: g * (y * (1 - y)),),
     kind="elementwise", source="sigmoid({0})", tex=r"\sigma({0})", text="σ({0})", symbol="σ")  # fmt: skip
+SOFTPLUS = define("softplus", _softplus, _same, (lambda g, y, x: g * either(SIGMOID, x),),
+    kind="elementwise", source="softplus({0})",
+    tex=r"\log(1 + \exp({0}))", text="log(1 + exp({0}))", symbol="softplus")  # fmt: skip
 SIGN = define("sign", np.sign, _same, None,
     kind="elementwise", smooth=False, source="sign({0})",
     tex=r"\mathrm{{sign}}({0})", text="sign({0})", symbol="sign")  # fmt: skip
@@ -303,6 +337,10 @@ MAXIMUM = define("maximum", np.maximum, broadcast,
     (lambda g, y, a, b: _share_of_larger(g, a, b), lambda g, y, a, b: _share_of_larger(g, b, a)),
     kind="elementwise", smooth=False, source="max({0}, {1})",
     tex=r"\max({0}, {1})", text="max({0}, {1})", symbol="max")  # fmt: skip
+MINIMUM = define("minimum", np.minimum, broadcast,
+    (lambda g, y, a, b: _share_of_larger(g, b, a), lambda g, y, a, b: _share_of_larger(g, a, b)),
+    kind="elementwise", smooth=False, source="min({0}, {1})",
+    tex=r"\min({0}, {1})", text="min({0}, {1})", symbol="min")  # fmt: skip
 WHERE = define("where", np.where, broadcast,
     (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)),
     dtype=lambda c, a, b: np.result_type(a, b),
@@ -332,6 +370,11 @@ SUM = define("sum", _sum, _reduced,
 MAX = define("max", lambda x, axes, keepdims: x.max(axis=axes, keepdims=keepdims), _reduced,
     (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", smooth=False, source="max", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
+TOP = define("top", _top, _reduced, None, params=("axes", "keepdims"), kind="reduction", smooth=False,
+    source="top", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
+MIN = define("min", lambda x, axes, keepdims: x.min(axis=axes, keepdims=keepdims), _reduced,
+    (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
+    kind="reduction", smooth=False, source="min", tex=r"\min({0})", text="min({0})", symbol="min")  # fmt: skip
 LOGSUMEXP = define("logsumexp", _logsumexp, _reduced,
     (lambda g, y, x, axes, keepdims: _kept(g, x, axes, keepdims) * shares(x, axes),),
     params=("axes", "keepdims"), kind="reduction", smooth=False, source="logsumexp",
@@ -347,6 +390,7 @@ TRANSPOSE = define("transpose", _permute, lambda s, axes: tuple(s[a] for a in ax
 BROADCAST_TO = define("broadcast_to", _repeated, _broadcast_to_shape,
     (lambda g, y, x, shape: g,), params=("shape",), tex="{0}", text="{0}", symbol="broadcast")  # fmt: skip
 CONCAT = define("concat", lambda *xs: np.concatenate(xs[:-1], axis=xs[-1]), _concat_shape, _part,
+    dtype=lambda *dtypes_axis: np.result_type(*dtypes_axis[:-1]),
     variadic=True, params=("axis",), tex="[{*}]", text="[{*}]", symbol="[ , ]")  # fmt: skip
 SLICE = define("slice", _slice, _slice_shape,
     (lambda g, y, x, axis, start, stop, step: either(PLACE, g, params=(axis, start, stop, step, x.shape[axis])),),
@@ -381,6 +425,7 @@ def _unary(op: Op, doc: str):
 
 exp = _unary(EXP, "e^x, element by element.")
 log = _unary(LOG, "The natural logarithm, element by element.")
+log1p = _unary(LOG1P, "log(1 + x), element by element, which keeps the digits of a small x.")
 sqrt = _unary(SQRT, "The square root, element by element.")
 sin = _unary(SIN, "The sine, element by element.")
 cos = _unary(COS, "The cosine, element by element.")
@@ -390,19 +435,14 @@ sigmoid = _unary(
 )
 
 
-def _both(a, b) -> tuple:
-    return (a, b) if isinstance(a, Tensor) or isinstance(b, Tensor) else (as_tensor(a), b)
-
-
 def maximum(a, b) -> Tensor:
     """The larger of two, element by element; where they are equal each gets half the gradient."""
-    return apply(MAXIMUM, _both(a, b))
+    return apply(MAXIMUM, (a, b))
 
 
 def minimum(a, b) -> Tensor:
     """The smaller of two, element by element; where they are equal each gets half the gradient."""
-    a, b = _both(a, b)
-    return -apply(MAXIMUM, _both(-a, -b))
+    return apply(MINIMUM, (a, b))
 
 
 def where(condition, a, b) -> Tensor:
@@ -410,9 +450,7 @@ def where(condition, a, b) -> Tensor:
     condition = as_tensor(condition)
     if condition.dtype != BOOL:
         raise DTypeError(f"where: the condition {describe(condition)} is not boolean; compare, e.g. x > 0")
-    a, b = _both(a, b)
-    like = a if isinstance(a, Tensor) else b
-    return apply(WHERE, (condition, as_tensor(a, like), as_tensor(b, like)))
+    return apply(WHERE, (condition, *constants(WHERE, (a, b))))
 
 
 def power(x, exponent) -> Tensor:
@@ -444,16 +482,7 @@ def sum(x, axis=None, keepdims=False) -> Tensor:
     return apply(SUM, (x,), (axes_of(x.ndim, axis), keepdims))
 
 
-def mean(x, axis=None, keepdims=False) -> Tensor:
-    """The mean over `axis` (None: all)."""
-    x = as_tensor(x)
-    count = 1
-    for a in axes_of(x.ndim, axis):
-        count = count * _some(x, a, "mean")
-    return sum(x, axis, keepdims) / count
-
-
-def _some(x: Tensor, axis: int, what: str):
+def some(x: Tensor, axis: int, what: str):
     """The size of an axis; raises ShapeError where it has no elements, when a program runs too."""
     size = x.shape[axis]
     if (at_least(size, 1) if isinstance(size, Size) else size) == 0:
@@ -464,21 +493,21 @@ def _some(x: Tensor, axis: int, what: str):
 def max(x, axis=None, keepdims=False) -> Tensor:
     """The maximum over `axis` (None: all); equal maxima share the gradient equally."""
     x = as_tensor(x)
-    if x.is_symbol:
-        for a in axes_of(x.ndim, axis):
-            _some(x, a, "max")
-    return apply(MAX, (x,), (axes_of(x.ndim, axis), keepdims))
+    return apply(MAX, (x,), (_axes_with_some(x, axis, "max"), keepdims))
 
 
 def min(x, axis=None, keepdims=False) -> Tensor:
     """The minimum over `axis` (None: all); equal minima share the gradient equally."""
-    return -max(-as_tensor(x), axis, keepdims)
-
-
-def logsumexp(x, axis=None, keepdims=False) -> Tensor:
-    """log Σ e^x over `axis`, without overflow; −∞ where all elements are −∞."""
     x = as_tensor(x)
-    return apply(LOGSUMEXP, (x,), (axes_of(x.ndim, axis), keepdims))
+    return apply(MIN, (x,), (_axes_with_some(x, axis, "min"), keepdims))
+
+
+def _axes_with_some(x: Tensor, axis, what: str) -> tuple[int, ...]:
+    axes = axes_of(x.ndim, axis)
+    if x.is_symbol:  # values are looked at by NumPy
+        for a in axes:
+            some(x, a, what)
+    return axes
 
 
 def reshape(x, *shape) -> Tensor:
@@ -526,14 +555,6 @@ def broadcast_to(x, shape) -> Tensor:
     return apply(BROADCAST_TO, (as_tensor(x),), (tuple(shape),))
 
 
-def _dot(a, b) -> Tensor:
-    if np.ndim(a) > 2 or np.ndim(b) > 2:
-        raise DTypeError(
-            "np.dot of more than two axes is not recorded by minigrad: use @, which multiplies batches of matrices"
-        )
-    return matmul(a, b)
-
-
 def concat(*tensors, axis: int = -1) -> Tensor:
     """Side by side along `axis`: ``concat(h_prev, x)``."""
     xs = tuple(tensors[0]) if len(tensors) == 1 and type(tensors[0]) in (list, tuple) else tensors
@@ -543,17 +564,6 @@ def concat(*tensors, axis: int = -1) -> Tensor:
     if not -ndim <= axis < ndim:
         raise ShapeError(f"concat along axis {axis} of {describe(as_tensor(xs[0]))}")
     return apply(CONCAT, xs, (axis % ndim,))
-
-
-def stack(tensors, axis: int = 0) -> Tensor:
-    """Along a new axis."""
-    xs = [as_tensor(x) for x in tensors]
-    if not xs:
-        raise InputError("stack of nothing: give at least one tensor")
-    if not -xs[0].ndim - 1 <= axis <= xs[0].ndim:
-        raise ShapeError(f"stack along axis {axis} of {describe(xs[0])}: there is no such axis")
-    at = axis % (xs[0].ndim + 1)
-    return concat(*(x.reshape((*x.shape[:at], 1, *x.shape[at:])) for x in xs), axis=at)
 
 
 def gather(table, index) -> Tensor:
@@ -566,24 +576,23 @@ def scatter(g, index, rows: int) -> Tensor:
     return apply(SCATTER, (as_tensor(g), as_tensor(index)), (rows,))
 
 
-for _f in (matmul, power, sum, mean, max, min, reshape, transpose):
+for _f in (matmul, power, sum, max, min, reshape, transpose):
     tensor._FUNCTIONS[_f.__name__] = _f
 tensor._UFUNCS.update({
     name: lambda *inputs, op=op: apply(op, inputs)
     for name, op in dict(
-        add=ADD, subtract=SUB, multiply=MUL, divide=DIV, negative=NEG, exp=EXP, log=LOG, sqrt=SQRT, sin=SIN,
-        cos=COS, tanh=TANH, absolute=ABS, sign=SIGN, maximum=MAXIMUM, greater=GREATER,
+        add=ADD, subtract=SUB, multiply=MUL, divide=DIV, negative=NEG, exp=EXP, log=LOG, log1p=LOG1P, sqrt=SQRT,
+        sin=SIN, cos=COS, tanh=TANH, absolute=ABS, sign=SIGN, maximum=MAXIMUM, minimum=MINIMUM, greater=GREATER,
         greater_equal=GREATER_EQUAL, equal=EQUAL,
     ).items()
 })  # fmt: skip
 tensor._UFUNCS.update(
-    matmul=matmul, minimum=minimum, power=power, square=lambda x: power(x, 2),
+    matmul=matmul, power=power, square=lambda x: power(x, 2),
     less=lambda a, b: apply(GREATER, (b, a)), less_equal=lambda a, b: apply(GREATER_EQUAL, (b, a)),
     not_equal=lambda a, b: apply(EQUAL, (apply(EQUAL, (a, b)), False)),
 )  # fmt: skip
 tensor._ARRAY_FUNCTIONS.update(
     sum=lambda a, axis=None, keepdims=False: sum(a, axis, keepdims),
-    mean=lambda a, axis=None, keepdims=False: mean(a, axis, keepdims),
     max=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
     amax=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
     min=lambda a, axis=None, keepdims=False: min(a, axis, keepdims),
@@ -591,7 +600,5 @@ tensor._ARRAY_FUNCTIONS.update(
     transpose=lambda a, axes=None: transpose(a, axes),
     broadcast_to=lambda a, shape: broadcast_to(a, shape),
     concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
-    stack=lambda arrays, axis=0: stack(arrays, axis),
     where=lambda condition, x, y: where(condition, x, y),
-    dot=_dot,
 )  # fmt: skip

@@ -1,16 +1,21 @@
 """Optimisers and gradient clipping: they read `grad` and assign `value` anew.
 
-Every slot has its parameter's dtype.  Assigning marks the parameter as changed,
-so that a backward pass through a graph from before the step is an error.
+Every slot has its parameter's dtype.  A step computes everything before it changes
+anything, so that an error or Ctrl-C leaves the parameters and slots of one step, the
+last or the next, and never a mixture.  Assigning marks the parameter as changed, so
+that a backward pass through a graph from before the step is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from itertools import starmap
 
 import numpy as np
 
-from .errors import GraphError, InputError, NonFiniteError, ShapeError
+from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, dims
 from .tensor import Tensor, describe, next_number
 
 
@@ -26,63 +31,209 @@ def _parameters(parameters) -> list[Tensor]:
     return found
 
 
-def _assign(p: Tensor, value: np.ndarray) -> None:
-    """The new value replaces the array; the old one stays with whoever still reads it."""
-    value = np.asarray(value)  # NumPy's arithmetic makes a bare number of an array without axes
+def _labels(parameters, found: list[Tensor]) -> list[str]:
+    """What a state calls each parameter: its key or name where these tell all apart, else its position."""
+    labels = [str(key) for key in parameters] if isinstance(parameters, dict) else [p.name for p in found]
+    return labels if all(labels) and len({*labels}) == len(labels) else [str(k) for k in range(len(found))]
+
+
+def commit(changes: Iterable[tuple]) -> None:
+    """Set attributes, (owner, name, value) each: all of them or none.
+
+    Python looks for Ctrl-C between its own instructions, and this is one call that runs none of them.
+    """
+    deque(starmap(setattr, changes), maxlen=0)
+
+
+def assigned(p: Tensor, value) -> list[tuple]:
+    """The changes that give a parameter a new array."""
+    value = np.array(value, p.dtype, order="C")
     value.setflags(write=False)
-    p._value = value
-    p.changed = next_number()
+    return [(p, "_value", value), (p, "changed", next_number())]
 
 
 class Optimiser:
-    """What all share: the parameters, `zero_grad`, and a step over those that have gradients."""
+    """What all share: the parameters, `zero_grad`, a step over those that have gradients, and the state.
+
+    A kind of its own names in `options` what was chosen and in `slots` its lists of arrays, one for each
+    parameter; `_moved` writes the new entries of parameter k into the lists `new`, and returns the new value.
+    """
+
+    options: tuple[str, ...] = ("lr",)
+    slots: tuple[str, ...] = ()
 
     def __init__(self, parameters, lr: float):
-        if not lr > 0:
+        if not 0 < lr < math.inf:
             raise InputError(f"optimiser: the learning rate is {lr}; give a positive number")
+        parameters = parameters if isinstance(parameters, dict) else list(parameters)
         self.parameters, self.lr = _parameters(parameters), lr
-        self.steps = 0
+        self.labels = _labels(parameters, self.parameters)
+        self.steps, self.counts = (
+            0,
+            [0 for _ in self.parameters],
+        )  # in all, and those that moved each parameter
+        self._spare: list[list] = []  # arrays for the entries of the next step: now and new change places
 
     def zero_grad(self) -> None:
         for p in self.parameters:
             p.grad = None
 
+    @np.errstate(over="raise")
     def step(self) -> None:
-        """Move every parameter that has a gradient; raises GraphError when none has."""
-        if all(p.grad is None for p in self.parameters):
-            raise GraphError("optimiser step without gradients: call loss.backward() first")
-        for p in self.parameters:
-            if p.grad is not None and p.grad.shape != p.shape:
-                raise ShapeError(f"optimiser step: the gradient of {describe(p)} has shape {p.grad.shape}")
-        self.steps += 1
-        for k, p in enumerate(self.parameters):
-            if p.grad is not None:
-                _assign(p, self._moved(k, p._value, p.grad))
+        """Move every parameter that has a gradient; raises GraphError when none has.
 
-    def _moved(self, k: int, value: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        Whole also when Ctrl-C or an error interrupts it: then nothing has moved, or everything has.
+        """
+        now = [getattr(self, name) for name in self.slots]
+        new = self._spare or [[np.empty_like(a) for a in slot] for slot in now]
+        counts, changes, still = list(self.counts), [], []
+        for k, p in enumerate(self.parameters):
+            gradient, value = p.grad, p._value
+            if gradient is None:
+                still.append(k)
+                continue
+            if gradient.shape != value.shape:
+                raise ShapeError(f"optimiser step: the gradient of {describe(p)} has shape {gradient.shape}")
+            if gradient.dtype is not value.dtype or not gradient.flags.c_contiguous:
+                gradient = np.asarray(gradient, value.dtype, order="C")
+            counts[k] += 1
+            try:
+                value = self._moved(k, value, gradient, new)
+            except FloatingPointError:
+                value = self._moved_far(k, value, gradient, new)
+            value.setflags(write=False)
+            changes += (p, "_value", value), (p, "changed", next_number())
+        if not changes:
+            raise GraphError("optimiser step without gradients: call loss.backward() first")
+        if still:  # what did not move keeps its entries when now and new change places
+            now, new = _exchanged(now, new, still)
+        changes += (self, "steps", self.steps + 1), (self, "counts", counts), (self, "_spare", now)
+        commit(changes + [(self, name, slot) for name, slot in zip(self.slots, new, strict=True)])
+
+    def _moved(self, k: int, value: np.ndarray, gradient: np.ndarray, new: list) -> np.ndarray:
         raise NotImplementedError
+
+    def _moved_far(self, k: int, value: np.ndarray, gradient: np.ndarray, new: list) -> np.ndarray:
+        """Where a number overflowed: gradients whose square does count as the largest whose square does not.
+
+        Adam moves by the ratio of its moments, which that leaves as it is; an infinite moment would hold the
+        parameter for ever.
+        """
+        limit = gradient.dtype.type(2.0 ** (np.finfo(gradient.dtype).maxexp // 2 - 1))
+        with np.errstate(over="warn"):
+            return self._moved(k, value, np.clip(gradient, -limit, limit), new)
+
+    def __getstate__(self) -> dict:
+        """A copy has entries of its own: those here are written over by and by."""
+        entries = {name: [a.copy() for a in getattr(self, name)] for name in self.slots}
+        return {**self.__dict__, "counts": list(self.counts), **entries, "_spare": []}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Step count, options and slots as arrays by name, e.g. "Adam.lr", "Adam.first.W_f", for `checkpoint.save`.
+
+        A parameter is called by its key in the dict that it came in, or by its own name; where these do not tell
+        all parameters apart, by its position.
+        """
+        kind = type(self).__name__
+        found = {f"{kind}.steps": np.asarray(self.steps)}
+        for option in self.options:
+            found[f"{kind}.{option}"] = np.asarray(getattr(self, option), np.float64)
+        for slot in ("counts", *self.slots):
+            for label, entry in zip(self.labels, getattr(self, slot), strict=True):
+                found[f"{kind}.{slot}.{label}"] = np.array(entry)
+        return found
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put back what `state_dict` gave, the options too.
+
+        Raises InputError for what is missing or surplus, ShapeError and DTypeError for what does not fit; nothing
+        is changed then.
+        """
+        commit(self.loaded(state))
+
+    def loaded(self, state: Mapping[str, np.ndarray]) -> list[tuple]:
+        """The changes that `load_state_dict` makes."""
+        kind = type(self).__name__
+        found = fitting(f"{kind}.load_state_dict", state, self.state_dict())
+        changes: list[tuple] = [(self, "steps", found[f"{kind}.steps"].item())]
+        for option in self.options:
+            value = found[f"{kind}.{option}"].tolist()
+            changes.append((self, option, tuple(value) if isinstance(value, list) else value))
+        changes.append((self, "counts", [found[f"{kind}.counts.{label}"].item() for label in self.labels]))
+        for slot in self.slots:
+            changes.append((self, slot, [found[f"{kind}.{slot}.{label}"] for label in self.labels]))
+        return changes
+
+
+def _exchanged(a: list[list], b: list[list], places: list[int]) -> tuple[list, list]:
+    """Lists of lists with the entries at some places exchanged."""
+    a, b = [list(x) for x in a], [list(x) for x in b]
+    for x, y in zip(a, b, strict=True):
+        for k in places:
+            x[k], y[k] = y[k], x[k]
+    return a, b
+
+
+def fitting(who: str, given: Mapping, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies of the given arrays, which must have the names, shapes and dtypes of the expected ones."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"{who}: give a dict of arrays by name, not {type(given).__name__}")
+    missing, surplus = [n for n in expected if n not in given], [n for n in given if n not in expected]
+    if missing or surplus:
+        raise InputError(f"{who}: missing {_listed(missing)}; surplus {_listed(surplus)}")
+    found = {}
+    for name, own in expected.items():
+        try:
+            array = np.array(given[name], order="C")
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{who}: {name!r:.80} is no numeric array ({error})") from None
+        if array.shape != own.shape:
+            raise ShapeError(f"{who}: {name!r:.80} has shape {dims(array.shape)}, not {dims(own.shape)}")
+        if array.dtype.newbyteorder("=") != own.dtype:  # a cast would not give the same bits
+            raise DTypeError(f"{who}: {name!r:.80} is {array.dtype}, not {own.dtype}")
+        found[name] = array.astype(own.dtype, copy=False)
+    return found
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    """Names for a message, not more than fit into it."""
+    rest = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([f"{name!r:.80}" for name in names[:most]] + rest) or "none"
 
 
 class SGD(Optimiser):
     """Gradient descent with momentum (Polyak, 1964): v = m·v + g; p = p − lr·v."""
+
+    options = ("lr", "momentum")
 
     def __init__(self, parameters, lr: float = 0.01, momentum: float = 0.0):
         super().__init__(parameters, lr)
         if not 0 <= momentum < 1:
             raise InputError(f"SGD: momentum is {momentum}; give a number in [0, 1)")
         self.momentum = momentum
+        if momentum:
+            self.slots = ("velocity",)
         self.velocity = [np.zeros_like(p.value) for p in self.parameters] if momentum else []
 
-    def _moved(self, k, value, gradient):
+    def _moved(self, k, value, gradient, new):
         if self.momentum:
-            self.velocity[k] *= self.momentum
-            self.velocity[k] += gradient
-            gradient = self.velocity[k]
-        return value - self.lr * gradient
+            velocity = new[0][k]
+            np.multiply(self.velocity[k], self.momentum, velocity)
+            velocity += gradient
+            gradient = velocity
+        step = np.asarray(gradient * self.lr)  # of arrays without axes, NumPy makes bare numbers
+        return np.subtract(value, step, step)
 
 
 class Adam(Optimiser):
-    """Adam (Kingma and Ba, 2015); `weight_decay` is decoupled from the gradient (Loshchilov and Hutter, 2019)."""
+    """Adam (Kingma and Ba, 2015); `weight_decay` is decoupled from the gradient (Loshchilov and Hutter, 2019).
+
+    The bias correction counts the gradients of each parameter, so that one whose gradient comes rarely starts as
+    any other does.
+    """
+
+    options = ("lr", "betas", "epsilon", "weight_decay")
+    slots = ("first", "second")
 
     def __init__(
         self,
@@ -101,19 +252,24 @@ class Adam(Optimiser):
         self.first = [np.zeros_like(p.value) for p in self.parameters]
         self.second = [np.zeros_like(p.value) for p in self.parameters]
 
-    def _moved(self, k, value, gradient):
-        b1, b2 = self.betas
-        m, v = self.first[k], self.second[k]
-        m += (1 - b1) * (gradient - m)
-        v += (1 - b2) * (gradient * gradient - v)
-        size = np.sqrt(v)
-        size /= float(np.sqrt(1 - b2**self.steps))
-        size += self.epsilon
-        step = np.asarray(m / size)
-        step *= self.lr / (1 - b1**self.steps)
+    def _moved(self, k, value, gradient, new):
+        (b1, b2), count = self.betas, self.counts[k] + 1
+        first, second, m, v = self.first[k], self.second[k], new[0][k], new[1][k]
+        np.subtract(gradient, first, m)
+        m *= 1 - b1
+        m += first
+        np.multiply(gradient, gradient, v)
+        v -= second
+        v *= 1 - b2
+        v += second
+        correction = math.sqrt(1 - b2**count)
+        size = np.asarray(np.sqrt(v))
+        size += self.epsilon * correction
+        step = np.divide(m, size, size)
+        step *= self.lr * correction / (1 - b1**count)
         if self.weight_decay:
             step += self.lr * self.weight_decay * value
-        return np.subtract(value, step, out=step)
+        return np.subtract(value, step, step)
 
 
 def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
@@ -124,14 +280,26 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
     if not limit > 0:
         raise InputError(f"clip_by_norm: the limit is {limit}; give a positive number")
     with_grad = [p for p in _parameters(parameters) if p.grad is not None]
-    squares = [float(np.vdot(p.grad, p.grad)) for p in with_grad]
-    if not np.isfinite(sum(squares)):  # a float32 overflows in its square long before itself
-        squares = [float(np.square(p.grad, dtype=np.float64).sum()) for p in with_grad]
-    norm = float(np.sqrt(sum(squares)))
-    if not np.isfinite(norm):
-        bad = next((p for p, s in zip(with_grad, squares, strict=True) if not np.isfinite(s)), with_grad[0])
-        raise NonFiniteError(f"clip_by_norm: the gradient of {describe(bad)} is not finite")
+    squares = sum(float(np.vdot(p.grad, p.grad)) for p in with_grad)
+    if not 1e-30 < squares < math.inf or any(p.dtype.itemsize < 4 for p in with_grad):
+        return _clip_far_from_one(with_grad, limit)
+    norm = math.sqrt(squares)
     if norm > limit:
         for p in with_grad:
             p.grad = np.asarray(p.grad * p.dtype.type(limit / norm))
     return norm
+
+
+def _clip_far_from_one(parameters: list[Tensor], limit: float) -> float:
+    """The same for numbers that are finite, and not 0, where their squares are not."""
+    largest = [float(np.abs(p.grad).max(initial=0)) for p in parameters]
+    for p, size in zip(parameters, largest, strict=True):
+        if not math.isfinite(size):
+            raise NonFiniteError(f"clip_by_norm: the gradient of {describe(p)} is not finite")
+    unit = max(largest, default=0.0) or 1.0
+    parts = [np.divide(p.grad, unit, dtype=np.float64) for p in parameters]
+    root = math.sqrt(sum(float(np.vdot(part, part)) for part in parts))
+    if unit * root > limit:
+        for p, part in zip(parameters, parts, strict=True):
+            p.grad = np.asarray(part * (limit / root), p.dtype)
+    return unit * root

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
-from .grad import reverse, step_of_scan
-from .ops import OPS, stack
+from .functional import stack
+from .grad import lets_through, reverse, step_of_scan
+from .ops import OPS
 from .sizes import Size, at_least, resolve
-from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, next_number, scope, symbol
+from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, let_go, next_number, scope, symbol
 
 
 @dataclass(eq=False)
@@ -106,7 +107,7 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
     """
     first, rebuild_carry = flatten(carry)
     sequences, rebuild_x = flatten(xs)
-    first, sequences = [as_tensor(c) for c in first], [as_tensor(x) for x in sequences]
+    first, sequences = [let_go(as_tensor(c)) for c in first], [as_tensor(x) for x in sequences]
     if not sequences or any(not x.shape for x in sequences):
         raise InputError("scan: xs needs at least one tensor with a leading axis of steps")
     T = sequences[0].shape[0]
@@ -169,7 +170,7 @@ def scan_node(
     body.captures = [outside[n] for n in sorted(outside)]
     loop = apply_symbolic(SCAN, (*first, *sequences, *body.captures), (body,))
     loop.requires_grad = any(x.requires_grad for x in loop.inputs)
-    loop.spec = ((), np.dtype("float32" if not first else first[0].dtype))
+    loop.spec = ((), np.dtype("float32"))  # a float, lest a first carry that counts seem to stop all gradients
     return loop
 
 
@@ -291,7 +292,7 @@ def gradients_within(body: Body, outputs, cotangents, wrt: Sequence[Tensor]) -> 
     targets = {x.number for x in wrt if x.dtype.kind == "f"}
     depends = set(targets)
     for node in ancestors_within(body.start, *outputs):
-        if node.op is not None and node.op.vjp is not None and any(x.number in depends for x in node.inputs):
+        if lets_through(node) and any(x.number in depends for x in node.inputs):
             depends.add(node.number)
     pairs = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.number in depends]
     found = {}

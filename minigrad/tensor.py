@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, describe, dims, first_bad
+from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
@@ -60,31 +59,6 @@ class Op:
 
 
 OPS: dict[str, Op] = {}  # filled by ops.py
-
-
-class _Modes(threading.local):
-    """What holds for operations of this thread: recording, anomaly checks, current scope.
-
-    One tuple, because every operation reads it and a thread-local read is not free.
-    """
-
-    now: tuple[bool, bool, tuple[str, ...]] = (True, False, ())
-
-    @contextmanager
-    def changed(self, record: bool | None = None, anomaly: bool | None = None, scope: tuple[str, ...] = ()):
-        before = self.now
-        self.now = (
-            before[0] if record is None else record,
-            before[1] if anomaly is None else anomaly,
-            (*before[2], *scope),
-        )
-        try:
-            yield
-        finally:
-            self.now = before
-
-
-modes = _Modes()
 
 
 class Tensor:
@@ -392,8 +366,37 @@ class Tensor:
         return apply(OPS["cast"], (self,), (np.dtype(dtype),))
 
     def detach(self):
-        """The same value, through which no gradient flows: a cut that pictures show."""
+        """The same value, through which no gradient flows: a cut that pictures show, with what lies behind it.
+
+        A loop from window to window (truncated backpropagation, ``state = [s.detach() for s in run.state]``)
+        would so keep all windows.  Therefore a detached tensor that is given as a first state to `scan`,
+        `cells.run` or a layer becomes a leaf there, of the same value and name, and lets go of its history.
+        Detach last: what is computed of a detached tensor, or read as data, keeps what lies behind the
+        cut; ``Tensor(x.value)`` keeps nothing.
+        """
         return apply(OPS["detach"], (self,))
+
+    # Copies.
+
+    def __reduce_ex__(self, protocol):
+        """A copy, a deep copy and what a pickle gives are another tensor, with a number and a gradient of its own.
+
+        Value, dtype, name, scope, `requires_grad`, the gradient so far and hooks come along (a hook that is
+        a method of what is copied becomes the copy's; pickle wants functions that a module has by name).
+        A copied model shares inside what the model shares.  A detached tensor comes as a leaf.  Raises
+        GraphError for any other that was computed, and for a symbol: a copy without its graph would lose
+        gradients without a word.
+        """
+        if self._value is None or self.op not in (None, OPS["detach"]):
+            raise GraphError(
+                f"copy or pickle of {describe(self)}: it was computed, and a graph is not copied; copy what it was "
+                "computed from, or take its value alone: .detach() or .numpy()"
+            )
+        return Tensor, (self._value, self.requires_grad), (self.name, self.scope, self.hooks, self.grad)
+
+    def __setstate__(self, state) -> None:
+        self.name, self.scope, self.hooks, grad = state
+        self.grad = None if grad is None else np.array(grad)
 
 
 _FUNCTIONS: dict[str, Callable] = {}  # ops.py fills these three
@@ -415,7 +418,7 @@ def fill_node(node, value, op, inputs, params, requires_grad) -> None:
     node.params = params
     node.requires_grad = requires_grad
     node.number = next_number()
-    node.scope = modes.now[2]
+    node.scope = modes()[2]
     node.changed = 0
     node.name = node.grad = node.contributions = node.spec = None
     node.hooks = ()
@@ -450,19 +453,19 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
         values = [x._value for x in inputs]
     try:
         value = op.forward(*values, *params)
-    except (ValueError, TypeError, IndexError, GraphError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError, GraphError) as error:
         if any(map(_is_unknown, params)):  # a constant, spread to a size that is only known at run time
             return apply_symbolic(op, inputs, params)
         raise _explain(op, inputs, params, error) from None
     if type(value) is not ndarray:
         value = np.asarray(value)
-    record, anomaly, _ = modes.now
+    record, watched, _ = modes()
     node = _new(Tensor)
     if record:
         fill_node(node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f")
     else:
         fill_node(node, value, None, (), (), False)
-    if anomaly and value.dtype.kind == "f" and not np.isfinite(value).all():
+    if watched and value.dtype.kind == "f" and not np.isfinite(value).all():
         raise _not_finite(op, node, inputs)
     return node
 
@@ -527,13 +530,33 @@ def as_tensor(x, like: Tensor | None = None) -> Tensor:
         kind = (
             np.result_type(like.dtype, x) if isinstance(x, complex) or like.dtype.kind != "f" else like.dtype
         )
-        return Tensor(np.asarray(x, dtype=kind))
+        try:
+            value = np.asarray(x, dtype=kind)
+        except OverflowError:
+            raise DTypeError(
+                f"{x} does not fit {kind}, the type of {describe(like)}; use .astype(…)"
+            ) from None
+        fill_node(node := _new(Tensor), value, None, (), (), False)  # nobody else holds it: no copy
+        return node
     return Tensor(x)
+
+
+def let_go(x: Tensor) -> Tensor:
+    """A detached tensor becomes a leaf, so that a run that begins with it does not keep the runs before.
+
+    It stays the same tensor: hooks, and gradients with respect to it, are those of the first state.
+    """
+    if x.op is OPS["detach"] and x._value is not None:
+        x.name = x.name or x.inputs[0].name
+        x.op, x.inputs = None, ()
+    return x
 
 
 def constants(op: Op, inputs: Sequence) -> tuple:
     known = [x if isinstance(x, Tensor) else as_tensor(x) for x in inputs if isinstance(x, (Tensor, ndarray))]
     like = next((x for x in known if x.dtype.kind in "fc"), known[0] if known else None)
+    if like is not None and like.dtype.kind in "iu" and (op.binding == 0 or op.name == "div"):
+        like = None  # any integer may be compared with any other, or divided by it
     return tuple(as_tensor(x, like) for x in inputs)
 
 
@@ -563,28 +586,14 @@ def _explain(op: Op, inputs, params, error) -> Exception:
     except ShapeError as better:
         operands = ", ".join(describe(x) for x in inputs)
         return ShapeError(f"{better}  [{op.name} of {operands}{_at()}]")
-    return ShapeError(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
+    kind = DTypeError if isinstance(error, (TypeError, OverflowError)) else ShapeError
+    return kind(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
 
 
 def _at() -> str:
-    labels = modes.now[2]
+    labels = modes()[2]
     return f", in {' / '.join(labels)}" if labels else ""
 
 
 def _called(name: str | None) -> str:
     return f" {name!r}" if name else ""
-
-
-def scope(*labels: str):
-    """Nodes made inside stand in this scope: ``with scope("t=3"): …``."""
-    return modes.changed(scope=labels)
-
-
-def no_grad():
-    """Nothing is recorded inside: values only, no graph, no gradients."""
-    return modes.changed(record=False)
-
-
-def anomaly():
-    """Stop at the first node whose value or gradient is not finite, naming it."""
-    return modes.changed(anomaly=True)

@@ -14,12 +14,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
+import char_rnn  # noqa: E402
 import compare  # noqa: E402
 import delay  # noqa: E402
 import hello_lstm  # noqa: E402
 import many_to_one  # noqa: E402
 import one_to_many  # noqa: E402
 import see_bptt  # noqa: E402
+
+from minigrad import MinigradError, checkpoint  # noqa: E402
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
@@ -157,6 +160,95 @@ def test_mistakes_of_the_gallery(given, words, tmp_path):
         given += ["--out", str(tmp_path / "out")]
     assert words in fails("see_bptt.py", *given)
     assert not (tmp_path / "out").exists()
+
+
+CHARACTERS = ["--hidden", "8", "--layers", "2", "--window", "9", "--batch", "3", "--lr", "0.01"]
+
+
+@pytest.mark.slow
+def test_the_character_model_goes_on_in_another_process_to_the_same_bits(tmp_path):
+    text, program = tmp_path / "text", str(ROOT / "examples" / "char_rnn.py")
+    text.write_text("one two three four five six seven eight nine ten\n" * 12)
+
+    def write(name: str, steps: int) -> list[str]:
+        out = f"{tmp_path / name}-weights"
+        given = [
+            *CHARACTERS,
+            "--steps",
+            str(steps),
+            "--text",
+            text,
+            "--resume",
+            tmp_path / name,
+            "--out",
+            out,
+        ]
+        done = subprocess.run(
+            [sys.executable, program, *given], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
+
+    whole = write("whole", 40)  # 19 windows are the whole text: it is read from the top again
+    write("parts", 17)
+    parts = write("parts", 40)
+    assert parts[1] == "goes on after step 17" and parts[2].startswith("step 24:")
+    assert whole[-6:-1] == parts[-6:-1]  # what it writes
+    for name in ("", "-weights/weights.safetensors"):
+        one, two = (checkpoint.load(f"{tmp_path}/{part}{name}") for part in ("whole", "parts"))
+        assert one.keys() == two.keys() and one.notes == two.notes
+        assert all(one[name].tobytes() == two[name].tobytes() for name in one)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--text", "{other}"], "the text has other characters"),
+        (["--hidden", "9"], "has shape (24, 8), not (25, 9)"),
+        (["--layers", "1"], "surplus '2."),
+        (["--cell", "rnn"], "missing '1."),
+        (["--batch", "4"], "another --batch than 4"),
+        (["--resume", "{weights}"], "this program did not write that file"),
+        (["--resume", "{other}"], "no safetensors file, or damaged"),
+        (["--resume", "{folder}"], "is a folder, and no file"),
+        (["--resume", "{other}/x"], "cannot be written"),
+    ],
+)
+def test_a_file_that_the_character_model_cannot_go_on_from(given, words, tmp_path, capsys):
+    text, other, file = (tmp_path / name for name in ("text", "other", "run.safetensors"))
+    text.write_text("one two three four five six seven eight nine ten\n" * 12)
+    other.write_text("0123456789" * 60)
+    first = [*CHARACTERS, "--text", str(text), "--resume", str(file), "--out", str(tmp_path / "out")]
+    char_rnn.main(char_rnn.arguments([*first, "--steps", "0"]))
+    kept = file.read_bytes()
+    names = dict(other=other, weights=tmp_path / "out" / "weights.safetensors", folder=tmp_path)
+    options = char_rnn.arguments([*first, *(a.format(**names) for a in given), "--steps", "5"])
+    with pytest.raises(MinigradError) as caught:
+        char_rnn.main(options)
+    assert words in str(caught.value) and file.read_bytes() == kept
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_ctrl_c_keeps_the_characters_read_and_the_weights_together(place, tmp_path, monkeypatch):
+    text, file = tmp_path / "text", tmp_path / "run.safetensors"
+    text.write_text("one two three four five six seven eight nine ten\n" * 12)
+    given = [*CHARACTERS, "--text", str(text), "--out", str(tmp_path), "--resume"]
+    char_rnn.main(char_rnn.arguments([*given, str(tmp_path / "whole"), "--steps", "8"]))
+    moved = char_rnn.mg.optim.Adam.step
+
+    def step(optimiser):
+        if place == "before" and optimiser.steps == 4:
+            raise KeyboardInterrupt
+        moved(optimiser)
+        if optimiser.steps == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(char_rnn.mg.optim.Adam, "step", step)
+        char_rnn.main(char_rnn.arguments([*given, str(file), "--steps", "8"]))
+    assert checkpoint.load(file)["optimiser/Adam.steps"] == 4
+    char_rnn.main(char_rnn.arguments([*given, str(file), "--steps", "8"]))
+    whole, parts = checkpoint.load(tmp_path / "whole"), checkpoint.load(file)
+    assert all(whole[name].tobytes() == parts[name].tobytes() for name in whole)
 
 
 @pytest.mark.parametrize("task", ["adding", "copy", "characters"])

@@ -1,11 +1,13 @@
 """Training over many steps: the LSTM learns "hello", memory stays where it is without the garbage
-collector's help, and the same seed gives the same numbers in another process.
+collector's help, the same seed gives the same numbers in another process, and a training that goes on in
+another process ends in the same bits.
 """
 
 from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import subprocess
 import sys
 import weakref
@@ -13,8 +15,8 @@ import weakref
 import numpy as np
 import pytest
 
-from cells import LSTM, Alphabet, Output, unroll
-from minigrad import ancestors, cross_entropy, optim, stack
+from cells import LSTM, Alphabet, Output, Stack, unroll
+from minigrad import ancestors, checkpoint, compile, cross_entropy, fit, one_hot, optim, stack
 
 
 class Hello:
@@ -100,11 +102,30 @@ def test_the_same_seed_gives_the_same_numbers_in_another_process(request):
     assert digest() == digest() == run("print(digest())", request).strip()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fit", "hand"])
+def test_two_hundred_steps_and_twice_a_hundred_in_two_processes_end_in_the_same_bits(kind, request, tmp_path):
+    for file, steps in (("whole", 200), ("parts", 100), ("parts", 200)):
+        said = run(f"learn_by_{kind}({str(tmp_path / file)!r}, {steps})", request)
+        assert said.splitlines()[-1] == f"{steps} steps"
+    whole, parts = (checkpoint.load(tmp_path / file) for file in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and whole.notes == parts.notes
+    for name, array in whole.items():
+        assert array.tobytes() == parts[name].tobytes() and array.dtype == parts[name].dtype, name
+    weights = checkpoint.load(tmp_path / "whole", "parameters/")
+    assert {a.dtype for a in weights.values()} == {np.dtype("float32")} and len(weights) > 16
+    assert whole["optimiser/Adam.steps"] == 200
+
+
 def run(statement: str, request) -> str:
     """Run a statement that knows this file's names in a process of its own."""
     program = f"import sys; sys.path[:0] = {[str(request.config.rootpath), str(request.path.parent)]}; "
     program += f"from test_training import *; {statement}"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    programs = {"MINIGRAD_CACHE": str(request.config.rootpath / ".pytest_cache" / "minigrad")}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | programs
+    ).stdout
 
 
 def peaks(steps: int) -> tuple[int, int]:
@@ -125,3 +146,52 @@ def digest() -> str:
     losses = [hello.step() for _ in range(10)]
     weights = b"".join(p.value.tobytes() for p in hello.optimiser.parameters)
     return hashlib.sha256(repr(losses).encode() + weights).hexdigest()
+
+
+class Writer:
+    """Two layers of LSTMs that read random pieces of a text with random dropout, as programs have them."""
+
+    def __init__(self):
+        text = "the quick brown fox jumps over the lazy dog; " * 4
+        self.rng, letters = np.random.default_rng(11), Alphabet(text)
+        self.codes, self.classes = letters.encode(text), len(letters)
+        self.layers = Stack(LSTM, self.classes, 12, 2, self.rng)
+        self.output = Output(12, self.classes, self.rng)
+        self.parameters = {**self.layers.parameters(), **self.output.parameters()}
+
+    def loss(self, x, targets, mask, *state):
+        run = self.layers.run(one_hot(x, self.classes) * mask, state, output=self.output)
+        return (cross_entropy(run.y, targets), *run.state)
+
+    def batch(self):
+        places = self.rng.integers(0, len(self.codes) - 9, 4) + np.arange(9)[:, None]
+        mask = (self.rng.random((8, 4, 1)) < 0.9).astype("float32")
+        return self.codes[places][:-1], self.codes[places][1:], mask
+
+
+def learn_by_fit(file: str, steps: int) -> None:
+    writer = Writer()
+    state = writer.layers.initial_state(4)
+    losses = fit(
+        writer.loss, writer.parameters, ((*writer.batch(), *state) for _ in range(steps)),
+        lr=lambda step: 0.01 / (1 + step / 100), resume=file, save_every=30, rng=writer.rng, notes={"of": "a fox"},
+    )  # fmt: skip
+    print(f"{len(losses)} steps")
+
+
+def learn_by_hand(file: str, steps: int) -> None:
+    """The same in a loop of one's own, with states that are carried from step to step."""
+    writer = Writer()
+    loss, optimiser = compile(writer.loss), optim.Adam(writer.parameters, lr=0.01, weight_decay=0.01)
+    state = writer.layers.initial_state(4)
+    if os.path.exists(file):
+        found = checkpoint.load_training(file, optimiser, rng=writer.rng)
+        state = [found[f"state {k}"] for k in range(len(state))]
+    while optimiser.steps < steps:
+        optimiser.zero_grad()
+        _, *state = loss.backward(*writer.batch(), *state)
+        optim.clip_by_norm(writer.parameters, 1.0)
+        optimiser.step()
+    states = {f"state {k}": s for k, s in enumerate(state)}
+    checkpoint.save_training(file, optimiser, rng=writer.rng, tensors=states, notes={"of": "a fox"})
+    print(f"{optimiser.steps} steps")

@@ -423,15 +423,16 @@ class _Writer:
 
     def _where(self, n, c, a, b) -> Words | None:
         condition = n.inputs[0]
-        if _is_zero(n.inputs[2]) and condition.op is not None and condition.op.name == "greater":
+        if _is_zero(n.inputs[1]) and condition.op is not None and condition.op.name == "greater_equal":
             left, right = condition.inputs
-            if left is n.inputs[1] and _is_zero(right):
+            if right is n.inputs[2] and _is_zero(left):  # 0 where 0 ≥ x, else x
                 self.rectified[condition.number] = n
-                return Words(f"max({a.text}, 0)", rf"\max\left({a.tex}, 0\right)", CLOSED, 1 + a.size)
+                return Words(f"max({b.text}, 0)", rf"\max\left({b.tex}, 0\right)", CLOSED, 1 + b.size)
         if _is_zero(n.inputs[2]) or _is_zero(n.inputs[1]):
             kept, no = (a, "") if _is_zero(n.inputs[2]) else (b, "not ")
             if condition.number in self.rectified:  # where max(x, 0) > 0, there x > 0
                 whole = self.words[self.rectified[condition.number].number]
+                no = "" if no else "not "
                 c = Words(f"{whole.text} > 0", f"{whole.tex} > 0")
             kept = kept.within(MULTIPLY)
             return Words(
@@ -483,7 +484,7 @@ def _readers(nodes: list[Tensor]) -> dict[int, int]:
     """How many of `nodes` read each node; max(x, 0) reads x once."""
     count: dict[int, int] = {}
     for n in nodes:
-        if n.op is not None and not (n.op.name == "greater" and _is_zero(n.inputs[1])):
+        if n.op is not None and not (n.op.name == "greater_equal" and _is_zero(n.inputs[0])):
             for x in n.inputs:
                 count[x.number] = count.get(x.number, 0) + 1
     return count

@@ -8,13 +8,12 @@ sizes and addresses is filled once, and a call only puts in what has changed.
 
 from __future__ import annotations
 
+import copy
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from copy import copy
 from functools import cached_property
 from sys import getrefcount
 from types import ModuleType
@@ -23,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError, InputError, MinigradError, ShapeError
-from ..grad import _changed, ancestors, grad
+from ..grad import _changed, adding, ancestors, grad
+from ..locks import lock
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, as_tensor, describe, fill_node, modes
@@ -31,7 +31,7 @@ from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradie
 from . import cache
 from .check import earliest, first_difference, quantities, same_trace
 from .emit import emit
-from .places import DTYPES, CannotCompile, Fixed, Program
+from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
 ALIGN = 64
@@ -78,7 +78,7 @@ class Gradients:
     def __getitem__(self, tensor: Tensor) -> np.ndarray:
         number = tensor.number
         if number not in self.made:
-            found = [part for t, part in zip(self.tensors, self.parts, strict=True) if t is tensor]
+            found = [part for t, part in zip(self.tensors, self.parts, strict=False) if t is tensor]
             if not found:
                 raise GraphError(
                     f"no gradient for {describe(tensor)}: it does not require one, or was not used"
@@ -102,6 +102,9 @@ class Gradients:
 
     def items(self) -> list[tuple[Tensor, np.ndarray]]:
         return [(t, self[t]) for t in self]
+
+    def __reduce__(self):  # tensors that are copied along have numbers of their own
+        return Gradients, ([*self], [self[t] for t in self])
 
 
 class Call:
@@ -155,7 +158,12 @@ def _leaf(argument, array: np.ndarray, requires_grad: bool) -> Tensor:
 
 
 class Compiled:
-    """What `compile` returns; `source` is the generated program of the last call."""
+    """What `compile` returns; `source` is the generated program of the last call.
+
+    Threads may call it at the same time.  A copy, or what a pickle gives, is the same function compiled
+    with the same options, which makes its programs when it is called (from the cache, where they are
+    there); a deep copy of a compiled method is that of the copied object.
+    """
 
     def __init__(self, function: Callable, threads: int, check: bool = False):
         self.function, self.threads, self.check = function, threads, check
@@ -163,7 +171,20 @@ class Compiled:
         self.variants: dict[tuple, list[Variant]] = {}
         self.eager: dict[tuple, str] = {}  # what could not be compiled, and why
         self.last: Variant | None = None
-        self._lock = threading.Lock()
+
+    def __copy__(self) -> Compiled:
+        return Compiled(self.function, self.threads, self.check)
+
+    def __deepcopy__(self, memo) -> Compiled:
+        return Compiled(copy.deepcopy(self.function, memo), self.threads, self.check)
+
+    def __reduce__(self):
+        if "<" in getattr(self.function, "__qualname__", ""):  # <lambda>, <locals>
+            raise InputError(
+                f"pickle of the compiled {self.function.__qualname__}: a lambda, or a function within a function, "
+                "cannot be found by its name in another process; compile a function of a module or a method"
+            )
+        return Compiled, (self.function, self.threads, self.check)
 
     @property
     def source(self) -> str:
@@ -200,8 +221,9 @@ class Compiled:
                     "seen here; give a leaf, detach it, or take its gradient from value_and_grad"
                 )
         value, gradients = self.value_and_grad(*arguments)
-        for leaf, g in gradients.items():
-            leaf.grad = g if leaf.grad is None else leaf.grad + g
+        with adding:
+            for leaf, g in gradients.items():
+                leaf.grad = g if leaf.grad is None else leaf.grad + g
         return value
 
     def _eagerly(self, call: Call):
@@ -218,18 +240,15 @@ class Compiled:
         load : make the machine code too, so that what the machine cannot do is a reason to run eagerly.
         """
         call = Call(arguments, gradients)
-        if modes.now[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
+        if modes()[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
             return None, call
-        for variant in self.variants.get(call.key, ()):
-            if variant.holds(call.shapes):
-                self.last = variant
+        variant = self._made(call)
+        if variant is not None or call.key in self.eager:
+            return variant, call
+        with _making:
+            variant = self._made(call)  # another thread may have made it meanwhile
+            if variant is not None or call.key in self.eager:
                 return variant, call
-        if call.key in self.eager:
-            return None, call
-        with self._lock:
-            for variant in self.variants.get(call.key, ()):  # another thread may have made it meanwhile
-                if variant.holds(call.shapes):
-                    return variant, call
             try:
                 variant = Variant(self.function, call)
                 if load:
@@ -243,6 +262,13 @@ class Compiled:
             self.variants.setdefault(call.key, []).append(variant)
         self.last = variant
         return variant, call
+
+    def _made(self, call: Call) -> Variant | None:
+        for variant in self.variants.get(call.key, ()):
+            if variant.holds(call.shapes):
+                self.last = variant
+                return variant
+        return None
 
 
 def eager_run(function: Callable, call: Call):
@@ -273,9 +299,6 @@ def only_number(results: Sequence[Tensor], function: Callable) -> Tensor:
     return results[0]
 
 
-DEFECT = "a defect of the compiler, please report it"
-
-
 @contextmanager
 def _reasons(remedy: str):
     """What goes wrong while a program is made is a reason to run eagerly, which then says it better, if it fails too."""
@@ -287,7 +310,6 @@ def _reasons(remedy: str):
         raise CannotCompile(str(error)) from error
     except Exception as error:
         raise CannotCompile(f"{type(error).__name__}: {error} ({remedy})") from error
-
 
 class Variant:
     """One program of a function."""
@@ -364,7 +386,7 @@ class Variant:
         asked = [q.asked for group in groups for q in group]
         arguments = {a.number: array for a, array in zip(self.traced.arguments, call.arrays, strict=True)}
         theirs = evaluate(asked, arguments, self.traced.sizes(call.shapes))  # type: ignore[arg-type]
-        wider = copy(self)
+        wider = copy.copy(self)
         wider.__dict__.pop("module", None)
         wider.stages_of = {}
         wider._write([*graph, *asked])
@@ -396,16 +418,16 @@ class Variant:
         free = self.plans.get(shapes)
         if free is None:
             if len(self.plans) >= PLANS:  # each holds memory for all that it computes
-                self.plans.pop(next(iter(self.plans)), None)
+                for oldest in list(self.plans)[:1]:  # a copy, as another thread may add to them
+                    self.plans.pop(oldest, None)
             free = self.plans.setdefault(shapes, [])
         try:
             plan = free.pop()  # a plan serves one call at a time; another thread makes its own
         except IndexError:
             plan = Plan(self, shapes)
-        try:
-            return plan.run(arrays, threads), plan
-        finally:
-            free.append(plan)
+        flat = plan.run(arrays, threads)
+        free.append(plan)  # not after an interrupt: another thread may still be writing into it
+        return flat, plan
 
 
 def computed_before(outputs: Sequence[Tensor], start: int) -> list[tuple[Tensor, Tensor]]:
@@ -480,25 +502,27 @@ class Plan:
         self.scratch = [np.empty(SCRATCH, program.scratch) for _ in range(os.cpu_count() or 1)]
 
     def run(self, arrays: list, threads: int) -> np.ndarray:
-        table = self.table
-        held = []
+        held: list[np.ndarray] = []  # copies that live as long as the call
         for entry in self.arguments:
             array = arrays[entry[0]]
             if array is not entry[2]:  # the array of the last call is still where it was
-                entry[2] = array
-                if not array.flags.c_contiguous or not array.dtype.isnative:
-                    array, entry[2] = np.ascontiguousarray(array), None
-                    held.append(array)
-                table[entry[1]] = _address(array)
+                self._enter(entry, array, held)
         for entry in self.leaves:
             array = entry[0]._value
             if array is not entry[2]:
-                entry[2] = array
-                table[entry[1]] = _address(array)
+                self._enter(entry, array, held)
         flat = self._output()
-        bad = self._run_threads(threads) if threads > 1 and self.large else self._run_alone()
+        bad = self._run_threads(threads, held) if threads > 1 and self.large else self._run_alone()
         self.refuse(bad)
         return flat
+
+    def _enter(self, entry: list, array: np.ndarray, held: list[np.ndarray]) -> None:
+        """Put the address of an array into the table, or that of a copy in the order in which it is read."""
+        entry[2] = array
+        if not array.flags.c_contiguous or not array.flags.aligned:
+            array, entry[2] = np.require(array, requirements="CAO"), None  # looked at again at the next call
+            held.append(array)
+        self.table[entry[1]] = _address(array)
 
     def _output(self) -> np.ndarray:
         """An array for the results: the last one, if its results were dropped, else a new one.
@@ -513,7 +537,11 @@ class Plan:
     def _run_alone(self) -> int:
         return self.module.run(self.table, self.scratch[0], 0, 1, 0, len(self.parallel))
 
-    def _run_threads(self, threads: int) -> int:
+    def _part(self, held: list, p: int, threads: int, k: int) -> int:
+        """Thread p's part of stage k: the pool so holds all memory that it reads and writes, whoever lets go of it."""
+        return self.module.run(self.table, self.scratch[p], p, threads, k, k + 1)
+
+    def _run_threads(self, threads: int, held: list) -> int:
         pool, bad = _pool(threads), 0
         while len(self.scratch) < threads:
             self.scratch.append(np.empty_like(self.scratch[0]))
@@ -521,10 +549,7 @@ class Plan:
         k = 0
         while k < stages:
             if self.parallel[k]:
-                futures = [
-                    pool.submit(run, self.table, self.scratch[p], p, threads, k, k + 1)
-                    for p in range(1, threads)
-                ]
+                futures = [pool.submit(self._part, held, p, threads, k) for p in range(1, threads)]
                 bad = bad or run(self.table, self.scratch[0], 0, threads, k, k + 1)
                 for future in futures:
                     bad = bad or future.result()
@@ -540,12 +565,18 @@ THREADS_FROM = 1 << 20  # bytes of values in between: below, waking threads take
 PLANS = 8  # sizes that a program is kept laid out for
 SCRATCH = 220_000  # numbers; more than matmul_sum asks for at any size
 _pools: dict[int, ThreadPoolExecutor] = {}
+_making = lock()  # one program is made at a time; what is traced may make another
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="minigrad")
-    return _pools[threads]
+    pool = _pools.get(threads)
+    if pool is None:  # two threads may come here at once: a pool that got no work has no threads
+        pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="minigrad")
+    return _pools.setdefault(threads, pool)
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads: it makes pools of its own
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def _layout(sizes: Sequence[int]) -> tuple[list[int], int]:

@@ -23,6 +23,7 @@ from ..trace import asked_of
 from . import runtime
 from .loops import Loop
 from .places import (
+    DEFECT,
     DTYPES,
     PANEL_MOST,
     ROWS,
@@ -168,7 +169,8 @@ class Emitter:
         key = DTYPES.get(str(dtype))
         if key is None:
             raise CannotCompile(
-                f"{self.name}: {name} is {dtype}; the compiler takes float32, float64 and integers"
+                f"{self.name}: {name} is {dtype}; the compiler takes float32, float64, int32, int64 and bool: "
+                "convert it with .astype(…)"
             )
         store = Store(self._fresh(name, self.store_names), key, resolve(size), kind, node)
         self.stores.append(store)
@@ -476,7 +478,7 @@ class Emitter:
         if node.op in (TRANSPOSE, SHIFT, RESHAPE):  # deferred, but somebody wants it after all
             self.emit_node(node, level)
             return self.places[node.number]
-        raise CannotCompile(f"{self.name}: {describe(node)} has no place; this is a defect of the compiler")
+        raise CannotCompile(f"{self.name}: {describe(node)} has no place ({DEFECT})")
 
     def target(self, node: Tensor, level: Level) -> Place:
         """Where a new value goes: where it has to, or into an array of its own."""
@@ -535,7 +537,7 @@ class Emitter:
         else:
             handler = getattr(self, f"_{node.op.name}", None)
             if handler is None:
-                raise CannotCompile(f"{self.name}: {node.op.name} of {describe(node)} is not compiled yet")
+                raise CannotCompile(f"{self.name}: {node.op.name} of {describe(node)} is not compiled; run what needs it apart")
             handler(node, level)
 
     def _reshape(self, node: Tensor, level: Level) -> None:
@@ -743,7 +745,7 @@ class Emitter:
                 f"{self.name}: {name} over axes {axes} of {describe(x)}, which do not lie together; reduce in two goes"
             )
 
-    _sum = _max = _logsumexp = _reduction
+    _sum = _max = _min = _top = _logsumexp = _reduction
 
     # Products.
 
@@ -795,10 +797,7 @@ class Emitter:
                 if level.body is None and not level.in_time:
                     self.parallel([origin.store])
                 target = self.target(node, level)
-                if level.body is None:  # each thread prepares the rows that it will add to
-                    self._start_rows(node, origin, target, level)
-                else:
-                    self._spread_into(origin, target, node, other, level)
+                self._start_rows(node, origin, target, level)  # each thread prepares the rows that it will add to
             accumulate = "True"
         for x in addends:
             stores = self.operand_stores(x, level)
@@ -806,43 +805,29 @@ class Emitter:
             accumulate = "True"
 
     def _start_rows(self, node: Tensor, origin: Place, target: Place, level: Level) -> None:
-        width = node.shape[-1]
-        rows = product_of(tuple(node.shape[:-1]))
-        same = source(product_of(origin.shape)) == source(product_of(tuple(node.shape)))
-        if not same and source(product_of(origin.shape)) != source(named(width)):
-            raise CannotCompile(
-                f"{self.name}: {describe(node)} adds {origin.shape} to a product; spell the shape out"
-            )
-        first, rows = self._rows_of_thread(rows, level)
+        same = source(product_of(origin.shape)) == source(product_of(target.shape))
+        if same and level.body is not None:
+            self.copy(level, origin, target)
+            return
+        first, rows = self._rows_of_thread(target.shape[:-1], level)
         a, c = self.use(origin.store), self.use(target.store, True)
         self.write(
             level,
-            f"start_rows({a}, {origin.at}, {c}, {target.at}, {first}, {rows}, {self.size(width)}, {same})",
+            f"start_rows({a}, {origin.at}, {c}, {target.at}, {first}, {rows}, {self.size(node.shape[-1])}, {same})",
         )
 
-    def _rows_of_thread(self, rows, level: Level) -> tuple[str, str]:
+    def _rows_of_thread(self, axes: tuple, level: Level) -> tuple[str, str]:
         """The first row and how many of them, in lines that set them where they are not set yet."""
         if level.in_time:
             return "first_row", "row_count"
-        count = self.size(rows)
+        count = self.count(axes)
+        if level.body is not None:
+            return "0", count
         if self.stage.rows_of != count:
             self.stage.rows_of = count
             self.write(level, f"row0 = {count} * part // parts")
             self.write(level, f"rows = {count} * (part + 1) // parts - row0")
         return "row0", "rows"
-
-    def _spread_into(self, origin: Place, target: Place, node: Tensor, other: Tensor, level: Level) -> None:
-        if source(product_of(origin.shape)) == source(product_of(target.shape)):
-            self.copy(level, origin, target)
-        elif len(other.shape) == 1 or contiguous_leading(tuple(other.shape), len(other.shape) - 1):
-            rows = self.count(target.shape[:-1])
-            a, c = self.use(origin.store), self.use(target.store, True)
-            self.write(
-                level,
-                f"start_rows({a}, {origin.at}, {c}, {target.at}, 0, {rows}, {self.size(node.shape[-1])}, False)",
-            )
-        else:
-            raise CannotCompile(f"{self.name}: {describe(node)} adds {describe(other)} to a product")
 
     def _adds_onto(self, x: Tensor, total: Tensor, level: Level) -> bool:
         """May products be added where x stands, because the sum is all that reads it?"""
@@ -990,7 +975,8 @@ class Emitter:
             operands.append((self.place(x.inputs[0] if transposed else x, level), transposed))
         if tuple(map(source, left.shape[:-2])) != tuple(map(source, right.shape[:-2])):
             raise CannotCompile(
-                f"{self.name}: matmul of {describe(left)} and {describe(right)}: leading axes must be the same"
+                f"{self.name}: matmul of {describe(left)} and {describe(right)}: leading axes must be the same; "
+                "use minigrad.broadcast_to first"
             )
         (a, a_turned), (b, b_turned) = operands
         m, k, n = (self.size(s) for s in (left.shape[-2], left.shape[-1], right.shape[-1]))

@@ -1,9 +1,9 @@
-"""The numeric kernels which emitted loops call: exp, tanh, sigmoid and log of one number, and packed matrix
-products.
+"""The numeric kernels which emitted loops call: exp, tanh, sigmoid, log, log1p and softplus of one
+number, and packed matrix products.
 
 Scalar functions, used inside any `@njit` loop, for float32 and float64:
 
-    exp(x)  tanh(x)  sigmoid(x)  log(x)
+    exp(x)  tanh(x)  sigmoid(x)  log(x)  log1p(x)  softplus(x)
 
 They are straight-line code without a branch, so that a simple loop over one-dimensional contiguous arrays
 becomes vector code.  NaN stays NaN, infinities have their limits, subnormal numbers are kept.
@@ -40,12 +40,12 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic, overload
 
-VERSION = 1
+VERSION = 2
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 
-# --- exp, tanh, sigmoid, log --------------------------------------------------------------------------------
+# --- exp, tanh, sigmoid, log, log1p, softplus ---------------------------------------------------------------
 
 # Polynomials: least largest relative error (minimax), fitted by fit_coefficients.py.
 #   expm1:  (exp(r) - 1 - r) / r^2                              on |r| <= ln2 / 2
@@ -194,12 +194,38 @@ def _sigmoid(x):
 
 
 def _log(x):
-    kind, build = x.kind, x.build
-    integer, mantissa, given = kind["bits"], kind["mantissa"], x
+    kind, given = x.kind, x
     # Subnormal numbers are scaled up first.
-    x = given.select("<", kind["tiny"], given * 2.0**mantissa, given)
-    # x = 2^e y with sqrt(1/2) <= y < sqrt(2): subtract the bits of sqrt(1/2), and the exponent comes out
-    # whole.
+    x = given.select("<", kind["tiny"], given * 2.0 ** kind["mantissa"], given)
+    y, e, zero = _fraction_and_exponent(x)
+    e = e - given.select("<", kind["tiny"], zero + kind["mantissa"], zero)
+    result = _log_of(e, y - 1.0)
+    special = given.select("==", 0.0, -math.inf, given.select("<", 0.0, math.nan, given))
+    return given.select(">", 0.0, given.select("<", math.inf, result, special), special)
+
+
+def _log1p(x):
+    """log(u) of u = 1 + x, and what u lost by rounding made good; where 1 + x is near 1, from x itself."""
+    u = x + 1.0
+    lost = x.select("<", 1.0, x - (u - 1.0), (x - u) + 1.0)
+    y, e, zero = _fraction_and_exponent(u)
+    e = e - zero
+    result = _log_of(e, e.select("==", 0.0, x, y - 1.0), e.select("==", 0.0, 0.0, lost / u))
+    special = x.select("==", -1.0, -math.inf, x.select("<", -1.0, math.nan, x))
+    return x.select(">", -1.0, x.select("<", math.inf, result, special), special)
+
+
+def _softplus(x):
+    """log(1 + exp(x)), from exp(-|x|)."""
+    _, size = x.sign_and_size()
+    return x.at_least(0.0) + _log1p(_exp(size * -1.0, low_only=True))
+
+
+def _fraction_and_exponent(x):
+    """x = 2^e y with sqrt(1/2) <= y < sqrt(2), for a normal x: y, and e plus a number that is returned third."""
+    kind, build = x.kind, x.build
+    integer, mantissa = kind["bits"], kind["mantissa"]
+    # Subtract the bits of sqrt(1/2), and the exponent comes out whole.
     root = int(np.array(math.sqrt(0.5), kind["numpy"]).view(f"i{integer.width // 8}"))
     above = build.sub(x.bits(), integer(root))
     y = x.from_bits(build.add(build.and_(above, integer((1 << mantissa) - 1)), integer(root)))
@@ -208,15 +234,17 @@ def _log(x):
     magic = 1.5 * 2.0**mantissa
     magic_bits = int(np.array(magic, kind["numpy"]).view(f"i{integer.width // 8}"))
     exponent = build.lshr(build.add(above, integer(kind["bias"] << mantissa)), integer(mantissa))
-    e = x.from_bits(build.add(exponent, integer(magic_bits)))
-    e = e - given.select("<", kind["tiny"], magic + kind["bias"] + mantissa, magic + kind["bias"])
-    f = y - 1.0
+    return y, x.from_bits(build.add(exponent, integer(magic_bits))), magic + kind["bias"]
+
+
+def _log_of(e, f, more=None):
+    """e ln2 + log(1 + f) + more, a small number."""
+    kind = e.kind
     s = f / (f + 2.0)
     z, half_square = s * s, f * f * 0.5
     rest = s * z.times_plus(z.polynomial(kind["log"]), half_square)
-    result = e.times_plus(kind["ln2_high"], f - (half_square - e.times_plus(kind["ln2_low"], rest)))
-    special = given.select("==", 0.0, -math.inf, given.select("<", 0.0, math.nan, given))
-    return given.select(">", 0.0, given.select("<", math.inf, result, special), special)
+    rest = e.times_plus(kind["ln2_low"], rest if more is None else rest + more)
+    return e.times_plus(kind["ln2_high"], f - (half_square - rest))
 
 
 def _scalar_function(name, formula):
@@ -238,6 +266,8 @@ exp = _scalar_function("exp", _exp)
 tanh = _scalar_function("tanh", _tanh)
 sigmoid = _scalar_function("sigmoid", _sigmoid)
 log = _scalar_function("log", _log)
+log1p = _scalar_function("log1p", _log1p)
+softplus = _scalar_function("softplus", _softplus)
 
 
 # --- The products -------------------------------------------------------------------------------------------

@@ -185,7 +185,8 @@ class Loop:
         kind = DTYPES.get(str(node.dtype))
         if kind is None:
             raise CannotCompile(
-                f"{self.e.name}: {describe(node)}; the compiler takes float32, float64 and integers"
+                f"{self.e.name}: {describe(node)}; the compiler takes float32, float64, int32, int64 and bool: "
+                "convert it with .astype(…)"
             )
         if op is SIZE:
             return self._number(node), 9
@@ -203,9 +204,8 @@ class Loop:
             return self._power(operands[0], node.params[0], kind), 2
         if op.name == "cast":
             return f"{kind}({operands[0]})", 9
-        if op.name == "maximum":
-            return f"maximum({', '.join(operands)})", 9
-        expression = op.source.format(*operands)
+        listed = op.name in ("maximum", "minimum")
+        expression = f"{op.name}({', '.join(operands)})" if listed else op.source.format(*operands)
         if node.dtype.kind != "f" and op.binding > 0 and op.name != "where":
             return f"{kind}({expression})", 9  # machine code widens integers and booleans on the way, NumPy does not
         return expression, op.binding

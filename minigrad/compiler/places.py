@@ -30,6 +30,9 @@ class Fixed(Variable):
 ROWS = Variable("rows", 2)  # the sequences of a batch that one thread works on
 
 
+DEFECT = "a defect of the compiler, please report it"
+
+
 class CannotCompile(GraphError):  # noqa: N818 (it is a reason, and is caught as one)
     """An operation that the compiler does not take; the function still runs eagerly."""
 

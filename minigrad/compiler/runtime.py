@@ -16,12 +16,12 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from .kernels import VERSION as KERNELS
-from .kernels import exp, kernel, log, matmul, matmul_sum, pack, reduction, sigmoid, tanh
+from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh
 
-VERSION = f"{KERNELS}.7"
+VERSION = f"{KERNELS}.8"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
 FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
@@ -87,6 +87,11 @@ array_i4, array_i8, array_b1 = _array_at(types.int32), _array_at(types.int64), _
 @njit(inline="always", error_model="numpy")
 def maximum(a, b):
     return a if a > b or a != a else b  # NaN wins, as in NumPy
+
+
+@njit(inline="always", error_model="numpy")
+def minimum(a, b):
+    return a if a < b or a != a else b
 
 
 @njit(inline="always", error_model="numpy")
@@ -255,7 +260,21 @@ def count_outside(index, rows):
     return bad
 
 
-BLOCK = 128  # sums are taken in blocks, so that float32 keeps its accuracy over long axes
+# Sums are taken in blocks, and those of float32 added up in float64, so that they keep their accuracy over long axes.
+BLOCK = 128  # of a row, which vector code adds in many lanes
+COLUMN = 32  # of a column, whose numbers are added one after the other
+
+
+def wide_zero(like):
+    """The 0 to which sums of such numbers are added: called by compiled code alone."""
+    raise NotImplementedError
+
+
+@overload(wide_zero, inline="always")
+def _wide_zero(like):
+    if isinstance(like.dtype, types.Float):
+        return lambda like: np.float64(0)
+    return lambda like: np.int64(0)
 
 
 @reduction
@@ -263,7 +282,7 @@ def sum_rows(origin, target, rows, width):
     for r in range(rows):
         target[r] = 0
         zero = target[r]  # of the right type
-        total = zero
+        total = wide_zero(target)
         for j0 in range(0, width, BLOCK):
             part, row = zero, origin[r * width + j0 : r * width + min(j0 + BLOCK, width)]
             for j in range(row.size):
@@ -275,20 +294,21 @@ def sum_rows(origin, target, rows, width):
 @kernel
 def sum_columns(origin, target, outer, count, width):
     """Sums over the middle axis of (outer, count, width)."""
-    block = np.empty(width, origin.dtype)
+    block, total = np.empty(width, target.dtype), np.full(width, wide_zero(target))
     for o in range(outer):
-        t = target[o * width : (o + 1) * width]
         for j in range(width):
-            t[j] = 0
-        for r0 in range(0, count, BLOCK):
+            total[j] = 0
+        for r0 in range(0, count, COLUMN):
             for j in range(width):
                 block[j] = 0
-            for r in range(r0, min(r0 + BLOCK, count)):
+            for r in range(r0, min(r0 + COLUMN, count)):
                 row = origin[(o * count + r) * width : (o * count + r + 1) * width]
                 for j in range(width):
                     block[j] += row[j]
             for j in range(width):
-                t[j] += block[j]
+                total[j] += block[j]
+        for j in range(width):
+            target[o * width + j] = total[j]
 
 
 @kernel
@@ -317,7 +337,57 @@ def max_columns(origin, target, outer, count, width):
 
 
 @kernel
+def top_rows(origin, target, rows, width):
+    lowest = np.finfo(target.dtype).min
+    if width == 0:
+        fill(target, lowest)
+        return
+    max_rows(origin, target, rows, width)
+    for r in range(rows):
+        target[r] = maximum(target[r], lowest)
+
+
+@kernel
+def top_columns(origin, target, outer, count, width):
+    lowest = np.finfo(target.dtype).min
+    if count == 0:
+        fill(target, lowest)
+        return
+    max_columns(origin, target, outer, count, width)
+    for r in range(outer * width):
+        target[r] = maximum(target[r], lowest)
+
+
+@kernel
+def min_rows(origin, target, rows, width):
+    for r in range(rows):
+        row = origin[r * width : (r + 1) * width]
+        a = b = c = d = row[0]
+        whole = width // 4 * 4
+        for j in range(0, whole, 4):
+            a, b = minimum(a, row[j]), minimum(b, row[j + 1])
+            c, d = minimum(c, row[j + 2]), minimum(d, row[j + 3])
+        for j in range(whole, width):
+            a = minimum(a, row[j])
+        target[r] = minimum(minimum(a, b), minimum(c, d))
+
+
+@kernel
+def min_columns(origin, target, outer, count, width):
+    for o in range(outer):
+        for j in range(width):
+            low = origin[o * count * width + j]
+            for r in range(1, count):
+                low = minimum(low, origin[(o * count + r) * width + j])
+            target[o * width + j] = low
+
+
+@kernel
 def logsumexp_rows(origin, target, rows, width):
+    if width == 0:  # log 0
+        for r in range(rows):
+            target[r] = -np.inf
+        return
     e = np.empty(width, origin.dtype)
     max_rows(origin, target, rows, width)
     for r in range(rows):
@@ -342,9 +412,10 @@ def logsumexp_columns(origin, target, outer, count, width):
 
 
 __all__ = [
-    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "entry", "exp",
-    "f4", "f8", "fill", "gather", "i4", "i8", "log", "logsumexp_columns", "logsumexp_rows", "loop", "matmul", "matmul_batch",
-    "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns", "max_rows", "maximum", "np", "pack", "permute",
-    "place_slice", "scatter", "shift_rows", "sigmoid", "sign", "sin", "sqrt", "stage", "start_rows", "sum_columns",
-    "sum_rows", "tanh", "view",
+    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "entry",
+    "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
+    "loop", "matmul", "matmul_batch", "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns",
+    "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute", "place_slice",
+    "scatter", "shift_rows", "sigmoid", "sign", "sin", "softplus", "sqrt", "stage", "start_rows",
+    "sum_columns", "sum_rows", "tanh", "top_columns", "top_rows", "view",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ class ScanLoop:
         e, body = self.e, self.body
         nodes = body.nodes(*self.asked)
         if any(n.op is SCAN for n in nodes):
-            raise CannotCompile(f"{e.name}: a scan inside the step of a scan is not compiled yet")
+            raise CannotCompile(f"{e.name}: a scan inside the step of a scan is not compiled; unroll the inner one in Python")
         wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
         level = Level(nodes, wanted, readers_of(nodes), body, indent="        ", scan=self.node)  # inside the loop
         level.batch = self._batch(nodes)

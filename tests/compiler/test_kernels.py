@@ -37,7 +37,9 @@ def looped(function):
     return call
 
 
-LOOPS = {name: looped(getattr(kernels, name)) for name in ("exp", "tanh", "sigmoid", "log")}
+LOOPS = {
+    name: looped(getattr(kernels, name)) for name in ("exp", "tanh", "sigmoid", "log", "log1p", "softplus")
+}
 
 
 def wide_sigmoid(x):
@@ -45,13 +47,28 @@ def wide_sigmoid(x):
     return np.where(x < 0, small, 1) / (1 + small)
 
 
-WIDE = {"exp": np.exp, "tanh": np.tanh, "sigmoid": wide_sigmoid, "log": np.log}
+def wide_softplus(x):
+    return np.where(x > 0, x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+WIDE = {
+    "exp": np.exp,
+    "tanh": np.tanh,
+    "sigmoid": wide_sigmoid,
+    "log": np.log,
+    "log1p": np.log1p,
+    "softplus": wide_softplus,
+}
 BREAKS = {  # where the formula or the form of the result changes
     "exp": [(i + 0.5) * np.log(2) for i in range(-1076, 1025)]
     + [-103.97, -87.34, 88.72, -745.13, -708.4, 709.78],
     "tanh": [(i + 0.5) * np.log(2) / 2 for i in range(60)] + [9.01, 10.0, 19.06, 20.0],
     "sigmoid": [(i + 0.5) * np.log(2) for i in range(-1076, 60)] + [0.0, -103.97, -87.34, -745.13, -708.4],
     "log": [2.0**i * s for i in range(-149, 128) for s in (1.0, np.sqrt(0.5))] + [2.0**-1022, 2.0**1000, 1.0],
+    "log1p": [2.0**i * s - 1 for i in range(-53, 128) for s in (1.0, np.sqrt(0.5))]
+    + [s * 2.0**i for i in range(-149, 2) for s in (1.0, -1.0)]
+    + [1.0, 2.0**1000],
+    "softplus": [(i + 0.5) * np.log(2) for i in range(-1076, 60)] + [0.0, -103.97, -87.34, -745.13, -708.4],
 }
 
 
@@ -72,7 +89,8 @@ def samples(name, dtype):
     ]
     x = np.concatenate([np.asarray(part, dtype) for part in parts])
     x = np.concatenate([x, -x])
-    return x[(x > 0) | ~np.isfinite(x)] if name == "log" else x
+    lowest = {"log": 0, "log1p": -1}.get(name)
+    return x if lowest is None else x[(x > lowest) | ~np.isfinite(x)]
 
 
 def ulp_error(name, x, y):
@@ -122,6 +140,18 @@ def test_special_values(dtype):
             (inf, inf),
             (nan, nan),
             (1, 0),
+        ],
+        "softplus": [(-inf, 0), (inf, inf), (nan, nan), (1e30, 1e30), (-1e30, 0), (1000, 1000), (-1000, 0)],
+        "log1p": [
+            (-1, -inf),
+            (-2, nan),
+            (-inf, nan),
+            (inf, inf),
+            (nan, nan),
+            (0, 0),
+            (-0.0, 0),
+            (tiny, tiny),
+            (-tiny, -tiny),
         ],
     }
     for name, pairs in table.items():

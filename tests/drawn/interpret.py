@@ -11,11 +11,12 @@ from __future__ import annotations
 import ast
 import functools
 import math
+from contextlib import contextmanager
 from types import FunctionType
 
 import numpy as np
 
-from minigrad.compiler import runtime
+from minigrad.compiler import places, runtime, scans
 from minigrad.compiler.compile import Compiled, Gradients, numbers_of
 from minigrad.tensor import Tensor
 
@@ -162,13 +163,25 @@ def _code(source: str):
     return compile(tree, "<emitted>", "exec")
 
 
+@contextmanager
+def small_blocks():
+    """Rows are taken in blocks of a few, so that tiny arrays have several."""
+    before = places.BLOCK_SUM, scans.BLOCK_ROWS
+    places.BLOCK_SUM, scans.BLOCK_ROWS = 2, 3
+    try:
+        yield
+    finally:
+        places.BLOCK_SUM, scans.BLOCK_ROWS = before
+
+
 def interpreted(compiled: Compiled, *arguments, parts: int = 1, gradients: bool = True):
     """What ``compiled.value_and_grad(*arguments)`` should return, from the emitted source run by Python.
 
     Where the function cannot be compiled it is run eagerly, as there.  Raises AssertionError for what is read
     or written outside of an array, read before it was written, or touched by two threads of a stage.
     """
-    variant, call = compiled.variant(arguments, gradients, load=False)
+    with small_blocks():
+        variant, call = compiled.variant(arguments, gradients, load=False)
     if variant is None:
         result = compiled._eagerly(call)
         return result if gradients else (result, None)

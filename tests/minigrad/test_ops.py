@@ -33,6 +33,10 @@ def positive(rng, shape):
     return rng.uniform(0.5, 2.0, shape)
 
 
+def above_minus_one(rng, shape):
+    return rng.uniform(-0.5, 2.0, shape)
+
+
 def nonzero(rng, shape):
     return rng.choice([-1.0, 1.0], shape) * rng.uniform(0.3, 2.0, shape)
 
@@ -128,6 +132,11 @@ def rows_by_index(draw, rng):
     return [normal(rng, (rows, *draw(shapes))), rng.integers(0, rows, index)], ()
 
 
+def among_rows(draw, rng):
+    rows = draw(st.integers(1, 4))
+    return [rng.integers(0, rows, draw(shapes))], (rows,)
+
+
 def rows_added(draw, rng):
     rows, index = draw(st.integers(1, 4)), draw(shapes)
     return [normal(rng, (*index, *draw(shapes))), rng.integers(0, rows, index)], (rows,)
@@ -143,14 +152,17 @@ SAMPLES = {
     "power": unary(positive, lambda draw, _: (draw(st.sampled_from([-2, -1, 0, 1, 2, 3, 0.5])),)),
     "exp": unary(),
     "log": unary(positive),
+    "log1p": unary(above_minus_one),
     "sqrt": unary(positive),
     "sin": unary(),
     "cos": unary(),
     "tanh": unary(),
     "sigmoid": unary(),
+    "softplus": unary(),
     "sign": unary(nonzero),
     "abs": unary(nonzero),
     "maximum": apart,
+    "minimum": apart,
     "where": together(boolean, normal, normal),
     "greater": together(normal, normal),
     "greater_equal": together(small_whole, small_whole),
@@ -159,6 +171,8 @@ SAMPLES = {
     "matmul": matrices,
     "sum": unary(normal, axes_and_keepdims),
     "max": unary(distinct, axes_and_keepdims),
+    "min": unary(distinct, axes_and_keepdims),
+    "top": unary(distinct, axes_and_keepdims),
     "logsumexp": unary(normal, axes_and_keepdims),
     "reshape": unary(normal, same_size),
     "transpose": unary(normal, lambda draw, shape: (tuple(draw(st.permutations(range(len(shape))))),)),
@@ -168,6 +182,7 @@ SAMPLES = {
     "place": placed,
     "gather": rows_by_index,
     "scatter": rows_added,
+    "inside": among_rows,
     "shift": unary(
         normal, lambda draw, shape: (draw(st.integers(-shape[0] - 1, shape[0] + 1)),), shapes_with_axes
     ),
@@ -313,13 +328,14 @@ def test_the_source_for_the_compiler_says_what_the_forward_does(name, data):
     numbers = [a.ravel()[0] if a.size else a.dtype.type(1) for a in arrays]
     facts = dict(zip(op.params, params, strict=True))
     source = op.source.format(*(f"({n!s})" for n in numbers), **facts)
-    known = {f: getattr(math, f) for f in ("exp", "log", "sqrt", "sin", "cos", "tanh")}
+    known = {f: getattr(math, f) for f in ("exp", "log", "log1p", "sqrt", "sin", "cos", "tanh")}
     known |= {
         "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+        "softplus": lambda x: math.log1p(math.exp(x)),
         "sign": lambda x: math.copysign(x != 0, x),
         "float64": float,
     }
-    result = eval(source, {**known, "abs": abs, "max": max})
+    result = eval(source, {**known, "abs": abs, "max": max, "min": min})
     expected = op.forward(*(np.asarray(n) for n in numbers), *params)
     np.testing.assert_allclose(result, expected, rtol=1e-14)
 

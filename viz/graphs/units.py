@@ -220,9 +220,11 @@ def rectifier_input(n: Tensor) -> Tensor | None:
             if b.op is None and b.size == 1 and not b.is_symbol and b.value.item() == 0 and a.op is not None:
                 return a
     if n.op.name == "where":
-        chosen, x, other = n.inputs
+        chosen = n.inputs[0]
         compared = chosen.op is not None and chosen.op.name in ("greater", "greater_equal")
-        zero = other.op is None and not other.is_symbol and not other.value.any()
-        if compared and chosen.inputs[0] is x and zero:
-            return x
+        for k in (1, 2):  # x where x > 0, else 0; or 0 where 0 ≥ x, else x
+            x, other = n.inputs[k], n.inputs[3 - k]
+            zero = other.op is None and not other.is_symbol and not other.value.any()
+            if compared and chosen.inputs[k - 1] is x and zero:
+                return x
     return None

@@ -1,0 +1,52 @@
+"""What holds for the operations made here: whether they are recorded, anomaly checks, the scope they stand in.
+
+It stands in a context variable, so that neither threads nor asyncio tasks see each other's: a
+task begins with what held where it was made, a thread with nothing but what is usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+
+# (record, anomaly, scope): one tuple, because every operation reads it and reading is not free.
+_modes: ContextVar[tuple[bool, bool, tuple[str, ...]]] = ContextVar(
+    "minigrad modes", default=(True, False, ())
+)
+modes = _modes.get  # modes() → the tuple
+
+
+@contextmanager
+def _changed(
+    record: bool | None = None, anomaly: bool | None = None, scope: tuple[str, ...] = ()
+) -> Iterator:
+    before = modes()
+    token = _modes.set(
+        (
+            before[0] if record is None else record,
+            before[1] if anomaly is None else anomaly,
+            (*before[2], *scope),
+        )
+    )
+    try:
+        yield
+    finally:
+        # A generator that was left inside may be closed in another context, where nothing of this holds.
+        with suppress(ValueError):
+            _modes.reset(token)
+
+
+def scope(*labels: str):
+    """Nodes made inside stand in this scope: ``with scope("t=3"): …``."""
+    return _changed(scope=labels)
+
+
+def no_grad():
+    """Nothing is recorded inside: values only, no graph, no gradients."""
+    return _changed(record=False)
+
+
+def anomaly():
+    """Stop at the first node whose value or gradient is not finite, naming it."""
+    return _changed(anomaly=True)
