@@ -16,7 +16,7 @@ import cells
 import minigrad as mg
 
 from . import programs
-from .programs import Given, Program, Statement, drawn_cell, expression, leaf, values
+from .programs import Given, Program, Statement, argument, drawn_cell, expression, leaf, values
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
@@ -150,10 +150,16 @@ class Drawer:
                 g.form = "grad"
             elif tensor:
                 g.form = "tensor"
+            elif where == "arguments" and shape and self.chance(0.1):
+                g.form = "gaps"
             self.values[name] = mg.Tensor(array) if where == "arguments" or tensor else array
         getattr(self.p, where).append(g)
         self.scopes[0].append(name)
         return name
+
+    def given(self, g: Given) -> tuple:
+        shape = [self.p.sizes.get(n, n) for n in g.shape]
+        return programs.kind_of(g.kind, self.p.sizes), shape, g.seed, self.p.dtype
 
     # Writing.
 
@@ -299,6 +305,10 @@ class Drawer:
             return None
         n = self.of(["1.0", "0.5", "2", "(-1)", "3.0", "1", "0.1", "1.5"])
         op = self.of(["add", "sub", "mul", "div"])
+        if self.chance(0.1):
+            n = self.new("x")
+            self.p.arguments.append(Given(n, [], "positive", int(self.rng.integers(1000)), "number"))
+            self.values[n] = argument(*self.given(self.p.arguments[-1]), form="number")
         return self.add(op, n, x) if self.chance(0.3) and op != "div" else self.add(op, x, n)
 
     def size(self):
@@ -829,10 +839,9 @@ class Drawer:
             shape = (N, H)
         what = self.of(["zeros", "old", "new", "learned", "integer", "bool"], [3, 3, 4, 2, 0.5, 0.3])
         if what == "zeros" and shape[:1] == (N,):
-            x = self.pick(lambda v: v.ndim == 3 and v.shape[1] == N)
-            if x:
-                rest = "".join(f", {n}" for n in shape[1:]) or ","
-                return self.add("zeros", shape=f"({x}.shape[1]{rest})", dtype=self.p.dtype)
+            zeros = self.zeros_of_a_batch(shape[1:])
+            if zeros:
+                return zeros
         if what == "old":
             old = self.float(lambda v: v.ndim < 4)
             if old:
@@ -850,6 +859,13 @@ class Drawer:
             return self.give("any", self.of([(1,), (N,), (N, 1)]), "bool")
         return self.give("any", shape)
 
+    def zeros_of_a_batch(self, rest: tuple | None = None) -> str | None:
+        """Zeros (N, …) as cells make them, of a size that is not known while tracing."""
+        x = self.pick(lambda v: v.ndim == 3 and v.shape[1] == self.p.sizes["N"])
+        rest = (self.p.sizes[self.of(["H", "D"])],) if rest is None else rest
+        shape = f"({x}.shape[1]{''.join(f', {n}' for n in rest) or ','})"
+        return self.add("zeros", shape=shape, dtype=self.p.dtype) if x else None
+
     def scan(self):
         T = self.p.sizes["T"]
         xs = [
@@ -864,6 +880,12 @@ class Drawer:
             return None
         if len(firsts) > 1 and self.chance(0.1):
             firsts[1] = firsts[0]
+        only_sum = {f for f in firsts if self.values[f].dtype == self.p.dtype and self.chance(0.15)}
+        if self.chance(0.12):
+            zeros = self.zeros_of_a_batch()
+            if zeros:
+                firsts.append(zeros)
+                only_sum.add(zeros)
         reverse = self.chance(0.2)
         with self.inside("scan") as body:
             states, steps = [self.new("s") for _ in firsts], [self.new("e") for _ in xs]
@@ -871,7 +893,7 @@ class Drawer:
                 self.values[name] = _own(self.values[of])
             for name, of in zip(steps, xs, strict=True):
                 self.values[name] = mg.as_tensor(self.values[of])[-1 if reverse else 0]
-            sums = [n for n in states if self.values[n].dtype == self.p.dtype and self.chance(0.15)]
+            sums = [n for n, f in zip(states, firsts, strict=True) if f in only_sum]
             self.scopes[-1].extend([*(n for n in states if n not in sums), *steps])
             for _ in range(self.of([2, 3, 4, 5, 6, 7])):
                 self.step()
@@ -1038,6 +1060,9 @@ class Drawer:
         if indices and self.chance(0.1):  # a code that there is not
             g = self.of(indices)
             g.kind = g.kind.rsplit(" ", 1)[0] + f" {int(g.kind.rsplit(' ', 1)[1]) + 3}"
+        normal = [g for g in self.p.arguments if g.kind == "normal" and g.form != "number"]
+        if normal and self.chance(0.04):
+            self.of(normal).kind = "holes"
         _leave_out_unused(self.p)
 
     def term(self, name: str) -> str:

@@ -83,7 +83,8 @@ class Statement:
 class Given:
     """An array that the program is given: an argument, a leaf that learns, or a constant.
 
-    shape : names of sizes, or numbers.  kind : see `values`.  form : "array", "tensor" or "grad".
+    shape : names of sizes, or numbers.  kind : see `values`.  form : "array", "tensor", and for arguments also
+    "grad" (a tensor that learns), "gaps" (an array that is not contiguous) or "number" (Python's own).
     """
 
     name: str
@@ -145,8 +146,8 @@ def _statement(data: dict) -> Statement:
 def values(kind: str, shape: Sequence[int], seed: int, dtype: str = "float64") -> np.ndarray:
     """An array to begin with.
 
-    kind : normal | positive | grid (multiples of 0.5, with ties) | bool, or ``"<dtype> below <n>"`` for integers
-    in 0 … n − 1, ``"<dtype> up to <n>"`` for 0 … n, ``"<dtype> within <n>"`` for −n … n.
+    kind : normal | positive | grid (multiples of 0.5, with ties) | holes (some are NaN) | bool, or
+    ``"<dtype> below <n>"`` for integers in 0 … n − 1, ``"<dtype> up to <n>"`` for 0 … n, ``"<dtype> within <n>"`` for −n … n.
     """
     rng = np.random.default_rng([seed, 7])
     if kind == "normal":
@@ -155,6 +156,8 @@ def values(kind: str, shape: Sequence[int], seed: int, dtype: str = "float64") -
         return rng.uniform(0.5, 2.0, shape).astype(dtype)
     if kind == "grid":
         return (rng.integers(-3, 4, shape) * 0.5).astype(dtype)
+    if kind == "holes":
+        return np.where(rng.random(shape) < 0.1, np.nan, rng.standard_normal(shape)).astype(dtype)
     if kind == "bool":
         return rng.random(shape) < 0.6
     integer, low, high = re.fullmatch(r"(\w+) (below|up to|within) (\d+)", kind).groups()  # type: ignore[union-attr]
@@ -195,12 +198,22 @@ def drawn_cell(state: str, inputs: int, hidden: int, dtype: str, step: Callable)
 
 # Text.
 
+
+def symbolic(argument):
+    """What the function is given of an argument when it is run eagerly: a tensor, or the Python number itself."""
+    return mg.Tensor(argument) if isinstance(argument, np.ndarray) else argument
+
+
 HEADER = "from tests.drawn.programs import argument, cells, drawn_cell, leaf, mg, np, values\n"
 
 
 def argument(kind, shape, seed, dtype="float64", form="array"):
-    """An argument of a call: an array, or a tensor that may require a gradient."""
+    """An argument of a call: an array that may lie with gaps, a Python number, or a tensor that may learn."""
     array = values(kind, shape, seed, dtype)
+    if form == "gaps":
+        return np.repeat(array, 2, axis=-1)[..., ::2]
+    if form == "number":
+        return array.item()
     return array if form == "array" else mg.Tensor(array, requires_grad=form == "grad")
 
 

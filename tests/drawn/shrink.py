@@ -25,6 +25,7 @@ from .programs import (
     expression,
     reads,
     renamed,
+    symbolic,
 )
 
 
@@ -286,7 +287,7 @@ def plainer_givens(p: Program) -> Iterator[Program]:
     for where in ("arguments", "leaves", "constants"):
         for k, g in enumerate(getattr(p, where)):
             for key, value in (("label", None), ("hook", None), ("form", "array"), ("kind", "normal")):
-                if getattr(g, key) != value and not (key == "kind" and g.kind not in ("grid", "positive")):
+                if getattr(g, key) != value and (key != "kind" or g.kind in ("grid", "positive", "holes")):
                     q = _copy(p)
                     setattr(getattr(q, where)[k], key, value)
                     yield q
@@ -406,7 +407,8 @@ def kinds_of(p: Program) -> dict[str, tuple]:
             known[name] = v
 
     for g, a in zip(p.arguments, built.calls[0], strict=True):
-        note(g.name, a if isinstance(a, mg.Tensor) else mg.Tensor(a))
+        known[g.name] = a
+        note(g.name, symbolic(a))
     for g in (*p.leaves, *p.constants):
         note(g.name, known[g.name])
 

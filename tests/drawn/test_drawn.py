@@ -18,7 +18,7 @@ from tests.drawn.check import Finding, check, check_numerically, is_smooth
 from tests.drawn.draw import draw
 from tests.drawn.features import TAGS, features
 from tests.drawn.fuzz import FOUND
-from tests.drawn.programs import Given, Program, Statement, build, from_json, text, to_json
+from tests.drawn.programs import Given, Program, Statement, build, from_json, symbolic, text, to_json
 from tests.drawn.shrink import shrink
 
 CHUNKS, IN_A_CHUNK = 12, 15
@@ -116,7 +116,7 @@ def test_all_that_is_meant_to_be_drawn_is_drawn():
 
 def operations_of(program: Program) -> set[str]:
     built = build(program)
-    arguments = [a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[0]]
+    arguments = [symbolic(a) for a in built.calls[0]]
     try:
         with np.errstate(all="ignore"):
             loss = first(built.function(*arguments))
@@ -158,7 +158,7 @@ def test_a_planted_defect_shrinks_to_three_statements():
 
 def runs(program: Program) -> bool:
     built = build(program)
-    built.function(*[a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[0]])
+    built.function(*[symbolic(a) for a in built.calls[0]])
     return True
 
 
