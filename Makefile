@@ -6,6 +6,9 @@ VENV     ?= .venv
 WORKERS  ?= 2
 PICTURES ?= pictures
 TORCH    ?= torch==2.13.0
+# How long `make fuzz` draws programs, and options of its own: make fuzz FUZZ="--seed 1 --numba-share 0.2"
+MINUTES  ?= 30
+FUZZ     ?=
 # Given to pytest in place of the whole suite: make test ARGS="tests/minigrad/test_ops.py -k tanh"
 ARGS     ?=
 
@@ -13,13 +16,14 @@ PY := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help hello test check bench pictures wheel torch oracles clean
+.PHONY: help hello test check fuzz bench pictures wheel torch oracles clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make hello      install into $(VENV) and run examples/hello_lstm.py'
 	@echo 'make test       the test suite, its fast part first (ARGS="-k tanh" for a part of it)'
 	@echo 'make check      format, lint, types, import contracts, then the test suite'
+	@echo 'make fuzz       draw programs for MINUTES=$(MINUTES), compare compiled with eager, keep what differs'
 	@echo 'make bench      the benchmarks, against $(TORCH) and JAX'
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
 	@echo 'make wheel      the wheel, in dist/'
@@ -45,6 +49,9 @@ check: $(VENV)/.ready-dev
 	$(PY) -m pyright --pythonpath $(PY)
 	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	$(MAKE) test
+
+fuzz: $(VENV)/.ready-test
+	$(PY) -m tests.drawn.fuzz --minutes $(MINUTES) --workers $(WORKERS) $(FUZZ)
 
 bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/run.py

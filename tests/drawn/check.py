@@ -24,7 +24,7 @@ import numpy as np
 import minigrad as mg
 from minigrad.scan import flatten
 
-from .programs import Built, Program, build
+from .programs import Built, Program, build, symbolic
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 NOISE = 10.0
@@ -57,7 +57,7 @@ class Results:
 
 
 def eager(program: Program, built: Built, k: int) -> Results:
-    arguments = [a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[k]]
+    arguments = [symbolic(a) for a in built.calls[k]]
     try:
         with np.errstate(all="ignore"):
             outputs, _ = flatten(built.function(*arguments))
@@ -171,7 +171,9 @@ def _crash(error: Exception, k: int) -> Finding:
         at = at.tb_next
     said = str(error).strip().splitlines() or [""]
     return Finding(
-        "crash", f"call {k}: {type(error).__name__}: {' | '.join(said)[:300]} (in {where})", f"{type(error).__name__} {where}"
+        "crash",
+        f"call {k}: {type(error).__name__}: {' | '.join(said)[:300]} (in {where})",
+        f"{type(error).__name__} {where}",
     )
 
 
@@ -199,7 +201,9 @@ def compare(program: Program, right: Results, got: Results, k: int) -> Finding |
             type(got.error).__name__,
         )  # fmt: skip
     if set(right.quantities) != set(got.quantities):
-        return Finding("shape", f"call {k}: results {sorted(got.quantities)}, eager {sorted(right.quantities)}")
+        return Finding(
+            "shape", f"call {k}: results {sorted(got.quantities)}, eager {sorted(right.quantities)}"
+        )
     for name, b in right.quantities.items():
         a = np.asarray(got.quantities[name])
         if a.shape != b.shape:
@@ -278,7 +282,7 @@ def _eager_at(program: Program, k: int, dtype: str, seed: int | None) -> dict[st
         for own, other in zip(built.calls[k], same.calls[k], strict=True):
             if isinstance(own, mg.Tensor):
                 own.value = other.value
-            elif own.dtype.kind == "f":
+            elif isinstance(own, np.ndarray) and own.dtype.kind == "f":
                 own[...] = other
     for j in range(1, k + 1):
         _assign_anew(built, j)
@@ -295,14 +299,16 @@ def _eager_at(program: Program, k: int, dtype: str, seed: int | None) -> dict[st
         for j, x in enumerate(built.calls[k]):
             if isinstance(x, mg.Tensor) and x.dtype.kind == "f":
                 x.value = shaken(x.value)
-            elif x.dtype.kind == "f":
+            elif isinstance(x, np.ndarray) and x.dtype.kind == "f":
                 built.calls[k][j] = shaken(x)
     return eager(program, built, k).quantities
 
 
 def _constants(built: Built) -> list[mg.Tensor]:
     return [
-        x for n, x in built.namespace.items() if n[0] == "c" and isinstance(x, mg.Tensor) and x.dtype.kind == "f"
+        x
+        for n, x in built.namespace.items()
+        if n[0] == "c" and isinstance(x, mg.Tensor) and x.dtype.kind == "f"
     ]
 
 
@@ -316,7 +322,7 @@ def is_smooth(program: Program) -> bool:
     built = build(program)
     if eager(program, built, 0).error is not None:
         return False
-    arguments = [a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[0]]
+    arguments = [symbolic(a) for a in built.calls[0]]
     with np.errstate(all="ignore"):
         outputs, _ = flatten(built.function(*arguments))
     return not any(n.op is not None and n.op.name in KINKS for n in mg.ancestors(outputs[0]))
@@ -329,7 +335,7 @@ def check_numerically(program: Program) -> Finding | None:
         return None
     built = build(program)
     right = eager(program, built, 0)
-    arguments = [a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[0]]
+    arguments = [symbolic(a) for a in built.calls[0]]
     rng = np.random.default_rng(0)
     wrt = list(_wrt(program, built, arguments).values())
     start = [x.value for x in wrt]
@@ -350,7 +356,9 @@ def check_numerically(program: Program) -> Finding | None:
     spread = abs(estimates[0] - estimates[1])
     if not np.isfinite(exact) or abs(exact - estimates[1]) <= 1e-6 * (scale + 1) + 20 * spread:
         return None
-    return Finding("numeric", f"the derivative along a direction is {exact!r} eager, {estimates[1]!r} by differences")
+    return Finding(
+        "numeric", f"the derivative along a direction is {exact!r} eager, {estimates[1]!r} by differences"
+    )
 
 
 KINKS = {"sign", "abs", "maximum", "where", "max", "greater", "greater_equal", "equal", "cast", "detach"}

@@ -16,11 +16,11 @@ import cells
 import minigrad as mg
 
 from . import programs
-from .programs import Given, Program, Statement, drawn_cell, expression, leaf, values
+from .programs import Given, Program, Statement, argument, drawn_cell, expression, leaf, values
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
-INTEGERS = ("int64",) * 26 + ("int32",) * 13 + ("uint8", "int8", "uint16", "int16", "uint32")
+INTEGERS = ("int64",) * 16 + ("int32",) * 8 + ("uint8", "int8", "uint16", "int16", "uint32")
 LABELS = (
     "h", "c", "y", "W", "b", "f", "dh", "T", "N", "t", "k", "row0", "rows", "part", "scratch", "at_0", "i0", "n0", "v",
     "h_new", "zero", "one", "number", "sum", "table", "lambda", "first", "view", "size_0", "packed_W", "x", "loss",
@@ -55,7 +55,9 @@ class Drawer:
         self.read: dict[str, int] = {}
         self.count = 0
         self.blocks: list[str] = []  # the kinds of the blocks that are being drawn, outermost first
-        self.free = self.chance(0.3)  # leaves may have the sizes of arguments, which other calls then cannot change
+        self.free = self.chance(
+            0.3
+        )  # leaves may have the sizes of arguments, which other calls then cannot change
         families: dict[Callable, float] = {
             self.unary: 3, self.binary: 3, self.number: 2, self.size: 1, self.product: 2, self.affine: 4, self.gates: 2,
             self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 2, self.cast: 0.5,
@@ -88,7 +90,9 @@ class Drawer:
         return f"{letter}{self.count}"
 
     def names(self, test: Callable) -> list[str]:
-        return [n for scope in self.scopes for n in scope if _is_array(self.values[n]) and test(self.values[n])]
+        return [
+            n for scope in self.scopes for n in scope if _is_array(self.values[n]) and test(self.values[n])
+        ]
 
     def pick(self, test: Callable) -> str | None:
         """A name of what passes: inner before outer, unread before read, new before old."""
@@ -113,7 +117,10 @@ class Drawer:
         names = {}
         for name, n in self.p.sizes.items():
             names.setdefault(n, []).append(name)
-        return [n if n in self.p.sizes else names[n][0] if len(names.get(n, ())) == 1 and n > 1 else int(n) for n in shape]
+        return [
+            n if n in self.p.sizes else names[n][0] if len(names.get(n, ())) == 1 and n > 1 else int(n)
+            for n in shape
+        ]
 
     def varies(self, shape: Sequence[int]) -> bool:
         return not self.free and any(n in (self.p.sizes["T"], self.p.sizes["N"]) for n in shape if n > 1)
@@ -143,10 +150,16 @@ class Drawer:
                 g.form = "grad"
             elif tensor:
                 g.form = "tensor"
+            elif where == "arguments" and shape and self.chance(0.1):
+                g.form = "gaps"
             self.values[name] = mg.Tensor(array) if where == "arguments" or tensor else array
         getattr(self.p, where).append(g)
         self.scopes[0].append(name)
         return name
+
+    def given(self, g: Given) -> tuple:
+        shape = [self.p.sizes.get(n, n) for n in g.shape]
+        return programs.kind_of(g.kind, self.p.sizes), shape, g.seed, self.p.dtype
 
     # Writing.
 
@@ -225,7 +238,14 @@ class Drawer:
         shapes = [(), (1,), shape]
         if n:
             ones = tuple(1 if self.chance(0.5) else k for k in shape)
-            shapes += [shape[-1:], (1, shape[-1]), (*shape[:-1], 1), ones, shape[1:], (shape[0], *(1,) * (n - 1))]
+            shapes += [
+                shape[-1:],
+                (1, shape[-1]),
+                (*shape[:-1], 1),
+                ones,
+                shape[1:],
+                (shape[0], *(1,) * (n - 1)),
+            ]
         return self.give("any", self.of(shapes))
 
     def weight(self, rows: int, columns: int | None = None) -> str:
@@ -270,7 +290,8 @@ class Drawer:
             return None
         y = self.companion(self.shape(x))
         op = self.of(
-            ["add", "sub", "mul", "safe_div", "maximum", "minimum", "residual", "leak"], [4, 3, 5, 1, 1, 1, 1, 1]
+            ["add", "sub", "mul", "safe_div", "maximum", "minimum", "residual", "leak"],
+            [4, 3, 5, 1, 1, 1, 1, 1],
         )
         if op == "residual" and y not in self.values:
             op = "add"
@@ -284,6 +305,10 @@ class Drawer:
             return None
         n = self.of(["1.0", "0.5", "2", "(-1)", "3.0", "1", "0.1", "1.5"])
         op = self.of(["add", "sub", "mul", "div"])
+        if self.chance(0.1):
+            n = self.new("x")
+            self.p.arguments.append(Given(n, [], "positive", int(self.rng.integers(1000)), "number"))
+            self.values[n] = argument(*self.given(self.p.arguments[-1]), form="number")
         return self.add(op, n, x) if self.chance(0.3) and op != "div" else self.add(op, x, n)
 
     def size(self):
@@ -308,7 +333,9 @@ class Drawer:
         if x is None:
             return None
         if self.chance(0.15):  # the activation on the right
-            w = self.give("any", (self.of([1, 2, 3]), self.shape(x)[-2] if len(self.shape(x)) > 1 else self.shape(x)[0]))
+            w = self.give(
+                "any", (self.of([1, 2, 3]), self.shape(x)[-2] if len(self.shape(x)) > 1 else self.shape(x)[0])
+            )
             return self.add("matmul", w, x)
         w = self.weight(self.shape(x)[-1])
         if self.chance(0.1):
@@ -322,8 +349,7 @@ class Drawer:
             return None
         for _ in range(self.upto(2)):
             if self.chance(0.25):  # another product of the same shape
-                rows = self.shape(total)[:-1]
-                y = self.float(lambda v: v.ndim >= 1 and tuple(v.shape[:-1]) == rows and v.shape[-1] > 0)
+                y = self.with_rows(self.shape(total)[:-1])
                 w = y and self.weight(self.shape(y)[-1], self.shape(total)[-1])
                 other = self.add("matmul", y, w) if y else None
             else:
@@ -333,6 +359,12 @@ class Drawer:
             op = self.of(["add", "add", "add", "sub"])
             total = (self.add(op, other, total) if self.chance(0.4) else self.add(op, total, other)) or total
         return self.add(self.of(["tanh", "sigmoid", "tanh", "relu"]), total) if self.chance(0.7) else total
+
+    def with_rows(self, rows: tuple) -> str | None:
+        return self.float(lambda v: v.ndim >= 1 and tuple(v.shape[:-1]) == rows and v.shape[-1] > 0)
+
+    def with_first_axis(self, n: int) -> str | None:
+        return self.float(lambda v: v.ndim == 2 and v.shape[0] == n)
 
     def gates(self):
         """A mixture of two by a gate, as cells have it."""
@@ -348,7 +380,9 @@ class Drawer:
     def shared_gates(self):
         """A projection of one value that two or three sums read."""
         x = self.float(lambda v: v.ndim >= 2 and v.shape[-1] > 0)
-        h = x and self.float(lambda v: v.ndim == len(self.shape(x)) and v.shape[:-1] == self.shape(x)[:-1] and v.shape[-1])
+        h = x and self.float(
+            lambda v: v.ndim == len(self.shape(x)) and v.shape[:-1] == self.shape(x)[:-1] and v.shape[-1]
+        )
         if not h:
             return None
         columns = self.shape(h)[-1]
@@ -360,7 +394,9 @@ class Drawer:
         made = []
         for _ in range(self.of([2, 3])):
             product = self.add("matmul", h, self.weight(columns, columns))
-            total = product and (self.add("add", product, u) if self.chance(0.5) else self.add("add", u, product))
+            total = product and (
+                self.add("add", product, u) if self.chance(0.5) else self.add("add", u, product)
+            )
             gate = total and self.add(self.of(["tanh", "sigmoid"]), total)
             if gate:
                 made.append(gate)
@@ -396,7 +432,11 @@ class Drawer:
             return None
         what = self.of(["equal", "not_equal", "sum", "cast", "max", "mul"])
         if what in ("equal", "not_equal", "mul"):
-            b = self.a_boolean(self.shape(a)) if what != "mul" else self.float(lambda v: _fits(self.shape(a), tuple(v.shape)))
+            b = (
+                self.a_boolean(self.shape(a))
+                if what != "mul"
+                else self.float(lambda v: _fits(self.shape(a), tuple(v.shape)))
+            )
             return self.add(what, a, b) if b else None
         if what == "cast":
             return self.add("cast", a, dtype=self.of([self.p.dtype, self.p.dtype, "int64"]))
@@ -415,11 +455,30 @@ class Drawer:
     def integer(self):
         i = self.pick(lambda v: v.dtype.kind in "iu") if self.chance(0.7) else None
         if i is None:
-            shape = self.of([(self.p.sizes["N"],), (self.p.sizes["T"], self.p.sizes["N"]), (), (3,), (self.p.sizes["H"],)])
+            shape = self.of(
+                [(self.p.sizes["N"],), (self.p.sizes["T"], self.p.sizes["N"]), (), (3,), (self.p.sizes["H"],)]
+            )
             kind = self.of(INTEGERS)
             low = "within" if kind.startswith("int") and self.chance(0.3) else "below"
             i = self.give(self.of(["arguments", "any"]), shape, f"{kind} {low} {self.of([2, 3, 4, 100])}")
-        what = self.of(["add", "mul", "sub", "neg", "sum", "max", "min", "mean", "cast", "float", "float", "where", "two", "maximum"])
+        what = self.of(
+            [
+                "add",
+                "mul",
+                "sub",
+                "neg",
+                "sum",
+                "max",
+                "min",
+                "mean",
+                "cast",
+                "float",
+                "float",
+                "where",
+                "two",
+                "maximum",
+            ]
+        )
         n = self.of(["1", "2", "3"])
         if what in ("add", "mul", "sub"):
             return self.add(what, i, n) if self.chance(0.6) else self.add(what, n, i)
@@ -472,6 +531,8 @@ class Drawer:
 
     def index(self):
         x = self.pick(lambda v: v.ndim > 0)
+        if self.chance(0.1):
+            x = self.give("leaves", self.of([(4,), (3, 2), (self.p.sizes["H"],)]))
         if x is None:
             return None
         items, shape = [], self.shape(x)
@@ -549,7 +610,9 @@ class Drawer:
 
         def fits(v):
             same = v.dtype == self.values[x].dtype and v.ndim == len(shape)
-            return same and all(a == b for k, (a, b) in enumerate(zip(v.shape, shape, strict=True)) if k != at)
+            return same and all(
+                a == b for k, (a, b) in enumerate(zip(v.shape, shape, strict=True)) if k != at
+            )
 
         parts = [x]
         for _ in range(self.upto(2)):
@@ -573,7 +636,13 @@ class Drawer:
 
     def an_index(self, rows: int) -> str | None:
         found = self.pick(
-            lambda v: v.dtype.kind in "iu" and v.ndim < 3 and v.size > 0 and 0 <= _array(v).min() and _array(v).max() < rows
+            lambda v: (
+                v.dtype.kind in "iu"
+                and v.ndim < 3
+                and v.size > 0
+                and _array(v).min() >= 0
+                and _array(v).max() < rows
+            )
         )
         if found and self.chance(0.5):
             return found
@@ -613,7 +682,9 @@ class Drawer:
         if x is None:
             return None
         w = self.give("leaves", (self.of([1, 2, 3]), self.shape(x)[-1], self.p.sizes["H"]))
-        return self.add("conv1d", x, w, dilation=self.of([1, 2]), causal=self.chance(0.5) or self.shape(w)[0] % 2 == 0)
+        return self.add(
+            "conv1d", x, w, dilation=self.of([1, 2]), causal=self.chance(0.5) or self.shape(w)[0] % 2 == 0
+        )
 
     def norm(self):
         x = self.float(lambda v: v.ndim > 0 and v.shape[-1] > 1)
@@ -639,7 +710,11 @@ class Drawer:
             return None
         behind = {n.number for n in mg.ancestors(self.values[number])}
         inner = "scan" in self.blocks or "run" in self.blocks
-        wrt = [n for n in self.scopes[-1] if programs.can_be_wrt(n, self.bodies[-1] if inner else self.p.body, inner)]
+        wrt = [
+            n
+            for n in self.scopes[-1]
+            if programs.can_be_wrt(n, self.bodies[-1] if inner else self.p.body, inner)
+        ]
         wrt = [n for n in wrt if isinstance(self.values[n], mg.Tensor) and self.values[n].number in behind]
         wrt = [n for n in wrt if self.values[n].dtype == self.p.dtype and n != number]
         leaves = [n for n in wrt if self.values[n].op is None]
@@ -655,14 +730,18 @@ class Drawer:
         lead = self.shape(x)[:-2]
         if self.chance(0.3):
             return self.add("matmul_T", x, x)
-        y = self.float(lambda v: v.ndim >= 3 and tuple(v.shape[:-2]) == lead and v.shape[-2] == self.shape(x)[-1])
+        y = self.float(
+            lambda v: v.ndim >= 3 and tuple(v.shape[:-2]) == lead and v.shape[-2] == self.shape(x)[-1]
+        )
         if y and self.chance(0.5):
             return self.add("matmul", x, y)
-        y = self.float(lambda v: v.ndim >= 3 and tuple(v.shape[:-2]) == lead and v.shape[-1] == self.shape(x)[-1])
+        y = self.float(
+            lambda v: v.ndim >= 3 and tuple(v.shape[:-2]) == lead and v.shape[-1] == self.shape(x)[-1]
+        )
         return self.add("matmul_T", x, y) if y else None
 
     def losses(self):
-        x = self.float(lambda v: v.ndim >= 1 and 0 < v.shape[-1] and v.size)
+        x = self.float(lambda v: v.ndim >= 1 and v.shape[-1] > 0 and v.size)
         if x is None:
             return None
         shape = self.shape(x)
@@ -681,7 +760,7 @@ class Drawer:
             return self.add("cross_entropy", x, y, *extra) if y else None
         i = self.pick(
             lambda v: v.dtype.kind in "iu" and tuple(v.shape) == shape[:-1] and v.size
-            and 0 <= _array(v).min() and _array(v).max() < shape[-1]
+            and _array(v).min() >= 0 and _array(v).max() < shape[-1]
         )  # fmt: skip
         i = i or self.give("any", shape[:-1], f"{self.of(INTEGERS)} below {shape[-1]}")
         return self.add("cross_entropy", x, i, *extra)
@@ -729,19 +808,40 @@ class Drawer:
             name = self.add(self.of(["tanh", "tanh", "sin"]), name) or name
         return name
 
+    def accumulated(self, state: str) -> str:
+        """A state that only sums up: it and one or two terms, which may be reductions or products over sequences."""
+        like = self.values[state]
+        total = state
+        for _ in range(self.of([1, 1, 2])):
+            x = self.float(lambda v: v.ndim < 4)
+            what = self.of(["sum", "product", "itself", "scatter"])
+            if what == "scatter":
+                x = self.scatter()
+            elif x and what == "sum":
+                x = self.add("sum", x, **self.axes(x))
+            elif x and what == "product" and len(self.shape(x)) == 2:
+                y = self.with_first_axis(self.shape(x)[0])
+                turned = y and self.add("T", x)
+                x = self.add("matmul", turned, y) if turned else None
+            if x and self.values[x].dtype == like.dtype and _fits(self.shape(x), tuple(like.shape)):
+                new = self.add("add", total, x) if self.chance(0.6) else self.add("add", x, total)
+                if new and self.shape(new) == tuple(like.shape):
+                    total = new
+        return total
+
     def first_state(self) -> tuple[str, tuple] | None:
-        T, N, H, D = (self.p.sizes[k] for k in "TNHD")
+        N, H, D = (self.p.sizes[k] for k in "NHD")
         shape = self.of(
-            [(N, H), (N, D), (), (H,), (N, 1), (N, H, H), (1,), (N,), (1, H), (H, H)], [9, 2, 1, 1, 1, 0.7, 0.7, 0.7, 0.5, 0.5]
+            [(N, H), (N, D), (), (H,), (N, 1), (N, H, H), (1,), (N,), (1, H), (H, H)],
+            [9, 2, 1, 1, 1, 0.7, 0.7, 0.7, 0.5, 0.5],
         )
         if np.prod(shape) > 600:
             shape = (N, H)
         what = self.of(["zeros", "old", "new", "learned", "integer", "bool"], [3, 3, 4, 2, 0.5, 0.3])
         if what == "zeros" and shape[:1] == (N,):
-            x = self.pick(lambda v: v.ndim == 3 and v.shape[1] == N)
-            if x:
-                rest = "".join(f", {n}" for n in shape[1:]) or ","
-                return self.add("zeros", shape=f"({x}.shape[1]{rest})", dtype=self.p.dtype)
+            zeros = self.zeros_of_a_batch(shape[1:])
+            if zeros:
+                return zeros
         if what == "old":
             old = self.float(lambda v: v.ndim < 4)
             if old:
@@ -752,14 +852,25 @@ class Drawer:
             if x:
                 return self.add("broadcast_to", w, shape=f"({x}.shape[1], {shape[1]})")
         if what == "integer":
-            return self.give("any", self.of([(), (1,), (N,), (N, 1)]), f"{self.of(['int64', 'int32'])} below 3")
+            return self.give(
+                "any", self.of([(), (1,), (N,), (N, 1)]), f"{self.of(['int64', 'int32'])} below 3"
+            )
         if what == "bool":
             return self.give("any", self.of([(1,), (N,), (N, 1)]), "bool")
         return self.give("any", shape)
 
+    def zeros_of_a_batch(self, rest: tuple | None = None) -> str | None:
+        """Zeros (N, …) as cells make them, of a size that is not known while tracing."""
+        x = self.pick(lambda v: v.ndim == 3 and v.shape[1] == self.p.sizes["N"])
+        rest = (self.p.sizes[self.of(["H", "D"])],) if rest is None else rest
+        shape = f"({x}.shape[1]{''.join(f', {n}' for n in rest) or ','})"
+        return self.add("zeros", shape=shape, dtype=self.p.dtype) if x else None
+
     def scan(self):
         T = self.p.sizes["T"]
-        xs = [self.pick(lambda v: v.ndim > 0 and v.shape[0] == T) for _ in range(self.of([1, 2, 3], [4, 2, 1]))]
+        xs = [
+            self.pick(lambda v: v.ndim > 0 and v.shape[0] == T) for _ in range(self.of([1, 2, 3], [4, 2, 1]))
+        ]
         if xs[0] is None:
             xs = [self.give("arguments", "TND")]
         if self.chance(0.85):
@@ -769,6 +880,12 @@ class Drawer:
             return None
         if len(firsts) > 1 and self.chance(0.1):
             firsts[1] = firsts[0]
+        only_sum = {f for f in firsts if self.values[f].dtype == self.p.dtype and self.chance(0.15)}
+        if self.chance(0.12):
+            zeros = self.zeros_of_a_batch()
+            if zeros:
+                firsts.append(zeros)
+                only_sum.add(zeros)
         reverse = self.chance(0.2)
         with self.inside("scan") as body:
             states, steps = [self.new("s") for _ in firsts], [self.new("e") for _ in xs]
@@ -776,15 +893,19 @@ class Drawer:
                 self.values[name] = _own(self.values[of])
             for name, of in zip(steps, xs, strict=True):
                 self.values[name] = mg.as_tensor(self.values[of])[-1 if reverse else 0]
-            self.scopes[-1].extend([*states, *steps])
+            sums = [n for n, f in zip(states, firsts, strict=True) if f in only_sum]
+            self.scopes[-1].extend([*(n for n in states if n not in sums), *steps])
             for _ in range(self.of([2, 3, 4, 5, 6, 7])):
                 self.step()
-            after = [self.next_of(s) for s in states]
+            after = [self.accumulated(s) if s in sums else self.next_of(s) for s in states]
             if len(after) > 1 and self.chance(0.06):
-                after = [self.of([n for n in after if _alike(self.values[n], self.values[s])] or [s]) for s in states]
+                after = [
+                    self.of([n for n in after if _alike(self.values[n], self.values[s])] or [s])
+                    for s in states
+                ]
             fresh = [n for n in self.scopes[-1] if n not in after]
             unread = [n for n in fresh if not self.read.get(n)]
-            pool = unread * 3 + fresh + after + (self.names(lambda v: True)[:2] if self.chance(0.1) else [])
+            pool = unread * 3 + fresh + after + (self.names(lambda v: True)[:2] if self.chance(0.2) else [])
             outs = list(dict.fromkeys(self.of(pool) for _ in range(self.of([0, 1, 2, 3], [2, 4, 3, 1]))))
             outs = [o for o in outs if _is_array(self.values[o])]
             statements = list(body)
@@ -811,7 +932,9 @@ class Drawer:
 
     def run(self):
         sizes = self.p.sizes
-        x = self.float(lambda v: v.ndim == 3 and v.shape[0] == sizes["T"] and v.shape[1] == sizes["N"] and v.shape[2])
+        x = self.float(
+            lambda v: v.ndim == 3 and v.shape[0] == sizes["T"] and v.shape[1] == sizes["N"] and v.shape[2]
+        )
         if x is None:
             x = self.give("arguments", "TND")
         N, D, H = sizes["N"], self.shape(x)[2], sizes["H"]
@@ -823,7 +946,11 @@ class Drawer:
             self.p.cells.append((name, kind, D, H, self.upto(100)))
             cell = getattr(cells, kind)(D, H, np.random.default_rng(self.p.cells[-1][-1]), self.p.dtype)
             self.values[name] = cell
-            q["cell"], names, quantities = name, cell.state.split(), [*cell.gates.split(), *cell.state.split()]
+            q["cell"], names, quantities = (
+                name,
+                cell.state.split(),
+                [*cell.gates.split(), *cell.state.split()],
+            )
         else:
             q["cell"] = ""
             names, body = self.drawn_step(q, D, H)
@@ -837,7 +964,9 @@ class Drawer:
         if self.chance(0.35):
             q["truncate"] = self.of([1, 2, 3])
         if self.chance(0.25):
-            q["lengths"] = self.give("arguments", "N", f"{self.of(['int64', 'int32', 'uint8'], [6, 3, 1])} up to T")
+            q["lengths"] = self.give(
+                "arguments", "N", f"{self.of(['int64', 'int32', 'uint8'], [6, 3, 1])} up to T"
+            )
         elif self.chance(0.3):
             q["mask"] = self.pick(
                 lambda v: v.dtype == bool and tuple(v.shape) == (sizes["T"], N)
@@ -846,10 +975,18 @@ class Drawer:
             name = self.new("output")
             kind, outputs = "Output", sizes["K"]
             self.p.cells.append((name, kind, H, outputs, self.upto(100)))
-            self.values[name] = cells.Output(H, outputs, np.random.default_rng(self.p.cells[-1][-1]), self.p.dtype)
+            self.values[name] = cells.Output(
+                H, outputs, np.random.default_rng(self.p.cells[-1][-1]), self.p.dtype
+            )
             q["output"] = name
             quantities.append("y")
-        reads = [".outputs", ".last", ".state[0]", f".state[{len(names) - 1}]", *(f"[{n!r}]" for n in quantities)]
+        reads = [
+            ".outputs",
+            ".last",
+            ".state[0]",
+            f".state[{len(names) - 1}]",
+            *(f"[{n!r}]" for n in quantities),
+        ]
         q["read"] = list(dict.fromkeys(self.of(reads) for _ in range(self.of([1, 2, 3]))))
         to = [self.new("v") for _ in q["read"]]
         return self.block_statement(Statement(to, "run", of, q, body))
@@ -870,7 +1007,11 @@ class Drawer:
             for _ in range(self.of([1, 2, 3, 4])):
                 self.step()
             quantities = {n: self.next_of(s) for n, s in zip(names, q["states"], strict=True)}
-            more = [n for n in self.scopes[-1] if n not in quantities.values() and isinstance(self.values[n], mg.Tensor)]
+            more = [
+                n
+                for n in self.scopes[-1]
+                if n not in quantities.values() and isinstance(self.values[n], mg.Tensor)
+            ]
             if more and self.chance(0.5):
                 quantities[self.of(["g", "f", "z"])] = self.of(more)
             q["quantities"] = quantities
@@ -912,17 +1053,24 @@ class Drawer:
         if self.chance(0.35):
             self.p.calls.append({})
         if self.chance(0.4):
-            self.p.calls.append({"T": self.of([1, 2, 3, 6]), "N": self.of([1, 2, 3, 5, 0], [2, 3, 3, 2, 0.5])})
+            self.p.calls.append(
+                {"T": self.of([1, 2, 3, 6]), "N": self.of([1, 2, 3, 5, 0], [2, 3, 3, 2, 0.5])}
+            )
         indices = [g for g in self.p.arguments if " below " in g.kind]
-        if indices and self.chance(0.05):  # a code that there is not
+        if indices and self.chance(0.1):  # a code that there is not
             g = self.of(indices)
             g.kind = g.kind.rsplit(" ", 1)[0] + f" {int(g.kind.rsplit(' ', 1)[1]) + 3}"
+        normal = [g for g in self.p.arguments if g.kind == "normal" and g.form != "number"]
+        if normal and self.chance(0.04):
+            self.of(normal).kind = "holes"
         _leave_out_unused(self.p)
 
     def term(self, name: str) -> str:
         """A single number of a value."""
         shape = self.shape(name)
-        choices = ["square_sum", "tanh_sum", "weighted_sum", "sum"] + ([] if 0 in shape else ["square_mean"] * 2)
+        choices = ["square_sum", "tanh_sum", "weighted_sum", "sum"] + (
+            [] if 0 in shape else ["square_mean"] * 2
+        )
         op = self.of(choices)
         if op == "sum":
             return self.add("sum", name, axis=None, keepdims=False) or self._fallback(name)

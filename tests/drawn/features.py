@@ -26,7 +26,9 @@ TAGS = (
     "mask of a drawn cell", "truncate of a drawn cell", "detach", "detach in a step", "hook", "second derivative",
     "second derivative in a step", "batched product", "convolution", "convolution that sees ahead", "softmax",
     "classes as integers", "masked loss", "gain and bias", "float32", "float64", "1 threads", "2 threads", "3 threads",
-    "4 threads", "argument that learns", "values alone", "called again", "called with other sizes", "index that there is not",
+    "4 threads", "argument that learns",
+    "argument with gaps", "Python number as an argument",
+    "NaN in an argument", "values alone", "called again", "called with other sizes", "index that there is not",
 )  # fmt: skip
 
 
@@ -71,6 +73,9 @@ def _of_the_whole(p: Program, kinds: dict, tags: set[str]) -> None:
         captured_constant=bool(p.constants),
         hook=any(g.hook for g in p.leaves),
         argument_that_learns=any(g.form == "grad" for g in p.arguments),
+        argument_with_gaps=any(g.form == "gaps" for g in p.arguments),
+        Python_number_as_an_argument=any(g.form == "number" for g in p.arguments),
+        NaN_in_an_argument=any(g.kind == "holes" for g in p.arguments),
         values_alone=not p.gradients,
         called_again={} in p.calls[1:],
         called_with_other_sizes=any(p.calls),
@@ -162,7 +167,9 @@ def _of_line(s: Statement, inside: bool, kinds: dict, tags: set[str]) -> None:
         cast_to_integers=s.op == "cast" and s.params["dtype"].startswith("int"),
         shift_back=s.op == "shift" and s.params["by"] < 0,
         the_same_twice_in_concat=s.op == "concat" and len(set(s.of)) < len(s.of),
-        concat_along_the_first_axis=s.op == "concat" and s.params["axis"] == 0 and len(kinds.get(s.of[0], ((),))[0]) > 1,
+        concat_along_the_first_axis=s.op == "concat"
+        and s.params["axis"] == 0
+        and len(kinds.get(s.of[0], ((),))[0]) > 1,
         reduction_over_several_axes=axis.startswith("(") and "," in axis[:-2],
         reduction_over_all=axis == "None",
         keepdims=bool(s.params.get("keepdims")),

@@ -52,7 +52,9 @@ def examine(seed: int, run: str, kinds: Counter) -> Report:
     if finding is not None:
         kinds[finding.kind, finding.stamp] += 1
         if kinds[finding.kind, finding.stamp] <= (ALIKE if finding.stamp else 10 * ALIKE):
-            program = shrink(program, lambda p: finding.same(judge(p)), 40 if run == "numba" else 1000, seconds=60)
+            program = shrink(
+                program, lambda p: finding.same(judge(p)), 40 if run == "numba" else 1000, seconds=60
+            )
         finding = judge(program) or finding
         report.finding = (seed, _kind_of(finding, program), str(finding), to_json(program))
     return report
@@ -92,10 +94,14 @@ def keep(kind: str, program: str, folder: Path = FOUND) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.drawn.fuzz", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.drawn.fuzz", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, help="the first seed (default: from the clock)")
-    parser.add_argument("--numba-share", type=float, default=0.05, help="share of programs that Numba compiles")
+    parser.add_argument(
+        "--numba-share", type=float, default=0.05, help="share of programs that Numba compiles"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=FOUND, help="the folder for findings")
     options = parser.parse_args(arguments)
@@ -105,7 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
     reports, stop = context.Queue(), context.Event()
     workers = [
         context.Process(
-            target=work, args=(seed + k, options.workers, options.numba_share, until, reports, stop), daemon=True
+            target=work,
+            args=(seed + k, options.workers, options.numba_share, until, reports, stop),
+            daemon=True,
         )
         for k in range(options.workers)
     ]

@@ -83,7 +83,8 @@ class Statement:
 class Given:
     """An array that the program is given: an argument, a leaf that learns, or a constant.
 
-    shape : names of sizes, or numbers.  kind : see `values`.  form : "array", "tensor" or "grad".
+    shape : names of sizes, or numbers.  kind : see `values`.  form : "array", "tensor", and for arguments also
+    "grad" (a tensor that learns), "gaps" (an array that is not contiguous) or "number" (Python's own).
     """
 
     name: str
@@ -107,7 +108,9 @@ class Program:
     arguments: list[Given] = field(default_factory=list)
     leaves: list[Given] = field(default_factory=list)
     constants: list[Given] = field(default_factory=list)
-    cells: list[tuple[str, str, int, int, int]] = field(default_factory=list)  # name, class, inputs, hidden, seed
+    cells: list[tuple[str, str, int, int, int]] = field(
+        default_factory=list
+    )  # name, class, inputs, hidden, seed
     body: list[Statement] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     form: str = "tuple"  # how several outputs are returned: tuple | dict
@@ -143,8 +146,8 @@ def _statement(data: dict) -> Statement:
 def values(kind: str, shape: Sequence[int], seed: int, dtype: str = "float64") -> np.ndarray:
     """An array to begin with.
 
-    kind : normal | positive | grid (multiples of 0.5, with ties) | bool, or ``"<dtype> below <n>"`` for integers
-    in 0 … n − 1, ``"<dtype> up to <n>"`` for 0 … n, ``"<dtype> within <n>"`` for −n … n.
+    kind : normal | positive | grid (multiples of 0.5, with ties) | holes (some are NaN) | bool, or
+    ``"<dtype> below <n>"`` for integers in 0 … n − 1, ``"<dtype> up to <n>"`` for 0 … n, ``"<dtype> within <n>"`` for −n … n.
     """
     rng = np.random.default_rng([seed, 7])
     if kind == "normal":
@@ -153,6 +156,8 @@ def values(kind: str, shape: Sequence[int], seed: int, dtype: str = "float64") -
         return rng.uniform(0.5, 2.0, shape).astype(dtype)
     if kind == "grid":
         return (rng.integers(-3, 4, shape) * 0.5).astype(dtype)
+    if kind == "holes":
+        return np.where(rng.random(shape) < 0.1, np.nan, rng.standard_normal(shape)).astype(dtype)
     if kind == "bool":
         return rng.random(shape) < 0.6
     integer, low, high = re.fullmatch(r"(\w+) (below|up to|within) (\d+)", kind).groups()  # type: ignore[union-attr]
@@ -171,9 +176,7 @@ def leaf(shape, seed, name=None, dtype="float64", kind="normal", hook=None) -> m
     """A tensor that learns; large ones have small numbers, so that products stay moderate."""
     shape = tuple(shape)
     scale = 1 / np.sqrt(max(1, shape[-2])) if len(shape) > 1 else 0.7
-    tensor = mg.Tensor(
-        (values(kind, shape, seed) * scale).astype(dtype), requires_grad=True, name=name
-    )
+    tensor = mg.Tensor((values(kind, shape, seed) * scale).astype(dtype), requires_grad=True, name=name)
     if hook is not None:
         tensor.hook(lambda g: g * hook)
     return tensor
@@ -195,12 +198,22 @@ def drawn_cell(state: str, inputs: int, hidden: int, dtype: str, step: Callable)
 
 # Text.
 
+
+def symbolic(argument):
+    """What the function is given of an argument when it is run eagerly: a tensor, or the Python number itself."""
+    return mg.Tensor(argument) if isinstance(argument, np.ndarray) else argument
+
+
 HEADER = "from tests.drawn.programs import argument, cells, drawn_cell, leaf, mg, np, values\n"
 
 
 def argument(kind, shape, seed, dtype="float64", form="array"):
-    """An argument of a call: an array, or a tensor that may require a gradient."""
+    """An argument of a call: an array that may lie with gaps, a Python number, or a tensor that may learn."""
     array = values(kind, shape, seed, dtype)
+    if form == "gaps":
+        return np.repeat(array, 2, axis=-1)[..., ::2]
+    if form == "number":
+        return array.item()
     return array if form == "array" else mg.Tensor(array, requires_grad=form == "grad")
 
 
@@ -225,9 +238,7 @@ def text(program: Program, header: bool = True) -> str:
         made = f"values({g.kind!r}, {_shape(g.shape)}, seed={g.seed}{dtype})"
         lines.append(f"{g.name} = {made}" if g.form == "array" else f"{g.name} = mg.Tensor({made})")
     for name, kind, inputs, hidden, seed in p.cells:
-        lines.append(
-            f"{name} = cells.{kind}({inputs}, {hidden}, np.random.default_rng({seed}), {p.dtype!r})"
-        )
+        lines.append(f"{name} = cells.{kind}({inputs}, {hidden}, np.random.default_rng({seed}), {p.dtype!r})")
     lines += ["", f"def function({', '.join(g.name for g in p.arguments)}):"]
     lines += _lines(p.body, p, "    ")
     lines.append(f"    return {_returned(p)}")
@@ -318,7 +329,9 @@ def _run(s: Statement, p: Program) -> list[str]:
             f"{cell} = drawn_cell({' '.join(q['state_names'])!r}, {q['inputs']}, {q['hidden']}, "
             f"{p.dtype!r}, step_{s.to[0]})"
         )
-    options = "".join(f", {key}={q[key]}" for key in ("reverse", "truncate", "lengths", "mask", "output") if q.get(key))
+    options = "".join(
+        f", {key}={q[key]}" for key in ("reverse", "truncate", "lengths", "mask", "output") if q.get(key)
+    )
     states = f", {_tuple(s.of[1:])}" if len(s.of) > 1 else ""
     lines.append(f"run_{s.to[0]} = cells.run({cell}, {s.of[0]}{states}{options})")
     lines.append(f"{', '.join(s.to)} = {', '.join(f'run_{s.to[0]}{r}' for r in q['read'])}")
@@ -340,7 +353,9 @@ def names_in(expression: str) -> list[str]:
 def reads(s: Statement) -> list[str]:
     """The names that a statement reads from outside of itself."""
     found = [n for x in s.of for n in names_in(x)]
-    found += [n for key in PARAMS_WITH_NAMES if isinstance(s.params.get(key), str) for n in names_in(s.params[key])]
+    found += [
+        n for key in PARAMS_WITH_NAMES if isinstance(s.params.get(key), str) for n in names_in(s.params[key])
+    ]
     if s.op in BLOCKS:
         own = set(block_inputs(s))
         for inner in s.body:

@@ -15,10 +15,23 @@ import numpy as np
 import minigrad as mg
 
 from . import programs
-from .programs import BLOCKS, Given, Program, Statement, block_inputs, block_results, expression, reads, renamed
+from .programs import (
+    BLOCKS,
+    Given,
+    Program,
+    Statement,
+    block_inputs,
+    block_results,
+    expression,
+    reads,
+    renamed,
+    symbolic,
+)
 
 
-def shrink(program: Program, fails: Callable[[Program], bool], most: int = 2000, seconds: float = 1e9) -> Program:
+def shrink(
+    program: Program, fails: Callable[[Program], bool], most: int = 2000, seconds: float = 1e9
+) -> Program:
     """fails(program) must hold; `most` and `seconds` bound how often it is asked again."""
     asked, until = 0, time.monotonic() + seconds
     seen = {programs.to_json(program)}
@@ -85,7 +98,9 @@ def fewer_calls(p: Program) -> Iterator[Program]:
         yield _copy(p, calls=p.calls[:k] + p.calls[k + 1 :])
     for k, call in enumerate(p.calls):
         for name in call:
-            yield _copy(p, calls=[*p.calls[:k], {n: v for n, v in call.items() if n != name}, *p.calls[k + 1 :]])
+            yield _copy(
+                p, calls=[*p.calls[:k], {n: v for n, v in call.items() if n != name}, *p.calls[k + 1 :]]
+            )
 
 
 def plainer(p: Program) -> Iterator[Program]:
@@ -180,7 +195,9 @@ def _smaller_scans(p: Program, path: tuple, s: Statement) -> Iterator[Program]:
             yield _changed(p, path, of=of, params={**q, "steps": steps})
             for j, other in enumerate(q["steps"]):
                 if j != k:
-                    body = [renamed(b, lambda n, k=k, o=other: o if n == q["steps"][k] else n) for b in s.body]
+                    body = [
+                        renamed(b, lambda n, k=k, o=other: o if n == q["steps"][k] else n) for b in s.body
+                    ]
                     yield _changed(p, path, of=of, params={**q, "steps": steps}, body=body)
     if count > 1:
         for k in range(count):
@@ -270,7 +287,7 @@ def plainer_givens(p: Program) -> Iterator[Program]:
     for where in ("arguments", "leaves", "constants"):
         for k, g in enumerate(getattr(p, where)):
             for key, value in (("label", None), ("hook", None), ("form", "array"), ("kind", "normal")):
-                if getattr(g, key) != value and not (key == "kind" and g.kind not in ("grid", "positive")):
+                if getattr(g, key) != value and (key != "kind" or g.kind in ("grid", "positive", "holes")):
                     q = _copy(p)
                     setattr(getattr(q, where)[k], key, value)
                     yield q
@@ -292,7 +309,9 @@ def smaller_sizes(p: Program) -> Iterator[Program]:
                 r = copy.deepcopy(q)
                 for g in (*r.arguments, *r.leaves, *r.constants):
                     g.shape = [smaller if m == n else m for m in g.shape]
-                r.cells = [(a, b, smaller if c == n else c, smaller if d == n else d, e) for a, b, c, d, e in r.cells]
+                r.cells = [
+                    (a, b, smaller if c == n else c, smaller if d == n else d, e) for a, b, c, d, e in r.cells
+                ]
                 for s in r.statements():
                     for key in ("inputs", "hidden"):
                         if s.params.get(key) == n:
@@ -388,7 +407,8 @@ def kinds_of(p: Program) -> dict[str, tuple]:
             known[name] = v
 
     for g, a in zip(p.arguments, built.calls[0], strict=True):
-        note(g.name, a if isinstance(a, mg.Tensor) else mg.Tensor(a))
+        known[g.name] = a
+        note(g.name, symbolic(a))
     for g in (*p.leaves, *p.constants):
         note(g.name, known[g.name])
 

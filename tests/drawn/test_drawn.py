@@ -18,7 +18,7 @@ from tests.drawn.check import Finding, check, check_numerically, is_smooth
 from tests.drawn.draw import draw
 from tests.drawn.features import TAGS, features
 from tests.drawn.fuzz import FOUND
-from tests.drawn.programs import Given, Program, Statement, build, from_json, text, to_json
+from tests.drawn.programs import Given, Program, Statement, build, from_json, symbolic, text, to_json
 from tests.drawn.shrink import shrink
 
 CHUNKS, IN_A_CHUNK = 12, 15
@@ -116,7 +116,7 @@ def test_all_that_is_meant_to_be_drawn_is_drawn():
 
 def operations_of(program: Program) -> set[str]:
     built = build(program)
-    arguments = [a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[0]]
+    arguments = [symbolic(a) for a in built.calls[0]]
     try:
         with np.errstate(all="ignore"):
             loss = first(built.function(*arguments))
@@ -158,7 +158,7 @@ def test_a_planted_defect_shrinks_to_three_statements():
 
 def runs(program: Program) -> bool:
     built = build(program)
-    built.function(*[a if isinstance(a, mg.Tensor) else mg.Tensor(a) for a in built.calls[0]])
+    built.function(*[symbolic(a) for a in built.calls[0]])
     return True
 
 
@@ -170,7 +170,9 @@ def test_what_differs_is_told_with_both_numbers():
 
     def wrong(function, arguments, threads, gradients):
         value = function.function(*map(mg.Tensor, arguments))
-        return value, {x: np.full(x.shape, 7.0) for x in mg.ancestors(value) if x.requires_grad and x.op is None}
+        return value, {
+            x: np.full(x.shape, 7.0) for x in mg.ancestors(value) if x.requires_grad and x.op is None
+        }
 
     finding = check(program, wrong)
     assert finding and finding.kind == "value" and "dw2" in str(finding) and "7.0 compiled" in str(finding)
