@@ -95,8 +95,8 @@ class Optimiser:
                 continue
             if gradient.shape != value.shape:
                 raise ShapeError(f"optimiser step: the gradient of {describe(p)} has shape {gradient.shape}")
-            if gradient.dtype is not value.dtype or not gradient.flags.c_contiguous:
-                gradient = np.asarray(gradient, value.dtype, order="C")
+            if gradient.dtype is not value.dtype:
+                gradient = gradient.astype(value.dtype)
             counts[k] += 1
             try:
                 value = self._moved(k, value, gradient, new)
@@ -222,7 +222,7 @@ class SGD(Optimiser):
             np.multiply(self.velocity[k], self.momentum, velocity)
             velocity += gradient
             gradient = velocity
-        step = np.asarray(gradient * self.lr)  # of arrays without axes, NumPy makes bare numbers
+        step = np.asarray(gradient * self.lr, order="C")  # of arrays without axes, NumPy makes bare numbers
         return np.subtract(value, step, step)
 
 
