@@ -198,7 +198,7 @@ def _write(path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
 
 
 def _array(name: str, tensor) -> np.ndarray:
-    """A value as safetensors writes it rightly: row by row, in this machine's order of bytes."""
+    """A value as safetensors writes it rightly: row by row."""
     _text(name, "the name of a tensor")
     if name == "__metadata__":
         raise InputError("a tensor cannot be called '__metadata__': the format keeps that name for notes")
@@ -210,7 +210,7 @@ def _array(name: str, tensor) -> np.ndarray:
         raise DTypeError(
             f"checkpoint: {name!r:.80} is {array.dtype}; make it one of {', '.join(sorted(DTYPES))}"
         )
-    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    return np.asarray(array, order="C")
 
 
 def _encoded(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> list:
