@@ -61,7 +61,7 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
-        if not graph and type(gradient) is not np.ndarray:  # a bare number's methods are sought anew each time
+        if not graph and type(gradient) is not np.ndarray:  # methods of bare numbers fill a cache
             gradient = np.asarray(gradient)
         if node.hooks:
             gradient = _call_hooks(node, gradient)
