@@ -63,7 +63,7 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
-        if not graph and type(gradient) is not np.ndarray:  # a bare number's methods are sought anew each time
+        if not graph and type(gradient) is not np.ndarray:  # methods of bare numbers fill a cache
             gradient = np.asarray(gradient)
         if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
