@@ -320,7 +320,8 @@ def test_an_error_in_the_middle_leaves_the_old_step(make, rng, monkeypatch):
 
 
 STEPS = """
-import sys; sys.path.insert(0, {source!r})
+import signal, sys; sys.path.insert(0, {source!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without
 import numpy as np
 from minigrad import Tensor, optim
 ours = [Tensor(np.zeros(3), requires_grad=True) for _ in range(100)]
