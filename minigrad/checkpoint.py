@@ -52,7 +52,7 @@ def save(path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = 
     for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; only a process
     that is killed while it writes leaves its ``….part`` there.
     """
-    _write(path, tensors, _texts(notes or {}))
+    _write(path, _named(tensors), _texts(notes or {}))
 
 
 def load(path, prefix: str = "") -> Arrays:
@@ -118,7 +118,7 @@ def write_training(
     parts = {
         "parameters": dict(zip(optimiser.labels, optimiser.parameters, strict=True)),
         "optimiser": optimiser.state_dict(),
-        "tensors": tensors,
+        "tensors": _named(tensors),
     }
     arrays = {f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
     text = json.dumps(states, default=lambda array: array.tolist())
@@ -167,6 +167,12 @@ def _is_ours(name: str) -> bool:
     return name.startswith(OURS)
 
 
+def _named(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"checkpoint: give a dict of tensors by name, not {type(tensors).__name__}")
+    return tensors
+
+
 def _texts(notes: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(notes, Mapping):
         raise InputError(f"notes: give a dict of texts by name, not {type(notes).__name__}")
@@ -192,8 +198,6 @@ def _text(text, what: str) -> None:
 
 
 def _write(path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
-    if not isinstance(tensors, Mapping):
-        raise InputError(f"checkpoint: give a dict of tensors by name, not {type(tensors).__name__}")
     _replace(path, *_encoded({name: _array(name, t) for name, t in tensors.items()}, notes))
 
 

@@ -489,6 +489,8 @@ def test_parameters_of_other_names_or_shapes_are_named(path):
         optimiser = optim.Adam({n: Tensor(a, requires_grad=True, dtype="float32") for n, a in own.items()})
         with pytest.raises(kind, match=f"training from .*weights.safetensors', parameters: .*{words}"):
             checkpoint.load_training(path, optimiser)
+    with pytest.raises(InputError, match="give a dict of tensors by name, not list"):
+        checkpoint.save_training(path, optimiser, tensors=[np.ones(2)])
     checkpoint.save(path, weights())
     with pytest.raises(InputError, match="holds arrays, and no training"):
         checkpoint.load_training(path, optimiser)
