@@ -7,16 +7,23 @@ arrays with notes; `save_training` and `load_training` for all that a training n
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from .errors import DTypeError, InputError
 from .optim import Optimiser, assigned, commit, fitting
@@ -49,8 +56,8 @@ def save(path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = 
 
     A new file gets the usual mode, one that is replaced keeps its own; a link stays, and what it names is replaced.
     Raises InputError where the file cannot be written, and for names and notes that are no Unicode text; DTypeError
-    for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; only a process
-    that is killed while it writes leaves its ``….part`` there.
+    for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; what a process
+    that was killed while it wrote has left is removed by a later one.
     """
     _write(path, _named(tensors), _texts(notes or {}))
 
@@ -236,6 +243,24 @@ def _encoded(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> list:
     return [whole[:at], hashlib.sha256(data).hexdigest().encode(), whole[at + len(NO_SUM) :]]
 
 
+def _hold(file) -> None:
+    """As long as a file is open for writing it is locked, so that others see that it is no rest."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sweep(goal: Path) -> None:
+    """Remove what processes that were killed while they wrote this file have left."""
+    for rest in goal.parent.glob(f"{glob.escape(goal.name[:40])}.{'[0-9a-f]' * 16}.part") if fcntl else ():
+        try:
+            with open(rest, "rb") as file:
+                if time.time() - os.fstat(file.fileno()).st_mtime > 60:  # one that has just begun is not locked yet
+                    _hold(file)
+                    rest.unlink()
+        except OSError:  # somebody still writes it, or has removed it
+            continue
+
+
 def _replace(path, *pieces) -> None:
     """Write a file beside another, onto the disk, and move it into its place."""
     try:
@@ -245,12 +270,14 @@ def _replace(path, *pieces) -> None:
         goal.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(part, "xb") as file:
+                _hold(file)
                 if old is not None and hasattr(os, "fchmod"):
                     os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
                 file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, goal)
+            _sweep(goal)
         except BaseException:  # Ctrl-C too
             part.unlink(missing_ok=True)
             raise

@@ -507,3 +507,19 @@ def test_states_of_generators_that_make_no_sense_are_refused(text, path):
     checkpoint._write(path, arrays, {checkpoint.GENERATORS: text})
     with pytest.raises(InputError, match="random generators"):
         checkpoint.load_training(path, optimiser, rng=np.random.default_rng(0))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
+def test_what_a_killed_process_has_left_is_removed_and_what_one_still_writes_is_not(tmp_path):
+    import fcntl
+
+    path = tmp_path / "weights"
+    rests = [tmp_path / f"weights.{k:016x}.part" for k in range(3)]
+    for rest in rests:
+        rest.write_bytes(b"half")
+    for rest in rests[:2]:
+        os.utime(rest, (0, 0))
+    with open(rests[1], "rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        checkpoint.save(path, {"a": np.ones(3)})
+    assert [r.exists() for r in rests] == [False, True, True]
