@@ -5,7 +5,8 @@
 """
 
 from . import indexing, init, optim
-from .check import audit, check_grads
+from .audit import audit, grad_states
+from .check import check_grads
 from .errors import (
     DTypeError,
     GraphError,
@@ -30,7 +31,7 @@ from .functional import (
     softplus,
     stack,
 )
-from .grad import ancestors, backward, grad, grad_states
+from .grad import ancestors, backward, grad
 from .indexing import reshape, transpose
 from .ops import (
     broadcast_to,

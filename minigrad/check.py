@@ -118,25 +118,3 @@ def _central(f: Callable, points, directions, h: float = 1e-3) -> float:
         return f(*(Tensor(p + k * h * u) for p, u in zip(points, directions, strict=True))).item()
 
     return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h)
-
-
-def audit(root: Tensor) -> float:
-    """The law of contributions: what flowed into a node along its edges sums to its gradient.
-
-    After ``root.backward(record=True)`` returns the largest deviation over all nodes,
-    relative to the size of the contributions.
-    """
-    total: dict[int, np.ndarray] = {}
-    size: dict[int, float] = {}
-    worst = 0.0
-    nodes = ancestors(root)
-    for node in nodes:
-        for x, part in zip(node.inputs, node.contributions or (), strict=False):
-            if part is not None:
-                total[x.number] = total.get(x.number, 0) + np.asarray(part, dtype=np.float64)
-                size[x.number] = size.get(x.number, 0.0) + float(np.abs(part).max(initial=0))
-    for node in nodes:
-        if node.number in total and node.grad is not None and size[node.number]:
-            off = np.abs(total[node.number] - node.grad).max(initial=0)
-            worst = max(worst, float(off) / size[node.number])
-    return worst

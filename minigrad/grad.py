@@ -9,8 +9,6 @@ that can be differentiated again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from heapq import heappop, heappush
 from typing import Any
 
@@ -18,11 +16,11 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
 from .locks import lock
-from .ops import DETACH, SUM, either, zeros
+from .modes import traced_steps
+from .ops import SUM, either, zeros
 from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
 
-NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
 adding = lock()  # threads may add to the gradient of one leaf at the same time
 _FREED = Op("freed", lambda *_: None, lambda *_: (), None)
 
@@ -158,22 +156,9 @@ def _cotangent(y: Tensor, cotangent) -> np.ndarray:
     return seed
 
 
-@contextmanager
-def step_of_scan(start: int):
-    """Inside, the step of a scan is traced: what is younger than `start` is its own."""
-    token = _steps.set((*_steps.get(), start))
-    try:
-        yield
-    finally:
-        _steps.reset(token)
-
-
-_steps: ContextVar[tuple[int, ...]] = ContextVar("steps of scans that are being traced", default=())
-
-
 def _refuse_outside(y: Tensor, targets: Sequence[Tensor], nodes: Sequence[Tensor]) -> None:
     """What a step is given may depend on anything outside, and the step does not know how."""
-    for start in _steps.get():
+    for start in traced_steps():
         outside = next((x for x in targets if x.number <= start), None)
         if outside is not None and any(n.op is None and n.is_symbol and n.number > start for n in nodes):
             raise GraphError(
@@ -281,33 +266,6 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         as_tensor(found[x.number]) if x.number in found else zeros(x.shape, x.dtype) for x in targets
     ]
     return gradients[0] if single else gradients
-
-
-def grad_states(*roots: Tensor) -> dict[int, str]:
-    """For every ancestor, by number: is its gradient not computed, cut, zero, a value, or not finite?
-
-    "cut" is a node whose every way to the roots leads through detach; a node that
-    backward did not reach for another reason is "not computed".
-    """
-    nodes = ancestors(*roots)
-    open_ways: set[int] = {r.number for r in roots}
-    has_user: set[int] = set()
-    for node in reversed(nodes):
-        for x in node.inputs:
-            has_user.add(x.number)
-            if node.op is not DETACH and node.number in open_ways:
-                open_ways.add(x.number)
-    states = {}
-    for node in nodes:
-        if node.number in has_user and node.number not in open_ways:
-            states[node.number] = CUT
-        elif node.grad is None:
-            states[node.number] = NOT_COMPUTED
-        elif not np.isfinite(node.grad).all():
-            states[node.number] = NOT_FINITE
-        else:
-            states[node.number] = VALUE if node.grad.any() else ZERO
-    return states
 
 
 Tensor.backward = backward  # type: ignore[method-assign]

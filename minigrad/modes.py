@@ -50,3 +50,17 @@ def no_grad():
 def anomaly():
     """Stop at the first node whose value or gradient is not finite, naming it."""
     return _changed(anomaly=True)
+
+
+_steps: ContextVar[tuple[int, ...]] = ContextVar("minigrad steps", default=())
+traced_steps = _steps.get  # for each scan whose step is being traced: what is younger than this is the step's own
+
+
+@contextmanager
+def step_of_scan(start: int) -> Iterator:
+    """Inside, the step of a scan is traced."""
+    token = _steps.set((*traced_steps(), start))
+    try:
+        yield
+    finally:
+        _steps.reset(token)

@@ -9,7 +9,9 @@ sizes and addresses is filled once, and a call only puts in what has changed.
 from __future__ import annotations
 
 import copy
+import importlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -180,9 +182,12 @@ class Compiled:
         return Compiled(copy.deepcopy(self.function, memo), self.threads, self.check)
 
     def __reduce__(self):
-        if "<" in getattr(self.function, "__qualname__", ""):  # <lambda>, <locals>
+        name, module = getattr(self.function, "__qualname__", ""), getattr(self.function, "__module__", "")
+        if getattr(sys.modules.get(module), name, None) is self:  # @compile: it bears the function's name
+            return _decorated, (module, name)
+        if "<" in name:  # <lambda>, <locals>
             raise InputError(
-                f"pickle of the compiled {self.function.__qualname__}: a lambda, or a function within a function, "
+                f"pickle of the compiled {name}: a lambda, or a function within a function, "
                 "cannot be found by its name in another process; compile a function of a module or a method"
             )
         return Compiled, (self.function, self.threads, self.check)
@@ -270,6 +275,10 @@ class Compiled:
                 self.last = variant
                 return variant
         return None
+
+
+def _decorated(module: str, name: str) -> Compiled:
+    return getattr(importlib.import_module(module), name)
 
 
 def eager_run(function: Callable, call: Call):

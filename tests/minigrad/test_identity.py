@@ -167,6 +167,16 @@ def square(x):
     return (x * x).sum()
 
 
+@compile
+def cube(x):
+    return (x * x * x).sum()
+
+
+def test_a_compiled_function_that_bears_the_name_of_its_function_is_found_by_it():
+    assert pickle.loads(pickle.dumps(cube)) is cube
+    assert copy.deepcopy(cube).function is cube.function
+
+
 @every_way
 def test_a_copied_compiled_function_computes_the_same_with_the_same_options(way):
     first = compile(square, threads=2)

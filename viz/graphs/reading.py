@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minigrad import GraphError, InputError, Tensor, ancestors, grad_states
-from minigrad.grad import CUT as CUT_STATE
-from minigrad.grad import NOT_COMPUTED as UNKNOWN
+from minigrad.audit import CUT as CUT_STATE
+from minigrad.audit import NOT_COMPUTED as UNKNOWN
 from minigrad.names import unique
 
 from ..drawing.style import CUT, NOT_COMPUTED, clean, norm, number
