@@ -1,7 +1,7 @@
 """Compositions of primitives: means, norms, activations, softmax, losses.
 
 Nothing here has a derivative rule of its own; numerical stability comes from the
-primitives sigmoid, softplus and logsumexp.
+primitives sigmoid, softplus and logsumexp, and from the largest logit taken out first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from .ops import (
     axes_of,
     broadcast_to,
     concat,
+    exp,
+    log,
     matmul,
     maximum,
     shares,
@@ -106,9 +108,8 @@ def _less_largest(x: Tensor, axis) -> Tensor:
 
 
 def _log_total(x: Tensor, axis, keepdims: bool = False) -> Tensor:
-    """log Σ e^x along `axis` of what _less_largest returned: at least 0, or −∞ where all are −∞, and then 0 serves."""
-    total = logsumexp(x, axis, keepdims)
-    return where(total < 0, 0.0, total)
+    """log Σ e^x along `axis` of what _less_largest returned: the sum is at least 1, or 0 where all are −∞."""
+    return log(sum(exp(x), axis, keepdims) + 1e-30)
 
 
 def log_softmax(x, axis: int = -1) -> Tensor:

@@ -148,3 +148,22 @@ def test_a_slice_that_leaves_nothing_of_a_shorter_sequence():
             total, part = inner(x)
         np.testing.assert_array_equal(total.value, x[1:-1].sum(axis=0))
         np.testing.assert_array_equal(part.value, x[2:-2] * 2)
+
+
+def test_no_gradient_flows_through_whole_numbers_in_a_loop_that_counts(rng):
+    W = Tensor([2.5, -1.5], requires_grad=True)
+    first = (Tensor(np.zeros(1, np.int64)), Tensor(np.zeros((3, 2))))  # the first of the carries is a counter
+
+    def step(carry, x):
+        count, h = carry
+        whole = (W * x * 3).astype("int64")
+        return (
+            count + 1,
+            0.5 * h + W * x + whole.astype("float64") + mg.maximum(whole, 1).astype("float64"),
+        ), None
+
+    def loss(xs):
+        (count, h), _ = mg.scan(step, first, xs)
+        return (h**2).sum(), count
+
+    agree(loss, rng.standard_normal((4, 3, 2)), leaves=[W], tolerance=1e-12)
