@@ -200,10 +200,9 @@ class Tensor:
     # Python and NumPy manners.
 
     def __repr__(self) -> str:
-        head = f"Tensor{_called(self.name)}"
         origin = f", from {self.op.name}" if self.op else (", requires grad" if self.requires_grad else "")
         where = f", in {' / '.join(map(printable, self.scope))}" if self.scope else ""
-        head = f"{head}: {dims(self.shape)} {self.dtype}{origin}{where}"
+        head = f"Tensor{_called(self.name)}: {dims(self.shape)} {self.dtype}{origin}{where}"
         if self._value is None:
             return f"<{head}, symbol>"
         body = np.array2string(self._value, precision=4, threshold=60, edgeitems=3, prefix="  ")

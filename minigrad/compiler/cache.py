@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import Any
 
 import llvmlite
 import numba
@@ -94,16 +95,17 @@ class Folder:
     def __init__(self, wanted: str | None):
         self.path: Path | None = None
         self.writes = True
-        path: str | Path = wanted or platformdirs.user_cache_dir("minigrad")
+        path: Any = wanted or "minigrad"
         try:
-            if not wanted and not os.path.isabs(path):
-                raise OSError(f"{path} is no folder: nobody's home")
+            path = wanted or platformdirs.user_cache_dir("minigrad")
+            if path.startswith("~"):
+                raise OSError("nobody has a home")
             path = Path(os.path.abspath(path))  # another current directory later is no other cache
             reason = _refusal(path)
             if reason is None:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
                 reason = _refusal(path)
-        except (OSError, ValueError) as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: nobody has a home
             self.fail(path, error)
             return
         if reason is None:
@@ -114,7 +116,7 @@ class Folder:
                 f"the cache folder {path} is not used: {reason}; programs are compiled anew in every process"
             )
 
-    def fail(self, path: str | Path, error: Exception) -> None:
+    def fail(self, path: Path | str, error: Exception) -> None:
         """Nothing is written from now on; what is there is still read."""
         if self.writes:
             self.writes = False

@@ -367,6 +367,30 @@ def test_a_process_that_is_stopped_is_waited_for_for_a_while(tmp_path, monkeypat
         process.communicate()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_was_forked_meanwhile_holds_nobody_up(tmp_path):
+    program = """
+import os, time
+from minigrad.compiler import cache
+place = cache.folder()
+with place.made_once("x"):
+    child = os.fork()
+    if not child:
+        time.sleep(600)
+began = time.monotonic()
+with place.made_once("x"):
+    print(time.monotonic() - began < 1)
+os.kill(child, 9)
+os.waitpid(child, 0)
+"""
+    assert (
+        finish(start(tmp_path / "cache", "from minigrad.compiler import cache; cache.WAIT = 3\n" + program))[
+            0
+        ]
+        == "True"
+    )
+
+
 def test_ctrl_c_while_a_file_is_written_leaves_none(tmp_path, monkeypatch):
     place = Folder(str(tmp_path / "cache"))
     monkeypatch.setattr(cache.os, "replace", lambda *_: signal.raise_signal(signal.SIGINT))
