@@ -881,7 +881,7 @@ class Drawer:
         if len(firsts) > 1 and self.chance(0.1):
             firsts[1] = firsts[0]
         only_sum = {f for f in firsts if self.values[f].dtype == self.p.dtype and self.chance(0.15)}
-        if self.chance(0.12):
+        if len(firsts) < 4 and self.chance(0.12):
             zeros = self.zeros_of_a_batch()
             if zeros:
                 firsts.append(zeros)
