@@ -11,6 +11,7 @@ from keyword import iskeyword
 import numpy as np
 
 from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, init
+from minigrad.names import printable
 
 
 class Layer:
@@ -117,10 +118,10 @@ class Layer:
             p.value = ready[name]
 
     def __repr__(self) -> str:
-        own = self.parameters()
+        own = {printable(name): p for name, p in self.parameters().items()}
         width = max(map(len, own), default=0)
         rows = "".join(f"\n  {name:<{max(width, 8)}} {p.shape}" for name, p in own.items())
-        return f"{type(self).__name__}, {self.size:,} parameters, {self.dtype}{rows}"
+        return f"{printable(type(self).__name__)}, {self.size:,} parameters, {self.dtype}{rows}"
 
 
 class Dense(Layer):

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import cells
 import minigrad as mg
 from minigrad import checkpoint
+from minigrad.names import shown
 
 HELD_OUT = 0.1  # of the text, at its end
 
@@ -232,7 +233,7 @@ def main(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         console.print("stopped; what was learned so far is kept")
     save()
-    console.print(escape(sample(model, alphabet, text[0], 300, rng)), soft_wrap=True, highlight=False)
+    console.print(escape(shown(sample(model, alphabet, text[0], 300, rng))), soft_wrap=True, highlight=False)
     console.print(f"weights: {escape(str(weights))}", soft_wrap=True)
 
 

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from .names import printable, shown
+
 
 class MinigradError(Exception):
     """Base of everything that minigrad raises on purpose."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())  # names stand in it, and a terminal would obey them
 
 
 class ShapeError(MinigradError, ValueError):
@@ -47,9 +52,9 @@ def dims(shape: tuple) -> str:
 
 def describe(node) -> str:
     """A node in the words of an error message: name, operation, place, shape, dtype."""
-    what = repr(node.name) if node.name else (node.op.name if node.op else "a constant")
+    what = repr(printable(node.name)) if node.name else (node.op.name if node.op else "a constant")
     origin = f" ({node.op.name})" if node.op and node.name else ""
-    where = f" in {' / '.join(node.scope)}" if node.scope else ""
+    where = f" in {' / '.join(map(printable, node.scope))}" if node.scope else ""
     return f"{what}{origin}{where} {dims(node.shape)} {node.dtype}"
 
 

@@ -66,6 +66,8 @@ def reverse(
             gradient = np.asarray(gradient)
         if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
+        if graph and hasattr(gradient, "needed"):  # a scan is not walked through here, and has to know
+            gradient.needed = needed
         if graph and node.name and gradient.op is not None and gradient.name is None:
             gradient.name = f"d{node.name}"
         op = node.op

@@ -12,7 +12,7 @@ step.  Any node of the body may be asked for: what nobody asks for is not kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,7 @@ class Parts:
     stacks: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)  # body node → cotangent (T, …)
     lasts: dict[int, Any] = field(default_factory=dict)  # position of the carry → cotangent
     result: list | None = None
+    needed: Collection[int] | None = None  # numbers of the nodes that gradients flow to; None: that require one
     shape: tuple = ()
     op: None = None
 
@@ -243,7 +244,8 @@ def reverse_scan(parts: Parts, loop: Tensor) -> list:
     ):
         raise GraphError("the reverse of a scan over T = 0 steps")
     count = len(body.carry)
-    wanted = [c for c in body.captures if c.requires_grad]
+    needed = parts.needed
+    wanted = [c for c in body.captures if (c.requires_grad if needed is None else c.number in needed)]
     start = next_number()
     d_carry = [symbol(c.shape, c.dtype, f"d{c.name or 'carry'}", True) for c in body.carry]
     totals = [symbol(c.shape, c.dtype, f"d{c.name or 'capture'}", True) for c in wanted]

@@ -26,6 +26,7 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, describe, dims, first_bad
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
+from .names import printable
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
@@ -199,9 +200,9 @@ class Tensor:
     # Python and NumPy manners.
 
     def __repr__(self) -> str:
-        head = f"Tensor {self.name!r}" if self.name else "Tensor"
+        head = f"Tensor{_called(self.name)}"
         origin = f", from {self.op.name}" if self.op else (", requires grad" if self.requires_grad else "")
-        where = f", in {' / '.join(self.scope)}" if self.scope else ""
+        where = f", in {' / '.join(map(printable, self.scope))}" if self.scope else ""
         head = f"{head}: {dims(self.shape)} {self.dtype}{origin}{where}"
         if self._value is None:
             return f"<{head}, symbol>"
@@ -592,8 +593,8 @@ def _explain(op: Op, inputs, params, error) -> Exception:
 
 def _at() -> str:
     labels = modes()[2]
-    return f", in {' / '.join(labels)}" if labels else ""
+    return f", in {' / '.join(map(printable, labels))}" if labels else ""
 
 
 def _called(name: str | None) -> str:
-    return f" {name!r}" if name else ""
+    return f" {printable(name)!r}" if name else ""

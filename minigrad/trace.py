@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
 from .grad import ancestors, grad
+from .names import identifier, name_of, printable, unique
 from .scan import LAST, SCAN, STACKED, Body, ancestors_within, flatten
 from .sizes import Size, Variable, resolve
 from .tensor import Tensor, as_tensor, describe, next_number, symbol
@@ -84,10 +85,12 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
     symbols, variables, start = [], [], next_number()
     code = getattr(function, "__code__", None)
     names = code.co_varnames[hasattr(function, "__self__") : code.co_argcount] if code else ()
+    taken: set[str] = set()
     for k, argument in enumerate(arguments):
         value = argument.value if isinstance(argument, Tensor) else np.asarray(argument)
         name = names[k] if k < len(names) else f"argument{k}"
-        axes = [Variable(f"{name}_{axis}", n) for axis, n in enumerate(value.shape)]
+        called = unique(identifier(name), taken)  # sizes are told apart by their names
+        axes = [Variable(f"{called}_{axis}", n) for axis, n in enumerate(value.shape)]
         variables += [(k, axis, v) for axis, v in enumerate(axes)]
         needs = bool(requires_grad and requires_grad[k])
         symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
@@ -95,15 +98,11 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
             symbols[-1].hooks = argument.hooks
     outputs, rebuild = flatten(function(*symbols))
     if not outputs:
-        raise InputError(
-            f"{getattr(function, '__name__', 'the function')} returns no tensor, so there is nothing to compile"
-        )
+        raise InputError(f"{printable(name_of(function))} returns no tensor, so there is nothing to compile")
     outputs = [as_tensor(o) for o in outputs]
     name_sums(outputs)
-    name_sizes(outputs)
-    return Traced(
-        getattr(function, "__name__", type(function).__name__), symbols, outputs, rebuild, variables, start
-    )
+    name_sizes(outputs, {v.name for _, _, v in variables})
+    return Traced(printable(name_of(function)), symbols, outputs, rebuild, variables, start)
 
 
 def name_sums(outputs: Sequence[Tensor]) -> None:
@@ -120,7 +119,7 @@ def name_sums(outputs: Sequence[Tensor]) -> None:
                 x.name = f"z_{node.name}"
 
 
-def name_sizes(outputs: Sequence[Tensor]) -> None:
+def name_sizes(outputs: Sequence[Tensor], others: set[str]) -> None:
     """The steps of a scan are called T and its sequences N, as in the shapes that people write."""
     taken: set[str] = set()
     for node in ancestors(*outputs):
@@ -133,7 +132,8 @@ def name_sizes(outputs: Sequence[Tensor]) -> None:
                 size = resolve(size)
                 (product, *more) = size.terms if isinstance(size, Size) else ((), ())
                 if len(product) == 1 and not more and product[0].name not in taken:
-                    product[0].name = letter if letter not in taken else f"{letter}_{len(taken)}"
+                    wanted = letter if letter not in taken else f"{letter}_{len(taken)}"
+                    product[0].name = unique(wanted, others)
                     taken.add(product[0].name)
 
 

@@ -18,10 +18,13 @@ import numpy as np
 
 from minigrad import InputError, Tensor, ancestors, scope
 from minigrad.grad import reverse
+from minigrad.names import printable
 from minigrad.sizes import Size, Variable
 from minigrad.tensor import symbol
 
 ADD, PRODUCT, MULTIPLY, CLOSED = 1, 1.5, 2, 9  # as in the table of operations; W·h ⊙ r asks for brackets
+COMMANDS = str.maketrans({c: rf"\{c}" for c in "{}$%&#_"} | {"\\": r"{\backslash}", "^": r"{\wedge}", "~": r"{\sim}"}
+    | {c: f"{{{c}}}" for c in "<>"})  # fmt: skip
 LONG = 2  # an expression of so many operations that is read twice gets a name
 
 
@@ -121,16 +124,24 @@ def equations(cell, *, backward: bool = True) -> Equations:
 
 def label(name: str, time: str = "") -> Words:
     """c_tilde at t → c̃_t; W_f → W_f; Greek and primes pass through."""
-    tilde = name.endswith("_tilde")
+    name = printable(name) or "?"
+    tilde = name.endswith("_tilde") and name != "_tilde"
     base, _, index = (name[: -len("_tilde")] if tilde else name).partition("_")
-    text, tex = base, base if len(base) == 1 else rf"\mathit{{{base}}}"
+    if not base:
+        base, index = name, ""
+    text, tex = base, escaped(base) if len(base) == 1 else rf"\mathit{{{escaped(base)}}}"
     if tilde:
-        text, tex = base[0] + "\u0303" + base[1:], rf"\tilde{{{base}}}"
+        text, tex = base[0] + "\u0303" + base[1:], rf"\tilde{{{escaped(base)}}}"
     low = ",".join(filter(None, [index, time]))
     if not low:
         return Words(text, tex)
     plain = low if len(low) == 1 else "{" + low + "}"
-    return Words(f"{text}_{plain if time else low}", f"{tex}_{{{low.replace('−', '-')}}}")
+    return Words(f"{text}_{plain if time else low}", f"{tex}_{{{escaped(low).replace('−', '-')}}}")
+
+
+def escaped(text: str) -> str:
+    """Text for a formula, in which it commands nothing; what is marked in brackets is no tag in a notebook either."""
+    return text.translate(COMMANDS)
 
 
 def d(words: Words, prime: int = 0) -> Words:
@@ -144,7 +155,7 @@ class _Writer:
     """Walks one step's graph and writes it down."""
 
     def __init__(self, cell):
-        self.cell, self.name = cell, type(cell).__name__
+        self.cell, self.name = cell, printable(type(cell).__name__)
         N = Size({(Variable("N", 2),): 1})
         state = cell.state.split()
         self.words: dict[int, Words] = {}  # what a node is called where it is read

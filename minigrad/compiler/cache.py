@@ -1,106 +1,373 @@
-"""Generated modules on disk: a file named by the hash of its source and of what it was made with.
+"""Programs and their machine code on disk, so that the next process need not compile them.
 
-Several processes may write the same file at once: each writes beside it and moves its
-own into place, and all of them are the same.  Numba keeps the machine code next to the
-file.  Where no folder can be written, programs live in memory and one warning says so.
+A folder of the user's own holds a program's source, for readers, and machine code, one file per
+function, which stands here in place of Numba's cache: that one does not notice a kernel that changed
+in another file, and garbage in it ends the program.  A file is named by the hash of all that the
+code was made of and made with, begins with a checksum, is written beside its place and moved there,
+and is read only where it belongs to the user (or root) and nobody else may write to it.  Whatever
+goes wrong with the folder costs time and one warning, never a result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import linecache
 import os
+import pickle
 import re
 import sys
 import tempfile
+import threading
+import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import llvmlite
 import numba
 import numpy as np
 import platformdirs
+from llvmlite import binding
+from numba import config
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 
-from . import runtime
-from .kernels import VECTOR_BYTES
+from ..names import file_stem
 
-_folder: Path | None = None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
 
-
-def folder() -> Path:
-    """Where programs are kept: MINIGRAD_CACHE, or the user's cache folder, or a temporary one."""
-    global _folder
-    wanted = Path(os.environ.get("MINIGRAD_CACHE") or platformdirs.user_cache_dir("minigrad"))
-    if _folder is None or (_folder != wanted and not _folder.name.startswith("minigrad-memory-")):
-        _folder = wanted if _writable(wanted) else _temporary(wanted)
-    return _folder
-
-
-def _writable(path: Path) -> bool:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return True
-    except OSError:
-        return False
-
-
-def _temporary(wanted: Path) -> Path:
-    warnings.warn(
-        f"the cache folder {wanted} cannot be written: programs are compiled anew in every process; "
-        "set MINIGRAD_CACHE to a folder that can",
-        stacklevel=4,
-    )
-    return Path(tempfile.mkdtemp(prefix="minigrad-memory-"))
+KERNELS = ("kernels", "runtime")  # modules whose text becomes part of every program
+SETTINGS = (  # of Numba's, that change machine code
+    "BOUNDSCHECK", "CPU_FEATURES", "CPU_NAME", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML", "ENABLE_AVX",
+    "ENABLE_PROFILING", "EXTEND_VARIABLE_LIFETIMES", "JIT_COVERAGE", "LLVM_REFPRUNE_FLAGS", "LLVM_REFPRUNE_PASS",
+    "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE", "USE_LLVMLITE_MEMORY_MANAGER", "USE_RVSDG_FRONTEND",
+)  # fmt: skip
+OURS = re.compile(r".+_[0-9a-f]{20}\.(py|nbc)|part_\w{8}")
+MOST_FILES, MOST_BYTES = 4_000, 500_000_000  # of a folder, before what was not used for longest is removed
+WAIT = 120.0  # seconds for another process that makes the same program
+DAY = 86_400.0
 
 
-def load(source: str, name: str) -> ModuleType:
-    """The module of a source, from memory, from disk, or made now."""
-    made_with = (
-        runtime.VERSION,
+# The key.
+
+
+def _made_with() -> tuple:
+    """What machine code depends on besides its own source: the kernels' text, versions, processor, settings."""
+    texts = []
+    for name in KERNELS:
+        spec = importlib.util.find_spec(f"{__package__}.{name}")
+        assert spec and spec.origin
+        texts.append(hashlib.sha256(spec.loader.get_data(spec.origin)).hexdigest())  # type: ignore[union-attr]
+    return (
+        *texts,
         numba.__version__,
         llvmlite.__version__,
         np.__version__,
         sys.version,
-        VECTOR_BYTES,
+        binding.get_process_triple(),
+        binding.get_host_cpu_name(),
+        binding.get_host_cpu_features().flatten(),
+        [(name, str(getattr(config, name, None))) for name in SETTINGS],
     )
-    digest = hashlib.sha256(repr((made_with, source)).encode()).hexdigest()[:20]
-    module_name = f"minigrad_program_{digest}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    path = folder() / f"{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_') or 'program'}_{digest}.py"
-    text = f"# made with {made_with[:4]}\n{source}"
+
+
+MADE_WITH = _made_with()
+
+
+def _digest(*what: object) -> str:
+    return hashlib.sha256(repr((MADE_WITH, what)).encode("utf-8", "backslashreplace")).hexdigest()[:20]
+
+
+# The folder.
+
+
+class Folder:
+    """Where programs are kept; `path` is None where nothing may be read, `writes` ends with the first failure."""
+
+    def __init__(self, wanted: str | None):
+        self.path: Path | None = None
+        self.writes = True
+        path: str | Path = wanted or platformdirs.user_cache_dir("minigrad")
+        try:
+            if not wanted and not os.path.isabs(path):
+                raise OSError(f"{path} is no folder: nobody's home")
+            path = Path(os.path.abspath(path))  # another current directory later is no other cache
+            reason = _refusal(path)
+            if reason is None:
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                reason = _refusal(path)
+        except (OSError, ValueError) as error:
+            self.fail(path, error)
+            return
+        if reason is None:
+            self.path = path
+        else:
+            self.writes = False
+            _warn(
+                f"the cache folder {path} is not used: {reason}; programs are compiled anew in every process"
+            )
+
+    def fail(self, path: str | Path, error: Exception) -> None:
+        """Nothing is written from now on; what is there is still read."""
+        if self.writes:
+            self.writes = False
+            _warn(
+                f"the cache folder {path} cannot be written ({getattr(error, 'strerror', None) or error}): "
+                "new programs are compiled anew in every process; set MINIGRAD_CACHE to a folder that can"
+            )
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, if it is there, trusted, and what was written."""
+        if self.path is None:
+            return None
+        path = self.path / name
+        try:
+            with open(path, "rb") as file:
+                stat = os.fstat(file.fileno())
+                data = file.read() if _may_trust(stat) else b""
+        except OSError:
+            return None
+        if data[:32] != _checksum(name, data[32:]):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        if time.time() - stat.st_atime > DAY:  # where the file system does not keep when it was last used
+            with contextlib.suppress(OSError):
+                os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))
+        return data[32:]
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file into its place, whole or not at all."""
+        if self.path is None or not self.writes:
+            return
+        temporary = None
+        try:
+            handle, temporary = tempfile.mkstemp(prefix="part_", dir=self.path)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.replace(temporary, self.path / name)
+            temporary = None
+        except OSError as error:
+            self.fail(self.path, error)
+        finally:
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+
+    @contextlib.contextmanager
+    def made_once(self, name: str) -> Iterator[bool]:
+        """Where a file is not there yet (True), one process makes it, and the others wait and find it."""
+        handle = None
+        if self.path is not None and self.writes and not os.path.exists(self.path / name):
+            with contextlib.suppress(OSError):  # 256 locks, so that none has to be removed
+                lock = self.path / f"lock_{hashlib.sha256(name.encode()).hexdigest()[:2]}"
+                handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        if handle is None:
+            yield False
+            return
+        try:
+            end = time.monotonic() + WAIT  # a holder that crashed holds nothing, but one may be stopped
+            while not _lock(handle) and time.monotonic() < end:
+                time.sleep(0.02)
+            yield True
+        finally:
+            _unlock(handle)
+            os.close(handle)
+
+    def trim(self) -> None:
+        """Remove what was not used for longest where there is too much, and what a crash left half written."""
+        if self.path is None:
+            return
+        found = []
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self.path):
+                if OURS.fullmatch(entry.name):
+                    stat = entry.stat(follow_symlinks=False)
+                    used = max(stat.st_atime, stat.st_mtime)
+                    if entry.name.startswith("part_") and time.time() - used > DAY:
+                        os.unlink(entry)
+                    else:
+                        found.append((used, stat.st_size, entry.path))
+        count, size = len(found), sum(n for _, n, _ in found)
+        if count <= MOST_FILES and size <= MOST_BYTES:
+            return
+        for _, n, path in sorted(found):  # down to four fifths, so that this is rare
+            if count <= 0.8 * MOST_FILES and size <= 0.8 * MOST_BYTES:
+                return
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                count, size = count - 1, size - n
+
+
+_folders: dict[str | None, Folder] = {}
+
+
+def folder() -> Folder:
+    """Where programs are kept: MINIGRAD_CACHE, or the user's cache folder."""
+    wanted = os.environ.get("MINIGRAD_CACHE")
+    if wanted not in _folders:
+        _folders[wanted] = Folder(wanted)
+    return _folders[wanted]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=5)
+
+
+def _checksum(name: str, data: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + data).digest()
+
+
+def _may_trust(stat: os.stat_result) -> bool:
+    """Does it belong to the user or to root, and to nobody else's pen?"""
+    return not hasattr(os, "geteuid") or (stat.st_uid in (0, os.geteuid()) and not stat.st_mode & 0o022)
+
+
+def _refusal(path: Path) -> str | None:
+    """Why a folder that is there must not be used: what is read from it runs.
+
+    Folders above it may be shared: whoever swaps it for another still owns that one, and the files in it.
+    """
+    if not hasattr(os, "geteuid"):
+        return None
+    users = (0, os.geteuid())
+    for part in (path, *path.parents):
+        if part.is_symlink() and part.lstat().st_uid not in users:
+            return (
+                f"{part} is a link that belongs to another user; set MINIGRAD_CACHE to a folder of your own"
+            )
+    if not path.exists():
+        return None
+    stat = path.stat()
+    if stat.st_uid not in users:
+        return "it belongs to another user; set MINIGRAD_CACHE to a folder of your own"
+    if stat.st_mode & 0o022:
+        return f"others may write to it; empty it and run: chmod 700 {path}"
+    return None
+
+
+def _lock(handle: int) -> bool:
+    """Try to get the lock; True where there are no locks either."""
     try:
-        current = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        current = ""
-    if current != text:  # absent, half written by something else, or garbage
-        _write(path, text)
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without
+        return True
+    return True
+
+
+def _unlock(handle: int) -> None:
+    with contextlib.suppress(OSError):
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile holds it too
+        else:
+            msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+
+
+# Machine code.
+
+
+class MachineCode:
+    """The cache of one function, in the form in which Numba's dispatcher asks for it.
+
+    Two functions of one module and one qualified name must be the same function.
+    """
+
+    cache_path = None
+
+    def __init__(self, function: FunctionType):
+        assert function.__closure__ is None, "what a closure holds does not stand in the key"
+        self.function, self.stem = function, file_stem(Path(function.__code__.co_filename).stem, 64)
+
+    def name(self, signature: object) -> str:
+        """The file of the function for a signature (Numba's, or as text)."""
+        digest = _digest(self.function.__module__, self.function.__qualname__, str(signature))
+        return f"{self.stem}.{self.function.__name__}_{digest}.nbc"
+
+    def load_overload(self, signature, target_context):
+        name = self.name(signature)
+        data = folder().read(name)
+        if data is None:
+            return None
+        target_context.refresh()
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(data))
+        except Exception:  # sound, yet another Numba's: it is made anew, and written over it
+            return None
+
+    def save_overload(self, signature, result) -> None:
+        if result.library.has_dynamic_globals or any(not x.can_cache for x in result.lifted):
+            return
+        name, data = self.name(signature), dumps(result._reduce())
+        folder().write(name, _checksum(name, data) + data)
+
+    def enable(self) -> None:
+        """Numba's dispatchers may ask for it; it always is."""
+
+    disable = flush = enable
+
+
+def cached(dispatcher, signature: str = ""):
+    """A function of Numba's that keeps its machine code here; compiled at once where a signature is given."""
+    if not hasattr(dispatcher, "py_func"):  # Numba was told to compile nothing
+        return dispatcher
+    dispatcher._cache = code = MachineCode(dispatcher.py_func)
+    if signature:
+        place = folder()
+        with place.made_once(code.name(signature)) as made:
+            dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        if made:
+            place.trim()
+    return dispatcher
+
+
+# Programs.
+
+_one_at_a_time = threading.RLock()
+
+
+def load(source: str, name: str) -> ModuleType:
+    """The module of a source, from memory or made now; its machine code is found or compiled meanwhile."""
+    digest = _digest(source)
+    module_name, stem = f"minigrad_program_{digest}", f"{file_stem(name)}_{digest}"
+    with _one_at_a_time:
+        if module_name in sys.modules:
+            return sys.modules[module_name]
+        place = folder()
+        path = str((place.path or Path("minigrad")) / f"{stem}.py")
+        _show(place, f"{stem}.py", path, source)
+        module = ModuleType(module_name)
+        module.__file__ = path
+        sys.modules[module_name] = module  # before it runs: Numba looks for it there
+        try:
+            exec(compile(source, path, "exec"), module.__dict__)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+        return module
+
+
+def _show(place: Folder, name: str, path: str, source: str) -> None:
+    """The source as a file, and for tracebacks and debuggers; what runs is never read from there."""
+    linecache.cache[path] = (len(source), None, source.splitlines(True), path)
+    if place.path is None:
+        return
+    data = source.encode()
     try:
-        return _load(path, module_name)
-    except Exception:  # Numba's files beside it may be garbage: once more without them
-        for file in path.parent.glob(f"__pycache__/{path.stem}*"):
-            file.unlink(missing_ok=True)
-        return _load(path, module_name)
-
-
-def _write(path: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-    ) as file:
-        file.write(text)
-    os.replace(file.name, path)
-
-
-def _load(path: Path, module_name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # before it runs: Numba looks for it there when it caches
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return module
+        current = Path(path).read_bytes()
+    except OSError:
+        current = b""
+    if current != data:
+        place.write(name, data)

@@ -24,6 +24,7 @@ import numpy as np
 from ..errors import GraphError, InputError, MinigradError, ShapeError
 from ..grad import _changed, adding, ancestors, grad
 from ..locks import lock
+from ..names import name_of, printable
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, as_tensor, describe, fill_node, modes
@@ -167,7 +168,7 @@ class Compiled:
 
     def __init__(self, function: Callable, threads: int, check: bool = False):
         self.function, self.threads, self.check = function, threads, check
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.name = printable(name_of(function))
         self.variants: dict[tuple, list[Variant]] = {}
         self.eager: dict[tuple, str] = {}  # what could not be compiled, and why
         self.last: Variant | None = None
@@ -292,9 +293,8 @@ def only_number(results: Sequence[Tensor], function: Callable) -> Tensor:
     """The loss among the results: the first; raises ShapeError where it is no single number."""
     if not results or results[0].shape:
         what = describe(results[0]) if results else "nothing"
-        name = getattr(function, "__name__", "the function")
         raise ShapeError(
-            f"gradients of {name}: its first result is {what}; return a single number first, e.g. a mean"
+            f"gradients of {printable(name_of(function))}: its first result is {what}; return a single number first, e.g. a mean"
         )
     return results[0]
 

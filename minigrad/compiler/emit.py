@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from heapq import heappop, heappush
 
 from ..grad import ancestors
+from ..names import identifier, printable, quotable, unique
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED
 from ..sizes import SIZE, Size, Variable, is_one, resolve, source
@@ -28,6 +29,7 @@ from .places import (
     PANEL_MOST,
     ROWS,
     CannotCompile,
+    Fixed,
     Level,
     Place,
     Places,
@@ -61,12 +63,14 @@ RESERVED = {
     "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid",
     "sqrt", "sin", "cos", "sign",
     "maximum", "t0", "t1", "r0", "step", "block", "first_row", "row_count", "loop", "entry",
-    "origin", "copied", "run", "stage", "abs", "range", "max", "min", "int", "float",
+    "origin", "copied", "run", "stage", "abs", "range", "max", "min", "int", "float", "inf", "nan",
 }  # fmt: skip
 
 
 SCRATCH = {"f4": "float32[::1]", "f8": "float64[::1]"}
-NUMBERED = re.compile(r"at_\d+|i\d+")  # offsets in loops over steps, counters of loops over axes
+NUMBERED = re.compile(
+    r"at_\d+|i\d+|size_\d+"
+)  # offsets in loops over steps, counters of loops over axes, sizes in loops
 
 
 def _shifted(x: Tensor) -> bool:
@@ -140,7 +144,7 @@ class Emitter:
 
     def _size_name(self, v: Variable) -> str:
         if v.name not in self.size_names:
-            wanted = v.name if v.name.isidentifier() else f"n{len(self.size_names)}"
+            wanted = f"n{len(self.size_names)}" if isinstance(v, Fixed) else v.name
             self.size_names[v.name] = self._fresh(wanted, self.store_names)
             self.sizes.append(Size({(v,): 1}))
         return self.size_names[v.name]
@@ -150,26 +154,16 @@ class Emitter:
 
     @staticmethod
     def _fresh(name: str, taken: set[str]) -> str:
-        base = re.sub(r"\W", "_", name, flags=re.ASCII) or "value"
-        if (
-            base[0].isdigit()
-            or keyword.iskeyword(base)
-            or base in RESERVED
-            or NUMBERED.fullmatch(base)
-            or base in runtime.__all__
-        ):
-            base = f"{base}_" if not base[0].isdigit() else f"v{base}"
-        candidate, k = base, 2
-        while candidate in taken:
-            candidate, k = f"{base}_{k}", k + 1
-        taken.add(candidate)
-        return candidate
+        base = identifier(name)
+        if base in RESERVED or NUMBERED.fullmatch(base) or base in runtime.__all__:
+            base = f"{base}_"
+        return unique(base, taken)
 
     def new_store(self, name: str, dtype, size, kind: str = "work", node: Tensor | None = None) -> Store:
         key = DTYPES.get(str(dtype))
         if key is None:
             raise CannotCompile(
-                f"{self.name}: {name} is {dtype}; the compiler takes float32, float64, int32, int64 and bool: "
+                f"{self.name}: {printable(name)} is {dtype}; the compiler takes float32, float64, int32, int64 and bool: "
                 "convert it with .astype(…)"
             )
         store = Store(self._fresh(name, self.store_names), key, resolve(size), kind, node)
@@ -1034,7 +1028,7 @@ class Emitter:
         ]
         signature = f"int64(int64[::1], {SCRATCH[self.scratch_type()]}, int64, int64, int64, int64)"
         run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, *body]
-        header = HEADER.format(name=self.name)
+        header = HEADER.format(name=quotable(self.name))
         return "\n\n".join([header, *functions, *repeated, "\n".join([*run, "    return bad"]) + "\n"])
 
     def _means_the_same(self, word: str) -> bool:

@@ -22,8 +22,7 @@ summed in the same order over k, whatever m and n are: rows computed together, a
 agree to the last bit.  There is no state: every function may run in several threads at once.  Where an array
 starts does not change results; it is fastest where packed copies and scratch start at a multiple of 64 bytes.
 
-Numba does not notice when a function changes which another file's cached function calls: whoever caches
-generated code puts VERSION into its key.
+The text of this file stands in the key of every cached program: see cache.py.
 """
 
 # Numba's intrinsics are called with fewer arguments than they are written with, which no type checker knows.
@@ -38,9 +37,10 @@ from llvmlite import binding, ir
 from numba import config, njit, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, overload
+from numba.core.typing.templates import infer, infer_global, make_overload_template
+from numba.extending import intrinsic
 
-VERSION = 2
+from .cache import cached
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
@@ -273,18 +273,6 @@ softplus = _scalar_function("softplus", _softplus)
 # --- The products -------------------------------------------------------------------------------------------
 
 
-def _can_cache():
-    """Whether Numba finds a directory for its cache; without one it would refuse to compile."""
-    try:
-        njit(cache=True)(lambda: None)
-    except RuntimeError:
-        return False
-    return True
-
-
-_CACHE = _can_cache()
-
-
 def kernel(function):
     """Compile `function` once for each dtype, when compiled code calls it.
 
@@ -308,9 +296,18 @@ def _offered(function, fastmath):
     def call(*args):
         return from_python(*args)
 
-    options = {"cache": _CACHE, "error_model": "numpy", "fastmath": fastmath}
-    overload(call, jit_options=options, strict=False)(lambda *types: function)
+    options = {"error_model": "numpy", "fastmath": fastmath}
+    template = make_overload_template(call, lambda *types: function, options, False, "never")
+    template._get_jit_decorator = lambda self: _cached_njit
+    infer(template)
+    infer_global(call, types.Function(template))
     return call
+
+
+def _cached_njit(**options):
+    """What `overload` compiles with, and our cache in place of Numba's, which knows nothing of callees."""
+    compiler = njit(**options)
+    return lambda function: cached(compiler(function))
 
 
 @kernel
@@ -519,7 +516,7 @@ def _shared_function(module, name, of, write_body):
 
     However many products a program calls, each kernel is compiled once in it.
     """
-    name = f"minigrad_kernel_{VERSION}_{name}"
+    name = f"minigrad_kernel_{name}"
     known = name in module.globals
     function = cgutils.get_or_insert_function(module, of, name)
     if not known:

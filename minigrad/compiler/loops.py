@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..names import quotable
 from ..ops import OPS
 from ..sizes import SIZE, is_one, resolve, source
 from ..tensor import Op, Tensor, describe
@@ -64,7 +65,9 @@ class Loop:
         function = e._fresh(self._title(stored), e.store_names)
         e.loops[function] = [n.number for n in self.nodes]
         head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
-        moved = [f"{n.name} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name]
+        moved = [
+            f"{quotable(n.name)} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name
+        ]
         note = f"    # in place: {', '.join(moved)}\n" if moved else ""
         e.functions.append(f"@loop\ndef {function}({head}):\n{note}" + "\n".join(lines) + "\n")
         views = [e.view(place, writes) for _, place, writes in parameters.values()]
@@ -73,7 +76,7 @@ class Loop:
 
     def _title(self, stored: list[Tensor]) -> str:
         named = [n.name for n in stored if n.name] or [stored[-1].op.name if stored else "nothing"]  # type: ignore[union-attr]
-        title = "_".join(named[:6])
+        title = "_".join(map(str, named[:6]))
         return f"{title}_step" if self.level.body is not None else f"compute_{title}"
 
     def _is_read_outside(self, node: Tensor) -> bool:

@@ -1,8 +1,8 @@
 """What generated code calls besides the kernels: arrays from addresses, copies, reductions, table look-ups.
 
 Generated modules import all of this file's public names.  Everything here is
-compiled once per dtype; whoever changes it changes VERSION, which stands in the
-name of every cached program.
+compiled once per dtype; the text of this file and of kernels.py stands in the key of
+every cached program, so that a change of either is noticed.
 """
 
 # Numba's intrinsics are called with fewer arguments than they are written with, which no type checker knows.
@@ -18,10 +18,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .kernels import VERSION as KERNELS
+from .cache import cached
 from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh
 
-VERSION = f"{KERNELS}.8"
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
 FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
@@ -36,7 +35,8 @@ stage = njit(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no
 
 def entry(signature: str):
     """A function that Python calls: compiled at once, cached beside its file, and without the interpreter's lock."""
-    return njit(signature, cache=True, nogil=True, error_model="numpy", boundscheck=False)
+    compiler = njit(nogil=True, error_model="numpy", boundscheck=False)
+    return lambda function: cached(compiler(function), signature)
 
 
 def _view_at(context, build, array_type, pointer, n):

@@ -1,59 +1,242 @@
-"""Programs on disk: found again, written by two at once, garbage, and no folder that can be written."""
+"""Programs on disk: found again, made once, whatever is wrong with the folder, and never those of other kernels."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from minigrad.compiler import cache
+from minigrad.compiler.cache import Folder
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import numpy as np, minigrad as mg
+import os, shutil, sys, numpy as np, minigrad as mg
 w = mg.Tensor(np.ones(3), requires_grad=True, name="w")
 step = mg.compile(lambda x: (mg.tanh(x * w)).sum())
 print(step.value_and_grad(np.arange(6.0).reshape(2, 3))[0].item())
+stats = step.last.module.run.stats
+print("compiled" if stats.cache_misses else "found", file=sys.stderr)
 """
-VALUE = "3.5"  # tanh(0) + … + tanh(5), its first digits
+VALUE = str(sum(np.tanh(k) for k in range(6)))[:12]
 
 
-def start(folder: Path, program: str = PROGRAM) -> subprocess.Popen:
-    env = os.environ | {"MINIGRAD_CACHE": str(folder), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
+def start(folder: Path | str, program: str = PROGRAM, root: Path = ROOT, **options) -> subprocess.Popen:
+    env = os.environ | {"MINIGRAD_CACHE": str(folder), "PYTHONPATH": str(root), "PYTHONWARNINGS": "default"}
+    env |= options.pop("env", {})
     return subprocess.Popen(
-        [sys.executable, "-c", program], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
 def finish(process: subprocess.Popen) -> tuple[str, str]:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out.strip(), err
 
 
-def test_second_process_finds_the_program_and_two_may_write_at_once(tmp_path):
-    outs = [finish(p)[0] for p in [start(tmp_path), start(tmp_path)]]
-    assert outs[0] == outs[1]
-    files = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()}
-    assert len([f for f in files if f.suffix == ".py"]) == 1 and not [f for f in files if f.suffix == ".part"]
-    assert finish(start(tmp_path))[0] == outs[0]
-    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*") if f.is_file()} == files, (
-        "nothing is written again"
+def files(folder: Path) -> dict[Path, bytes]:
+    return {f: f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory) -> Path:
+    """A folder that two processes filled at the same time; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("cache") / "filled"
+    both = [finish(p) for p in [start(folder), start(folder)]]
+    assert all(out.startswith(VALUE) for out, _ in both)
+    assert sorted(err.split()[-1] for _, err in both) == ["compiled", "found"], (
+        "one makes it, the other waits"
     )
+    return folder
 
 
-def test_garbage_in_the_folder_is_replaced(tmp_path):
-    right = finish(start(tmp_path))[0]
-    for file in [f for f in tmp_path.rglob("*") if f.is_file()]:
-        file.write_bytes(b"\x00garbage\xff")
-    assert finish(start(tmp_path))[0] == right
+@pytest.fixture
+def copied(filled, tmp_path) -> Path:
+    return Path(shutil.copytree(filled, tmp_path / "copied", copy_function=shutil.copy2))
+
+
+def test_a_second_process_finds_the_program(filled):
+    before = {f: f.stat().st_mtime_ns for f in files(filled)}
+    assert len([f for f in before if f.suffix == ".py"]) == 1 and not [
+        f for f in before if f.name.startswith("part")
+    ]
+    out, err = finish(start(filled))
+    assert out.startswith(VALUE) and err.split() == ["found"]
+    assert {f: f.stat().st_mtime_ns for f in files(filled)} == before, "nothing is written again"
+
+
+# Garbage.
+
+DAMAGE = {
+    "emptied": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "a changed byte": lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:],
+    "other bytes": lambda data: b"\x00garbage\xff" * 99,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_garbage_in_any_file_is_not_read_and_goes(copied, damage):
+    place = Folder(str(copied))
+    names = [f.name for f in files(copied) if f.suffix == ".nbc"]
+    assert len(names) > 1, "the program, and kernels"
+    for name in names:
+        assert place.read(name)
+        (copied / name).write_bytes(DAMAGE[damage]((copied / name).read_bytes()))
+        assert place.read(name) is None and not (copied / name).exists()
+
+
+def test_a_file_in_the_place_of_another_is_not_read(copied):
+    one, other = [f for f in files(copied) if f.suffix == ".nbc"][:2]
+    shutil.copy(one, other)
+    assert Folder(str(copied)).read(one.name) and Folder(str(copied)).read(other.name) is None
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_garbage_in_all_files_is_made_anew(copied, filled, damage):
+    for file, data in files(copied).items():
+        file.write_bytes(DAMAGE[damage](data) if len(data) > 100 else b"garbage")
+    out, err = finish(start(copied))
+    assert out.startswith(VALUE) and err.split() == ["compiled"]
+    sound = [f for f in files(copied) if f.suffix in (".py", ".nbc")]
+    assert {f.name for f in sound} == {f.name for f in files(filled) if f.suffix in (".py", ".nbc")}
+    assert all(Folder(str(copied)).read(f.name) for f in sound if f.suffix == ".nbc")
+    assert finish(start(copied))[1].split() == ["found"]
+
+
+# Whose it is.
+
+
+def refused(folder: Path, word: str) -> None:
+    with pytest.warns(UserWarning, match=word) as said:
+        place = Folder(str(folder))
+    assert (len(said) == 1 and "MINIGRAD_CACHE" in str(said[0].message)) or "chmod" in str(said[0].message)
+    assert place.path is None and place.read("x") is None
+    place.write("x", b"")
+    with place.made_once("x"):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no such owners")
+class TestOwners:
+    def test_it_is_made_for_the_user_alone(self, tmp_path):
+        before = os.umask(0)
+        try:
+            Folder(str(tmp_path / "above" / "cache")).write("x", b"")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "above" / "cache").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "above" / "cache" / "x").stat().st_mode & 0o777 == 0o600
+
+    @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o722])
+    def test_others_may_write(self, copied, mode):
+        copied.chmod(mode)
+        refused(copied, "others may write to it")
+
+    def test_it_belongs_to_somebody_else(self, copied, monkeypatch):
+        other = os.geteuid() + 1234
+        if os.geteuid() == 0:
+            os.chown(copied, other, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: other)
+        refused(copied, "belongs to another user")
+
+    def test_a_link_of_somebody_else(self, copied, monkeypatch):
+        link = copied.parent / "link"
+        link.symlink_to(copied)
+        assert Folder(str(link)).path, "a link of one's own is followed"
+        other = os.geteuid() + 1234
+        if os.geteuid() == 0:
+            os.lchown(link, other, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: other)
+        refused(link, "a link that belongs to another user")
+        refused(link / "below", "a link that belongs to another user")
+        assert not (copied / "below").exists()
+
+    def test_a_file_that_others_may_write_or_own(self, copied, monkeypatch):
+        one, other = [f for f in files(copied) if f.suffix == ".nbc"][:2]
+        one.chmod(0o620)
+        place = Folder(str(copied))
+        assert place.read(one.name) is None and place.read(other.name)
+        stranger = os.geteuid() + 1234
+        if os.geteuid() == 0:
+            os.chown(other, stranger, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: stranger)
+        assert place.read(other.name) is None
+
+    def test_a_program_runs_without(self, copied):
+        copied.chmod(0o777)
+        out, err = finish(start(copied))
+        assert (
+            out.startswith(VALUE)
+            and err.split()[-1] == "compiled"
+            and err.count("others may write to it") == 1
+        )
+
+
+# What cannot be written.
+
+
+@pytest.mark.parametrize("step", ["tempfile.mkstemp", "os.fdopen", "os.replace"])
+def test_a_full_disk(tmp_path, monkeypatch, step):
+    place = Folder(str(tmp_path / "cache"))
+    place.write("before", b"1")
+    module, name = step.split(".")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(getattr(cache, module), name, full)
+    with pytest.warns(UserWarning, match="No space left on device.*MINIGRAD_CACHE") as said:
+        place.write("x", b"2")
+    place.write("y", b"3")
+    monkeypatch.undo()
+    place.write("z", b"4")
+    assert len(said) == 1 and [f.name for f in files(tmp_path)] == ["before"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of file sizes")
+def test_a_program_on_a_disk_that_is_full_at_any_byte(tmp_path):
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n" + PROGRAM
+    out, err = finish(start(tmp_path / "cache", limited))
+    assert out.startswith(VALUE) and err.count("cannot be written") == 1 and "MINIGRAD_CACHE" in err
+    assert not [f for f in files(tmp_path) if f.name.startswith("part") or f.stat().st_size > 20_000]
+
+
+def test_a_folder_that_vanishes(tmp_path):
+    gone = PROGRAM.replace(
+        "step =", "from minigrad.compiler import cache; shutil.rmtree(cache.folder().path); step ="
+    )
+    out, err = finish(start(tmp_path / "cache", gone))
+    assert out.startswith(VALUE) and err.count("cannot be written") == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_another_current_directory(tmp_path, copied):
+    """A relative MINIGRAD_CACHE is the folder that it was at first."""
+    moved = f"import os, minigrad.compiler.cache as c; c.folder(); os.chdir({str(ROOT)!r})\n" + PROGRAM
+    out, err = finish(start(copied.name, moved, cwd=copied.parent))
+    assert out.startswith(VALUE) and err.split() == ["found"] and not (ROOT / copied.name).exists()
 
 
 @pytest.mark.parametrize("what", ["file in the way", "read-only"])
-def test_no_folder_that_can_be_written(tmp_path, what):
+def test_no_folder_that_can_be_made(tmp_path, what):
     folder = tmp_path / "cache"
     if what == "read-only":
         if os.geteuid() == 0:
@@ -63,7 +246,179 @@ def test_no_folder_that_can_be_written(tmp_path, what):
     else:
         folder.write_text("in the way")
     out, err = finish(start(folder))
-    assert out and err.count("cannot be written") == 1 and "MINIGRAD_CACHE" in err
+    assert out.startswith(VALUE) and err.count("cannot be written") == 1 and "MINIGRAD_CACHE" in err
+
+
+def test_a_filled_folder_that_cannot_be_written_is_read(copied):
+    """In a process that may write nowhere in it: root is told so by its own functions."""
+    sealed = f"""
+import os, tempfile
+def no(*_, **__):
+    raise PermissionError(13, "Permission denied")
+opened = os.open
+os.open = lambda path, flags, *more: no() if flags & os.O_CREAT and {str(copied)!r} in str(path) else opened(path, flags, *more)
+tempfile.mkstemp = os.replace = os.unlink = os.utime = no
+"""
+    if os.geteuid():
+        sealed = ""
+    for file in files(copied):
+        file.chmod(0o400)
+    copied.chmod(0o500)
+    try:
+        out, err = finish(start(copied, sealed + PROGRAM))
+        assert out.startswith(VALUE) and err.split() == ["found"], "without a warning"
+        other = PROGRAM.replace("mg.tanh(x * w)", "mg.tanh(x * w) * 2.0")
+        out, err = finish(start(copied, sealed + other))
+        assert out.startswith(str(2 * float(VALUE))[:8]) and err.count("cannot be written") == 1
+    finally:
+        copied.chmod(0o700)
+
+
+# The key.
+
+
+def test_a_change_of_a_kernel_is_noticed(tmp_path):
+    """In a copy of the package, whose files keep their size and time: old machine code is not used."""
+    package = Path(
+        shutil.copytree(
+            ROOT / "minigrad", tmp_path / "minigrad", ignore=shutil.ignore_patterns("__pycache__")
+        )
+    )
+    folder = tmp_path / "cache"
+    environment = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run():
+        out, err = finish(start(folder, root=tmp_path, cwd=tmp_path, env=environment))
+        return out, err.split()[-1]
+
+    before = run()
+    assert before[0].startswith(VALUE) and before[1] == "compiled" and run() == (before[0], "found")
+    for name, old, new in [
+        ("kernels.py", "tanh_one=20.0", "tanh_one=00.5"),  # a constant of what is written into every loop
+        (
+            "runtime.py",
+            "        target[r] = total\n",
+            "        target[r] =-total\n",
+        ),  # a kernel that is kept apart
+    ]:
+        file = package / "compiler" / name
+        text, stat = file.read_text(), file.stat()
+        assert text.count(old) == 1 and len(old) == len(new)
+        file.write_text(text.replace(old, new))
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        now = run()
+        assert now[1] == "compiled" and abs(float(now[0]) - float(VALUE)) > 1, name
+        file.write_text(text)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run() == (before[0], "found"), "both are kept"
+
+
+def test_another_processor_and_other_settings_have_other_keys(tmp_path):
+    program = "from minigrad.compiler import cache; print(cache._digest('the same source'))"
+    settings = [
+        {},
+        {"NUMBA_CPU_NAME": "generic"},
+        {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"},
+        {"NUMBA_OPT": "1"},
+        {"NUMBA_LOOP_VECTORIZE": "0"},
+        {"NUMBA_BOUNDSCHECK": "1"},
+        {"NUMBA_ENABLE_AVX": "0"},
+        {"NUMBA_DEBUGINFO": "1"},
+    ]
+    keys = [finish(start(tmp_path, program, env=more))[0] for more in settings]
+    assert len(set(keys)) == len(keys) and finish(start(tmp_path, program))[0] == keys[0]
+
+
+# Several processes.
+
+
+def held(folder: Path) -> subprocess.Popen:
+    """A process that has begun to make x and does not come to an end."""
+    program = """
+import time
+from minigrad.compiler import cache
+with cache.folder().made_once("x"):
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+    process = start(folder, program)
+    assert process.stdout and process.stdout.readline() == "mine\n"
+    return process
+
+
+def test_a_process_that_crashed_holds_nobody_up(tmp_path):
+    process = held(tmp_path / "cache")
+    process.kill()
+    process.communicate()
+    began = time.monotonic()
+    with Folder(str(tmp_path / "cache")).made_once("x") as made:
+        assert made and time.monotonic() - began < 1
+
+
+def test_a_process_that_is_stopped_is_waited_for_for_a_while(tmp_path, monkeypatch):
+    process = held(tmp_path / "cache")
+    monkeypatch.setattr(cache, "WAIT", 0.3)
+    try:
+        began = time.monotonic()
+        with Folder(str(tmp_path / "cache")).made_once("x"):
+            assert 0.3 <= time.monotonic() - began < 3
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_ctrl_c_while_a_file_is_written_leaves_none(tmp_path, monkeypatch):
+    place = Folder(str(tmp_path / "cache"))
+    monkeypatch.setattr(cache.os, "replace", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), place.made_once("x"):
+        place.write("x", b"1")
+    monkeypatch.undo()
+    assert [f.name[:5] for f in files(tmp_path)] == ["lock_"]
+    with place.made_once("x") as made:
+        assert made, "the lock is free again"
+
+
+def test_ctrl_c_while_compiling(tmp_path):
+    stopped = """
+from minigrad.compiler import cache
+keep = cache.MachineCode.save_overload
+def stop(self, *result):
+    if self.function.__name__ == "run":
+        cache.MachineCode.save_overload = keep
+        raise KeyboardInterrupt
+    keep(self, *result)
+cache.MachineCode.save_overload = stop
+""" + PROGRAM.replace(
+        "print(step",
+        "try: step(np.ones((2, 3)))\nexcept KeyboardInterrupt: print('stopped', file=sys.stderr)\nprint(step",
+    )
+    out, err = finish(start(tmp_path / "cache", stopped))
+    assert out.startswith(VALUE) and err.split() == ["stopped", "compiled"]
+    assert finish(start(tmp_path / "cache"))[1].split() == ["found"]
+
+
+# Its size.
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path, monkeypatch):
+    place = Folder(str(tmp_path / "cache"))
+    names = [f"f.run_{k:020x}.nbc" for k in range(20)]
+    for k, name in enumerate(names):
+        place.write(name, cache._checksum(name, b"1") + b"1")
+        os.utime(place.path / name, (1e9 + k, 1e9))
+    (place.path / "somebody's.txt").write_text("not ours")
+    (place.path / "part_abcdefgh").write_text("of a crash")
+    os.utime(place.path / "part_abcdefgh", (1e9, 1e9))
+    assert place.read(names[0]) == b"1"  # used just now
+    monkeypatch.setattr(cache, "MOST_FILES", 10)
+    place.trim()
+    assert sorted(os.listdir(place.path)) == [names[0], *names[13:], "somebody's.txt"]
+    monkeypatch.setattr(cache, "MOST_BYTES", 100)
+    place.trim()
+    assert sorted(os.listdir(place.path)) == [names[0], names[19], "somebody's.txt"]
+
+
+# An example.
 
 
 def heed_interrupts():

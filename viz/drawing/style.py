@@ -12,11 +12,12 @@ from __future__ import annotations
 import html as _html
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from minigrad.names import printable as clean  # one line of printable text, an … where it is cut
 
 FONT = "DejaVu Sans,Verdana,Helvetica,sans-serif"
 INK, SOFT, FAINT, PAPER, PANEL = "#1b1b1b", "#5d6470", "#c3c9d1", "#ffffff", "#f4f6f8"
@@ -32,18 +33,6 @@ NOT_COMPUTED, CUT, ZERO, VANISHED, NORMAL, EXPLODES, NOT_A_NUMBER = STATES = (
 
 
 # Text from outside.
-
-
-def clean(text: object, longest: int = 60) -> str:
-    """One line of printable text: control, private and direction-changing characters become �."""
-    shown = []
-    for c in str(text)[: 4 * longest]:
-        kind = unicodedata.category(c)
-        shown.append(
-            " " if c in "\t\n\r" else "\ufffd" if kind in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") else c
-        )
-    line = "".join(shown).strip()
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def fitting(text: object, width: float, size: float) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from minigrad import GraphError, InputError, Tensor, ancestors, grad_states
 from minigrad.grad import CUT as CUT_STATE
 from minigrad.grad import NOT_COMPUTED as UNKNOWN
+from minigrad.names import unique
 
 from ..drawing.style import CUT, NOT_COMPUTED, clean, norm, number
 
@@ -193,11 +194,15 @@ def _quantities(nodes, place, steps):
                 inside[0].nodes.insert(0, n)
                 continue
             key, name = (*where, SHARED), ""
-        group = by_key.setdefault(key, Group(key[2], where[0], where[1], clean(name)))
+        said = clean(name) or "␣" * bool(name)  # a name of blanks is a name
+        group = by_key.setdefault(key, Group(key[2], where[0], where[1], said))
         group.nodes.insert(0, n)
         group_of[n.number] = group
     cells: dict[tuple[str, int], list[Group]] = {}
+    taken: dict[tuple[str, int], set[str]] = {}  # names join steps: a second h is another quantity
     for group in sorted(by_key.values(), key=lambda g: g.out.number):
+        if group.name:
+            group.name = unique(group.name, taken.setdefault((group.band, group.t), set()), " ")
         cells.setdefault((group.band, group.t), []).append(group)
     return group_of, cells
 
