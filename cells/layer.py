@@ -175,13 +175,14 @@ class Output(Dense):
         super().__init__(hidden, classes, rng, dtype=dtype)
 
 
-def _learns(value) -> bool:
-    """Is this something that `parameters` looks into?"""
+def _learns(value, within: tuple = ()) -> bool:
+    """Is this something that `parameters` looks into?  It may stand in itself, `within` is what it stands in."""
     if isinstance(value, Tensor):
         return value.requires_grad and value.is_leaf
-    if isinstance(value, (list, tuple)):
-        return any(map(_learns, value))
-    return any(map(_learns, value.values())) if isinstance(value, dict) else isinstance(value, Layer)
+    if isinstance(value, (list, tuple, dict)):
+        parts = value.values() if isinstance(value, dict) else value
+        return not any(value is w for w in within) and any(_learns(p, (*within, value)) for p in parts)
+    return isinstance(value, Layer)
 
 
 def _within(layer: Layer, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
@@ -193,21 +194,20 @@ def _within(layer: Layer, seen: dict[int, object]) -> Iterator[tuple[str, Tensor
 
 def _named(name: str, value, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
     """The parameters in an attribute, whatever it is."""
-    if isinstance(value, (list, tuple)):
-        value = dict(enumerate(value, 1))
-    if isinstance(value, dict):
-        for key, part in value.items():
+    if id(value) in seen:
+        return
+    seen[id(value)] = value
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value, 1):
             if _learns(part):
                 yield from _named(f"{name}.{key}" if name else str(key), part, seen)
-    elif isinstance(value, (Layer, Tensor)) and id(value) not in seen:
-        seen[id(value)] = value
-        if isinstance(value, Tensor):
-            yield name, value
-        elif type(value).parameters is Layer.parameters:
-            yield from ((f"{name}.{inner}", p) for inner, p in _within(value, seen))
-        else:  # a layer that has a way of its own
-            for inner, p in value.parameters().items():
-                yield from _named(f"{name}.{inner}", p, seen)
+    elif isinstance(value, Layer) and type(value).parameters is Layer.parameters:
+        yield from ((f"{name}.{inner}", p) for inner, p in _within(value, seen))
+    elif isinstance(value, Layer):  # one that has a way of its own
+        for inner, p in value.parameters().items():
+            yield from _named(f"{name}.{inner}", p, seen)
 
 
 def fitting(layer, x, axes: str = "") -> Tensor:

@@ -5,7 +5,7 @@
 """
 
 from . import indexing, init, optim
-from .check import audit, check_grads, grad_states
+from .check import audit, check_grads
 from .errors import (
     DTypeError,
     GraphError,
@@ -30,7 +30,8 @@ from .functional import (
     softplus,
     stack,
 )
-from .grad import ancestors, backward, grad
+from .grad import ancestors, backward, grad, grad_states
+from .indexing import reshape, transpose
 from .ops import (
     broadcast_to,
     concat,
@@ -45,7 +46,6 @@ from .ops import (
     min,
     minimum,
     power,
-    reshape,
     scatter,
     shift,
     sigmoid,
@@ -53,7 +53,6 @@ from .ops import (
     sqrt,
     sum,
     tanh,
-    transpose,
     where,
     zeros,
 )

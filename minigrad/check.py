@@ -1,5 +1,5 @@
-"""Reverse mode looked over: `check_grads` against numbers, for operations and cells of one's own; the states of
-gradients; `audit` of what flowed.
+"""Reverse mode looked over: `check_grads` against numbers, for operations and cells of one's own, and
+`audit` against itself.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ import numpy as np
 
 from .errors import GraphError, MinigradError
 from .grad import ancestors, grad
-from .ops import DETACH
 from .tensor import Tensor, no_grad
-
-NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
 
 
 def check_grads(
@@ -121,33 +118,6 @@ def _central(f: Callable, points, directions, h: float = 1e-3) -> float:
         return f(*(Tensor(p + k * h * u) for p, u in zip(points, directions, strict=True))).item()
 
     return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h)
-
-
-def grad_states(*roots: Tensor) -> dict[int, str]:
-    """For every ancestor, by number: is its gradient not computed, cut, zero, a value, or not finite?
-
-    "cut" is a node whose every way to the roots leads through detach; a node that
-    backward did not reach for another reason is "not computed".
-    """
-    nodes = ancestors(*roots)
-    open_ways: set[int] = {r.number for r in roots}
-    has_user: set[int] = set()
-    for node in reversed(nodes):
-        for x in node.inputs:
-            has_user.add(x.number)
-            if node.op is not DETACH and node.number in open_ways:
-                open_ways.add(x.number)
-    states = {}
-    for node in nodes:
-        if node.number in has_user and node.number not in open_ways:
-            states[node.number] = CUT
-        elif node.grad is None:
-            states[node.number] = NOT_COMPUTED
-        elif not np.isfinite(node.grad).all():
-            states[node.number] = NOT_FINITE
-        else:
-            states[node.number] = VALUE if node.grad.any() else ZERO
-    return states
 
 
 def audit(root: Tensor) -> float:

@@ -7,16 +7,23 @@ arrays with notes; `save_training` and `load_training` for all that a training n
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from .errors import DTypeError, InputError
 from .optim import Optimiser, assigned, commit, fitting
@@ -49,10 +56,10 @@ def save(path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = 
 
     A new file gets the usual mode, one that is replaced keeps its own; a link stays, and what it names is replaced.
     Raises InputError where the file cannot be written, and for names and notes that are no Unicode text; DTypeError
-    for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; only a process
-    that is killed while it writes leaves its ``….part`` there.
+    for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; what a process
+    that was killed while it wrote has left is removed by a later one.
     """
-    _write(path, tensors, _texts(notes or {}))
+    _write(path, _named(tensors), _texts(notes or {}))
 
 
 def load(path, prefix: str = "") -> Arrays:
@@ -118,7 +125,7 @@ def write_training(
     parts = {
         "parameters": dict(zip(optimiser.labels, optimiser.parameters, strict=True)),
         "optimiser": optimiser.state_dict(),
-        "tensors": tensors,
+        "tensors": _named(tensors),
     }
     arrays = {f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
     text = json.dumps(states, default=lambda array: array.tolist())
@@ -167,6 +174,12 @@ def _is_ours(name: str) -> bool:
     return name.startswith(OURS)
 
 
+def _named(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"checkpoint: give a dict of tensors by name, not {type(tensors).__name__}")
+    return tensors
+
+
 def _texts(notes: Mapping[str, str]) -> dict[str, str]:
     if not isinstance(notes, Mapping):
         raise InputError(f"notes: give a dict of texts by name, not {type(notes).__name__}")
@@ -192,13 +205,11 @@ def _text(text, what: str) -> None:
 
 
 def _write(path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
-    if not isinstance(tensors, Mapping):
-        raise InputError(f"checkpoint: give a dict of tensors by name, not {type(tensors).__name__}")
     _replace(path, *_encoded({name: _array(name, t) for name, t in tensors.items()}, notes))
 
 
 def _array(name: str, tensor) -> np.ndarray:
-    """A value as safetensors writes it rightly: row by row, in this machine's order of bytes."""
+    """A value as safetensors writes it rightly: row by row."""
     _text(name, "the name of a tensor")
     if name == "__metadata__":
         raise InputError("a tensor cannot be called '__metadata__': the format keeps that name for notes")
@@ -210,7 +221,7 @@ def _array(name: str, tensor) -> np.ndarray:
         raise DTypeError(
             f"checkpoint: {name!r:.80} is {array.dtype}; make it one of {', '.join(sorted(DTYPES))}"
         )
-    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    return np.asarray(array, order="C")
 
 
 def _encoded(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> list:
@@ -232,6 +243,24 @@ def _encoded(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> list:
     return [whole[:at], hashlib.sha256(data).hexdigest().encode(), whole[at + len(NO_SUM) :]]
 
 
+def _hold(file) -> None:
+    """As long as a file is open for writing it is locked, so that others see that it is no rest."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sweep(goal: Path) -> None:
+    """Remove what processes that were killed while they wrote this file have left."""
+    for rest in goal.parent.glob(f"{glob.escape(goal.name[:40])}.{'[0-9a-f]' * 16}.part") if fcntl else ():
+        try:
+            with open(rest, "rb") as file:
+                if time.time() - os.fstat(file.fileno()).st_mtime > 60:  # one that has just begun is not locked yet
+                    _hold(file)
+                    rest.unlink()
+        except OSError:  # somebody still writes it, or has removed it
+            continue
+
+
 def _replace(path, *pieces) -> None:
     """Write a file beside another, onto the disk, and move it into its place."""
     try:
@@ -241,12 +270,14 @@ def _replace(path, *pieces) -> None:
         goal.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(part, "xb") as file:
+                _hold(file)
                 if old is not None and hasattr(os, "fchmod"):
                     os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
                 file.writelines(pieces)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, goal)
+            _sweep(goal)
         except BaseException:  # Ctrl-C too
             part.unlink(missing_ok=True)
             raise

@@ -18,10 +18,11 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
 from .locks import lock
-from .ops import SUM, either, zeros
+from .ops import DETACH, SUM, either, zeros
 from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
 
+NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
 adding = lock()  # threads may add to the gradient of one leaf at the same time
 _FREED = Op("freed", lambda *_: None, lambda *_: (), None)
 
@@ -62,7 +63,7 @@ def reverse(
         number = -heappop(pending)
         node = nodes.pop(number)
         gradient: Any = gradients.pop(number)
-        if not graph and type(gradient) is not np.ndarray:  # a bare number's methods are sought anew each time
+        if not graph and type(gradient) is not np.ndarray:  # methods of bare numbers fill a cache
             gradient = np.asarray(gradient)
         if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
@@ -280,6 +281,33 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         as_tensor(found[x.number]) if x.number in found else zeros(x.shape, x.dtype) for x in targets
     ]
     return gradients[0] if single else gradients
+
+
+def grad_states(*roots: Tensor) -> dict[int, str]:
+    """For every ancestor, by number: is its gradient not computed, cut, zero, a value, or not finite?
+
+    "cut" is a node whose every way to the roots leads through detach; a node that
+    backward did not reach for another reason is "not computed".
+    """
+    nodes = ancestors(*roots)
+    open_ways: set[int] = {r.number for r in roots}
+    has_user: set[int] = set()
+    for node in reversed(nodes):
+        for x in node.inputs:
+            has_user.add(x.number)
+            if node.op is not DETACH and node.number in open_ways:
+                open_ways.add(x.number)
+    states = {}
+    for node in nodes:
+        if node.number in has_user and node.number not in open_ways:
+            states[node.number] = CUT
+        elif node.grad is None:
+            states[node.number] = NOT_COMPUTED
+        elif not np.isfinite(node.grad).all():
+            states[node.number] = NOT_FINITE
+        else:
+            states[node.number] = VALUE if node.grad.any() else ZERO
+    return states
 
 
 Tensor.backward = backward  # type: ignore[method-assign]

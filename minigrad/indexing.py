@@ -1,15 +1,18 @@
-"""Indexing as in NumPy: numbers, slices, None, … and integer arrays, each a slice, a reshape or a gather."""
+"""Indexing and shapes as in NumPy: `reshape`, `transpose`; numbers, slices, None, … and integer arrays in brackets,
+each a slice, a reshape or a gather.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
-from .ops import SLICE, gather, reshape
+from .ops import RESHAPE, SLICE, TRANSPOSE, gather
 from .sizes import Size, at_least
-from .tensor import _FUNCTIONS, Tensor, apply, describe
+from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe
 
 
 def getitem(x: Tensor, index) -> Tensor:
@@ -116,4 +119,35 @@ def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
     return gather(x if count == 1 else x.reshape((math.prod(sizes), *x.shape[count:])), flat)
 
 
-_FUNCTIONS["getitem"] = getitem
+def reshape(x, *shape) -> Tensor:
+    """The same elements in another shape; one size may be −1."""
+    x = as_tensor(x)
+    new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    if -1 in [n for n in new if isinstance(n, int)]:
+        known, total = 1, 1
+        for n in new:
+            known = known * (1 if isinstance(n, int) and n == -1 else n)
+        for n in x.shape:
+            total = total * n
+        if isinstance(known, int) and (known == 0 or (isinstance(total, int) and total % known)):
+            raise ShapeError(f"reshape of {describe(x)} to {new}: {total} elements do not divide by {known}")
+        new = tuple(total // known if isinstance(n, int) and n == -1 else n for n in new)
+    return apply(RESHAPE, (x,), (tuple(n if not isinstance(n, np.integer) else int(n) for n in new),))
+
+
+def transpose(x, *axes) -> Tensor:
+    """Axes in another order (none given: reversed)."""
+    x = as_tensor(x)
+    order = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)) else axes
+    order = tuple(a + x.ndim if a < 0 else a for a in order) if order else tuple(reversed(range(x.ndim)))
+    if sorted(order) != list(range(x.ndim)):
+        raise ShapeError(f"transpose of {describe(x)}: {order} is no order of its {x.ndim} axes")
+    if order == tuple(range(x.ndim)):
+        return x
+    return apply(TRANSPOSE, (x,), (order,))
+
+
+_FUNCTIONS.update(getitem=getitem, reshape=reshape, transpose=transpose)
+_ARRAY_FUNCTIONS.update(
+    reshape=lambda a, shape: reshape(a, shape), transpose=lambda a, axes=None: transpose(a, axes)
+)

@@ -510,34 +510,6 @@ def _axes_with_some(x: Tensor, axis, what: str) -> tuple[int, ...]:
     return axes
 
 
-def reshape(x, *shape) -> Tensor:
-    """The same elements in another shape; one size may be −1."""
-    x = as_tensor(x)
-    new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
-    if -1 in [n for n in new if isinstance(n, int)]:
-        known, total = 1, 1
-        for n in new:
-            known = known * (1 if isinstance(n, int) and n == -1 else n)
-        for n in x.shape:
-            total = total * n
-        if isinstance(known, int) and (known == 0 or (isinstance(total, int) and total % known)):
-            raise ShapeError(f"reshape of {describe(x)} to {new}: {total} elements do not divide by {known}")
-        new = tuple(total // known if isinstance(n, int) and n == -1 else n for n in new)
-    return apply(RESHAPE, (x,), (tuple(n if not isinstance(n, np.integer) else int(n) for n in new),))
-
-
-def transpose(x, *axes) -> Tensor:
-    """Axes in another order (none given: reversed)."""
-    x = as_tensor(x)
-    order = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)) else axes
-    order = tuple(a + x.ndim if a < 0 else a for a in order) if order else tuple(reversed(range(x.ndim)))
-    if sorted(order) != list(range(x.ndim)):
-        raise ShapeError(f"transpose of {describe(x)}: {order} is no order of its {x.ndim} axes")
-    if order == tuple(range(x.ndim)):
-        return x
-    return apply(TRANSPOSE, (x,), (order,))
-
-
 def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
     """All 0; sizes may be unknown, so that a state of zeros can be made while tracing."""
     if all(isinstance(n, (int, np.integer)) for n in shape):
@@ -576,7 +548,7 @@ def scatter(g, index, rows: int) -> Tensor:
     return apply(SCATTER, (as_tensor(g), as_tensor(index)), (rows,))
 
 
-for _f in (matmul, power, sum, max, min, reshape, transpose):
+for _f in (matmul, power, sum, max, min):
     tensor._FUNCTIONS[_f.__name__] = _f
 tensor._UFUNCS.update({
     name: lambda *inputs, op=op: apply(op, inputs)
@@ -596,8 +568,6 @@ tensor._ARRAY_FUNCTIONS.update(
     max=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
     amax=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
     min=lambda a, axis=None, keepdims=False: min(a, axis, keepdims),
-    reshape=lambda a, shape: reshape(a, shape),
-    transpose=lambda a, axes=None: transpose(a, axes),
     broadcast_to=lambda a, shape: broadcast_to(a, shape),
     concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
     where=lambda condition, x, y: where(condition, x, y),

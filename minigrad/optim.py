@@ -33,7 +33,9 @@ def _parameters(parameters) -> list[Tensor]:
 
 def _labels(parameters, found: list[Tensor]) -> list[str]:
     """What a state calls each parameter: its key or name where these tell all apart, else its position."""
-    labels = [str(key) for key in parameters] if isinstance(parameters, dict) else [p.name for p in found]
+    labels = (
+        [str(key) for key in parameters] if isinstance(parameters, dict) else [p.name or "" for p in found]
+    )
     return labels if all(labels) and len({*labels}) == len(labels) else [str(k) for k in range(len(found))]
 
 
@@ -45,9 +47,8 @@ def commit(changes: Iterable[tuple]) -> None:
     deque(starmap(setattr, changes), maxlen=0)
 
 
-def assigned(p: Tensor, value) -> list[tuple]:
-    """The changes that give a parameter a new array."""
-    value = np.array(value, p.dtype, order="C")
+def assigned(p: Tensor, value: np.ndarray) -> list[tuple]:
+    """The changes that give a parameter a new array, which is taken over."""
     value.setflags(write=False)
     return [(p, "_value", value), (p, "changed", next_number())]
 
@@ -94,8 +95,8 @@ class Optimiser:
                 continue
             if gradient.shape != value.shape:
                 raise ShapeError(f"optimiser step: the gradient of {describe(p)} has shape {gradient.shape}")
-            if gradient.dtype is not value.dtype or not gradient.flags.c_contiguous:
-                gradient = np.asarray(gradient, value.dtype, order="C")
+            if gradient.dtype is not value.dtype:
+                gradient = gradient.astype(value.dtype)
             counts[k] += 1
             try:
                 value = self._moved(k, value, gradient, new)
@@ -221,7 +222,7 @@ class SGD(Optimiser):
             np.multiply(self.velocity[k], self.momentum, velocity)
             velocity += gradient
             gradient = velocity
-        step = np.asarray(gradient * self.lr)  # of arrays without axes, NumPy makes bare numbers
+        step = np.asarray(gradient * self.lr, order="C")  # of arrays without axes, NumPy makes bare numbers
         return np.subtract(value, step, step)
 
 

@@ -60,8 +60,9 @@ def fit(
     step_of = loss if isinstance(loss, Compiled) else compile(loss)
     schedule = lr if callable(lr) else None
     if optimiser is None:
-        optimiser = Adam(parameters, 1.0 if callable(lr) else lr)
-        schedule = schedule or (lambda number: lr)  # also where the file behind `resume` has another rate
+        rate = 1.0 if callable(lr) else lr
+        optimiser = Adam(parameters, rate)
+        schedule = schedule or (lambda number: rate)  # also where the file behind `resume` has another
     with _Progress(optimiser, resume, save_every, rng, notes) as progress:
         for number, batch in progress.numbered(batches):
             if not isinstance(batch, (tuple, list)):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import keyword
+import os
 import re
+import subprocess
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ import viz
 from minigrad.compiler import cache, runtime
 from minigrad.names import file_stem, identifier, name_of, printable, quotable, shown, unique
 
+ROOT = Path(__file__).resolve().parent.parent
 RUNS = "\nimport sys; sys.ran = True\n"  # what must never come to pass
 BREAKS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 NAMES = [
@@ -155,8 +159,8 @@ def renamed(function, name: str, first: str = "x"):
     return made
 
 
-def program(name: str) -> str:
-    """The source of a program in which everything bears the name: function, argument, parameters, gates, state, result."""
+def program(name: str):
+    """A program in which everything bears the name: function, argument, parameters, gates, state, result."""
     rng = np.random.default_rng(0)
     W, b = (mg.Tensor(rng.standard_normal(s), requires_grad=True, name=name) for s in ((3, 3), (3,)))
     xs, h0 = rng.standard_normal((4, 2, 3)), mg.Tensor(np.ones((2, 3)), name=name)
@@ -172,7 +176,7 @@ def program(name: str) -> str:
 
     compiled = mg.compile(renamed(loss, name, name))
     compiled.value_and_grad(xs, np.ones((5,)))
-    return compiled.source
+    return compiled
 
 
 @pytest.fixture
@@ -188,10 +192,13 @@ def not_compiled(monkeypatch):
 
 
 def test_the_source_is_the_same_whatever_things_are_called(not_compiled):
-    right = shape_of(program("value"))
-    for name in NAMES:
-        source = program(name)
-        assert source == program(name), ascii(name)
+    right = shape_of(program("value").source)
+    for k, name in enumerate(NAMES):
+        compiled = program(name)
+        source = compiled.source
+        assert source == program(name).source, ascii(name)
+        if k % 10 == 0:
+            harmless(viz.loops(compiled).svg())
         assert shape_of(source) == right, ascii(name)
         assert max(map(len, source.splitlines())) < 1_000, ascii(name)
 
@@ -239,6 +246,24 @@ def test_sizes_of_a_scan_and_of_an_argument_called_T(not_compiled):
     compiled(np.ones((4, 2, 3)), np.ones((6, 5, 3)), np.ones((7, 8, 9)))
     names = [v.name for _, _, v in compiled.last.traced.variables if v.bound is None]
     assert len(set(names)) == len(names)
+
+
+def test_a_tensor_called_nan_is_not_the_number(not_compiled):
+    """Equal parts of a program are written once, with parameters for the names of their arrays."""
+    leaves = [mg.Tensor(np.ones((3, 3)), requires_grad=True, name=name) for name in ("nan", "inf")]
+
+    def loss(x):
+        total = 0.0
+        for W in leaves:
+            h0 = mg.broadcast_to(mg.Tensor(np.nan), (2, 3))
+            h, _ = mg.scan(lambda h, x, W=W: (mg.tanh(h @ W + x), None), h0, x)
+            total = h.sum() + total
+        return total
+
+    compiled = mg.compile(loss)
+    compiled(np.ones((4, 2, 3)))
+    assert "repeated_1" in compiled.source
+    assert set(re.findall(r"float\(.*?\)", compiled.source)) == {'float("nan")'}
 
 
 # Errors, and what is printed.
@@ -293,6 +318,27 @@ def test_a_cell(name):
         depth += 1 if brace == "{" else -1
         assert depth >= 0
     assert depth == 0
+
+
+def test_a_text_that_commands_the_terminal_is_printed_harmlessly(tmp_path):
+    """char_rnn writes what it was taught, and its text was anybody's."""
+    commands = "".join(
+        n for n in NAMES if FORBIDDEN.search(n) and not re.search("[\ud800-\udfff]", n) and len(n) < 50
+    )
+    (tmp_path / "text").write_text(commands * 40, encoding="utf-8", newline="")
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "char_rnn.py"),
+        "--text",
+        str(tmp_path / "text"),
+        "--steps",
+        "0",
+    ]
+    command += ["--hidden", "4", "--window", "5", "--out", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    out = subprocess.run(command, capture_output=True, check=True, env=environment).stdout.decode("utf-8")
+    assert out.count("\ufffd") > 50
+    fits(out)
 
 
 # Pictures.

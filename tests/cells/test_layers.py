@@ -118,6 +118,9 @@ def test_a_shared_tensor_comes_once_by_its_first_name(rng):
             self.second.W = self.first.W
             self.again = [self.first, self.second]
             self.first.parent = self  # a ring of layers
+            self.again.append(self.again)
+            self.nothing = [{}]
+            self.nothing[0]["itself"] = self.nothing
 
     tied = Tied()
     assert list(tied.parameters()) == ["first.W", "first.b", "second.b"]

@@ -34,6 +34,8 @@ NO_EQUATIONS = {  # the printer takes every state for one of (N, H)
     "hyper_lstm": ShapeError,
 }
 
+SLOW = ("softmax_memory", "conv_lstm", "hyper_lstm")  # to compile, for the first time
+
 
 # THE ROW A NEW CELL NEEDS: its paper's equations for ONE sequence, as plainly as they can be written.
 # (weights, xs (T, D)) -> h at every step
@@ -417,7 +419,7 @@ def test_gradients_match_finite_differences(name, rng):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "hyper_lstm")) for n in LITERATURE]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in LITERATURE]
 )
 def test_compiled_is_eager_with_one_thread_and_with_four(name, rng, monkeypatch):
     compiler = importlib.import_module("minigrad.compiler.compile")

@@ -489,6 +489,8 @@ def test_parameters_of_other_names_or_shapes_are_named(path):
         optimiser = optim.Adam({n: Tensor(a, requires_grad=True, dtype="float32") for n, a in own.items()})
         with pytest.raises(kind, match=f"training from .*weights.safetensors', parameters: .*{words}"):
             checkpoint.load_training(path, optimiser)
+    with pytest.raises(InputError, match="give a dict of tensors by name, not list"):
+        checkpoint.save_training(path, optimiser, tensors=[np.ones(2)])
     checkpoint.save(path, weights())
     with pytest.raises(InputError, match="holds arrays, and no training"):
         checkpoint.load_training(path, optimiser)
@@ -505,3 +507,19 @@ def test_states_of_generators_that_make_no_sense_are_refused(text, path):
     checkpoint._write(path, arrays, {checkpoint.GENERATORS: text})
     with pytest.raises(InputError, match="random generators"):
         checkpoint.load_training(path, optimiser, rng=np.random.default_rng(0))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks as POSIX has them")
+def test_what_a_killed_process_has_left_is_removed_and_what_one_still_writes_is_not(tmp_path):
+    import fcntl
+
+    path = tmp_path / "weights"
+    rests = [tmp_path / f"weights.{k:016x}.part" for k in range(3)]
+    for rest in rests:
+        rest.write_bytes(b"half")
+    for rest in rests[:2]:
+        os.utime(rest, (0, 0))
+    with open(rests[1], "rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        checkpoint.save(path, {"a": np.ones(3)})
+    assert [r.exists() for r in rests] == [False, True, True]

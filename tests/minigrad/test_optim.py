@@ -269,11 +269,11 @@ def interrupted(call, after: int) -> bool:
 @every_optimiser
 @pytest.mark.parametrize("rarely", [False, True])
 def test_ctrl_c_at_any_instruction_leaves_the_old_step_or_the_new(make, rarely, rng):
-    ours = parameters(rng)
+    ours = parameters(rng)[1:]
     optimiser, seen = make(ours), set()
     gradients = [rng.standard_normal(p.shape) for p in ours]
     if rarely:
-        gradients[1] = None
+        gradients[0] = None
 
     def step():
         for p, g in zip(ours, gradients, strict=True):
@@ -320,10 +320,11 @@ def test_an_error_in_the_middle_leaves_the_old_step(make, rng, monkeypatch):
 
 
 STEPS = """
-import sys; sys.path.insert(0, {source!r})
+import signal, sys; sys.path.insert(0, {source!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without
 import numpy as np
 from minigrad import Tensor, optim
-ours = [Tensor(np.zeros(3), requires_grad=True) for _ in range(200)]
+ours = [Tensor(np.zeros(3), requires_grad=True) for _ in range(100)]
 optimiser = optim.Adam(ours, lr=1e-3)
 for p in ours:
     p.grad = np.arange(1.0, 4.0)
@@ -349,7 +350,7 @@ def test_a_hundred_interrupts_of_a_process_that_steps_all_leave_it_whole():
         child.stdout.readline()
         rng, whole = np.random.default_rng(0), []
         for _ in range(100):
-            time.sleep(rng.uniform(0, 0.01))
+            time.sleep(rng.uniform(0, 0.004))
             child.send_signal(signal.SIGINT)
             whole.append(child.stdout.readline().strip())
         child.kill()
@@ -402,12 +403,15 @@ def test_a_state_is_a_copy_and_knows_parameters_by_key_name_or_position(rng):
     one, two = optim.SGD([a, b], momentum=0.5), optim.SGD([b, a], momentum=0.5)
     a.grad, b.grad = np.full(2, 1.0), np.full(2, 2.0)
     one.step()
+    b.grad = None
+    one.step()
     state = one.state_dict()
     two.load_state_dict(state)
-    assert two.velocity[0].tolist() == [2, 2] and two.velocity[1].tolist() == [1, 1]
+    assert two.velocity[0].tolist() == [2, 2] and two.velocity[1].tolist() == [1.5, 1.5]
+    assert two.counts == [1, 2] and two.steps == 2
     one.step()
     one.step()
-    assert state["SGD.velocity.W"].tolist() == [1, 1] and state["SGD.steps"] == 1
+    assert state["SGD.velocity.W"].tolist() == [1.5, 1.5] and state["SGD.steps"] == 2
 
 
 def changed(state: dict, **changes) -> dict:
