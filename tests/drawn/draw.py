@@ -273,7 +273,7 @@ class Drawer:
             "safe_sqrt", "sign", "power", "power", "scaled",
         ]  # fmt: skip
         if low > 0.1:
-            choices += ["log", "sqrt", "power", "log", "sqrt"]
+            choices += ["log", "sqrt", "power", "log", "sqrt", "log1p", "log1p"]
         if abs(v).max(initial=0) < 3:
             choices.append("exp")
         op = self.of(choices)
@@ -814,11 +814,12 @@ class Drawer:
         total = state
         for _ in range(self.of([1, 1, 2])):
             x = self.float(lambda v: v.ndim < 4)
-            what = self.of(["sum", "product", "itself", "scatter"])
+            what = self.of(["sum", "product", "itself", "scatter"], [3, 1, 1, 1])
             if what == "scatter":
                 x = self.scatter()
             elif x and what == "sum":
-                x = self.add("sum", x, **self.axes(x))
+                axes = dict(axis=0, keepdims=self.chance(0.3)) if self.chance(0.5) else self.axes(x)
+                x = self.add("sum", x, **axes)
             elif x and what == "product" and len(self.shape(x)) == 2:
                 y = self.with_first_axis(self.shape(x)[0])
                 turned = y and self.add("T", x)
@@ -881,7 +882,7 @@ class Drawer:
         if len(firsts) > 1 and self.chance(0.1):
             firsts[1] = firsts[0]
         only_sum = {f for f in firsts if self.values[f].dtype == self.p.dtype and self.chance(0.15)}
-        if self.chance(0.12):
+        if len(firsts) < 4 and self.chance(0.2):
             zeros = self.zeros_of_a_batch()
             if zeros:
                 firsts.append(zeros)

@@ -57,6 +57,10 @@ MUTATIONS = (
         "return list(", "return True or list(",
     ),
     Mutation(
+        "a sum over the steps leaves the loop though it is read on its way", "compiler.rewrite", "_sink_loop",
+        "if any(n is before for n in ancestors_within(", "if False and any(n is before for n in ancestors_within(",
+    ),
+    Mutation(
         "an axis that is 1 only in this call is taken for one that always is", "sizes", "is_one",
         "return resolve(size) == 1 if isinstance(resolve(size), int) else False",
         "return (resolve(size) if isinstance(resolve(size), int) else resolve(size).hint) == 1",

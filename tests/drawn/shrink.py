@@ -84,6 +84,11 @@ def _tidy_body(body: list[Statement], needed: set[str]) -> None:
         if not needed & set(s.to):
             del body[k]
             continue
+        if s.op == "scan":  # stacks that nothing reads
+            count = len(s.params["states"])
+            kept = [j for j, n in enumerate(s.to) if j < count or n in needed]
+            s.params["outs"] = [s.params["outs"][j - count] for j in kept if j >= count]
+            s.to = [s.to[j] for j in kept]
         if s.body:
             inner = set(block_results(s))
             _tidy_body(s.body, inner)
@@ -132,6 +137,19 @@ def fewer_statements(p: Program) -> Iterator[Program]:
                 yield q
 
 
+def as_arguments(p: Program) -> Iterator[Program]:
+    """An argument in place of what is computed."""
+    shapes = kinds_of(p)
+    for s in reversed(p.body):
+        for name in s.to:
+            shape, dtype = shapes.get(name, ((), ""))
+            if dtype == p.dtype and name not in p.outputs[:1]:
+                q = _copy(p)
+                q.arguments.append(Given(f"x{name}", list(shape), seed=len(p.arguments)))
+                _replace(q, name, f"x{name}")
+                yield q
+
+
 def smaller_losses(p: Program) -> Iterator[Program]:
     """Another, earlier single number as the loss."""
     shapes = kinds_of(p)
@@ -144,7 +162,7 @@ def smaller_losses(p: Program) -> Iterator[Program]:
     at = {n: k for k, s in enumerate(p.body) for n in s.to}
     if p.outputs[0] in at:
         for name, k in at.items():  # or the sum of something earlier
-            if k < at[p.outputs[0]] - 1 and shapes.get(name, ((), ""))[1] == p.dtype:
+            if k < at[p.outputs[0]] and shapes.get(name, ((), ""))[1] == p.dtype:
                 for op in ("square_sum", "tanh_sum"):
                     q = _copy(p)
                     q.body = [*q.body[: k + 1], Statement(["total"], op, [name])]
@@ -181,8 +199,7 @@ def without_blocks(p: Program) -> Iterator[Program]:
 def _smaller_scans(p: Program, path: tuple, s: Statement) -> Iterator[Program]:
     q = s.params
     count = len(q["states"])
-    if not q["outs"]:
-        yield _one_step(p, path, s)
+    yield _one_step(p, path, s)
     if q["reverse"]:
         yield _changed(p, path, params={**q, "reverse": False})
     for k in range(len(q["outs"])):
@@ -210,7 +227,7 @@ def _smaller_scans(p: Program, path: tuple, s: Statement) -> Iterator[Program]:
 
 
 def _one_step(p: Program, path: tuple, s: Statement) -> Program:
-    """The statements of a single step in the place of the scan."""
+    """The statements of a single step in the place of the scan: the same where there is one step only."""
     q = s.params
     count = len(q["states"])
     first = dict(zip(q["states"], s.of, strict=False))
@@ -219,9 +236,13 @@ def _one_step(p: Program, path: tuple, s: Statement) -> Program:
     ]
     body = [renamed(b, lambda n: first.get(n, n)) for b in s.body]
     new = _copy(p)
-    for name, after in zip(s.to, q["next"], strict=True):
+    for name, after in zip(s.to[:count], q["next"], strict=True):
         _replace(new, name, first.get(after, after))
-    _put(new.body, path, copy.deepcopy([*steps, *body]))
+    stacks = [
+        Statement([n], "stack", [first.get(x, x)], {"axis": 0})
+        for n, x in zip(s.to[count:], q["outs"], strict=True)
+    ]
+    _put(new.body, path, copy.deepcopy([*steps, *body, *stacks]))
     return new
 
 
@@ -320,7 +341,8 @@ def smaller_sizes(p: Program) -> Iterator[Program]:
 
 
 PASSES = (
-    fewer_calls, plainer, smaller_losses, fewer_statements, without_blocks, simpler_operands, plainer_givens, smaller_sizes,
+    fewer_calls, plainer, smaller_losses, fewer_statements, as_arguments, without_blocks, simpler_operands,
+    plainer_givens, smaller_sizes,
 )  # fmt: skip
 
 
