@@ -254,7 +254,9 @@ def _sweep(goal: Path) -> None:
     for rest in goal.parent.glob(f"{glob.escape(goal.name[:40])}.{'[0-9a-f]' * 16}.part") if fcntl else ():
         try:
             with open(rest, "rb") as file:
-                if time.time() - os.fstat(file.fileno()).st_mtime > 60:  # one that has just begun is not locked yet
+                if (
+                    time.time() - os.fstat(file.fileno()).st_mtime > 60
+                ):  # one that has just begun is not locked yet
                     _hold(file)
                     rest.unlink()
         except OSError:  # somebody still writes it, or has removed it

@@ -63,12 +63,12 @@ def reverse(
         gradient: Any = gradients.pop(number)
         if not graph and type(gradient) is not np.ndarray:  # methods of bare numbers fill a cache
             gradient = np.asarray(gradient)
-        if node.hooks and number > stop:  # a hook sees the whole gradient: that of a capture is complete outside
+        if (
+            node.hooks and number > stop
+        ):  # a hook sees the whole gradient: that of a capture is complete outside
             gradient = _call_hooks(node, gradient)
-        if graph and hasattr(gradient, "needed"):  # a scan is not walked through here, and has to know
-            gradient.needed = needed
-        if graph and node.name and gradient.op is not None and gradient.name is None:
-            gradient.name = f"d{node.name}"
+        if graph:
+            _tell(gradient, node, needed)
         op = node.op
         if op is None or number <= stop:
             yield node, gradient, ()
@@ -106,6 +106,14 @@ def reverse(
 def lets_through(node: Tensor) -> bool:
     """Does a gradient flow from this node to its inputs?  None does where its values are whole numbers or booleans."""
     return node.op is not None and node.op.vjp is not None and node.dtype.kind in "fc"
+
+
+def _tell(gradient: Any, node: Tensor, needed: set[int] | None) -> None:
+    """A gradient that is a graph bears its node's name; a scan, which is not walked through here, learns what is needed."""
+    if hasattr(gradient, "needed"):
+        gradient.needed = needed
+    if node.name and gradient.op is not None and gradient.name is None:
+        gradient.name = f"d{node.name}"
 
 
 def unbroadcast(part, shape: tuple):
@@ -247,7 +255,9 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
     depends = set(wanted)
     behind = ancestors(y)
     if not modes()[0] and y.op is None and y.number not in wanted:
-        raise GraphError(f"gradient of {describe(y)} inside of no_grad, where nothing is recorded: leave no_grad first")
+        raise GraphError(
+            f"gradient of {describe(y)} inside of no_grad, where nothing is recorded: leave no_grad first"
+        )
     _refuse_outside(y, targets, behind)
     for node in behind:  # rising numbers: inputs were decided before
         if lets_through(node) and any(x.number in depends for x in node.inputs):

@@ -53,7 +53,9 @@ def anomaly():
 
 
 _steps: ContextVar[tuple[int, ...]] = ContextVar("minigrad steps", default=())
-traced_steps = _steps.get  # for each scan whose step is being traced: what is younger than this is the step's own
+traced_steps = (
+    _steps.get
+)  # for each scan whose step is being traced: what is younger than this is the step's own
 
 
 @contextmanager

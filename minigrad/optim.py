@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import starmap
+from typing import Any
 
 import numpy as np
 
@@ -281,7 +282,7 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
     if not limit > 0:
         raise InputError(f"clip_by_norm: the limit is {limit}; give a positive number")
     with_grad = [p for p in _parameters(parameters) if p.grad is not None]
-    squares = sum(float(np.vdot(p.grad, p.grad)) for p in with_grad)
+    squares = sum(float(np.vdot(p.grad, p.grad)) for p in with_grad)  # type: ignore[arg-type]
     if not 1e-30 < squares < math.inf or any(p.dtype.itemsize < 4 for p in with_grad):
         return _clip_far_from_one(with_grad, limit)
     norm = math.sqrt(squares)
@@ -293,12 +294,13 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
 
 def _clip_far_from_one(parameters: list[Tensor], limit: float) -> float:
     """The same for numbers that are finite, and not 0, where their squares are not."""
-    largest = [float(np.abs(p.grad).max(initial=0)) for p in parameters]
+    gradients: list[Any] = [p.grad for p in parameters]
+    largest = [float(np.abs(g).max(initial=0)) for g in gradients]
     for p, size in zip(parameters, largest, strict=True):
         if not math.isfinite(size):
             raise NonFiniteError(f"clip_by_norm: the gradient of {describe(p)} is not finite")
     unit = max(largest, default=0.0) or 1.0
-    parts = [np.divide(p.grad, unit, dtype=np.float64) for p in parameters]
+    parts = [np.divide(g, unit, dtype=np.float64) for g in gradients]
     root = math.sqrt(sum(float(np.vdot(part, part)) for part in parts))
     if unit * root > limit:
         for p, part in zip(parameters, parts, strict=True):

@@ -55,7 +55,9 @@ class Parts:
     stacks: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)  # body node → cotangent (T, …)
     lasts: dict[int, Any] = field(default_factory=dict)  # position of the carry → cotangent
     result: list | None = None
-    needed: Collection[int] | None = None  # numbers of the nodes that gradients flow to; None: that require one
+    needed: Collection[int] | None = (
+        None  # numbers of the nodes that gradients flow to; None: that require one
+    )
     shape: tuple = ()
     op: None = None
 
@@ -156,7 +158,11 @@ def _traced(step, first, sequences, rebuild_carry, rebuild_x, reverse):
     # A carry that no step changes, or that is a tensor from outside, is that tensor, as it is when it is unrolled.
     same = {s.number: c for s, c in zip(carry, first, strict=True)}
     lasts = [
-        same[c.number] if c is after_k else after_k if after_k.number < start else apply(LAST, (loop,), (k, c))
+        same[c.number]
+        if c is after_k
+        else after_k
+        if after_k.number < start
+        else apply(LAST, (loop,), (k, c))
         for k, (c, after_k) in enumerate(zip(carry, carry_out, strict=True))
     ]
     return rebuild_carry(lasts), rebuild_out([stacked(loop, node) for node in leaves])
@@ -172,7 +178,10 @@ def scan_node(
     body.captures = [outside[n] for n in sorted(outside)]
     loop = apply_symbolic(SCAN, (*first, *sequences, *body.captures), (body,))
     loop.requires_grad = any(x.requires_grad for x in loop.inputs)
-    loop.spec = ((), np.dtype("float32"))  # a float, lest a first carry that counts seem to stop all gradients
+    loop.spec = (
+        (),
+        np.dtype("float32"),
+    )  # a float, lest a first carry that counts seem to stop all gradients
     return loop
 
 

@@ -10,6 +10,8 @@ What is no polynomial any more (a size to the power of −0.5, a tenth of a size
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .errors import GraphError
@@ -63,7 +65,7 @@ class Size:
             total += coefficient
         return total
 
-    def __add__(self, other):
+    def __add__(self, other) -> Any:
         if not _is_whole(other):
             return Amount("add", self, other).or_tensor()
         terms = dict(self.terms)
@@ -72,7 +74,7 @@ class Size:
         terms = {p: c for p, c in terms.items() if c}
         return Size(terms) if any(terms) else terms.get((), 0)
 
-    def __mul__(self, other):
+    def __mul__(self, other) -> Any:
         if not _is_whole(other):
             return Amount("mul", self, other).or_tensor()
         terms: dict[tuple[Variable, ...], int] = {}
@@ -88,19 +90,19 @@ class Size:
     def __neg__(self):
         return self * -1
 
-    def __sub__(self, other):
+    def __sub__(self, other) -> Any:
         return self + other * -1 if _is_whole(other) else Amount("sub", self, other).or_tensor()
 
-    def __rsub__(self, other):
+    def __rsub__(self, other) -> Any:
         return self * -1 + other if _is_whole(other) else Amount("sub", other, self).or_tensor()
 
-    def __truediv__(self, other):
+    def __truediv__(self, other) -> Any:
         return Amount("div", self, other).or_tensor()
 
-    def __rtruediv__(self, other):
+    def __rtruediv__(self, other) -> Any:
         return Amount("div", other, self).or_tensor()
 
-    def __pow__(self, exponent):
+    def __pow__(self, exponent) -> Any:
         if isinstance(exponent, (int, np.integer)) and exponent >= 0:
             total: Size | int = 1
             for _ in range(exponent):
@@ -181,9 +183,15 @@ class Amount:
     def or_tensor(self):
         """Itself; beside a tensor or an array, the operation of tensors."""
         if any(isinstance(x, (Tensor, np.ndarray)) for x in self.operands):
-            known = [x if isinstance(x, Tensor) else Tensor(x) for x in self.operands if isinstance(x, (Tensor, np.ndarray))]
+            known = [
+                x if isinstance(x, Tensor) else Tensor(x)
+                for x in self.operands
+                if isinstance(x, (Tensor, np.ndarray))
+            ]
             operands = [x.as_symbol(known[0]) if hasattr(x, "as_symbol") else x for x in self.operands]
-            return _FUNCTIONS["power"](*operands) if self.op == "power" else apply(OPS[self.op], tuple(operands))
+            return (
+                _FUNCTIONS["power"](*operands) if self.op == "power" else apply(OPS[self.op], tuple(operands))
+            )
         return self
 
     def as_symbol(self, like: Tensor | None = None) -> Tensor:
@@ -236,7 +244,9 @@ class Amount:
         return f"{self.op} of {' and '.join(map(str, self.operands))}"
 
     __index__ = __int__ = __float__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = Size._unknown  # type: ignore
-    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rpow__ = __abs__ = __round__ = Size._unknown
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rpow__ = __abs__ = __round__ = (
+        Size._unknown
+    )
 
 
 def _is_whole(x) -> bool:
@@ -276,7 +286,12 @@ def at_least(size: Size, n: int) -> int:
     for product, coefficient in rest.items():
         enough = -(-n_rest // coefficient) if coefficient > 0 else 0
         alone = len(rest) == 1 or all(c > 0 for c in rest.values())
-        if enough > 0 and alone and (len(product) == 1 or enough == 1) and all(v.hint >= enough for v in product):
+        if (
+            enough > 0
+            and alone
+            and (len(product) == 1 or enough == 1)
+            and all(v.hint >= enough for v in product)
+        ):
             for v in product:
                 v.minimum = max(v.minimum, enough)
             return hint

@@ -29,10 +29,11 @@ def same_trace(name: str, first: Sequence[Tensor], second: Sequence[Tensor], sta
     for a, b in zip(ours, theirs, strict=False):
         if a.op is not b.op or a.name != b.name or _written(a.params) != _written(b.params):
             raise _lively(name, describe(a), describe(b))
-        if a.op is None and a._value is not None and a is not b:
-            if a.number < start or b.number < start or not _equal(a.value, b.value):
-                what = f"the array {describe(a)}" if a.shape else "a number"
-                raise _lively(name, f"{what} {_said(a.value, b.value)}", _said(b.value, a.value))
+        if a.op is None and a._value is not None and a is not b and not (
+            a.number > start and b.number > start and _equal(a.value, b.value)
+        ):  # fmt: skip
+            what = f"an array {dims(a.shape)} with" if a.shape else "the number"
+            raise _lively(name, f"{what} {_said(a.value, b.value)}", _said(b.value, a.value))
     if len(ours) != len(theirs):
         raise _lively(name, f"{len(ours)} operations", f"{len(theirs)} operations")
 

@@ -320,6 +320,7 @@ def _reasons(remedy: str):
     except Exception as error:
         raise CannotCompile(f"{type(error).__name__}: {error} ({remedy})") from error
 
+
 class Variant:
     """One program of a function."""
 
@@ -344,7 +345,9 @@ class Variant:
         self.of_arguments = [k for k, needed in enumerate(call.needs) if needed]
         self.leaves: list[Tensor] = self.traced.captures if gradients else []
         if gradients:
-            with _reasons("while its gradient was traced, when values are not known; return a new gradient from hooks"):
+            with _reasons(
+                "while its gradient was traced, when values are not known; return a new gradient from hooks"
+            ):
                 symbols = [self.traced.arguments[k] for k in self.of_arguments]
                 outputs = outputs + trace_gradients(self.traced, symbols + self.leaves)
         self.learning = [
@@ -371,17 +374,21 @@ class Variant:
         again = trace(function, call.leaves(), call.needs)
         same_trace(name, self.stages_of["traced"], again.outputs, start)
         expected = eager_run(function, call)
-        values, by_tensor = expected if call.gradients else (expected, None)
+        values, right = expected if call.gradients else (expected, None)
         flat, plan = self.run(call.arrays, call.shapes, threads)
-        pairs = [(f"result {k}", part, as_tensor(v).value) for k, (part, v) in enumerate(zip(plan.values, flatten(values)[0], strict=True))]
-        if by_tensor is not None:
+        results = zip(plan.values, flatten(values)[0], strict=True)
+        pairs = [(f"result {k}", _view(flat, part), v.value) for k, (part, v) in enumerate(results)]
+        if right is not None:
             ours = Gradients(call.targets(self), plan.gradients, flat)
-            pairs += [(f"the gradient of {describe(t)}", g, by_tensor[t]) for t, g in ours.items() if t in by_tensor]
-        for what, part, b in pairs:
-            a = part if isinstance(part, np.ndarray) else _view(flat, part)
+            pairs += [(f"the gradient of {describe(t)}", g, right[t]) for t, g in ours.items() if t in right]
+        for what, a, b in pairs:
             at = first_difference(a, b) if a.shape == b.shape and a.dtype == b.dtype else ()
             if at is not None:
-                numbers = f"{a[at]} compiled and {b[at]} eagerly" if a.shape == b.shape else f"{a.shape}, not {b.shape}"
+                numbers = (
+                    f"{a[at]} compiled and {b[at]} eagerly"
+                    if a.shape == b.shape
+                    else f"{a.shape}, not {b.shape}"
+                )
                 where = f" at {list(at)}" if at else ""
                 raise GraphError(
                     f"check of {name}: {self._earliest(call, threads) or f'{what}{where} is {numbers}'}; the compiler "
@@ -529,7 +536,10 @@ class Plan:
         """Put the address of an array into the table, or that of a copy in the order in which it is read."""
         entry[2] = array
         if not array.flags.c_contiguous or not array.flags.aligned:
-            array, entry[2] = np.require(array, requirements="CAO"), None  # looked at again at the next call
+            array, entry[2] = (
+                np.require(array, requirements=["C", "A", "O"]),
+                None,
+            )  # looked at again at the next call
             held.append(array)
         self.table[entry[1]] = _address(array)
 

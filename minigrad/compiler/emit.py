@@ -531,7 +531,9 @@ class Emitter:
         else:
             handler = getattr(self, f"_{node.op.name}", None)
             if handler is None:
-                raise CannotCompile(f"{self.name}: {node.op.name} of {describe(node)} is not compiled; run what needs it apart")
+                raise CannotCompile(
+                    f"{self.name}: {node.op.name} of {describe(node)} is not compiled; run what needs it apart"
+                )
             handler(node, level)
 
     def _reshape(self, node: Tensor, level: Level) -> None:
@@ -680,7 +682,9 @@ class Emitter:
 
     def check(self, node: Tensor, level: Level, call: str) -> None:
         """A call that counts what lies outside of a table or of the classes; the first such is what the error names."""
-        self.checks.append(f"{describe(node)}: an index lies outside of its table or of the classes that there are")
+        self.checks.append(
+            f"{describe(node)}: an index lies outside of its table or of the classes that there are"
+        )
         self.write(level, f"bad = max(bad, min({call}, 1) * {len(self.checks)})")
 
     def _inside(self, node: Tensor, level: Level) -> None:
@@ -695,7 +699,9 @@ class Emitter:
         view = self.view(target, True)
         self.write(level, f"fill({view}, {target.store.dtype}(0))")
         self.check(
-            node, level, f"scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})"
+            node,
+            level,
+            f"scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})",
         )
 
     # Reductions.
@@ -705,7 +711,9 @@ class Emitter:
         origin, target = self.place(x, level), self.target(node, level)
         shape = self.local_shape(x, level)
         if x.dtype != node.dtype:  # counts of booleans, sums of small integers
-            converted = self.new_store(f"{self.label(x, level)}_{target.store.dtype}", node.dtype, product_of(tuple(x.shape)))
+            converted = self.new_store(
+                f"{self.label(x, level)}_{target.store.dtype}", node.dtype, product_of(tuple(x.shape))
+            )
             place = Place(converted, self.batch_offset(x, level), shape)
             self.copy(level, origin, place)
             origin = place
@@ -791,7 +799,9 @@ class Emitter:
                 if level.body is None and not level.in_time:
                     self.parallel([origin.store])
                 target = self.target(node, level)
-                self._start_rows(node, origin, target, level)  # each thread prepares the rows that it will add to
+                self._start_rows(
+                    node, origin, target, level
+                )  # each thread prepares the rows that it will add to
             accumulate = "True"
         for x in addends:
             stores = self.operand_stores(x, level)
@@ -829,7 +839,9 @@ class Emitter:
             return False
         if source(product_of(tuple(x.shape))) != source(product_of(tuple(total.shape))):
             return False
-        if total.number in level.stacks and x.number not in level.stepwise:  # kept for all steps, in a place of its own
+        if (
+            total.number in level.stacks and x.number not in level.stepwise
+        ):  # kept for all steps, in a place of its own
             return False
         return self.may_overwrite(x, level, {total.number})
 
@@ -867,9 +879,16 @@ class Emitter:
         for line in self.stage.lines:
             if isinstance(line, Product):
                 touched = store.name in (line.a[0], line.b[0], line.c[0])
-                same = line.c[0] == store.name and line.c_rows == rows and store.name not in (line.a[0], line.b[0])
+                same = (
+                    line.c[0] == store.name
+                    and line.c_rows == rows
+                    and store.name not in (line.a[0], line.b[0])
+                )
             else:
-                touched, same = store.name in WORD.findall(line), f"start_rows(" in line and self.stage.rows_of == rows
+                touched, same = (
+                    store.name in WORD.findall(line),
+                    "start_rows(" in line and self.stage.rows_of == rows,
+                )
             if touched and not same:
                 self.parallel([], fresh=True)
                 return
@@ -997,11 +1016,13 @@ class Emitter:
         """Stages that have lines; what a parallel one needs packed is packed by one thread before the others start."""
         found = []
         for stage in self.stages:
-            packing = [f"    {line}" for line in stage.setup]
+            packing: list[str | Product] = [f"    {line}" for line in stage.setup]
             if packing and stage.lines and stage.parallel:
                 found.append(Stage(False, packing))
             if stage.lines:
-                found.append(stage if stage.parallel or not packing else Stage(False, [*packing, *stage.lines]))
+                found.append(
+                    stage if stage.parallel or not packing else Stage(False, [*packing, *stage.lines])
+                )
         return found
 
     def text(self) -> str:

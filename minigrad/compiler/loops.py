@@ -210,7 +210,10 @@ class Loop:
         listed = op.name in ("maximum", "minimum")
         expression = f"{op.name}({', '.join(operands)})" if listed else op.source.format(*operands)
         if node.dtype.kind != "f" and op.binding > 0 and op.name != "where":
-            return f"{kind}({expression})", 9  # machine code widens integers and booleans on the way, NumPy does not
+            return (
+                f"{kind}({expression})",
+                9,
+            )  # machine code widens integers and booleans on the way, NumPy does not
         return expression, op.binding
 
     def _power(self, x: str, exponent, kind: str) -> str:

@@ -167,7 +167,9 @@ def written(lines: Sequence[str | Product]) -> list[str]:
             size = plus(*(times(p.width, p.columns) for p in group if p.is_sum))
             # Nor where threads share the rows that run through: each has the same ones in all lines of a stage.
             alone = "" if all(p.is_sum for p in group) else "parts == 1 and "
-            text.append(f"    step = {BLOCK_SUM} if {alone}{size} < {SUMS_IN_CACHE} else max(1, {group[0].long})")
+            text.append(
+                f"    step = {BLOCK_SUM} if {alone}{size} < {SUMS_IN_CACHE} else max(1, {group[0].long})"
+            )
             text.append(f"    for r0 in range(0, max(1, {group[0].long}), step):")
             text.append(f"        block = min(step, {group[0].long} - r0)")
             calls, indent = [line for p in group for line in p.lines("r0", "block")], "        "
@@ -219,7 +221,9 @@ class Level:
     pending: list[Tensor] = field(default_factory=list)
     outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
     scan: Tensor | None = None  # whose body this is
-    stepwise: set[int] = field(default_factory=set)  # values that stand in a place for all steps that nobody else needs
+    stepwise: set[int] = field(
+        default_factory=set
+    )  # values that stand in a place for all steps that nobody else needs
     in_time: bool = False  # inside a scan's loop, but for a block of its steps
     stacks: dict[int, Callable[[], Place]] = field(
         default_factory=dict

@@ -73,7 +73,10 @@ def merge_stages(
         for place, k in enumerate(same):
             own = [words[place] for words in parameters]
             arrays = ", ".join(word for word in own if entries[word][0] != "size")
-            result[k] = [f"# {arrays}", f"bad = max(bad, {name}(table, scratch, part, parts, {start + len(lists)}))"]
+            result[k] = [
+                f"# {arrays}",
+                f"bad = max(bad, {name}(table, scratch, part, parts, {start + len(lists)}))",
+            ]
             lists += [entries[word][1] for word in own]
     return functions, result, lists
 

@@ -41,9 +41,13 @@ class ScanLoop:
         e, body = self.e, self.body
         nodes = body.nodes(*self.asked)
         if any(n.op is SCAN for n in nodes):
-            raise CannotCompile(f"{e.name}: a scan inside the step of a scan is not compiled; unroll the inner one in Python")
+            raise CannotCompile(
+                f"{e.name}: a scan inside the step of a scan is not compiled; unroll the inner one in Python"
+            )
         wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
-        level = Level(nodes, wanted, readers_of(nodes), body, indent="        ", scan=self.node)  # inside the loop
+        level = Level(
+            nodes, wanted, readers_of(nodes), body, indent="        ", scan=self.node
+        )  # inside the loop
         level.batch = self._batch(nodes)
         split = level.batch is not None
         if split:
@@ -115,7 +119,9 @@ class ScanLoop:
             return None
         for n in nodes:
             alone = all(
-                (x.number in batched and len(x.shape) == len(n.shape)) if self._inside(x) else self._is_row(x, n)
+                (x.number in batched and len(x.shape) == len(n.shape))
+                if self._inside(x)
+                else self._is_row(x, n)
                 for x in n.inputs
             )
             ok = alone and bool(n.shape) and source(n.shape[0]) == source(N) and len(n.shape) >= 2

@@ -152,7 +152,9 @@ def at_a_distance_from_kinks(made, rng):
 def test_gradients_match_finite_differences(rng):
     made = at_a_distance_from_kinks(tcn(rng, levels=3), rng)
     x, masks = rng.standard_normal((T, N, D)), made.dropout_masks(T, N, 0.3, rng)
-    signs = [n.inputs[1].value for n in ancestors(made(x)) if n.op is not None and n.op.name == "greater_equal"]
+    signs = [
+        n.inputs[1].value for n in ancestors(made(x)) if n.op is not None and n.op.name == "greater_equal"
+    ]
     assert len(signs) == 9 and all(abs(z[z != 0]).min() > 0.1 for z in signs)
     assert all((z > 0).any() and (z <= 0).any() for z in signs)
     names = {p.number: name for name, p in made.parameters().items()}

@@ -51,7 +51,9 @@ def test_a_wrong_number_is_named_with_its_step_and_both_numbers(monkeypatch):
 
     def wrong(self, x, level, readers):
         place = self.places.get(x.number)
-        return right(self, x, level, readers) or (place is not None and place.store.kind == "work" and x.number in level.stepwise)
+        return right(self, x, level, readers) or (
+            place is not None and place.store.kind == "work" and x.number in level.stepwise
+        )
 
     monkeypatch.setattr(emitting.Emitter, "may_overwrite", wrong)
     with pytest.raises(mg.GraphError, match=r"z_. at t = 2 is (-?[\d.]+) compiled and (-?[\d.]+) eagerly"):
