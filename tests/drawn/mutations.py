@@ -70,10 +70,6 @@ MUTATIONS = (
         "(node is after) != self.body.reverse", "(node is before) != self.body.reverse",
     ),
     Mutation(
-        "a partial sum leaves the loop though somebody else reads it", "compiler.rewrite", "_count_readers",
-        "readers.get(x.number, 0) + 1", "1",
-    ),
-    Mutation(
         "a state that is handed on is not copied", "compiler.scans", "ScanLoop._close_carries",
         "for k, (before, after) in", "for k, (before, after) in [][:0] and",
     ),
