@@ -82,8 +82,8 @@ MUTATIONS = (
         "start = resolve(start + x.shape[axis])", "start = resolve(node.inputs[0].shape[axis])",
     ),
     Mutation(
-        "a scan is split over threads though its steps mix the sequences", "compiler.scans", "ScanLoop._batch",
-        "ok = x.number in batched and 0 not in n.params[0] and len(n.shape) >= 2", "pass",
+        "a scan is split over threads though what it captures has a row for each sequence", "compiler.scans",
+        "ScanLoop._is_row", "return len(x.shape) < len(node.shape)", "return True",
     ),
     Mutation(
         "a state of two slots in turn starts in the other slot", "compiler.scans", "ScanLoop._start",
