@@ -269,7 +269,7 @@ def noise(program: Program, k: int) -> dict[str, float]:
             if a is not None and a.shape == b.shape and a.size:
                 with np.errstate(all="ignore"):
                     apart = np.abs(a.astype(float) - b.astype(float))
-                found[name] = max(found.get(name, 0.0), float(np.nanmax(apart, initial=0.0)))
+                found[name] = max(found.get(name, 0.0), float(np.nan_to_num(apart, nan=0.0).max()))
     return found
 
 

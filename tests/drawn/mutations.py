@@ -70,10 +70,6 @@ MUTATIONS = (
         "(node is after) != self.body.reverse", "(node is before) != self.body.reverse",
     ),
     Mutation(
-        "a partial sum leaves the loop though somebody else reads it", "compiler.rewrite", "_count_readers",
-        "readers.get(x.number, 0) + 1", "1",
-    ),
-    Mutation(
         "a state that is handed on is not copied", "compiler.scans", "ScanLoop._close_carries",
         "for k, (before, after) in", "for k, (before, after) in [][:0] and",
     ),
@@ -86,8 +82,8 @@ MUTATIONS = (
         "start = resolve(start + x.shape[axis])", "start = resolve(node.inputs[0].shape[axis])",
     ),
     Mutation(
-        "a scan is split over threads though its steps mix the sequences", "compiler.scans", "ScanLoop._batch",
-        "ok = x.number in batched and 0 not in n.params[0] and len(n.shape) >= 2", "pass",
+        "a scan is split over threads though what it captures has a row for each sequence", "compiler.scans",
+        "ScanLoop._is_row", "return len(x.shape) < len(node.shape)", "return True",
     ),
     Mutation(
         "a state of two slots in turn starts in the other slot", "compiler.scans", "ScanLoop._start",

@@ -65,7 +65,7 @@ def test_what_was_found_once_stays_mended(file):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("seed", [5, 16, 41])
+@pytest.mark.parametrize("seed", [65, 86, 93])
 def test_a_few_drawn_programs_as_machine_code(seed, threads):
     program = draw(seed)
     program.threads, program.calls = threads, program.calls[:2]
