@@ -199,6 +199,10 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
     differentiate, freed, changed in place) and, in anomaly mode, NonFiniteError.
     """
     _refuse(y)
+    if modes()[3]:
+        raise GraphError(
+            f"backward from {describe(y)} inside of a function that is traced: it would be done once; use minigrad.grad"
+        )
     if not y.requires_grad:
         raise GraphError(
             f"backward from {describe(y)}: nothing that it was computed from requires a gradient "

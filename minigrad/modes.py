@@ -10,16 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
-# (record, anomaly, scope): one tuple, because every operation reads it and reading is not free.
-_modes: ContextVar[tuple[bool, bool, tuple[str, ...]]] = ContextVar(
-    "minigrad modes", default=(True, False, ())
+# (record, anomaly, scope, tracing): one tuple, because every operation reads it and reading is not free.
+_modes: ContextVar[tuple[bool, bool, tuple[str, ...], bool]] = ContextVar(
+    "minigrad modes", default=(True, False, (), False)
 )
 modes = _modes.get  # modes() → the tuple
 
 
 @contextmanager
 def _changed(
-    record: bool | None = None, anomaly: bool | None = None, scope: tuple[str, ...] = ()
+    record: bool | None = None,
+    anomaly: bool | None = None,
+    scope: tuple[str, ...] = (),
+    tracing: bool | None = None,
 ) -> Iterator:
     before = modes()
     token = _modes.set(
@@ -27,6 +30,7 @@ def _changed(
             before[0] if record is None else record,
             before[1] if anomaly is None else anomaly,
             (*before[2], *scope),
+            before[3] if tracing is None else tracing,
         )
     )
     try:
@@ -50,6 +54,11 @@ def no_grad():
 def anomaly():
     """Stop at the first node whose value or gradient is not finite, naming it."""
     return _changed(anomaly=True)
+
+
+def recording(tracing: bool | None = None):
+    """What is made inside is recorded, also within no_grad; with ``tracing`` it is a trace, whose Python runs once."""
+    return _changed(record=True, tracing=tracing)
 
 
 _steps: ContextVar[tuple[int, ...]] = ContextVar("minigrad steps", default=())

@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 
 from . import tensor
 from .errors import DTypeError, InputError, ShapeError
-from .sizes import Size, at_least, fix_at_one, is_one
+from .sizes import Size, as_many, at_least, fix_at_one, is_one
 from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, constants, describe
 
 BOOL = np.dtype(bool)
@@ -92,9 +92,7 @@ def _reduced(shape, axes, keepdims):
 
 
 def _reshape_shape(shape, new):
-    if any(not isinstance(n, int) for n in (*shape, *new)):
-        return tuple(new)  # symbolic sizes were multiplied out by `reshape`
-    if math.prod(shape) != math.prod(new):
+    if not as_many(math.prod(shape), math.prod(new)):
         raise ShapeError(f"reshape of {shape} to {new}: {math.prod(shape)} elements are not {math.prod(new)}")
     return tuple(new)
 

@@ -10,6 +10,9 @@ What is no polynomial any more (a size to the power of −0.5, a tenth of a size
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,31 @@ class Variable:
         self.name, self.hint = name, hint
         self.bound: Size | int | None = None
         self.minimum = 0  # the trace does not hold for less
+
+
+_compared: ContextVar[list[tuple[Size, bool]]] = ContextVar(
+    "differences of sizes, and whether they must be 0"
+)
+
+
+@contextmanager
+def noting_comparisons() -> Iterator[list[tuple[Size, bool]]]:
+    """The differences of sizes that are compared inside, and what they must be at every call: 0, or anything else."""
+    found: list[tuple[Size, bool]] = []
+    token = _compared.set(found)
+    try:
+        yield found
+    finally:
+        _compared.reset(token)
+
+
+def as_many(a, b) -> bool:
+    """Are two numbers of elements the same?  It is demanded of every call, and binds no size."""
+    difference = resolve(a - b)
+    if isinstance(difference, Size) and difference.hint == 0:
+        _compared.get([]).append((difference, True))
+        return True
+    return difference == 0
 
 
 class Size:
@@ -138,6 +166,7 @@ class Size:
         if isinstance(difference, int):
             return difference == 0
         if difference.hint != 0:
+            _compared.get([]).append((difference, False))  # the trace holds where they differ
             return False
         for product, coefficient in difference.terms.items():
             if len(product) == 1 and sum(product[0] in p for p in difference.terms) == 1:
