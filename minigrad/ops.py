@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 
 from . import tensor
 from .errors import DTypeError, InputError, ShapeError
-from .sizes import Size, as_many, at_least, fix_at_one, is_one
+from .sizes import as_many, fix_at_one, is_one, some
 from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, constants, describe
 
 BOOL = np.dtype(bool)
@@ -478,14 +478,6 @@ def sum(x, axis=None, keepdims=False) -> Tensor:
     """The sum over `axis` (None: all)."""
     x = as_tensor(x)
     return apply(SUM, (x,), (axes_of(x.ndim, axis), keepdims))
-
-
-def some(x: Tensor, axis: int, what: str):
-    """The size of an axis; raises ShapeError where it has no elements, when a program runs too."""
-    size = x.shape[axis]
-    if (at_least(size, 1) if isinstance(size, Size) else size) == 0:
-        raise ShapeError(f"{what} of no elements: {describe(x)}")
-    return size
 
 
 def max(x, axis=None, keepdims=False) -> Tensor:

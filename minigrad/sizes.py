@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import GraphError
+from .errors import GraphError, ShapeError, describe
 from .tensor import _FUNCTIONS, OPS, Op, Tensor, apply, apply_symbolic
 
 
@@ -325,6 +325,14 @@ def at_least(size: Size, n: int) -> int:
                 v.minimum = max(v.minimum, enough)
             return hint
     raise GraphError(f"size {size} is composed: it cannot be demanded to be at least {n}")
+
+
+def some(x: Tensor, axis: int, what: str):
+    """The size of an axis; raises ShapeError where it has no elements, when a program runs too."""
+    size = x.shape[axis]
+    if (at_least(size, 1) if isinstance(size, Size) else size) == 0:
+        raise ShapeError(f"{what} of no elements: {describe(x)}")
+    return size
 
 
 def is_one(size) -> bool:
