@@ -48,7 +48,7 @@ def transport(what: Tensor | list, steps: list | None = None) -> Transports:
                 state = split(network, band, name, [link.t for link in one.links])
                 for link in (link for link in one.links if one.size[link.after]):
                     for way in state.gates:
-                        if (part := state.parts[way].get(link.t)) is not None:
+                        if (part := state.parts.get(way, {}).get(link.t)) is not None:
                             link.by_way[name, way] = part / one.size[link.after]
     return found
 

@@ -9,6 +9,7 @@ A total ‖∂L/∂h_t‖ mixes the two and counts losses; a factor ‖Jᵀg‖ 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,7 +71,7 @@ class Transport:
     links: list[Link]  # in the order in which the steps were computed
     size: dict[int, float]  # ‖g‖
     added: dict[int, float]  # the norm of what comes not from the next step: the step's own loss
-    from_above: bool = False  # whether layers above are part of `added`
+    others: bool = False  # whether other layers read the states: their part is in `added` and in `rows`
     rows: Rows | None = None
     stretches: list[Stretch] = field(default_factory=list)
 
@@ -81,10 +82,16 @@ class Transport:
         return [v for link in self.links if (v := link.by_state.get(state)) is not None]
 
 
-def transports(network: Network | None) -> list[Transport]:
-    """One for each layer that carries states and got a gradient by ``backward(record=True)``."""
-    bands = network.bands if network is not None and network.computed else []
-    return [_transport(network, band) for band in bands if network.carried[band]]  # type: ignore
+def transports(network: Network) -> list[Transport]:
+    """One for each layer that carries states and got a gradient by ``backward(record=True)``.
+
+    Rows are followed of the last loss of each stretch; `follow` follows more.
+    """
+    bands = [band for band in network.bands if network.carried[band]] if network.computed else []
+    found = [_transport(network, band) for band in bands]
+    for one in found:
+        follow(network, one)
+    return found
 
 
 def state_nodes(network: Network, band: str) -> dict[int, dict[str, Tensor]]:
@@ -105,7 +112,7 @@ def _transport(network: Network, band: str) -> Transport:
     after = {before: t for (b, t), before in network.before.items() if b == band}
     for t in [t for t in nodes if (band, t) not in network.cells]:  # first states
         after.setdefault(t, next(s for b, s in network.cells if b == band))
-    came, added, within, above = _parts(network, band, of, after)
+    came, added, within = _parts(network, band, of, after)
     for t, own in nodes.items():
         for name, x in own.items():
             gradient = gradient_of(network.states, x)
@@ -113,9 +120,7 @@ def _transport(network: Network, band: str) -> Transport:
                 rest = gradient - sum(found.get((t, name), 0) for found in (came, added, within))
                 if norm(rest) > 1e-5 * norm(gradient):
                     added[t, name] = added.get((t, name), 0) + rest
-    size = {
-        t: _joint([came.get((t, s), 0) + added.get((t, s), 0) for s in own]) for t, own in nodes.items()
-    }
+    size = {t: _joint([came.get((t, s), 0) + added.get((t, s), 0) for s in own]) for t, own in nodes.items()}
     own_loss = {t: _joint([added.get((t, s), 0) for s in own]) for t, own in nodes.items()}
     links, (inside, free) = [], operations(network)
     for t in [t for t in nodes if after.get(t) in nodes]:
@@ -127,7 +132,7 @@ def _transport(network: Network, band: str) -> Transport:
             link.by_state = {s: norm(part) / whole for s, part in parts.items()}
             link.factor = _joint(list(parts.values())) / whole
         links.append(link)
-    return Transport(band, network.carried[band], links, size, own_loss, above)
+    return Transport(band, network.carried[band], links, size, own_loss, _read_by_others(network, band, of))
 
 
 def _cut(link: Link, nodes: dict[str, Tensor], before: dict[str, Tensor], through: set[int]) -> None:
@@ -143,7 +148,6 @@ def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
     came: dict = {}
     added: dict = {}
     within: dict = {}
-    above = False
     for n in network.nodes:
         g = network.group_of[n.number]
         in_cell = g.kind in (QUANTITY, SHARED)
@@ -156,10 +160,19 @@ def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
                 continue
             following = in_cell and g.band == band and g.t == after.get(key[0])
             own = in_cell and g.band == band and g.t == key[0]
-            above = above or (in_cell and g.band != band)
             into = came if following else within if own else added
             into[key] = into.get(key, 0) + np.asarray(part, np.float64)
-    return came, added, within, above
+    return came, added, within
+
+
+def _read_by_others(network: Network, band: str, of: dict) -> bool:
+    """Whether the states of another layer depend on those of this one."""
+    later = set(of)
+    for n in network.nodes:
+        if any(x.number in later for x in n.inputs):
+            later.add(n.number)
+    elsewhere = (own for b in network.bands if b != band for own in state_nodes(network, b).values())
+    return any(x.number in later for own in elsewhere for x in own.values())
 
 
 def _joint(parts: list) -> float:
@@ -224,27 +237,37 @@ def rows(network: Network, band: str, losses: list[int]) -> Rows:
 
 
 def half_life(rows: Rows, times: list[int]) -> float | None:
-    """Steps in which what a loss sends back halves: the common slope of log ‖∂L_s/∂states‖ within a stretch.
-
-    Each row has a level of its own, so that losses of different size, and rows that end early, do not
-    bend it.  None with fewer than two points in every row.
-    """
+    """Steps in which what a loss sends back halves, of the rows of one stretch; None: no row is long enough."""
     columns = {t: k for k, t in enumerate(rows.times)}
-    over = covered = 0.0
+    found = []
     for r, s in enumerate(rows.losses):
-        if s not in times:
-            continue
-        sizes = rows.norms[r, [columns[t] for t in times[: times.index(s) + 1]]][::-1]
-        good = np.isfinite(sizes) & (sizes > 0)
-        steps = np.arange(len(sizes), dtype=float)[good]
-        if good.sum() > 1:
+        if s in times:
+            sizes = rows.norms[r, [columns[t] for t in times[: times.index(s) + 1]]][::-1]
+            found.append((np.arange(len(sizes), dtype=float), sizes))
+    return halving(rate(found))
+
+
+def rate(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """The common slope of log sizes against steps back, of rows (steps, sizes); None with too few points.
+
+    Each row has a level of its own, so that losses of different size, and rows that end early, do not bend
+    it.  Where some row is long enough, first points are left out: what a loss sends to its own step directly.
+    """
+    over = covered = 0.0
+    known = [(s[good], v[good]) for s, v in rows for good in [np.isfinite(v) & (v > 0)]]
+    direct = int(max((len(s) for s, _ in known), default=0) > 3)
+    for steps, sizes in known:
+        steps, logs = steps[direct:], np.log(sizes[direct:])
+        if len(steps) > 1:
             away = steps - steps.mean()
-            over += float(away @ np.log(sizes[good]))
+            over += float(away @ logs)
             covered += float(away @ away)
-    if not covered:
-        return None
-    rate = over / covered
-    return float(np.inf) if abs(rate) < 1e-9 else float(-np.log(2) / rate)
+    return over / covered if covered else None
+
+
+def halving(rate: float | None) -> float | None:
+    """Steps in which something halves that changes by a factor exp(rate) per step; negative: it doubles."""
+    return None if rate is None else float(np.inf) if abs(rate) < 1e-9 else float(-np.log(2) / rate)
 
 
 def jacobians(network: Network, transport: Transport) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..drawing.style import clean, number, pretty
+from ..drawing.canvas import Canvas
+from ..drawing.style import CUT, INK, NOT_COMPUTED, clean, number, pretty
+from ..graphs.reading import Flow
 from ..graphs.transport import Transport
 
 
 def factor(value: float) -> str:
-    """× 0.5: a part of the gradient of the next step."""
-    return f"× {number(value)}"
+    """×0.5: a part of the gradient of the next step."""
+    return f"×{number(value)}"
 
 
 def headline(transport: Transport) -> str:
@@ -21,14 +24,16 @@ def headline(transport: Transport) -> str:
     said = [carried(transport.factors()) or "Nothing is carried back from step to step."]
     lives = [s.half_life for s in transport.stretches if s.half_life is not None and len(s.links) > 1]
     if lives:
-        above = ", with what comes by the layer above" if transport.from_above else ""
-        said.append(f"{half_lives(lives)}{above}.")
+        too = ", by way of other layers too" if transport.others else ""
+        followed = transport.rows.losses if transport.rows is not None else []
+        whose = f"the loss of t = {followed[0]}" if len(followed) == 1 else "one loss"
+        said.append(f"What {whose} sends back {half_lives(lives)}{too}.")
     said += [entered(transport), cuts(transport)]
     return who + " ".join(filter(None, said))
 
 
 def carried(factors: Sequence[float], where: str = "back") -> str:
-    """A step carries × 0.5 of it back (0.48 … 0.53)."""
+    """A step carries × 0.5 of the gradient back (0.48 … 0.53)."""
     good = sorted(f for f in factors if np.isfinite(f))
     if not good:
         return "What is carried back is not a number." if factors else ""
@@ -39,16 +44,16 @@ def carried(factors: Sequence[float], where: str = "back") -> str:
 
 
 def half_lives(lives: Sequence[float]) -> str:
-    """Half-life 1.0 steps, or of stretches that differ: 1.0 … 3.2 steps."""
-    said: dict[str, list[str]] = {}
+    """halves every 2 steps; of stretches that differ: every 1 … 3.2 steps."""
+    said: dict[str, list[float]] = {}
     for v in sorted(lives, key=abs):
-        kind = "Keeps its size" if abs(v) > 1e4 else "Half-life" if v > 0 else "Doubles every"
-        said.setdefault(kind, []).append("" if abs(v) > 1e4 else number(abs(v)))
+        said.setdefault("keeps its size" if abs(v) > 1e4 else "halves" if v > 0 else "doubles", []).append(v)
     parts = []
     for kind, found in said.items():
-        ends = list(dict.fromkeys([found[0], found[-1]]))
-        parts.append(f"{kind} {' … '.join(ends)} step{'s' * (ends != ['1'])}" if ends[0] else kind)
-    return "; ".join([parts[0], *(p[0].lower() + p[1:] for p in parts[1:])])
+        ends = list(dict.fromkeys(number(abs(v)) for v in (found[0], found[-1])))
+        every = f" every {' … '.join(ends)} step{'s' * (ends != ['1'])}"
+        parts.append(kind + every * (kind != "keeps its size"))
+    return " or ".join(parts)
 
 
 def entered(transport: Transport) -> str:
@@ -56,14 +61,12 @@ def entered(transport: Transport) -> str:
     found = {t: v for t, v in sorted(transport.added.items()) if v}
     if not found:
         return ""
-    above = " with the layer above" if transport.from_above else ""
-    sizes = [number(v) for v in found.values()]
-    if len(found) < 3:
-        times = " and ".join(f"t = {t}" for t in found)
-        return f"Loss{'es' * (len(found) > 1)}{above} at {times} alone: {' and '.join(sizes)}."
-    low, high = number(min(found.values())), number(max(found.values()))
-    adds = f"adds {low}" if low == high else f"adds {low} … {high}"
-    return f"Each step's own loss{above} {adds}."
+    others = " and other layers" if transport.others else ""
+    if len(found) < min(3, len(transport.links)):
+        sizes = " and ".join(f"{number(v)} at t = {t}" for t, v in found.items())
+        return f"The loss{others} add{'s' * (not others)} {sizes}, nothing elsewhere."
+    ends = dict.fromkeys([number(min(found.values())), number(max(found.values()))])
+    return f"Each step's own loss{others} add{'s' * (not others)} {' … '.join(ends)}."
 
 
 def cuts(transport: Transport) -> str:
@@ -79,3 +82,29 @@ def cuts(transport: Transport) -> str:
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         said.append(f"✂ {what + ' is cut' if what else 'Cut'} between {', '.join(places[:3])}{more}.")
     return " ".join(said)
+
+
+# In pictures.
+
+
+def on_arrow(found: Mapping[str, Transport], f: Flow) -> tuple[str | None, str]:
+    """Of an arrow between steps: why nothing flows along it, and its label ×0.5 (or ✂)."""
+    one = found.get(f.target.band)
+    if f.norm is None:
+        links = one.links if one is not None else []
+        cut = any(f.source.name in x.cut for x in links if (x.t, x.after) == (f.source.t, f.target.t))
+        return (CUT, "✂ cut") if cut or (one is None and f.state == CUT) else (NOT_COMPUTED, "")
+    size = one.size.get(f.target.t) if one is not None else None
+    return None, factor(f.norm / size) if size else ""
+
+
+def above(canvas: Canvas, found: Iterable[Transport], y: float, right: float) -> float:
+    """The headlines, no wider than the picture; returns where they end."""
+    for one in found:
+        for line in textwrap.wrap(headline(one), int(max(right, 780) / 7.2)):  # a letter's room in `words`
+            canvas.words(8, y, line, 10.5, INK, True, "left", longest=400)
+            y += 16
+    return y
+
+
+ON_ARROWS = "×0.5 on an arrow: of one step back, ‖what arrives along it‖ ÷ ‖gradient of all states of the later step‖."
