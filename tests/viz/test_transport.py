@@ -288,6 +288,23 @@ def test_layers_are_measured_apart_and_it_is_said_what_other_layers_add():
             assert low * (1 - 1e-9) <= one.size[link.t] <= high * (1 + 1e-9)
 
 
+def test_of_steps_alone_what_a_loss_outside_adds_is_known_but_not_followed():
+    loss, steps = small()
+    (alone,), (one,) = viz.transport(steps), viz.transport(loss)
+    assert alone.factors() == pytest.approx(one.factors()) and alone.added == pytest.approx(one.added)
+    assert alone.stretches[0].half_life is None and "sends back" not in repr(viz.transport(steps))
+
+
+def test_a_single_loss_is_followed_through_the_layer_below():
+    loss, _ = network(build=lambda *given: cells.Stack(cells.GRU, *given[:2], 2, *given[2:]), last=True)
+    for one in viz.transport(loss):
+        assert one.rows is not None and one.rows.losses == [5]
+        matrix = viz.bptt(loss).data
+        expected = matrix[f"{one.band} / h"][0, list(map(list(matrix["t"]).index, one.rows.times))]
+        np.testing.assert_allclose(one.rows.norms[0], expected, rtol=1e-12)
+    assert "What the loss of t = 5 sends back" in repr(viz.transport(loss))
+
+
 def test_what_has_no_gradient_is_refused_or_left_unsaid():
     loss, _ = small(backward=False)
     with pytest.raises(InputError, match="backward"):

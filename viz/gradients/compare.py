@@ -326,4 +326,4 @@ def verdict(r: Run) -> str:
     if one is None:
         return "not computed: run loss.backward(record=True)"
     loss = f"L = {r.network.end_text.split()[-1]}. " if r.network.end_text.split()[1:] else ""
-    return loss + words.headline(one)
+    return loss + " ".join(words.sentences(one, own=False))

@@ -25,7 +25,8 @@ def transport(what: Tensor | list, steps: list | None = None) -> Transports:
 
     A `Transport` has a link for each two steps: `factor` is ‖Jᵀg‖ ÷ ‖g‖ of all states together, a number
     without unit; `by_state` and `by_way` are those parts' norms over the same ‖g‖.  `added` is the norm of
-    what the step's own loss adds.  `rows` has the norms of ∂L_s/∂(states of step t) for at most 100 losses.
+    what the step's own loss adds.  `rows` has the norms of ∂L_s/∂(states of step t), for at most 100 losses
+    of a stretch.
     Each of `stretches`, from cut to cut, has a half-life in steps, fitted to rows, and, of few units, the
     largest and the typical stretch of the product of its Jacobians, per step.
 
@@ -39,9 +40,7 @@ def transport(what: Tensor | list, steps: list | None = None) -> Transports:
         raise InputError("transport: no gradient was recorded; run loss.backward(record=True)")
     found = Transports(transports(network))
     for one in found:
-        entered = [t for t, v in one.added.items() if v]
-        entered = entered[:: -max(1, -(-len(entered) // MOST_LOSSES))][::-1]
-        follow(network, one, entered)
+        follow(network, one, MOST_LOSSES)
         jacobians(network, one)
         for band, name in names:
             if band == one.band:

@@ -21,9 +21,9 @@ from ..drawing.chart import norms
 from ..drawing.style import norm
 from .reading import QUANTITY, SHARED, Network, gradient_of
 from .recurrence import cut_states, operations
-from .ways import where
+from .ways import Where, where
 
-MOST_LOSSES, MOST_UNITS = 100, 64
+MOST_LOSSES, MOST_UNITS = 100, 64  # of a stretch; of a layer
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Transport:
 def transports(network: Network) -> list[Transport]:
     """One for each layer that carries states and got a gradient by ``backward(record=True)``.
 
-    Rows are followed of the last loss of each stretch; `follow` follows more.
+    Rows are followed of a few losses of each stretch; `follow` follows more.
     """
     bands = [band for band in network.bands if network.carried[band]] if network.computed else []
     found = [_transport(network, band) for band in bands]
@@ -193,26 +193,27 @@ def stretches(transport: Transport) -> list[Stretch]:
     return [Stretch(links) for links in found if links]
 
 
-def follow(network: Network, transport: Transport, losses: list[int] | None = None) -> None:
-    """Fill the rows of some losses (default: the last that enters in each stretch) and the half-lives."""
+def follow(network: Network, transport: Transport, most: int = 8) -> None:
+    """Fill the rows of at most so many losses of each stretch, counted from its end, and the half-lives."""
+    places, losses = where(network), []
+    # Of steps alone the loss is not at hand: there is no vector of it to follow.
+    seeds = [] if network.root.number in places.place else places.entrances(network.root)
+    entered = {t for _, t, _ in seeds}
     transport.stretches = stretches(transport)
-    if losses is None:
-        entered = [[t for t in s.times if transport.added.get(t)] for s in transport.stretches]
-        losses = [times[-1] for times in entered if times]
-    transport.rows = rows(network, transport.band, losses)
+    for s in transport.stretches:
+        own = [t for t in s.times if t in entered]
+        losses += own[:: -max(1, -(-len(own) // most))][::-1]
+    transport.rows = _rows(network, transport.band, places, seeds, losses)
     for s in transport.stretches:
         s.half_life = half_life(transport.rows, s.times)
 
 
-def rows(network: Network, band: str, losses: list[int]) -> Rows:
+def _rows(network: Network, band: str, places: Where, seeds: list, losses: list[int]) -> Rows:
     """What the losses of these steps send back to the states of each step: one walk carries all of them."""
     nodes = state_nodes(network, band)
     of = {x.number: t for t, own in nodes.items() for x in own.values()}
-    row = {s: r for r, s in enumerate(losses)}
-    places = where(network)
-    seeds = [(n, row[t], part) for n, t, part in places.entrances(network.root) if t in row]
+    row, column = {s: r for r, s in enumerate(losses)}, {t: k for k, t in enumerate(nodes)}
     found = Rows(losses, list(nodes), np.zeros((len(losses), len(nodes))))
-    column = {t: k for k, t in enumerate(nodes)}
     sums: dict[int, np.ndarray] = {}
 
     def add(x: Tensor, items, part: np.ndarray) -> None:
@@ -220,10 +221,11 @@ def rows(network: Network, band: str, losses: list[int]) -> Rows:
             sums[x.number] = np.zeros((len(losses), *x.shape))
         sums[x.number][items] += part
 
-    for n, r, part in seeds:
+    starts = [(n, row[t], part) for n, t, part in seeds if t in row]
+    for n, r, part in starts:
         if n.number in of:
             add(n, [r], part[None])
-    for n, items, batch in itemised(seeds, set(places.place) | places.outside, set(places.first)):
+    for n, items, batch in itemised(starts, set(places.place) | places.outside, set(places.first)):
         if n.number in sums:  # all that read it have been passed
             k = column[of[n.number]]
             found.norms[:, k] = np.hypot(found.norms[:, k], norms(sums.pop(n.number)))

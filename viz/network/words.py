@@ -20,16 +20,20 @@ def factor(value: float) -> str:
 
 def headline(transport: Transport) -> str:
     """How much a step carries back, over the stretches without a cut; what own losses add; the cuts."""
+    return " ".join(sentences(transport))
+
+
+def sentences(transport: Transport, own: bool = True) -> list[str]:
+    """Those of the headline; own : with what each step's own loss adds."""
     who = f"{clean(transport.band)}: " if transport.band else ""
-    said = [carried(transport.factors()) or "Nothing is carried back from step to step."]
+    said = [who + (carried(transport.factors()) or "Nothing is carried back from step to step.")]
     lives = [s.half_life for s in transport.stretches if s.half_life is not None and len(s.links) > 1]
     if lives:
         too = ", by way of other layers too" if transport.others else ""
         followed = transport.rows.losses if transport.rows is not None else []
         whose = f"the loss of t = {followed[0]}" if len(followed) == 1 else "one loss"
         said.append(f"What {whose} sends back {half_lives(lives)}{too}.")
-    said += [entered(transport), cuts(transport)]
-    return who + " ".join(filter(None, said))
+    return [s for s in [*said, entered(transport) if own else "", cuts(transport)] if s]
 
 
 def carried(factors: Sequence[float], where: str = "back") -> str:
@@ -100,8 +104,15 @@ def on_arrow(found: Mapping[str, Transport], f: Flow) -> tuple[str | None, str]:
 
 def above(canvas: Canvas, found: Iterable[Transport], y: float, right: float) -> float:
     """The headlines, no wider than the picture; returns where they end."""
+    most = int(max(right, 780) / 7.2)  # letters, of the room that `words` gives to one
     for one in found:
-        for line in textwrap.wrap(headline(one), int(max(right, 780) / 7.2)):  # a letter's room in `words`
+        lines: list[str] = []
+        for said in (piece for sentence in sentences(one) for piece in textwrap.wrap(sentence, most)):
+            if lines and len(lines[-1]) + len(said) < most:
+                lines[-1] += f" {said}"
+            else:
+                lines.append(said)
+        for line in lines:
             canvas.words(8, y, line, 10.5, INK, True, "left", longest=400)
             y += 16
     return y
