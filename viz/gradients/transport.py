@@ -25,10 +25,9 @@ def transport(what: Tensor | list, steps: list | None = None) -> Transports:
 
     A `Transport` has a link for each two steps: `factor` is ‖Jᵀg‖ ÷ ‖g‖ of all states together, a number
     without unit; `by_state` and `by_way` are those parts' norms over the same ‖g‖.  `added` is the norm of
-    what the step's own loss adds.  `rows` has the norms of ∂L_s/∂(states of step t), for at most 100 losses
-    of a stretch.
-    Each of `stretches`, from cut to cut, has a half-life in steps, fitted to rows, and, of few units, the
-    largest and the typical stretch of the product of its Jacobians, per step.
+    what the step's own loss adds.  Each of `stretches`, from cut to cut, has a half-life in steps, fitted to
+    rows, and, of at most 64 units, the largest and the typical stretch of the product of its Jacobians, per
+    step.  `rows` has the norms of ∂L_s/∂(states of step t), for at most 100 losses of a stretch.
 
     Raises InputError where no state is carried or no gradient was recorded.
     """
