@@ -79,7 +79,7 @@ def test_the_memory_line_is_straight_and_above_the_gates():
     assert order == sorted(order)  # time, and within a step the order of the equations
 
 
-def test_the_numbers_on_the_lanes_are_the_norms_of_what_flowed():
+def test_the_numbers_on_the_lanes_are_the_parts_of_the_gradient_that_arrive():
     loss, steps = network()
     dot = viz.draw(loss).dot
     c = steps[1].c  # read by step 3 in f ⊙ c, and by its own step's tanh
@@ -91,7 +91,11 @@ def test_the_numbers_on_the_lanes_are_the_norms_of_what_flowed():
     )
     assert np.allclose(part, steps[2].c.grad * steps[2].f.value)
     line = attributes_of(dot, "t=2 c", "t=3 c")
-    assert f">{number(norm(part))}<" in line
+    from_h = steps[2].h.grad * steps[2].o.value * (1 - np.tanh(steps[2].c.value) ** 2)
+    carried = np.hypot(
+        norm(steps[2].h.grad), norm(steps[2].c.grad - from_h)
+    )  # without the way within the step
+    assert f">×{number(norm(part) / carried)}<" in line
     assert f"gradient {number(np.sqrt((part**2).sum()), 4)} (normal)" in line
 
 

@@ -141,8 +141,7 @@ class Canvas:
             "arrowsize": f"{0.5 + 0.05 * stroke.width:.2f}",
         }  # fmt: skip
         if label:
-            colour = stroke.colour.split(":")[0]
-            attributes |= {"label": f"<{text(label, 8.5, INK if colour == '#9aa1ab' else colour, True)}>"}
+            attributes |= {"label": f"<{text(label, 8.5, INK, True)}>"}
         self.edges.append((source, target, attributes, points, at))
 
     def picture_text(self) -> str:

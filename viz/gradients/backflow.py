@@ -2,7 +2,8 @@
 
 Bars on the logarithmic scale say where it vanishes or explodes; below, the
 gradient of each state is split: from the loss, from the same step, and from the
-next step through each of its gates.
+next step through each of its gates.  Headlines and arrows speak of transport: which part
+of the next step's gradient arrives.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from ..drawing.legend import UNKNOWN, legend
 from ..drawing.render import Picture
 from ..drawing.style import CUT, INK, NORMAL, NOT_COMPUTED, SOFT, ZERO, Scale, number, pretty
 from ..graphs.reading import Captions, Network, read, roots_of
+from ..graphs.transport import Link, transports
 from ..graphs.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split
+from ..network import words
 
 __all__ = ["FROM_LOSS", "STRAIGHT", "gradient", "split"]
 BARS = 84.0
@@ -68,6 +71,7 @@ class _Flowing:
         self.times, self.stride = drawn(times)
         # A layer that reads the sequence from its end: its gradient flows to the right.
         self.mirrored = network.mirrored
+        self.transport = {one.band: one for one in transports(network)}
         self.states = [split(network, *which, self.times) for which in carried("gradient", network)]
         numbers = [v for s in self.states for v in s.total.values() if v] + [
             v for s in self.states for p in s.parts.values() for v in p.values()
@@ -82,19 +86,24 @@ class _Flowing:
         right = LABELS + self.column * len(self.times)
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
         said = (
-            "Bars: ‖∂L/∂state‖ on a logarithmic scale. Arrows: what flows from step t + 1 back to step t. "
+            "Bars: ‖∂L/∂state‖ on a logarithmic scale. Arrows: the way back from step t + 1 to step t. "
             "Below: by which way it came."
         )
         said += sampled(self.stride, len(self.all_times))
         canvas.words(8, 34, said, 9.5, SOFT, align="left", longest=220)
-        y = 52.0
+        y = 54.0
         for state in self.states:
+            one = self.transport.get(state.band)
+            if one is not None and state is next(s for s in self.states if s.band == state.band):
+                y = words.above(canvas, [one], y, right) + 4
             y = self._state(state, y, right) + 24
         notes = [
             "The parts are vectors: their norms do not add up to the norm of the sum.",
             "“straight along”: element by element from the next step's state; "
             "“through f”: by way of gate f of step t + 1.",
         ]
+        if self.transport:
+            notes.append(words.ON_ARROWS)
         if not self.network.computed:
             notes[0] = UNKNOWN
         legend(canvas, 8, y - 6, max(right, 780), self.scale, None, notes)
@@ -112,7 +121,7 @@ class _Flowing:
         canvas.words(
             start,
             top + 8,
-            ("memory line. " if memory else "") + self._verdict(state),
+            ("Memory line. " if memory else "") + self._verdict(state),
             10.5,
             INK,
             align="left",
@@ -126,15 +135,13 @@ class _Flowing:
         self.frame.grid(f"{state.band} {state.name}")
         for k, t in enumerate(state.times):
             self._bar(state, k, t, base)
-        boxes = [self._stop(state, k, t, base + 15) for k, t in enumerate(state.times)]
-        self._arrows(state, boxes, base + 15)
-        return self._parts(state, base + 34)
+        boxes = [self._stop(state, k, t, base + 21) for k, t in enumerate(state.times)]
+        self._arrows(state, boxes, base + 21)
+        return self._parts(state, base + 40)
 
     def _verdict(self, state: State) -> str:
         """In words: what happens between the last step and the first."""
         known = [(t, v) for t in state.times if (v := state.total.get(t)) is not None]
-        if state.band in self.mirrored:
-            known.reverse()
         if not known:
             return "not computed: run loss.backward(record=True)"
         bad = [t for t, v in known if self.scale.state(v) == "not a number"]
@@ -143,22 +150,15 @@ class _Flowing:
         positive = [(t, v) for t, v in known if v > 0]
         if len(positive) < 2:
             return "exactly zero" + (f" except at t = {positive[0][0]}" if positive else " everywhere")
-        (first, a), (last, b) = positive[0], positive[-1]
-        each = (a / b) ** (1 / abs(last - first))
-        words = "grows" if each > 1.02 else "shrinks" if each < 0.98 else "keeps its size"
         worst = {self.scale.state(v) for _, v in positive} & {"vanished", "exploded"}
-        cuts = [t for t in state.cut if not state.next_step.get(t)]
-        cuts_said = (
-            f" Cut behind t = {', '.join(map(str, sorted(cuts)))}: nothing comes back from later steps."
-            if cuts
-            else ""
-        )
         alarm = "".join(
             f" It has {w} at t = {_span([t for t, v in positive if self.scale.state(v) == w])}."
             for w in sorted(worst)
         )
-        figures = f"{number(b)} → {number(a)}, × {number(each, 3)} per step"
-        return f"From t = {last} back to t = {first} it {words}: {figures}.{alarm}{cuts_said}"
+        one = self.transport.get(state.band)
+        if one is None or len(one.states) == 1:  # the headline says it
+            return alarm.strip()
+        return words.carried(one.factors(state.name), f"to {pretty(state.name)}") + alarm
 
     def _bar(self, state: State, k: int, t: int, base: float) -> None:
         """A bar with its number on it; what has no size on the scale is said in words."""
@@ -204,19 +204,16 @@ class _Flowing:
             if t not in state.total or boxes[k] is None or boxes[k + 1] is None:
                 continue
             value = state.next_step.get(t)
-            cut = t in state.cut and not value
-            stroke = self.scale.stroke(value, CUT if cut else None if value is not None else NOT_COMPUTED)
-            said = (
-                CUT
-                if cut
-                else f"from the next step to t={t}: {number(value, 4)}"
-                if value is not None
-                else NOT_COMPUTED
-            )
-            if cut:
-                self.canvas.words(
-                    (boxes[k].right + boxes[k + 1].left) / 2, y, "✂ cut", 9, INK, True, paper="#ffffff"
-                )
+            link = self._link(state, t)
+            cut = link is not None and state.name in link.cut
+            why = CUT if cut else NOT_COMPUTED
+            stroke = self.scale.stroke(value, why if value is None or cut else None)
+            said = why if value is None or cut else f"from the next step to t={t}: {number(value, 4)}"
+            part = link.by_state.get(state.name) if link is not None and not cut else None
+            label = "✂ cut" if cut else words.factor(part) if part is not None else stroke.mark
+            middle = (boxes[k].right + boxes[k + 1].left) / 2
+            if label:
+                self.canvas.words(middle, y - 10, label, 9, INK, True)
             self.canvas.line(
                 boxes[k].key,
                 boxes[k + 1].key,
@@ -225,6 +222,10 @@ class _Flowing:
                 said,
                 arrow="end" if mirrored else "start",
             )
+
+    def _link(self, state: State, t: int) -> Link | None:
+        one = self.transport.get(state.band)
+        return next((x for x in one.links if x.t == t), None) if one is not None else None
 
     def _parts(self, state: State, top: float) -> float:
         """A row of cells for every way, and the numbers of the steps below."""

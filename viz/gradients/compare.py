@@ -43,6 +43,8 @@ from ..drawing.style import (
     square,
 )
 from ..graphs.reading import QUANTITY, Captions, Network, gradient_state, read, roots_of
+from ..graphs.transport import transports
+from ..network import words
 
 LABELS, CHART, MOST_RUNS = 150.0, 150.0, 4
 
@@ -319,19 +321,9 @@ def _ratio(value: float | None, first: float | None) -> float | None:
 
 
 def verdict(r: Run) -> str:
-    """In words: how the gradient changes from the last step to the first."""
-    known = [(t, v) for t in r.network.steps if (v := r.gradient(t)[0])]
-    known = [(t, v) for t, v in known if np.isfinite(v)]
-    if r.band in r.network.mirrored:
-        known.reverse()
-    if len(known) == 1:
-        return f"∂L/∂{pretty(r.state)} at t = {known[0][0]} alone: {number(known[0][1])}"
-    if not known:
-        return (
-            "not computed: run loss.backward(record=True)" if not r.network.computed else "nothing to follow"
-        )
-    (first, a), (last, b) = known[0], known[-1]
-    each = (a / b) ** (1 / abs(last - first))
+    """In words: the loss, and how much of the gradient a step carries back."""
+    one = next((x for x in transports(r.network) if x.band == r.band), None)
+    if one is None:
+        return "not computed: run loss.backward(record=True)"
     loss = f"L = {r.network.end_text.split()[-1]}. " if r.network.end_text.split()[1:] else ""
-    said = f"{r.band + ', ' if r.band else ''}∂L/∂{pretty(r.state)} from t = {last} back to t = {first}"
-    return f"{loss}{said}: {number(b)} → {number(a)}, × {number(each, 3)} per step"
+    return loss + " ".join(words.sentences(one, own=False))

@@ -21,7 +21,9 @@ from ..drawing.legend import legend
 from ..drawing.render import Picture
 from ..drawing.style import CUT, INK, SOFT, Scale, Stroke, fitting, number, pretty, table
 from ..graphs.reading import QUANTITY, Captions, Network, read
+from ..graphs.transport import halving, rate
 from ..graphs.ways import where
+from ..network.words import half_lives
 
 MOST_LOSSES, SIDE, CHART, LEFT = 100, 600.0, 400.0, 56.0
 
@@ -48,26 +50,24 @@ class Matrix:
         good = (self.ways == 2) & np.isfinite(self.norms) & (self.norms > 0)
         return {int(d): self.norms[good & (counts == d)] for d in np.unique(counts[good])}
 
-    @property
-    def remembered(self) -> dict[int, np.ndarray]:
-        """`by_distance` without what a step's own loss sends directly, where there is enough else."""
-        return {d: v for d, v in self.by_distance.items() if d or len(self.by_distance) < 4}
-
-    def rate(self) -> tuple[float, float] | None:
-        """(log10 at distance 0, log10 per step) of the line through the medians; None with less than three."""
-        found = self.remembered
-        if len(found) < 3:
-            return None
-        medians = [np.log10(np.median(v)) for v in found.values()]
-        weights = [np.sqrt(len(v)) for v in found.values()]
-        step, start = np.polyfit(list(found), medians, 1, w=weights)
-        return float(start), float(step)
+    def row(self, r: int) -> tuple[np.ndarray, np.ndarray]:
+        """(steps back, norms) of a loss, nearest first."""
+        back = np.abs(np.array(self.times) - self.losses[r])
+        order = [k for k in np.argsort(back, kind="stable") if self.ways[r, k] == 2]
+        return back[order].astype(float), self.norms[r, order]
 
     @property
-    def half_life(self) -> float | None:
-        """Steps in which the gradient halves; negative: in which it doubles."""
-        rate = self.rate()
-        return -np.log10(2) / rate[1] if rate is not None and rate[1] else None
+    def half_lives(self) -> list[float]:
+        """Steps in which the gradient halves (negative: doubles), one for each stretch between cuts."""
+        stretches: dict[int, list] = {}
+        for r in range(len(self.losses)):
+            k = np.flatnonzero(self.ways[r] == 2)
+            if len(k):
+                far = max(k, key=lambda j, r=r: abs(self.times[j] - self.losses[r]))
+                stretches.setdefault(int(far), []).append(self.row(r))
+        if len(self.by_distance) < 3:
+            return []
+        return [v for rows in stretches.values() if (v := halving(rate(rows))) is not None]
 
 
 def bptt(
@@ -209,7 +209,7 @@ class _Matrices:
             y = self._one(m, y) + 26
         notes = [
             "White, without a frame: no way leads from that state to that loss (it comes later).",
-            "Half-life: steps in which the median gradient halves, by the dashed line; without distance 0, a step's own loss.",
+            "“Halves every …”: the common slope of the rows, each on a level of its own, from cut to cut; dashed line.",
         ]
         legend(canvas, 8, y - 10, 1100, self.scale, None, notes, lines=False)
         return canvas.picture_text()
@@ -308,51 +308,41 @@ class _Matrices:
             if d == int(d):
                 canvas.words(x(d), frame.bottom + 10, str(int(d)), 9, INK, True)
         canvas.words(left + CHART / 2, frame.bottom + 24, "distance s − t, in steps", 9, SOFT)
-        rate = m.rate()
-        if rate is not None:
-            line = [(x(d), frame.y(10 ** (rate[0] + rate[1] * d))) for d in (0, furthest)]
-            path(
-                canvas,
-                f"{key} half-life",
-                line,
-                Stroke(INK, 1.2, "dashed", ""),
-                "the line through the medians",
-            )
-            said = _half(m.half_life)
+        if m.half_lives:
+            every = [m.row(r) for r in range(len(m.losses))]
+            step = (rate(every) or 0.0) / np.log(10)
+            good = [(np.isfinite(v) & (v > 0) & (d > 0), d, v) for d, v in every]
+            start = float(np.median(np.concatenate([np.log10(v[ok]) - step * d[ok] for ok, d, v in good])))
+            line = [(x(d), frame.y(10 ** (start + step * d))) for d in (0, furthest)]
+            path(canvas, f"{key} half-life", line, Stroke(INK, 1.2, "dashed", ""), "the slope of the rows")
+            said = half_lives(m.half_lives)
             canvas.words(left + CHART - 4, frame.top + 10, said, 10.5, INK, True, "right", paper="#ffffff")
         return frame.bottom + 30
 
 
-def _half(half_life: float | None) -> str:
-    if half_life is None or abs(half_life) > 1e4:
-        return "no half-life: it keeps its size"
-    return (
-        f"half-life {number(half_life)} steps"
-        if half_life > 0
-        else f"doubles every {number(-half_life)} steps"
-    )
-
-
 def verdict(m: Matrix, scale: Scale) -> str:
-    """In words: how fast the gradient is forgotten, what is left over the greatest distance, what is cut."""
-    found, said = m.remembered, []
+    """In words: how fast the gradient is forgotten, what is left of that which comes furthest, what is cut."""
+    said = []
     if (m.ways == 2).any() and not np.isfinite(m.norms[m.ways == 2]).all():
         said.append("It is not a number in places.")
-    if len(found) > 1:
-        near, far = min(found), max(found)
-        left = float(np.median(found[far]) / np.median(found[near]))
-        half = _half(m.half_life) if m.rate() is not None else ""
+    if m.half_lives:
+        said.append(f"What one loss sends back {half_lives(m.half_lives)}.")
+    steps, sizes = max(map(m.row, range(len(m.losses))), key=lambda row: row[0].max(initial=-1))
+    there = np.flatnonzero(np.isfinite(sizes) & (sizes > 0))
+    there = there[1:] if len(there) > 3 else there
+    if len(there) > 1:
+        near, far = steps[there[[0, -1]]].tolist()
+        left = float(sizes[there[-1]] / sizes[there[0]])
         grown = f"{number(left)} times as much" if left > 1 else f"× {number(left)} of it"
-        said += [f"{half[:1].upper()}{half[1:]}."] if half else []
-        said.append(f"From {near} step{'s' * (near != 1)} back to {far}: {grown} is left.")
-    elif not found and (m.ways == 2).any():
+        said.append(f"From {near:.0f} step{'s' * (near != 1)} back to {far:.0f}: {grown} is left.")
+    elif not m.by_distance and (m.ways == 2).any():
         said.append("Exactly zero everywhere.")
     behind = sorted(
         {m.times[k] for r in range(len(m.losses)) for k in range(len(m.times)) if m.ways[r, k] == 1}
     )
     if behind:
         said.append(f"Cut: later losses do not reach t ≤ {behind[-1]}." if not _mirrored(m) else "Cut.")
-    small = [d for d, v in found.items() if scale.state(float(np.median(v))) == "vanished"]
+    small = [d for d, v in m.by_distance.items() if scale.state(float(np.median(v))) == "vanished"]
     if small:
         said.append(f"Vanished from {min(small)} steps on.")
     return " ".join(said)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -95,7 +96,7 @@ class Network:
         one = not root.is_symbol and root.value.size == 1 and root.dtype.kind in "fiub"
         return f"{root.name or 'loss'}  {number(root.value.item(), 4) if one else ''}".strip()
 
-    @property
+    @cached_property
     def computed(self) -> bool:
         """Whether a recorded backward pass went through."""
         return any(n.contributions for n in self.nodes)
@@ -399,18 +400,27 @@ def flows(network: Network, targets: Iterable[Group]) -> list[Flow]:
 
 def _flow(network: Network, source: Group, target: Group, edges: dict[int, list]) -> Flow:
     squares, state, known = [], None, False
+    # The cut is where the gradient stops, not all that lies behind it.
+    stops = not network.computed or _has_gradient(network, target)
     for uses in edges.values():
         parts = [edge_gradient(network.states, *use) for use in uses]
         arrays = [p for p, _ in parts if p is not None]
         if arrays:
             known = True
             squares.append(norm(sum(np.asarray(a, dtype=np.float64) for a in arrays)))
-        elif parts[0][1] == CUT:
+        elif parts[0][1] == CUT and stops:
             state = CUT
     carrier = next(iter(edges.values()))[0][2]
     if known:
         return Flow(source, target, norm(np.array(squares)), None, carrier)
     return Flow(source, target, None, state or NOT_COMPUTED, carrier)
+
+
+def _has_gradient(network: Network, group: Group) -> bool:
+    """Whether some gradient reached a group."""
+    return gradient_of(network.states, group.out) is not None or any(
+        part is not None for n in group.nodes for part in n.contributions or ()
+    )
 
 
 def edge_gradient(

@@ -117,7 +117,7 @@ def _flow(network, band, times, states, inside, free, rng) -> Flow:
         t, before = times[k + 1], states[times[k]]
         through = inside[band, t] | free
         arrived, reached = walk.back(states[t], before, through)
-        lost = _cut(states[t], before, through, reached)
+        lost = cut_states(states[t], before, through, reached)
         if lost:
             flow.cuts[k] = [flow.states[j] for j in lost]
         flow.log_factors[k], why = walk.settle(arrived, real_sequences(states[t][0]))
@@ -188,7 +188,7 @@ class _Walk:
         return float(np.log(sizes[counts]).mean()), ""
 
 
-def _cut(nodes, before, through, reached) -> list[int]:
+def cut_states(nodes, before, through, reached) -> list[int]:
     """Which of the states before are read, but not by a way on which a gradient comes back."""
     missing = [j for j, n in enumerate(before) if n.number not in reached]
     if not missing:

@@ -6,7 +6,7 @@ from ..drawing.canvas import Box, Canvas
 from ..drawing.legend import UNKNOWN, legend
 from ..drawing.render import Picture
 from ..drawing.router import Route, lay
-from ..drawing.style import INK, PANEL, SOFT, Scale, clean, fitting, number
+from ..drawing.style import INK, PANEL, SOFT, Scale, clean, fitting
 from ..graphs.reading import (
     END,
     FIRST,
@@ -20,10 +20,12 @@ from ..graphs.reading import (
     flows,
     gradient_state,
 )
+from ..graphs.transport import transports
+from . import words
 from .cards import Look, card, flow_said, tip, value_top
 from .rows import above, columns, gap_rows
 
-STATE_HEIGHT, PITCH, GAP_WIDTH, LEFT = 60.0, 66.0, 84.0, 56.0
+GAP_WIDTH, LEFT = 84.0, 56.0
 
 
 def draw_steps(
@@ -57,10 +59,12 @@ class _Sequence:
             [*(f.norm for f in self.flows if f.norm and f.source.kind != PARAMETER), *own]
         )
         self.look = Look(self.scale, value_top(g.out for g in groups), network.states)
+        self.tall = max([card(g, 60, self.look, g.name)[1] for g in groups], default=60.0)
         self.boxes: dict[object, Box] = {}
         self.lane: dict[tuple[str, str], float] = {}
         self.routes: list[Route] = []
         self.mirrored = network.mirrored
+        self.transport = {one.band: one for one in transports(network)}
 
     def _states_of(self, band: str) -> list[str]:
         """Memory lines first, then the others; without recurrence the last quantity."""
@@ -77,13 +81,14 @@ class _Sequence:
         self.columns = columns(net, self.shown, 8 + LEFT + self.gap, self.width, self.gap, GAP_WIDTH)
         right = self.columns[-1].right
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        y = self._above(36.0, right)
+        y = self._above(words.above(canvas, self.transport.values(), 36.0, right), right)
         for band in reversed(net.bands):
             y = self._band(band, y) + 34
         self._lines()
         notes = [
             "Arrows: the forward computation. The gradient flows back against them;",
-            "colour, width and number: how much of it flows along the line.",
+            "colour and width: how much of it flows along the line.",
+            *[words.ON_ARROWS] * bool(self.transport),
         ]
         if not net.computed:
             notes[0] = UNKNOWN
@@ -105,20 +110,20 @@ class _Sequence:
         net, canvas = self.network, self.canvas
         names = self.shown_states[band]
         head = 22 + (15 if self._under_heading() else 0)
-        height = head + 2 + PITCH * len(names)
+        height = head + 2 + (self.tall + 6) * len(names)
         for k, name in enumerate(names):
-            self.lane[band, name] = top + head + PITCH * k + STATE_HEIGHT / 2
+            self.lane[band, name] = top + head + (self.tall + 6) * k + self.tall / 2
             first = net.first.get((band, name))
             if first is not None:
                 rows, _ = card(first, LEFT, self.look, name)
-                y = self.lane[band, name] - STATE_HEIGHT / 2
+                y = self.lane[band, name] - self.tall / 2
                 x = self.columns[-1].right + self.gap if band in self.mirrored else 8
                 self.boxes[id(first)] = canvas.box(
                     f"{band} t={first.t} {name}".strip(),
                     x,
                     y,
                     LEFT,
-                    STATE_HEIGHT,
+                    self.tall,
                     rows,
                     tooltip=tip(first.out, self.look, f"first {name}"),
                 )
@@ -156,13 +161,13 @@ class _Sequence:
             g = self.network.find(band, t, name)
             if g is not None:
                 rows, _ = card(g, width - 10, self.look, name)
-                y = self.lane[band, name] - STATE_HEIGHT / 2
+                y = self.lane[band, name] - self.tall / 2
                 canvas.box(
                     f"{band} t={t} {name}".strip(),
                     left + 5,
                     y,
                     width - 10,
-                    STATE_HEIGHT,
+                    self.tall,
                     rows,
                     border=0.8,
                     fill="#fff9e8",
@@ -216,9 +221,10 @@ class _Sequence:
         for r in self.routes:
             f = r.what
             assert isinstance(f, Flow)
-            stroke = self.scale.stroke(f.norm, f.state)
-            said = flow_said(f.norm, f.state, self.scale)
-            label = stroke.mark or ("" if f.norm is None else number(f.norm))
+            state, label = words.on_arrow(self.transport, f) if r.lane else (f.state, "")
+            stroke = self.scale.stroke(f.norm, state)
+            said = flow_said(f.norm, state, self.scale)
+            label = label or stroke.mark
             (x0, y0), (x1, y1) = r.points[0], r.points[-1]
             at = ((x0 + x1) / 2, y0 - 8 - stroke.width / 2) if r.lane else (x1 + 18, (y0 + y1) / 2)
             self.canvas.line(

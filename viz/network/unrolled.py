@@ -14,7 +14,7 @@ from ..drawing.canvas import Box, Canvas
 from ..drawing.legend import UNKNOWN, legend
 from ..drawing.render import Picture
 from ..drawing.router import Corridor, Route, lay
-from ..drawing.style import INK, PANEL, SOFT, Scale, fitting, tight
+from ..drawing.style import INK, PANEL, SOFT, Scale, fitting
 from ..graphs.reading import (
     END,
     FIRST,
@@ -28,6 +28,8 @@ from ..graphs.reading import (
     flows,
     gradient_state,
 )
+from ..graphs.transport import transports
+from . import words
 from .cards import Look, card, flow_said, tip, value_top
 from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, above, columns, gap_rows
 
@@ -56,6 +58,7 @@ class Unrolled:
         self.routes: list[Route] = []
         # A layer that reads the sequence from its end is drawn in the mirror.
         self.mirrored = network.mirrored
+        self.transport = {one.band: one for one in transports(network)}
 
     def _flows_into_gaps(self) -> list[Flow]:
         """From a state of the last step before a gap to all of the hidden step that reads it."""
@@ -80,7 +83,7 @@ class Unrolled:
         self.columns = columns(net, self.shown, 8 + 46 + STEP_GAP, step_width, STEP_GAP, 92)
         right = self.columns[-1].right
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        y = self._end_and_outputs(34.0, right)
+        y = self._end_and_outputs(words.above(canvas, self.transport.values(), 34.0, right), right)
         for band in reversed(self.bands):  # the first layer lowest, near its inputs
             y = band.place(y, self._upward(band)) + (26 if band is not self.bands[0] else 10)
             self._band(band)
@@ -93,6 +96,7 @@ class Unrolled:
             "colour and width of a line: how much of it flows along that line.",
             "In a box: the values (upper cells), the gradient (lower cells; − marks negative),",
             "∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖.",
+            *[words.ON_ARROWS] * bool(self.transport),
         ]
         if not net.computed:
             notes[:2] = [
@@ -390,13 +394,14 @@ class Unrolled:
     def _line(self, route: Route) -> None:
         f = route.what
         assert isinstance(f, Flow)
-        stroke = self.scale.stroke(f.norm, f.state)
+        state, said_of = words.on_arrow(self.transport, f) if route.lane else (f.state, "")
+        stroke = self.scale.stroke(f.norm, state)
         ends = [f"{g.name or g.kind} t={g.t}" if g.kind != END else "loss" for g in (f.source, f.target)]
-        said = flow_said(f.norm, f.state, self.scale)
+        said = flow_said(f.norm, state, self.scale)
         label, at = "", None
         if route.lane:
             # In the open piece of the lane, right of what it leaves.
-            label = stroke.mark if f.norm is None else tight(f.norm)
+            label = said_of or stroke.mark
             (x, y), (end, _) = route.points[0], route.points[-1]
             # Near the start of a long piece: other lines cross it further on.
             middle = min((x + end) / 2, x + 26) if end > x else max((x + end) / 2, x - 26)
