@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigrad import Tensor
+from minigrad.items import flows_back
 
 from ..drawing.style import clean, pretty
 from .reading import QUANTITY, SHARED, Group, Network, step_of
@@ -182,12 +183,17 @@ def _sigmoid(factor: Tensor) -> tuple[Tensor | None, int, Tensor]:
 
 
 def rectifiers_of(nodes: Sequence[Tensor], network: Network | None) -> list[Rectifier]:
-    """Every max(x, 0), over all steps."""
+    """Every max(x, 0), over all steps, but those beside which x goes another way, as in max(x, 0) + log(1 + e^−|x|):
+    where such a unit is off a gradient still comes back."""
     found: dict[tuple[str, str], list[Tensor]] = {}
+    ways: dict[int, int] = {}  # how many operations hand a gradient to a node
+    for n in nodes:
+        for x in {x.number: x for k, x in enumerate(n.inputs) if flows_back(n, k)}.values():
+            ways[x.number] = ways.get(x.number, 0) + 1
     count = 0
     for n in nodes:
         x = rectifier_input(n)
-        if x is None or n.is_symbol or not n.ndim:
+        if x is None or n.is_symbol or not n.ndim or ways.get(x.number, 0) > 1:
             continue
         at = step_of(n)
         if at is None or network is None:
@@ -222,9 +228,10 @@ def rectifier_input(n: Tensor) -> Tensor | None:
     if n.op.name == "where":
         chosen = n.inputs[0]
         compared = chosen.op is not None and chosen.op.name in ("greater", "greater_equal")
-        for k in (1, 2):  # x where x > 0, else 0; or 0 where 0 ≥ x, else x
+        bound = [x for x in chosen.inputs if x.op is None and not x.is_symbol and not x.value.any()]
+        for k in (1, 2) if compared and bound else ():  # x where x > 0, else 0; or 0 where 0 ≥ x, else x
             x, other = n.inputs[k], n.inputs[3 - k]
             zero = other.op is None and not other.is_symbol and not other.value.any()
-            if compared and chosen.inputs[k - 1] is x and zero:
+            if chosen.inputs[k - 1] is x and zero:
                 return x
     return None

@@ -285,7 +285,7 @@ def before_steps(network: Network) -> set[int]:
 def weight_names(network: Network) -> dict[int, str]:
     """The weights that steps or outputs read, by number; with the layer where there are several."""
     wanted, through = (
-        {n.number for n in network.nodes if n.op is None and n.requires_grad},
+        {n.number for n in network.nodes if n.op is None and n.requires_grad} - network.data,
         before_steps(network),
     )
     bands: dict[int, set[str]] = {}
