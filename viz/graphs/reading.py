@@ -233,7 +233,9 @@ def _one_run(groups: Iterable[Group], place: dict[int, tuple[str, int]]) -> None
         if len(same) < 2:
             continue
         starts, times = visits[band]
-        weights = [{x.number for n in g.nodes for x in n.inputs if x.op is None and x.requires_grad} for g in same]
+        weights = [
+            {x.number for n in g.nodes for x in n.inputs if x.op is None and x.requires_grad} for g in same
+        ]
         again = len({bisect(starts, g.out.number) for g in same}) > 1
         if again or (len(times) == 1 and set.intersection(*weights)):
             where = f" of {clean(band)}" if band else ""

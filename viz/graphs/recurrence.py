@@ -34,6 +34,7 @@ class Flow:
     why: dict[int, str] = field(default_factory=dict)  # by k, why there is none for all states
     cuts: dict[int, list[str]] = field(default_factory=dict)  # by k: states that are cut behind times[k]
     real: np.ndarray | None = None  # (times, sequences): False where a mask only hands the states on
+    detached: bool = False  # whether a detach stands in some step
     still: list[str] = field(default_factory=list)  # states that no step hands on by what has a derivative
     blocks: dict[str, np.ndarray] = field(default_factory=dict)  # square blocks of recurrent weights, by name
     gated: bool = False
@@ -133,7 +134,7 @@ def _moves(network: Network, band: str, name: str) -> bool:
 def _flow(network, band, names, times, states, inside, free, rng) -> Flow:
     flow = Flow(band, names, times, np.full(len(times) - 1, np.nan))
     flow.real = _real(times, states)
-    walk, detached = _Walk(states[times[-1]], rng), False
+    walk = _Walk(states[times[-1]], rng)
     for k in range(len(times) - 2, -1, -1):
         t, before = times[k + 1], states[times[k]]
         through = inside[band, t] | free
@@ -144,9 +145,9 @@ def _flow(network, band, names, times, states, inside, free, rng) -> Flow:
         flow.log_factors[k], why = walk.settle(arrived, real_sequences(states[t][0]))
         if why:
             flow.why[k] = CUT if len(lost) == len(before) else why
-        detached = detached or any(n.op.name == "detach" for g in network.cells[band, t] for n in g.nodes)
+        flow.detached |= any(n.op.name == "detach" for g in network.cells[band, t] for n in g.nodes)
     always = [s for s in flow.states if all(s in flow.cuts.get(k, ()) for k in range(len(times) - 1))]
-    flow.still = [] if detached or len(always) == len(names) else always
+    flow.still = [] if flow.detached or len(always) == len(names) else always
     flow.gated = _gated(network, band, times[-1])
     flow.blocks = _blocks(network, band, times[-1], states[times[-2]])
     return flow
@@ -155,7 +156,9 @@ def _flow(network, band, names, times, states, inside, free, rng) -> Flow:
 def _gated(network: Network, band: str, t: int) -> bool:
     """Whether what an S-shaped function made is multiplied with something, or divided, or added as a logarithm:
     a gate in whatever form, such as exp(−softplus(a)).  An S-shaped activation alone is none."""
-    made: dict[int, tuple[str, ...]] = {}  # what is made of one, element by element: by which operations it is a gate
+    made: dict[
+        int, tuple[str, ...]
+    ] = {}  # what is made of one, element by element: by which operations it is a gate
     for n in sorted((n for g in network.cells[band, t] for n in g.nodes), key=lambda n: n.number):
         uses = next((made[x.number] for x in n.inputs if x.number in made), ())
         if n.op.name in uses and all(x.op is not None for x in n.inputs):

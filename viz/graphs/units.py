@@ -193,7 +193,7 @@ def rectifiers_of(nodes: Sequence[Tensor], network: Network | None) -> list[Rect
     count = 0
     for n in nodes:
         x = rectifier_input(n)
-        if x is None or n.is_symbol or not n.ndim or ways.get(x.number, 0) > 1:
+        if x is None or n.is_symbol or not n.ndim or any(ways.get(a.number, 0) > 1 for a in _behind(x)):
             continue
         at = step_of(n)
         if at is None or network is None:
@@ -215,6 +215,16 @@ def rectifiers_of(nodes: Sequence[Tensor], network: Network | None) -> list[Rect
         far = values.mean(axis=0) + 3 * values.std(axis=0) < 0
         made.append(Rectifier(band, name, units, len(values), float(off.mean()), float((off & far).mean())))
     return made
+
+
+def _behind(x: Tensor) -> Iterator[Tensor]:
+    """A number, and that of which it is the negative or which is moved or scaled by a constant to it."""
+    while True:
+        yield x
+        moving = [a for a in x.inputs if a.op is not None or a.size != 1]
+        if x.op is None or x.op.name not in ("neg", "add", "sub", "mul", "div") or len(moving) != 1:
+            return
+        x = moving[0]
 
 
 def rectifier_input(n: Tensor) -> Tensor | None:

@@ -260,7 +260,7 @@ def arrays(states: list[State]) -> dict[str, np.ndarray]:
 def passed_on(network: Network, state: State, way: str, t: int) -> float | None:
     """How much of the gradient that reaches a gate of the next step comes back to the state: a ratio of norms."""
     gate = network.find(state.band, state.after.get(t, t), state.gates[way])
-    part = state.parts[way].get(t)
+    part = state.parts.get(way, {}).get(t)  # none where a cut lies between
     arrives = gradient_state(network.states, gate.out)[0] if gate is not None else None
     if part is None or not arrives or not np.isfinite(arrives):
         return None

@@ -22,7 +22,9 @@ from ..graphs.recurrence import CUT, GONE, Flow
 from .health import FINE, FROZEN, ZERO, Facts
 
 VANISHING_HALF_LIFE = 1.05  # steps; the usual starts have 1.1 (a basic layer with large inputs) and more
-SHUT_HALF_LIFE = 0.5  # with gates, which can still learn to open: half open they have 1, a leak beside them 0.7
+SHUT_HALF_LIFE = (
+    0.5  # with gates, which can still learn to open: half open they have 1, a leak beside them 0.7
+)
 VANISHING_LEFT = 1e-2  # over the whole sequence
 EXPLODING_RATE, EXPLODING_GROWTH = np.log(1.25), 10.0  # both passed; or
 SLOW_RATE, SLOW_GROWTH = np.log(1.05), 1e3  # both of these
@@ -262,11 +264,12 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
                 by_states.setdefault(lost, []).append(k)
         for states, places in by_states.items():
             gaps = {b - a for a, b in itertools.pairwise(places)}
-            regular = len(states) == len(flow.states) and len(gaps) == 1
+            regular = flow.detached and len(states) == len(flow.states) and len(gaps) == 1
+            by = "detach" if flow.detached else "what hands it on has no derivative"
             at = ", ".join(f"{flow.times[k]} and {flow.times[k + 1]}" for k in places[:6])
             at += f" (and {len(places) - 6} more)" if len(places) > 6 else ""
             said = (
-                f"The gradient of {_list(pretty(clean(s)) for s in states)} is cut (detach) between t = {at}."
+                f"The gradient of {_list(pretty(clean(s)) for s in states)} is cut ({by}) between t = {at}."
             )
             said += (
                 f" Every {gaps.pop()} steps: truncated backpropagation."
@@ -279,7 +282,9 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
             yield Finding("cut", clean(flow.band), said, "" if regular else TRY["cut"], steps, not regular)
         if flow.still:
             names = _list(pretty(clean(s)) for s in flow.still)
-            said = f"No gradient comes back through {names}: what hands it on has no derivative, in all steps."
+            said = (
+                f"No gradient comes back through {names}: what hands it on has no derivative, in all steps."
+            )
             yield Finding("no derivative", clean(flow.band), said, TRY["no derivative"], fault=False)
     behind = [w.name for w in facts.weights if w.state == CUT]
     if behind:

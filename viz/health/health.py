@@ -171,13 +171,16 @@ def _is_still(x: Tensor) -> bool:
 
 
 def _leaves(x: Tensor) -> list[Tensor]:
-    """The leaves of a matrix of weights, through slices and the norm of weights; none where one learns or it is data."""
-    if x.ndim != 2 or x.requires_grad:
+    """The leaves of a matrix of weights, through slices and the norm of weights; none where a matrix learns or it is
+    data."""
+    if x.ndim != 2:
         return []
     leaves, pending = [], [x]
     while pending:
         n = pending.pop()
         if n.op is None:
+            if n.requires_grad and n.ndim > 1:
+                return []
             leaves += [n] * (n.ndim > 1 and bool(n.name) and _is_still(n))
         elif n.op.kind in ("structure", "elementwise", "reduction"):
             pending.extend(n.inputs)
@@ -185,4 +188,4 @@ def _leaves(x: Tensor) -> list[Tensor]:
             return []
         if len(leaves) > 4:
             return []
-    return leaves
+    return [n for n in leaves if step_of(n) is None]  # what was made in a step is data
