@@ -220,10 +220,10 @@ def _one_run(groups: Iterable[Group], place: dict[int, tuple[str, int]]) -> None
     Where runs have a single step each, they are known by the weights that both read.
     """
     visits: dict[str, tuple[list[int], list[int]]] = {}  # by band: where in the order of nodes a step begins
-    for number, (band, t) in sorted(place.items()):
+    for at, (band, t) in sorted(place.items()):
         starts, times = visits.setdefault(band, ([], []))
         if not times or times[-1] != t:
-            starts.append(number)
+            starts.append(at)
             times.append(t)
     seen: dict[tuple[str, int, str], list[Group]] = {}
     for group in groups:
@@ -269,8 +269,8 @@ def _made_first(cells, group_of, place) -> None:
                 group_of.update({n.number: made[0] for n in g.nodes})
         for g in made:
             g.kind = FIRST
-        for number in numbers:
-            del place[number]
+        for own_number in numbers:
+            del place[own_number]
         del cells[band, times[0]]
 
 

@@ -7,6 +7,7 @@ hide nothing and nothing underflows: what is measured are Jacobian products ∂s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -78,7 +79,7 @@ class Flow:
     def stretch(self) -> tuple[int, int]:
         """The longest way without a cut: from which of `times` to which, as indices."""
         ends = [-1, *sorted(self.why), len(self.times) - 1]
-        start, end = max(zip(ends, ends[1:], strict=False), key=lambda e: e[1] - e[0])
+        start, end = max(itertools.pairwise(ends), key=lambda e: e[1] - e[0])
         return start + 1, end
 
     @property
