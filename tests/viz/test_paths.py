@@ -13,7 +13,7 @@ import cells
 import viz
 from minigrad import InputError, Tensor, stack
 from viz.drawing.style import norm, number
-from viz.gradients.direct import measured
+from viz.gradients.direct import Direct, measured
 from viz.gradients.paths import cancelled, shares
 from viz.graphs.reading import OUTPUT, QUANTITY, SHARED, read
 from viz.graphs.ways import FROM_LOSS, STRAIGHT, carried, passed_on, split, where
@@ -277,3 +277,12 @@ def test_shares_of_next_to_nothing_are_not_told(rest, dtype):
             "The ways cancel: of all that comes, less than a thousandth is left."
             in viz.paths(loss, of="c").dot
         )
+
+
+def test_a_direct_part_is_not_set_beside_next_to_nothing():
+    d = Direct("", "c", [1, 2])
+    direct, rest = np.array([1.0, -2.0]), np.array([-1.0, 2.0 + 1e-9])
+    for t, other in ((1, rest), (2, 0.5 * direct)):
+        d.vectors["direct"][t], d.vectors["from other steps"][t] = direct, other
+        d.vectors["total"][t] = direct + other
+    assert d.share(1) is None and d.share(2) == pytest.approx(1 / 1.5)

@@ -287,10 +287,18 @@ class Counting(cells.RNN):
     state = "h k"
 
     def step(self, x, h_prev, k_prev):
-        return super().step(x, h_prev) | dict(k=k_prev + 1)
+        k = k_prev + 1
+        h = super().step(x, h_prev)["h"]
+        return dict(k=k, h=where(k > 3, h, 0.9 * h))
 
     def initial_state(self, sequences):
         return *super().initial_state(sequences)[:1], Tensor(np.zeros((sequences, 1), int), name="k")
+
+
+def test_a_counter_is_no_state_through_which_a_gradient_could_come():
+    report = viz.report(unrolled(Counting))
+    assert report.healthy and not report.findings, report.text
+    assert report._facts.flows[0].states == ["h"]
 
 
 class Spiking(cells.RNN):
@@ -339,15 +347,17 @@ def test_a_layer_that_nothing_comes_back_through_is_cut():
 class Fixed(cells.RNN):
     """An RNN with a matrix that is given, not learned; and a number, and a vector."""
 
+    kept = Tensor(np.eye(H))
+
     def step(self, x, h_prev):
-        A = Tensor(np.eye(self.hidden)) if self.as_tensor else np.eye(self.hidden)
+        A = {"array": np.eye(H), "tensor": Tensor(np.eye(H)), "kept": self.kept}[self.form]
         h = super().step(x, 0.5 * h_prev + 0.5 * (h_prev @ A))["h"]
         return dict(h=h * np.linspace(0.9, 1.0, self.hidden))
 
 
-@pytest.mark.parametrize("as_tensor", [False, True])
-def test_fixed_matrices_are_not_frozen_weights(as_tensor):
-    loss = unrolled(type("Fixed", (Fixed,), dict(as_tensor=as_tensor)))
+@pytest.mark.parametrize("form", ["array", "tensor", "kept"])
+def test_fixed_matrices_are_not_frozen_weights(form):
+    loss = unrolled(type("Fixed", (Fixed,), dict(form=form)))
     report = viz.report(loss)
     assert report.healthy, report.text
     assert [w.name for w in report._facts.weights] == ["W_h", "b_h", "W_y", "b_y"]
@@ -356,7 +366,7 @@ def test_fixed_matrices_are_not_frozen_weights(as_tensor):
     def freeze(cell):
         cell.W_h.requires_grad = False
 
-    frozen = only(unrolled(type("Fixed", (Fixed,), dict(as_tensor=as_tensor)), change=freeze), "frozen")
+    frozen = only(unrolled(type("Fixed", (Fixed,), dict(form=form)), change=freeze), "frozen")
     assert ": W_h will not move" in frozen.said
 
 

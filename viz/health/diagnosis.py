@@ -22,9 +22,7 @@ from ..graphs.recurrence import CUT, GONE, Flow
 from .health import FINE, FROZEN, ZERO, Facts
 
 VANISHING_HALF_LIFE = 1.05  # steps; the usual starts have 1.1 (a basic layer with large inputs) and more
-SHUT_HALF_LIFE = (
-    0.5  # with gates, which can still learn to open: half open they have 1, a leak beside them 0.7
-)
+SHUT_HALF_LIFE = 0.5  # with gates, which can open: half open they have 1, beside a leak 0.7
 VANISHING_LEFT = 1e-2  # over the whole sequence
 EXPLODING_RATE, EXPLODING_GROWTH = np.log(1.25), 10.0  # both passed; or
 SLOW_RATE, SLOW_GROWTH = np.log(1.05), 1e3  # both of these
