@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for drawn, the networks that all tests here draw
+sys.path.append(str(Path(__file__).parents[1] / "cells"))  # for literature, the cells of papers
 
 
 @pytest.fixture

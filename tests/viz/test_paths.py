@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from drawn import structure, texts
@@ -9,9 +11,9 @@ from forward import EVERY, MASK, network, slope
 
 import cells
 import viz
-from minigrad import InputError, Tensor
+from minigrad import InputError, Tensor, stack
 from viz.drawing.style import norm, number
-from viz.gradients.direct import measured
+from viz.gradients.direct import Direct, measured
 from viz.gradients.paths import cancelled, shares
 from viz.graphs.reading import OUTPUT, QUANTITY, SHARED, read
 from viz.graphs.ways import FROM_LOSS, STRAIGHT, carried, passed_on, split, where
@@ -241,3 +243,46 @@ def test_the_trap_of_the_direct_gradient():
     assert not data["dh direct"][:-1].any()
     np.testing.assert_array_equal(data["dh direct"][-1], run.steps[-1].h.grad)
     np.testing.assert_array_equal(data["dh total"][2], run.steps[1].h.grad)
+
+
+class Cancelling(cells.Cell):
+    """What comes back to c by a is taken away again by b: the gradient is zero, up to rounding."""
+
+    gates = "a b"
+    state = "h c"
+
+    def build(self, rng):
+        self.parameter("W", rng.standard_normal((self.inputs, self.hidden)))
+        self.parameter("w", rng.uniform(1, 3, self.hidden))
+
+    def step(self, x, h_prev, c_prev):
+        a = c_prev * self.w * 3.0
+        b = c_prev * (self.w * 3.0 + self.rest)
+        return dict(a=a, b=b, c=x @ self.W, h=a - b + h_prev)
+
+
+@pytest.mark.parametrize("rest", [1e-9, 0.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_shares_of_next_to_nothing_are_not_told(rest, dtype):
+    rng = np.random.default_rng(0)
+    cell = type("Cancelling", (Cancelling,), dict(rest=rest))(3, 4, rng, dtype)
+    steps = cells.unroll(cell, rng.standard_normal((4, 2, 3)).astype(dtype))
+    loss = (stack([s.h for s in steps]) ** 2).sum()
+    loss.backward(record=True)
+    for picture in (viz.paths(loss), viz.direct(loss)):
+        said = picture.dot + (picture.text or "")
+        assert not re.search(r"\d{4,} %|[+−]\d{4,}|nan|inf", said), said
+    if rest and dtype == "float64":
+        assert (
+            "The ways cancel: of all that comes, less than a thousandth is left."
+            in viz.paths(loss, of="c").dot
+        )
+
+
+def test_a_direct_part_is_not_set_beside_next_to_nothing():
+    d = Direct("", "c", [1, 2])
+    direct, rest = np.array([1.0, -2.0]), np.array([-1.0, 2.0 + 1e-9])
+    for t, other in ((1, rest), (2, 0.5 * direct)):
+        d.vectors["direct"][t], d.vectors["from other steps"][t] = direct, other
+        d.vectors["total"][t] = direct + other
+    assert d.share(1) is None and d.share(2) == pytest.approx(1 / 1.5)

@@ -12,7 +12,24 @@ from test_escaping import NASTY, harmless, named
 
 import cells
 import viz
-from minigrad import InputError, Tensor, cross_entropy, fit, log, mse, relu, sigmoid, stack, tanh
+from minigrad import (
+    InputError,
+    Tensor,
+    concat,
+    cross_entropy,
+    exp,
+    fit,
+    log,
+    maximum,
+    mse,
+    relu,
+    sigmoid,
+    softplus,
+    stack,
+    tanh,
+    where,
+)
+from viz.drawing.style import number
 
 T, N, D, H = 25, 4, 4, 32
 
@@ -135,8 +152,49 @@ def test_recurrent_weights_that_vanish(last):
 def test_recurrent_weights_that_explode():
     fault = only(unrolled(cells.RNN, change=radius(1.5), scale=1e-5), "exploding")
     assert "doubles every" in fault.said and "Clip" in fault.advice
-    held = only(unrolled(cells.RNN, change=radius(1.5)), "exploding")  # saturation hides it
-    assert "spectral radius 1.5" in held.said
+    held = viz.report(unrolled(cells.RNN, change=radius(1.5)))  # saturation holds it: that is no explosion
+    note = next(f for f in held.findings if f.kind == "large weights")
+    assert held.healthy and "spectral radius 1.5" in note.said and held.data["rate"] < 0
+
+
+class Diagonal(cells.Cell):
+    """h_t = a ⊙ h_{t−1} + x W: the gradient goes × a per step, whatever the loss is."""
+
+    a = 1.0
+
+    def build(self, rng):
+        self.parameter("W", rng.standard_normal((self.inputs, self.hidden)))
+        self.parameter("d", np.full(self.hidden, self.a))
+
+    def step(self, x, h_prev):
+        return dict(h=self.d * h_prev + x @ self.W)
+
+
+@pytest.mark.parametrize("losses", [range(T), [T - 1], [T // 2, T - 1]], ids=["each", "last", "two"])
+@pytest.mark.parametrize("a, word", [(0.5, "vanishing"), (1.0, None), (1.5, "exploding")])
+def test_what_is_said_of_a_diagonal_does_not_depend_on_where_the_losses_are(a, word, losses):
+    rng = np.random.default_rng(0)
+    kind = type("Diagonal", (Diagonal,), dict(a=a))
+    steps = cells.unroll(kind(D, 8, rng, "float64"), 0.1 * rng.standard_normal((T, N, D)))
+    loss = sum(((steps[t].h - rng.standard_normal((N, 8))) ** 2).sum() for t in losses)
+    loss.backward(record=True)
+    report = viz.report(loss)
+    assert [f.kind for f in report.faults] == ([word] if word else []), report.text
+    assert report.data["rate"] == pytest.approx(np.log(a), abs=1e-9)
+
+
+def test_what_grows_is_told_over_the_longest_stretch_without_a_cut():
+    kind = type("Diagonal", (Diagonal,), dict(a=1.5))
+    for truncate, grown in ((5, False), (12, True)):
+        rng = np.random.default_rng(0)
+        steps = cells.unroll(kind(D, 8, rng, "float64"), rng.standard_normal((T, N, D)), truncate=truncate)
+        loss = (stack([s.h for s in steps]) ** 2).mean()
+        loss.backward(record=True)
+        report = viz.report(loss)
+        assert ("exploding" in [f.kind for f in report.faults]) is grown, report.text
+        if grown:  # 12 steps with 11 ways between
+            said = next(f for f in report.faults if f.kind == "exploding").said
+            assert f"× {number(1.5**11)}." in said and "From t = 12 back to t = 1" in said
 
 
 def test_a_forget_gate_that_is_shut():
@@ -188,6 +246,140 @@ def test_dead_units():
     loss = (layer(Tensor(rng.standard_normal((10, 8)).astype("f"))) ** 2).mean()
     loss.backward(record=True)
     assert "25 % of its 16" in only(loss, "dead").said
+
+
+def written_out(x):
+    """softplus as many write it: its max(x, 0) is off where x < 0, and a gradient comes back all the same."""
+    return maximum(x, 0.0) + log(1.0 + exp(-abs(x)))
+
+
+@pytest.mark.parametrize("activation", [softplus, written_out, lambda x: relu(x) - 0.1 * relu(-x)])
+def test_what_has_a_slope_where_it_is_off_is_not_dead(activation):
+    class Stabilised(cells.LSTM):
+        """Its forget gate is exp(−softplus(−a)), which is σ(a)."""
+
+        def step(self, x, h_prev, c_prev):
+            q = super().step(x, h_prev, c_prev)
+            a = concat(h_prev, x) @ self.W_f + self.b_f
+            c = exp(-activation(-a)) * c_prev + q["i"] * q["c_tilde"]
+            return q | dict(c=c, h=q["o"] * tanh(c))
+
+    for value in (-8.0, 8.0):  # always on, and always off
+        report = viz.report(unrolled(Stabilised, change=bias("b_f", value)))
+        assert "dead" not in [f.kind for f in report.faults] and not report._facts.rectifiers, report.text
+
+
+def test_a_choice_by_another_bound_is_no_rectifier():
+    class Clipped(cells.RNN):
+        def step(self, x, h_prev):
+            h = super().step(x, h_prev)["h"]
+            return dict(h=where(h > -0.9, h, 0.0))
+
+    assert not viz.report(unrolled(Clipped))._facts.rectifiers
+
+
+# What has no gradient by its nature.
+
+
+class Counting(cells.RNN):
+    """An RNN beside which whole numbers count."""
+
+    state = "h k"
+
+    def step(self, x, h_prev, k_prev):
+        k = k_prev + 1
+        h = super().step(x, h_prev)["h"]
+        return dict(k=k, h=where(k > 3, h, 0.9 * h))
+
+    def initial_state(self, sequences):
+        return *super().initial_state(sequences)[:1], Tensor(np.zeros((sequences, 1), int), name="k")
+
+
+def test_a_counter_is_no_state_through_which_a_gradient_could_come():
+    report = viz.report(unrolled(Counting))
+    assert report.healthy and not report.findings, report.text
+    assert report._facts.flows[0].states == ["h"]
+
+
+class Spiking(cells.RNN):
+    """An RNN that also reads whether its units fired: the gradient comes back by h alone."""
+
+    state = "h s"
+
+    def step(self, x, h_prev, s_prev):
+        h = super().step(x, h_prev)["h"] * (1.0 - 0.1 * s_prev)
+        return dict(h=h, s=(h + self.own * s_prev > 0.5).astype("float64"))
+
+
+@pytest.mark.parametrize("own", [0.0, 1.0])
+def test_a_state_of_spikes_is_no_fault(own):
+    report = viz.report(unrolled(type("Spiking", (Spiking,), dict(own=own))))
+    assert report.healthy and not report.findings, report.text
+
+
+class Latch(cells.RNN):
+    """An RNN with a switch that reads itself by comparison alone."""
+
+    state = "h s"
+
+    def step(self, x, h_prev, s_prev):
+        h = super().step(x, h_prev)["h"]
+        s = (h + s_prev > 0.5).astype("float64")
+        return dict(s=s, h=h * (1.0 - 0.1 * s))
+
+
+def test_a_state_that_is_only_compared_is_a_note():
+    report = viz.report(unrolled(Latch))
+    assert report.healthy and [f.kind for f in report.findings] == ["no derivative"], report.text
+    assert "through s" in report.findings[0].said
+
+
+class Hard(cells.RNN):
+    def step(self, x, h_prev):
+        return dict(h=(super().step(x, h_prev)["h"] > 0.0).astype("float64"))
+
+
+def test_a_layer_that_nothing_comes_back_through_is_cut():
+    fault = only(unrolled(Hard), "cut")
+    assert "no derivative" in fault.said and "No loss on one side" in fault.said
+
+
+class Fixed(cells.RNN):
+    """An RNN with a matrix that is given, not learned; and a number, and a vector."""
+
+    kept = Tensor(np.eye(H))
+
+    def step(self, x, h_prev):
+        A = {"array": np.eye(H), "tensor": Tensor(np.eye(H)), "kept": self.kept}[self.form]
+        h = super().step(x, 0.5 * h_prev + 0.5 * (h_prev @ A))["h"]
+        return dict(h=h * np.linspace(0.9, 1.0, self.hidden))
+
+
+@pytest.mark.parametrize("form", ["array", "tensor", "kept"])
+def test_fixed_matrices_are_not_frozen_weights(form):
+    loss = unrolled(type("Fixed", (Fixed,), dict(form=form)))
+    report = viz.report(loss)
+    assert report.healthy, report.text
+    assert [w.name for w in report._facts.weights] == ["W_h", "b_h", "W_y", "b_y"]
+    assert [[g.name for g in own] for own in report._facts.network.inputs.values()] == [["x"]] * T
+
+    def freeze(cell):
+        cell.W_h.requires_grad = False
+
+    frozen = only(unrolled(type("Fixed", (Fixed,), dict(form=form)), change=freeze), "frozen")
+    assert ": W_h will not move" in frozen.said
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_input_whose_gradient_is_asked_for_is_no_weight(whole):
+    rng = np.random.default_rng(0)
+    cell, x = cells.LSTM(D, 8, rng, "float64"), rng.standard_normal((5, N, D))
+    x = Tensor(x, True, name="x") if whole else [Tensor(v, True, name="x") for v in x]
+    loss = (cells.unroll(cell, x)[-1].h ** 2).sum()
+    loss.backward(record=True)
+    report = viz.report(loss, parameters=cell.parameters())
+    assert report.healthy and [w.name for w in report._facts.weights] == list(cell.parameters())
+    assert "dx" not in viz.weights_by_step(loss).data
 
 
 class Cutting(cells.LSTM):

@@ -7,11 +7,13 @@ import re
 import numpy as np
 import pytest
 from drawn import attributes_of, network, plain
+from literature import LITERATURE
 
 import cells
 import viz
-from minigrad import Tensor, cross_entropy, log, stack, tanh
+from minigrad import GraphError, Tensor, cross_entropy, log, stack, tanh
 from viz.drawing.style import STATES, Scale
+from viz.graphs.reading import read, roots_of
 
 
 def edge_style(dot: str, source: str, target: str) -> tuple[str, float]:
@@ -164,3 +166,126 @@ def test_a_loss_over_one_sequence_of_many():
     loss = cross_entropy(stack([s.h for s in steps]), rng.integers(0, 5, (3, 4)))
     loss.backward(record=True)
     assert ("t=3 h" in viz.draw(loss).dot) and viz.gradient(loss).dot
+
+
+# Two runs of one cell, and a state that goes from one to the next.
+
+EVERY_VIEW = [
+    viz.draw,
+    viz.gradient,
+    viz.paths,
+    viz.direct,
+    viz.bptt,
+    viz.weights_by_step,
+    viz.gates,
+    viz.report,
+]
+
+
+def two_runs(labels=("", ""), T=3, chained=False, kind=cells.LSTM):
+    """One cell over two sequences, of which the second may go on where the first ended."""
+    rng = np.random.default_rng(0)
+    cell = kind(3, 5, rng, "float64")
+    x, state, loss = rng.standard_normal((2, T, 2, 3)), None, Tensor(0.0)
+    for xs, label in zip(x, labels, strict=True):
+        steps = cells.unroll(cell, xs, state, label=label)
+        state = steps[-1].state if chained else None
+        loss = loss + (steps[-1].h ** 2).sum()
+    loss.backward(record=True)
+    return loss
+
+
+@pytest.mark.parametrize("view", EVERY_VIEW, ids=lambda view: view.__name__)
+def test_two_runs_in_the_same_steps_are_refused(view):
+    for T in (1, 3):
+        for chained in (False, True):
+            for kind in (cells.RNN, cells.GRU, cells.LSTM):
+                with pytest.raises(GraphError, match=r'two runs stand in the same steps.*label="second"'):
+                    view(two_runs(T=T, chained=chained, kind=kind))
+
+
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("view", EVERY_VIEW, ids=lambda view: view.__name__)
+def test_with_labels_both_runs_are_shown(view, chained):
+    dot = view(two_runs(("first", "second"), chained=chained)).dot
+    assert "first" in dot and "second" in dot
+
+
+def test_what_a_cell_names_twice_in_one_step_is_no_second_run():
+    class Twice(cells.RNN):
+        def step(self, x, h_prev):
+            h = super().step(x, h_prev)["h"].named("h")
+            return dict(h=(0.5 * h).named("h"))
+
+    loss, _ = network(Twice)
+    assert viz.draw(loss).dot and viz.gradient(loss).dot
+
+
+@pytest.mark.parametrize("T", [1, 2, 4])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_usual_stateful_loop_draws_its_last_window(T, reverse):
+    rng = np.random.default_rng(0)
+    cell, state = cells.LSTM(3, 5, rng, "float64"), None
+    for window in rng.standard_normal((3, T, 2, 3)):
+        if T == 4 and state is not None:
+            window = window[:3]  # windows need not be of the same length
+        steps = cells.unroll(cell, window, state, reverse=reverse)
+        last = steps[0 if reverse else -1].state
+        loss = (last[0] ** 2).sum()
+        loss.backward(record=True)
+        before, state = state, [s.detach() for s in last]
+    for what in (loss, steps):
+        seen = read(*roots_of(what))
+        assert seen.steps == list(range(1, len(steps) + 1)) and seen.carried[""] == ["c", "h"]
+        start = len(steps) + 1 if reverse and T > 1 else 0  # one step has no direction
+        assert {key: g.t for key, g in seen.first.items()} == {("", "c"): start, ("", "h"): start}
+        for (_, name), group in seen.first.items():
+            assert np.array_equal(group.out.value, before["hc".index(name)].value)
+        assert [g.name for own in seen.inputs.values() for g in own] == ["x"] * len(steps)
+    for view in EVERY_VIEW:
+        assert view(loss).dot
+    assert list(viz.gradient(loss).data["t"]) == sorted([*seen.steps, start])
+
+
+# Inputs and first states, wherever they come from.
+
+
+@pytest.mark.parametrize("learns", ["", "whole", "each"])
+@pytest.mark.parametrize("T", [1, 2, 4])
+@pytest.mark.parametrize("name", ["qrnn", "lmu", "learned_state_lstm", "zoneout_lstm", "mlstm"])
+def test_x_is_an_input_of_its_step_whatever_else_reads_it(name, T, learns):
+    rng = np.random.default_rng(0)
+    D = 13 if name == "zoneout_lstm" else 3
+    cell, x = LITERATURE[name](D, 5, rng, "float64"), rng.standard_normal((T, 2, D))
+    if learns:
+        x = Tensor(x, True, name="x") if learns == "whole" else [Tensor(v, True, name="x") for v in x]
+    steps = cells.unroll(cell, x)
+    loss = (steps[-1].state[0] ** 2).sum()
+    loss.backward(record=True)
+    for records in (None, steps):
+        seen = read(loss, records)
+        assert seen.steps == list(range(1, T + 1))
+        assert {t: [g.name for g in own] for (_, t), own in seen.inputs.items()} == {
+            t: ["x"] for t in seen.steps
+        }
+        assert all(np.array_equal(seen.inputs["", s.t][0].out.value, s.x.value) for s in steps)
+    weights = {p.number for p in cell.parameters().values()}
+    there = {n.number for n in seen.nodes if n.op is None and n.requires_grad}
+    assert there - seen.data == weights & there
+    dot = viz.draw(loss).dot
+    assert dot.count(">∂x ") == len(seen.steps) == dot.count(">x<")
+
+
+def test_learned_first_states_are_drawn_with_their_gradient():
+    rng = np.random.default_rng(0)
+    cell = LITERATURE["learned_state_lstm"](3, 5, rng, "float64")
+    steps = cells.unroll(cell, rng.standard_normal((4, 2, 3)))
+    loss = (stack([s.h for s in steps]) ** 2).sum()
+    loss.backward(record=True)
+    for view in (viz.gradient, viz.paths, viz.direct):
+        data = view(loss).data
+        assert list(data["t"]) == [0, 1, 2, 3, 4]
+        for name in "hc":  # h_0 is the same for all sequences: its gradient is the sum of theirs
+            whole = data[f"d{name} total" if view is viz.direct else f"d{name}"]
+            assert np.allclose(whole[0].sum(axis=0), getattr(cell, f"{name}_0").grad, atol=1e-12)
+    assert np.allclose(viz.weights_by_step(loss).data["dh_0 sum"], cell.h_0.grad)

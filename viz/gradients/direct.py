@@ -32,6 +32,7 @@ from ..graphs.reading import Captions, Network, gradient_of, gradient_state, rea
 from ..graphs.ways import carried, where
 
 BARS = 96.0
+NOTHING_LEFT = 1e-3  # of both parts' norms; of less, which may be rounding, a share says nothing
 COLOURS = {"direct": "#b8bec8", "from other steps": KINDS[0], "total": "#3d3d3d"}
 
 
@@ -50,6 +51,8 @@ class Direct:
         """The share of the direct part in the total: its length along it."""
         a, b = self.vectors["direct"].get(t), self.vectors["total"].get(t)
         if a is None or b is None or not norm(b) or not np.isfinite(norm(b)):
+            return None
+        if norm(b) < NOTHING_LEFT * (norm(a) + norm(b - a)):  # both cancel
             return None
         unit = b / norm(b)
         return float((a / norm(b) * unit).sum())
@@ -200,7 +203,7 @@ def verdict(d: Direct) -> str:
         return "not computed: run loss.backward(record=True)"
     found = {t: v for t in d.times if (v := d.share(t)) is not None and d.norm("direct", t)}
     if not found:
-        return "no step's own loss sends anything that has a size"
+        return "no step's own loss sends anything that has a size, beside which it could be set"
     least = min(found, key=lambda t: found[t])
     return (
         f"The loss of its own step sends {100 * float(np.mean(list(found.values()))):.0f} % of it on average, "

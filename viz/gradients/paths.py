@@ -35,6 +35,7 @@ from ..graphs.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, passed_on
 SHARES, MOST_SHARE = 104.0, 3.0  # the height of the chart of shares, and where its axis ends
 OWN = {FROM_LOSS: "#b8bec8", STRAIGHT: "#f0cf5a"}  # as the loss and the memory line elsewhere
 PASSES = "#2c9b80"
+NOTHING_LEFT = 1e-3  # of the sum of the parts' norms; of less, which may be rounding, shares say nothing
 
 
 def paths(
@@ -64,7 +65,10 @@ def paths(
 
 
 def shares(state: State, t: int) -> dict[str, float]:
-    """The signed share of each way at a step; together 1.  None where the gradient is 0 or not finite."""
+    """The signed share of each way at a step; together 1.  None where the gradient is 0 or not finite,
+    or where the parts cancel to next to nothing."""
+    if (cancelled(state, t) or 0.0) > 1 - NOTHING_LEFT:
+        return {}
     whole, parts = state.whole.get(t), state.vectors.get(t, {})
     top = float(np.abs(whole).max(initial=0)) if whole is not None else 0.0
     if whole is None or not top or not np.isfinite(top):
@@ -242,9 +246,12 @@ def verdict(network: Network, state: State) -> str:
         return (
             "not computed: run loss.backward(record=True)" if not state.whole else "nothing that has a size"
         )
-    part = {way: _mean(shares(state, t).get(way, 0.0) for t in inner) for way in state.ways}
+    known = [found for t in inner if (found := shares(state, t))]
+    part = {way: _mean(found.get(way, 0.0) for found in known) for way in state.ways}
     way = max(part, key=lambda w: part[w])
     said = [f"Most comes {way}: {100 * part[way]:.0f} % on average."]
+    if not known:
+        said = ["The ways cancel: of all that comes, less than a thousandth is left."]
     kept = {
         w: float(np.exp(np.mean(np.log(found))))
         for w in state.gates

@@ -6,11 +6,14 @@ operation belongs to the first named quantity that consumes it; what several
 consume belongs to the step itself ("shared").  A quantity that another step reads
 is a carried state.  What stands outside all steps is an input of the step that
 alone reads it, an output of the step that alone it reads, or the end (the loss).
+What is read where other steps read another node is an input too, though the step after
+reads it as well.  A step that only makes the states of the next is no step: they are first states.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -80,6 +83,7 @@ class Network:
     end: Group | None
     states: dict[int, str]  # of every node's gradient
     captions: dict[int, str] = field(default_factory=dict)  # what is written beside "t = …"
+    data: set[int] = field(default_factory=set)  # numbers of leaves that are inputs, or cut into inputs
 
     def find(self, band: str, t: int, name: str) -> Group | None:
         return next((g for g in self.cells.get((band, t), ()) if g.kind == QUANTITY and g.name == name), None)
@@ -143,8 +147,10 @@ def read(root: Tensor, steps=None, captions: Captions | None = None) -> Network 
     if not place:
         return None
     group_of, cells = _quantities(nodes, place, steps)
-    _outside(nodes, place, group_of, cells)
+    _made_first(cells, group_of, place)
+    _outside(nodes, place, group_of, cells, {s.x.number for s in steps or () if hasattr(s, "x")})
     network = _network(root, nodes, group_of, cells)
+    network.data = _data(nodes, place, group_of)
     network.captions = captions_of(captions, network.steps)
     return network
 
@@ -199,6 +205,7 @@ def _quantities(nodes, place, steps):
         group = by_key.setdefault(key, Group(key[2], where[0], where[1], said))
         group.nodes.insert(0, n)
         group_of[n.number] = group
+    _one_run(by_key.values(), place)
     cells: dict[tuple[str, int], list[Group]] = {}
     taken: dict[tuple[str, int], set[str]] = {}  # names join steps: a second h is another quantity
     for group in sorted(by_key.values(), key=lambda g: g.out.number):
@@ -208,8 +215,71 @@ def _quantities(nodes, place, steps):
     return group_of, cells
 
 
-def _outside(nodes, place, group_of, cells) -> None:
-    """Groups for what stands in no step: inputs, outputs, parameters and the end."""
+def _one_run(groups: Iterable[Group], place: dict[int, tuple[str, int]]) -> None:
+    """Raises GraphError where a step is computed, left, and computed again: two runs in the same scope.
+
+    Where runs have a single step each, they are known by the weights that both read.
+    """
+    visits: dict[str, tuple[list[int], list[int]]] = {}  # by band: where in the order of nodes a step begins
+    for at, (band, t) in sorted(place.items()):
+        starts, times = visits.setdefault(band, ([], []))
+        if not times or times[-1] != t:
+            starts.append(at)
+            times.append(t)
+    seen: dict[tuple[str, int, str], list[Group]] = {}
+    for group in groups:
+        if group.kind == QUANTITY:
+            seen.setdefault((group.band, group.t, group.name), []).append(group)
+    for (band, t, name), same in sorted(seen.items(), key=lambda item: item[1][-1].out.number):
+        if len(same) < 2:
+            continue
+        starts, times = visits[band]
+        weights = [
+            {x.number for n in g.nodes for x in n.inputs if x.op is None and x.requires_grad} for g in same
+        ]
+        again = len({bisect(starts, g.out.number) for g in same}) > 1
+        if again or (len(times) == 1 and set.intersection(*weights)):
+            where = f" of {clean(band)}" if band else ""
+            raise GraphError(
+                f"two runs stand in the same steps: {clean(name)} at t = {t}{where} was computed {len(same)} times, so that "
+                'no picture can tell them apart; give each run a label of its own, as in unroll(cell, xs, label="second"), '
+                'or run it within scope("second"); states that go from one run to the next are detached first where '
+                "only the last is meant"
+            )
+
+
+def _made_first(cells, group_of, place) -> None:
+    """First states that are computed, such as learned ones: what looks like a step but only makes the states of
+    the next, without a product and by other operations than the steps."""
+    for band in dict.fromkeys(band for band, _ in cells):
+        times = [t for b, t in cells if b == band]
+        if len(times) < 2:
+            continue
+        own, later = cells[band, times[0]], cells[band, times[1]]
+        made = [g for g in own if g.kind == QUANTITY]
+        there = {g.name: [n.op.name for n in g.nodes] for t in times[1:] for g in cells[band, t]}
+        numbers = {n.number for g in own for n in g.nodes}
+        read = {group_of[x.number] for g in later for n in g.nodes for x in n.inputs if x.number in numbers}
+        alike = any([n.op.name for n in g.nodes] == there.get(g.name) for g in made)
+        products = any(n.op.kind == "product" for g in own for n in g.nodes)
+        if not made or alike or products or not all(g in read and g.name in there for g in made):
+            continue
+        for g in own:
+            if g.kind == SHARED:
+                made[0].nodes = sorted([*g.nodes, *made[0].nodes], key=lambda n: n.number)
+                group_of.update({n.number: made[0] for n in g.nodes})
+        for g in made:
+            g.kind = FIRST
+        for own_number in numbers:
+            del place[own_number]
+        del cells[band, times[0]]
+
+
+def _outside(nodes, place, group_of, cells, given: set[int]) -> None:
+    """Groups for what stands in no step: inputs, outputs, parameters and the end.
+
+    given : numbers of what the records of steps call their x.
+    """
     readers: dict[int, set] = {}  # outside nodes without a step behind them: the steps that read them
     sources: dict[int, set[int]] = {}  # outside nodes with steps behind them: those steps
     for n in nodes:
@@ -226,22 +296,83 @@ def _outside(nodes, place, group_of, cells) -> None:
             sources[n.number] = behind
     groups: dict[tuple, Group] = {}
     bands = list(dict.fromkeys(band for band, _ in cells))
+    order = {where: k for k, where in enumerate(cells)}
+    named = {(g.band, g.name) for groups_ in cells.values() for g in groups_ if g.kind == QUANTITY}
+    moving = _moving(cells, place)
     for n in nodes:
-        if n.number in place:
+        if n.number in place or n.number in group_of:
             continue
         who, behind = readers.get(n.number, set()), sources[n.number]
+        start = min(who, key=lambda w: (bands.index(w[0]), order[w]), default=None)
         if behind:
             key = (OUTPUT, "", next(iter(behind)), "output") if len(behind) == 1 else (END, "", 0, "end")
-        elif n.op is None and (own := step_of(n)) and own[1] not in {t for _, t in who}:
-            key = (FIRST, *own, clean(n.name or ""))
-        elif len({t for _, t in who}) == 1 and not (n.op is None and n.requires_grad):
-            key = (INPUT, *min(who, key=lambda w: bands.index(w[0])), n.number)
+        elif start and (t := _first_of(n, start, who, cells, named)) is not None:
+            key = (FIRST, start[0], t, clean(n.name or ""))
+        elif start and _is_input(n, who, moving, given):
+            key = (INPUT, *start, n.number)
         else:
             key = (PARAMETER, "", 0, n.number)
-        name = clean(n.name or "") if isinstance(key[3], int) else key[3]
-        group = groups.setdefault(key, Group(*key[:3], name))  # type: ignore[arg-type]
+        name = (_sliced(n).name if key[0] == INPUT else n.name) if isinstance(key[3], int) else key[3]
+        group = groups.setdefault(key, Group(*key[:3], clean(name or "")))  # type: ignore[arg-type]
         group.nodes.append(n)
         group_of[n.number] = group
+
+
+def _first_of(n: Tensor, start: tuple[str, int], who: set, cells, named) -> int | None:
+    """The step of a first state: it bears another step's scope, or was handed on from an earlier run."""
+    own, (band, t) = step_of(n) if n.op is None else None, start
+    state = n.op is None and (band, clean(n.name or "")) in named
+    if own is None:  # roles tell it where there are more steps
+        return t - 1 if state and [s for b, s in cells if b == band] == [t] else None
+    if own[1] == t if not state else (own[1] in {s for _, s in who} and own[1] != t):
+        return None
+    if not state and own in cells:  # such as the x of another step
+        return None
+    return own[1] if abs(own[1] - t) == 1 and (band, own[1]) not in cells else t - 1
+
+
+def _is_input(n: Tensor, who: set, moving: set[int], given: set[int]) -> bool:
+    """Whether what these steps read is their input, and not a parameter."""
+    times = {t for _, t in who}
+    own = step_of(n) if n.op is None else None
+    if n.number in given or (own is not None and own[1] in times):
+        return True
+    if n.op is None and n.requires_grad:  # a weight may be read by one step alone, where no other step counts
+        return n.number in moving or (n.name == "x" and len(times) == 1)
+    return len(times) == 1 or n.number in moving
+
+
+def _moving(cells, place) -> set[int]:
+    """Outside nodes in whose place another step reads another one that is alike: x, also where the next step keeps it."""
+    at: dict[tuple, set[int]] = {}
+    for (band, _), groups in cells.items():
+        for role, x in _reads(groups):
+            if x.number not in place:
+                at.setdefault((band, role, x.name, x.shape), set()).add(x.number)
+    return {number for numbers in at.values() if len(numbers) > 1 for number in numbers}
+
+
+def _sliced(n: Tensor) -> Tensor:
+    """What an input was cut out of."""
+    x = n
+    while x.op is not None and x.op.kind == "structure" and len(x.inputs) == 1:
+        x = x.inputs[0]
+    return x if x.name else n
+
+
+def _data(nodes, place, group_of) -> set[int]:
+    """Leaves that require a gradient but are no weights: inputs, and what is cut into inputs without arithmetic."""
+    found: dict[int, bool] = {}  # by number, whether all that reads it takes it for data
+    for n in reversed(nodes):
+        kind = group_of[n.number].kind
+        if kind == INPUT:
+            found[n.number] = True
+        if n.op is None or n.number in place or kind in (OUTPUT, END):
+            continue
+        cut = n.op.kind == "structure" and n.op.name != "gather" and found.get(n.number, False)
+        for x in n.inputs:
+            found[x.number] = cut and found.get(x.number, True)
+    return {n.number for n in nodes if n.op is None and n.requires_grad and found.get(n.number)}
 
 
 def _network(root, nodes, group_of, cells) -> Network:
@@ -251,12 +382,12 @@ def _network(root, nodes, group_of, cells) -> Network:
     before, carried = _carried(nodes, group_of, cells, bands)
     first = {(g.band, g.name): g for g in groups if g.kind == FIRST}
     _first_by_role(nodes, group_of, cells, bands, before, carried, first)
+    mirrored = {band for band, t in before if before[band, t] > t}
+    for g in first.values():
+        if (g.band, g.t) in cells:  # handed on from a run that had other steps
+            g.t = max(steps) + 1 if g.band in mirrored else min(t for b, t in cells if b == g.band) - 1
     groups = list(dict.fromkeys(group_of.values()))
-    inputs: dict[tuple[str, int], list[Group]] = {}
-    for g in groups:
-        # A constant that an equation holds, such as the 1 of 1 − z, is no input, nor is a mask.
-        if g.kind == INPUT and g.out.shape != () and g.out.dtype.kind != "b":
-            inputs.setdefault((g.band, g.t), []).append(g)
+    inputs = _inputs(groups, cells)
     outputs = {g.t: g for g in groups if g.kind == OUTPUT}
     _outputs_within(nodes, group_of, cells, carried, outputs)
     for g in outputs.values():
@@ -269,6 +400,28 @@ def _network(root, nodes, group_of, cells) -> Network:
         root, nodes, group_of, bands, steps, cells, carried,
         memory, first, before, inputs, outputs, end, states,
     )  # fmt: skip
+
+
+def _inputs(groups: list[Group], cells) -> dict[tuple[str, int], list[Group]]:
+    """What each step reads from outside.  What an equation holds is no input: the 1 of 1 − z, a fixed matrix
+    without a name that is the same at every step; nor is a mask."""
+    found: dict[tuple[str, int], list[Group]] = {}
+    still: dict[tuple, set[int]] = {}
+    for g in groups:
+        if g.kind == INPUT and g.out.shape != () and g.out.dtype.kind != "b":
+            found.setdefault((g.band, g.t), []).append(g)
+            if not g.name and g.out.op is None and not g.out.is_symbol:
+                still.setdefault((g.band, g.out.shape, g.out.value.tobytes()), set()).add(g.t)
+
+    def held(g: Group) -> bool:
+        if g.name or g.out.op is not None or g.out.is_symbol:
+            return False
+        times = {t for b, t in cells if b == g.band}
+        alone = len(times) == 1 and len(found[g.band, g.t]) == 1
+        return not alone and still[g.band, g.out.shape, g.out.value.tobytes()] == times
+
+    kept = {where: [g for g in own if not held(g)] for where, own in found.items()}
+    return {where: own for where, own in kept.items() if own}
 
 
 def _carried(nodes, group_of, cells, bands):

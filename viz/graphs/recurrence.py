@@ -7,6 +7,7 @@ hide nothing and nothing underflows: what is measured are Jacobian products ∂s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -34,6 +35,8 @@ class Flow:
     why: dict[int, str] = field(default_factory=dict)  # by k, why there is none for all states
     cuts: dict[int, list[str]] = field(default_factory=dict)  # by k: states that are cut behind times[k]
     real: np.ndarray | None = None  # (times, sequences): False where a mask only hands the states on
+    detached: bool = False  # whether a detach stands in some step
+    still: list[str] = field(default_factory=list)  # states that no step hands on by what has a derivative
     blocks: dict[str, np.ndarray] = field(default_factory=dict)  # square blocks of recurrent weights, by name
     gated: bool = False
 
@@ -73,6 +76,19 @@ class Flow:
         return len(self.times) - 1
 
     @property
+    def stretch(self) -> tuple[int, int]:
+        """The longest way without a cut: from which of `times` to which, as indices."""
+        ends = [-1, *sorted(self.why), len(self.times) - 1]
+        start, end = max(itertools.pairwise(ends), key=lambda e: e[1] - e[0])
+        return start + 1, end
+
+    @property
+    def over(self) -> float | None:
+        """log of what is left over that stretch, at the rate."""
+        start, end = self.stretch
+        return None if self.rate is None else self.rate * (end - start)
+
+    @property
     def half_life(self) -> float | None:
         """Steps in which the gradient halves; negative: in which it doubles; None: it keeps its size."""
         return None if self.rate is None or abs(self.rate) < 1e-12 else -np.log(2) / self.rate
@@ -97,7 +113,7 @@ def flows_back(network: Network, seed: int = 0) -> list[Flow]:
     inside, free = operations(network)
     found = []
     for band in network.bands:
-        names, states = network.carried[band], {}
+        names, states = [s for s in network.carried[band] if _moves(network, band, s)], {}
         for t in (t for b, t in network.cells if b == band):
             groups = [network.find(band, t, s) for s in names]
             nodes = [g.out for g in groups if g is not None]
@@ -105,12 +121,19 @@ def flows_back(network: Network, seed: int = 0) -> list[Flow]:
                 states[t] = nodes
         times = sorted(states, key=lambda t: states[t][0].number)
         if len(times) > 1:
-            found.append(_flow(network, band, times, states, inside, free, np.random.default_rng(seed)))
+            rng = np.random.default_rng(seed)
+            found.append(_flow(network, band, names, times, states, inside, free, rng))
     return found
 
 
-def _flow(network, band, times, states, inside, free, rng) -> Flow:
-    flow = Flow(band, network.carried[band], times, np.full(len(times) - 1, np.nan))
+def _moves(network: Network, band: str, name: str) -> bool:
+    """Whether a state has a gradient at all: one of whole numbers, such as a counter, has none."""
+    found = (network.find(band, t, name) for b, t in network.cells if b == band)
+    return all(g is None or g.out.dtype.kind == "f" for g in found)
+
+
+def _flow(network, band, names, times, states, inside, free, rng) -> Flow:
+    flow = Flow(band, names, times, np.full(len(times) - 1, np.nan))
     flow.real = _real(times, states)
     walk = _Walk(states[times[-1]], rng)
     for k in range(len(times) - 2, -1, -1):
@@ -123,10 +146,29 @@ def _flow(network, band, times, states, inside, free, rng) -> Flow:
         flow.log_factors[k], why = walk.settle(arrived, real_sequences(states[t][0]))
         if why:
             flow.why[k] = CUT if len(lost) == len(before) else why
-    ops = {n.op.name for g in network.cells[band, times[-1]] for n in g.nodes if n.op is not None}
-    flow.gated = "sigmoid" in ops
+        flow.detached |= any(n.op.name == "detach" for g in network.cells[band, t] for n in g.nodes)
+    always = [s for s in flow.states if all(s in flow.cuts.get(k, ()) for k in range(len(times) - 1))]
+    flow.still = [] if flow.detached or len(always) == len(names) else always
+    flow.gated = _gated(network, band, times[-1])
     flow.blocks = _blocks(network, band, times[-1], states[times[-2]])
     return flow
+
+
+def _gated(network: Network, band: str, t: int) -> bool:
+    """Whether what an S-shaped function made is multiplied with something, or divided, or added as a logarithm:
+    a gate in whatever form, such as exp(−softplus(a)).  An S-shaped activation alone is none."""
+    made: dict[
+        int, tuple[str, ...]
+    ] = {}  # what is made of one, element by element: by which operations it is a gate
+    for n in sorted((n for g in network.cells[band, t] for n in g.nodes), key=lambda n: n.number):
+        uses = next((made[x.number] for x in n.inputs if x.number in made), ())
+        if n.op.name in uses and all(x.op is not None for x in n.inputs):
+            return True
+        if uses and n.op.kind != "product":
+            made[n.number] = uses
+        elif n.op.name in ("sigmoid", "softplus"):
+            made[n.number] = ("mul", "div", "add", "sub")[: 4 if n.op.name == "softplus" else 2]
+    return False
 
 
 class _Walk:

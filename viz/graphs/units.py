@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minigrad import Tensor
+from minigrad.items import flows_back
 
 from ..drawing.style import clean, pretty
 from .reading import QUANTITY, SHARED, Group, Network, step_of
@@ -182,12 +183,17 @@ def _sigmoid(factor: Tensor) -> tuple[Tensor | None, int, Tensor]:
 
 
 def rectifiers_of(nodes: Sequence[Tensor], network: Network | None) -> list[Rectifier]:
-    """Every max(x, 0), over all steps."""
+    """Every max(x, 0), over all steps, but those beside which x goes another way, as in max(x, 0) + log(1 + e^−|x|):
+    where such a unit is off a gradient still comes back."""
     found: dict[tuple[str, str], list[Tensor]] = {}
+    ways: dict[int, int] = {}  # how many operations hand a gradient to a node
+    for n in nodes:
+        for x in {x.number: x for k, x in enumerate(n.inputs) if flows_back(n, k)}.values():
+            ways[x.number] = ways.get(x.number, 0) + 1
     count = 0
     for n in nodes:
         x = rectifier_input(n)
-        if x is None or n.is_symbol or not n.ndim:
+        if x is None or n.is_symbol or not n.ndim or any(ways.get(a.number, 0) > 1 for a in _behind(x)):
             continue
         at = step_of(n)
         if at is None or network is None:
@@ -211,6 +217,16 @@ def rectifiers_of(nodes: Sequence[Tensor], network: Network | None) -> list[Rect
     return made
 
 
+def _behind(x: Tensor) -> Iterator[Tensor]:
+    """A number, and that of which it is the negative or which is moved or scaled by a constant to it."""
+    while True:
+        yield x
+        moving = [a for a in x.inputs if a.op is not None or a.size != 1]
+        if x.op is None or x.op.name not in ("neg", "add", "sub", "mul", "div") or len(moving) != 1:
+            return
+        x = moving[0]
+
+
 def rectifier_input(n: Tensor) -> Tensor | None:
     """The x of max(x, 0), however it was written."""
     if n.op is None:
@@ -222,9 +238,10 @@ def rectifier_input(n: Tensor) -> Tensor | None:
     if n.op.name == "where":
         chosen = n.inputs[0]
         compared = chosen.op is not None and chosen.op.name in ("greater", "greater_equal")
-        for k in (1, 2):  # x where x > 0, else 0; or 0 where 0 ≥ x, else x
+        bound = [x for x in chosen.inputs if x.op is None and not x.is_symbol and not x.value.any()]
+        for k in (1, 2) if compared and bound else ():  # x where x > 0, else 0; or 0 where 0 ≥ x, else x
             x, other = n.inputs[k], n.inputs[3 - k]
             zero = other.op is None and not other.is_symbol and not other.value.any()
-            if compared and chosen.inputs[k - 1] is x and zero:
+            if chosen.inputs[k - 1] is x and zero:
                 return x
     return None

@@ -260,7 +260,7 @@ def arrays(states: list[State]) -> dict[str, np.ndarray]:
 def passed_on(network: Network, state: State, way: str, t: int) -> float | None:
     """How much of the gradient that reaches a gate of the next step comes back to the state: a ratio of norms."""
     gate = network.find(state.band, state.after.get(t, t), state.gates[way])
-    part = state.parts[way].get(t)
+    part = state.parts.get(way, {}).get(t)  # none where a cut lies between
     arrives = gradient_state(network.states, gate.out)[0] if gate is not None else None
     if part is None or not arrives or not np.isfinite(arrives):
         return None
@@ -285,7 +285,7 @@ def before_steps(network: Network) -> set[int]:
 def weight_names(network: Network) -> dict[int, str]:
     """The weights that steps or outputs read, by number; with the layer where there are several."""
     wanted, through = (
-        {n.number for n in network.nodes if n.op is None and n.requires_grad},
+        {n.number for n in network.nodes if n.op is None and n.requires_grad} - network.data,
         before_steps(network),
     )
     bands: dict[int, set[str]] = {}

@@ -21,12 +21,13 @@ from ..graphs.reading import gradient_of, step_of
 from ..graphs.recurrence import CUT, GONE, Flow
 from .health import FINE, FROZEN, ZERO, Facts
 
-VANISHING_HALF_LIFE = 1.2  # steps; the usual starts have 1.5 (a basic layer with large inputs) and more
+VANISHING_HALF_LIFE = 1.05  # steps; the usual starts have 1.1 (a basic layer with large inputs) and more
+SHUT_HALF_LIFE = 0.5  # with gates, which can open: half open they have 1, beside a leak 0.7
 VANISHING_LEFT = 1e-2  # over the whole sequence
 EXPLODING_RATE, EXPLODING_GROWTH = np.log(1.25), 10.0  # both passed; or
 SLOW_RATE, SLOW_GROWTH = np.log(1.05), 1e3  # both of these
 LARGE_RADIUS = 1.4  # of the recurrent weights of a cell without gates
-SATURATED_SHARE = 0.7  # of the units of a gate, over all steps; trained networks do have a half
+SATURATED_SHARE = 0.8  # of the units of a gate, over all steps; trained networks do have a half
 SQUASHED_SHARE = 0.95  # of what is inside a quantity, as the tanh of a memory that has been filled
 DEAD_SHARE, OFF_SHARE, ENOUGH = 0.1, 0.5, 8  # shares of units; samples needed to tell
 DEPTH_LEFT, DEPTH_GROWN = 1e-4, 1e4  # across the layers of a network
@@ -48,6 +49,7 @@ TRY = {
     "dead": "A smaller learning rate, biases at 0 or a little above, He or identity (IRNN) start, layer "
     "normalisation.",
     "cut": "Nothing, if it is meant (truncated backpropagation); else remove the detach.",
+    "no derivative": "Nothing, if the other states carry what is to be learned; else a smooth function in its place.",
     "behind a cut": "Remove the detach, or take these weights from the optimiser.",
     "gap": "Check the mask: gaps within a sequence are rarely meant.",
     "padding": "Sort sequences by length into batches.",
@@ -118,7 +120,7 @@ def _exploding(facts: Facts) -> Iterator[Finding]:
         rate = flow.rate
         if rate is None:
             continue
-        growth = rate * flow.steps
+        growth = flow.over
         fast = rate >= EXPLODING_RATE and growth >= np.log(EXPLODING_GROWTH)
         slow = rate >= SLOW_RATE and growth >= np.log(SLOW_GROWTH)
         advice = TRY["explodes"] + (
@@ -135,7 +137,7 @@ def _exploding(facts: Facts) -> Iterator[Finding]:
                 f"the gradient grows × {number(radius, 3)} in each step. Here saturation holds it at "
                 f"× {number(np.exp(rate))}."
             )
-            yield Finding("exploding", clean(flow.band), said, advice)
+            yield Finding("large weights", clean(flow.band), said, advice, fault=False)
         elif growth >= np.log(SLOW_GROWTH):
             yield Finding("grows slowly", clean(flow.band), f"{_speed(flow)} {_over(flow)}", fault=False)
     share, said = _depth(facts)
@@ -152,9 +154,9 @@ def _vanishing(facts: Facts) -> Iterator[Finding]:
         rate, half = flow.rate, flow.half_life
         if rate is None or half is None or rate >= 0:
             continue
-        left = rate * flow.steps
+        left, bound = flow.over, SHUT_HALF_LIFE if flow.gated else VANISHING_HALF_LIFE
         advice = _remember(facts, flow)
-        if half <= VANISHING_HALF_LIFE and left <= np.log(VANISHING_LEFT):
+        if half <= bound * (1 + 1e-9) and left <= np.log(VANISHING_LEFT):
             yield Finding("vanishing", clean(flow.band), f"{_speed(flow)} {_over(flow)}", advice)
         elif left <= np.log(VANISHED_BELOW):
             reach = int(np.log(VANISHED_BELOW) / rate)
@@ -178,8 +180,9 @@ def _speed(flow: Flow) -> str:
 
 
 def _over(flow: Flow) -> str:
-    assert flow.rate is not None
-    return f"From t = {flow.times[-1]} back to t = {flow.times[0]}: × {power(flow.rate * flow.steps)}."
+    start, end = flow.stretch
+    assert flow.over is not None
+    return f"From t = {flow.times[end]} back to t = {flow.times[start]}: × {power(flow.over)}."
 
 
 def power(logarithm: float) -> str:
@@ -255,22 +258,32 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
     for flow in facts.flows:
         by_states: dict[tuple[str, ...], list[int]] = {}
         for k in sorted(flow.cuts):
-            by_states.setdefault(tuple(flow.cuts[k]), []).append(k)
+            if lost := tuple(s for s in flow.cuts[k] if s not in flow.still):
+                by_states.setdefault(lost, []).append(k)
         for states, places in by_states.items():
             gaps = {b - a for a, b in itertools.pairwise(places)}
-            regular = len(states) == len(flow.states) and len(gaps) == 1
+            regular = flow.detached and len(states) == len(flow.states) and len(gaps) == 1
+            by = "detach" if flow.detached else "what hands it on has no derivative"
             at = ", ".join(f"{flow.times[k]} and {flow.times[k + 1]}" for k in places[:6])
             at += f" (and {len(places) - 6} more)" if len(places) > 6 else ""
             said = (
-                f"The gradient of {_list(pretty(clean(s)) for s in states)} is cut (detach) between t = {at}."
+                f"The gradient of {_list(pretty(clean(s)) for s in states)} is cut ({by}) between t = {at}."
             )
             said += (
                 f" Every {gaps.pop()} steps: truncated backpropagation."
                 if regular
                 else " No loss on one side reaches the other."
+                if len(states) == len(flow.states)
+                else " What comes back goes by the other states alone."
             )
             steps = tuple(flow.times[k + 1] for k in places)
             yield Finding("cut", clean(flow.band), said, "" if regular else TRY["cut"], steps, not regular)
+        if flow.still:
+            names = _list(pretty(clean(s)) for s in flow.still)
+            said = (
+                f"No gradient comes back through {names}: what hands it on has no derivative, in all steps."
+            )
+            yield Finding("no derivative", clean(flow.band), said, TRY["no derivative"], fault=False)
     behind = [w.name for w in facts.weights if w.state == CUT]
     if behind:
         said = f"No gradient reaches {_list(behind)}: every way to the loss leads through detach."

@@ -122,8 +122,9 @@ def _weights(facts: Facts) -> list[Weight]:
     names = weight_names(facts.network) if facts.network is not None else {}
     frozen = _frozen(facts.nodes)
     fresh, found = Keys().fresh, []
+    data = facts.network.data if facts.network is not None else set()
     for n in facts.nodes:
-        learns = n.op is None and n.requires_grad
+        learns = n.op is None and n.requires_grad and n.number not in data
         if not learns and n.number not in frozen:
             continue
         name = (facts.given or {}).get(n.number) or names.get(n.number)
@@ -144,8 +145,8 @@ def _weights(facts: Facts) -> list[Weight]:
 
 
 def _frozen(nodes: Sequence[Tensor]) -> dict[int, str]:
-    """Weights that do not learn, by number, with their layer: what stands on the right of a product, and
-    named vectors beside one, but require no gradient."""
+    """Weights that do not learn, by number, with their layer: named leaves on the right of a product, and vectors
+    beside one, that require no gradient.  What has no name is a constant of the equations, as is a number."""
     found: dict[int, str] = {}
     for n in nodes:
         if n.op is None:
@@ -170,18 +171,21 @@ def _is_still(x: Tensor) -> bool:
 
 
 def _leaves(x: Tensor) -> list[Tensor]:
-    """The leaves of a matrix of weights, through slices and the norm of weights; none where one learns or it is data."""
-    if x.ndim != 2 or x.requires_grad:
+    """The leaves of a matrix of weights, through slices and the norm of weights; none where a matrix learns or it is
+    data."""
+    if x.ndim != 2:
         return []
     leaves, pending = [], [x]
     while pending:
         n = pending.pop()
         if n.op is None:
-            leaves += [n] * (n.ndim > 1 and _is_still(n))
+            if n.requires_grad and n.ndim > 1:
+                return []
+            leaves += [n] * (n.ndim > 1 and bool(n.name) and _is_still(n))
         elif n.op.kind in ("structure", "elementwise", "reduction"):
             pending.extend(n.inputs)
         else:
             return []
         if len(leaves) > 4:
             return []
-    return leaves
+    return [n for n in leaves if step_of(n) is None]  # what was made in a step is data

@@ -145,8 +145,8 @@ def _flow_row(flow: Flow) -> list[str]:
         said,
         number(float(np.exp(rate)), 3),
         number(rate, 3),
-        str(flow.steps),
-        power(rate * flow.steps),
+        str(flow.stretch[1] - flow.stretch[0]),
+        power(flow.over),
     ]
 
 
