@@ -19,7 +19,10 @@ EPSILON = 1e-5  # of layer_norm
 
 @dataclass(frozen=True)
 class Composition:
-    """`name` of `inputs` along the program's `axes`; `extra` is a number where it is not the usual one."""
+    """`name` of `inputs` along the program's `axes`.
+
+    `extra`: an epsilon that is not the usual one; of pieces, that the last input is added to them.
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
@@ -267,11 +270,33 @@ def _of_the_variance(prior, g, root, slope, centred, axes) -> Composition | None
     return Composition("layer_norm_gradient", (g, y, *found.inputs, *prior), axes, found.extra)
 
 
+def _pieces(n: Tensor) -> Composition | None:
+    """P + placed + placed + …, where what is placed fills an axis; P may be missing.  The gradient of slices."""
+    found: dict[int, Tensor] = {}
+    rest: Tensor | None = n
+    while rest is not None:
+        sides = inputs_of(rest, "add")
+        last = sides[1] if sides else rest
+        if not inputs_of(last, "place") or last.params[1] in found:
+            return None
+        found[last.params[1]], rest = last, sides[0] if sides else None
+        axis, end, ordered = last.params[0], 0, [found[k] for k in sorted(found)]
+        for piece in ordered:
+            if piece.params[0] != axis or piece.params[3] != 1 or piece.params[1] != end:
+                break
+            end = piece.params[2]
+        else:
+            if isinstance(end, int) and end == last.params[4] and len(found) > 1:
+                inputs = [p.inputs[0] for p in ordered] + ([] if rest is None else [rest])
+                return Composition("pieces", tuple(inputs), (axis,), None if rest is None else 1)
+    return None
+
+
 READERS = {
     "where": (_relu, _norm),
     "div": (_layer_norm, _softmax, _mean),
     "sub": (_log_softmax, _cross_entropy),
     "mul": (_softmax_gradient,),
-    "add": (_layer_norm_gradient,),
+    "add": (_layer_norm_gradient, _pieces),
     "sum": (_outer,),
 }

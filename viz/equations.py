@@ -11,7 +11,7 @@ All equations are for one sequence; gradients of parameters are sums over the se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ MEANINGS = (  # what a text may hold, and what is said of it below
     (r"\bstd(_units)?\(", "std: √(variance + 1e−5)"),
     (r"axis|axes|reshape\(|place\(|\[:", "axes and ranges: as in the program, from 0, without that of the sequences"),
 )
+VIEWS = ("reshape", "transpose", "broadcast_to", "cast")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class _Writer(Notation):
         self.fixed = {n: a for n, a in vars(cell).items() if isinstance(a, np.ndarray)} if hasattr(cell, "__dict__") else {}
         self.constants: list[tuple[np.ndarray, Words]] = []
         self.inside: list[tuple[Words, Words]] = []  # a_f and the quantity f = σ(a_f)
-        self.joint: dict[int, tuple[Tensor, list[Words]]] = {}  # gradient of [a, b] → that, and what its parts are called
+        self.joint: dict[int, tuple[Tensor, list[Words], int]] = {}  # gradient of [a, b] → that, names of its parts, axis
         self.extra = 0
 
     def written(self, backward: bool) -> Equations:
@@ -196,13 +197,13 @@ class _Writer(Notation):
         """An equation for every named node, in the order of creation; the rest is written out."""
         found = []
         nodes = [n for n in self.reached(roots) if n.number not in self.words]
-        readers, terms = self.readers(nodes)
+        readers, often = self.readers(nodes, names)
         for n in nodes:
             whole = self.raw(n)
             own = names.get(n.number)
             if own is None and n.number in self.joint:
                 own = self.joined(*self.joint[n.number])
-            if own is None and self.deserves_a_name(n, whole, readers, terms):
+            if own is None and self.deserves_a_name(n, whole, readers, often):
                 own = self.new_name()
             if own is not None:
                 found.append(Equation(own, whole, "←" if self.reads_name(n, own) else "="))
@@ -210,34 +211,40 @@ class _Writer(Notation):
             self.words[n.number] = whole if own is None else replace(own, shape=whole.shape)
         return found
 
-    def readers(self, nodes: list[Tensor]) -> tuple[dict[int, int], set[int]]:
-        """How many of `nodes` read each node, and what stands several times in the text of one."""
-        count: dict[int, int] = {}
-        terms = set()
-        for n in nodes:
-            for x in self.reads(n):
-                count[x.number] = count.get(x.number, 0) + 1
-            found = composition(n)
-            if found is not None and found.name.endswith("_gradient"):
-                terms |= {x.number for x in found.inputs[:2]}
-        return count, terms
+    def readers(self, nodes: list[Tensor], names: Container[int] = ()) -> tuple[dict[int, int], dict[int, int]]:
+        """How many of `nodes` read each node, and what stands several times in one text, with the size that is too much.
 
-    def deserves_a_name(self, n: Tensor, whole: Words, readers: dict[int, int], terms: set[int]) -> bool:
-        if n.op is None or n.op.name == "concat":
+        Who reads what is only seen in another shape, reads what is seen.
+        """
+        count: dict[int, int] = {}
+        often: dict[int, int] = {}
+        for n in reversed(nodes):
+            for x in self.reads(n):
+                seen = n.op is not None and n.op.name in VIEWS and n.number in count and n.number not in names
+                count[x.number] = count.get(x.number, 0) + (count[n.number] if seen else 1)
+            found = composition(n)
+            if found is not None and found.name in ("layer_norm_gradient", "softmax_gradient"):
+                often |= {x.number: size for x, size in zip(found.inputs, (1, 1, 2 * LONG + 1), strict=False)}
+        return count, often
+
+    def deserves_a_name(self, n: Tensor, whole: Words, readers: dict[int, int], often: dict[int, int]) -> bool:
+        if n.op is None or n.op.name == "concat" or n.op.binding == 0:
             return False
-        return whole.size >= LONG and readers.get(n.number, 0) > 1 or whole.size > 0 and n.number in terms
+        if whole.flipped or whole.factors and any(f.flipped for f in whole.factors):  # where it is read, it is turned
+            return False
+        return whole.size >= LONG and readers.get(n.number, 0) > 1 or whole.size >= often.get(n.number, np.inf)
 
     def named_anew(self, roots: list[Tensor]) -> list[Equation]:
         """Names for long expressions of the forward graph that the backward one reads more than once."""
         nodes = self.reached(roots)
-        readers, terms = self.readers([n for n in nodes if n.number not in self.words])
+        readers, often = self.readers([n for n in nodes if n.number not in self.words])
         known = set(self.named)
         found = []
         for n in nodes:
             if n.number not in self.words or n.number in known or n.op is None:
                 continue
             whole = self.words[n.number] = self.raw(n)
-            if self.deserves_a_name(n, whole, readers, terms):
+            if self.deserves_a_name(n, whole, readers, often):
                 self.words[n.number] = replace(self.new_name(), shape=whole.shape)
                 self.named.add(n.number)
                 found.append(Equation(self.words[n.number], whole))
@@ -293,7 +300,7 @@ class _Writer(Notation):
         return self.words[node.number] if named else None
 
     def in_joint(self, words: Words) -> bool:
-        return any(words.text == p.text for _, parts in self.joint.values() for p in parts)
+        return any(words.text == p.text for _, parts, _ in self.joint.values() for p in parts)
 
     def gradient_names(self, visited, wanted) -> dict[int, Words]:
         names: dict[int, Words] = {}
@@ -333,7 +340,7 @@ class _Writer(Notation):
             self.call(part, own)
             names.pop(part.number, None)
             called.append(own)
-        self.joint[gradient.number] = node, called
+        self.joint[gradient.number] = node, called, node.params[0]
         names.pop(gradient.number, None)
 
 
@@ -355,8 +362,9 @@ def _states(cell) -> list[tuple[tuple, np.dtype]]:
 
 
 def _of_one(n: Tensor) -> bool:
-    """A function of one argument, max(x, 0) included."""
-    return n.op is not None and n.op.kind == "elementwise" and (len(n.inputs) == 1 or n.op.name == "where")
+    """A function of one argument, relu included."""
+    found = composition(n)
+    return n.op is not None and n.op.kind == "elementwise" and (len(n.inputs) == 1 or bool(found) and found.name == "relu")
 
 
 def _aligned(lines: list[Equation]) -> list[str]:

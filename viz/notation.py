@@ -25,6 +25,8 @@ LONG = 2  # an expression of so many operations that is read twice gets a name
 COMMANDS = str.maketrans({c: rf"\{c}" for c in "{}$%&#_"} | {"\\": r"{\backslash}", "^": r"{\wedge}", "~": r"{\sim}"}
     | {c: f"{{{c}}}" for c in "<>"})  # fmt: skip
 
+DENIED = {"greater": ("≤", r"\le"), "greater_equal": ("<", "<"), "equal": ("≠", r"\ne")}  # where they do not hold
+
 
 @dataclass(frozen=True)
 class Words:
@@ -33,7 +35,8 @@ class Words:
     binding : the strength of its outermost operator.
     size : how many operations are written out in it.
     shape : of what the text computes, for one sequence.
-    positive, flipped, factors : what it is the negative, the transpose or the matrix product of.
+    positive, flipped, moved : what it is the negative, the transpose or another shape of.
+    factors, terms : of a matrix product; of a sum, all but the last term, and that.
     """
 
     text: str
@@ -43,7 +46,9 @@ class Words:
     shape: tuple = ()
     positive: Words | None = None
     flipped: Words | None = None
+    moved: Words | None = None
     factors: tuple[Words, Words] | None = None
+    terms: tuple[Words, Words] | None = None
 
     @property
     def negative(self) -> bool:
@@ -106,7 +111,7 @@ def _upright(text: str) -> str:
 
 def d(words: Words, prime: int = 0) -> Words:
     """The gradient of what these words stand for."""
-    closed = words.binding == CLOSED and not words.size
+    closed = words.binding == CLOSED and not words.size and not words.flipped
     text, tex = (words.text, words.tex) if closed else (f"({words.text})", rf"\left({words.tex}\right)")
     return Words("d" + text + "′" * prime, rf"\mathrm{{d}}{tex}" + "'" * prime, shape=words.shape)
 
@@ -174,7 +179,7 @@ def times(shape: tuple) -> tuple[str, str]:
 def function(name: str, *arguments: Words, shape: tuple = (), mark: tuple[str, str] = ("", "")) -> Words:
     return Words(
         f"{name}{mark[0]}({', '.join(a.text for a in arguments)})",
-        rf"\mathrm{{{name}}}{mark[1]}\left({', '.join(a.tex for a in arguments)}\right)",
+        rf"\mathrm{{{escaped(name)}}}{mark[1]}\left({', '.join(a.tex for a in arguments)}\right)",
         CLOSED,
         1 + sum(a.size for a in arguments),
         shape,
@@ -197,6 +202,19 @@ def product(left: Words, right: Words, shape: tuple) -> Words:
     return words.signed(negative)
 
 
+def added(a: Words, b: Words, minus: bool, shape: tuple) -> Words:
+    """a + b, or a − b."""
+    if b.terms and not minus and not b.negative:  # a + (p − q) is a + p − q, also where p is negative
+        for term in b.terms:
+            a = added(a, term.positive or term, term.negative, shape)
+        return a
+    size, sign = 1 + a.size + b.size, "−" if minus else "+"
+    terms = a, b.signed(minus)
+    a, b = a.within(ADD), b.within(PRODUCT if minus or b.negative else ADD)
+    tex = f"{a.tex} {sign.replace('−', '-')} {b.tex}"
+    return Words(f"{a.text} {sign} {b.text}", tex, ADD, size, shape, terms=terms)
+
+
 def transposed(a: Words) -> Words:
     """Rows for columns; of a vector, the row."""
     if is_scalar(a.shape) or a.flipped:
@@ -207,6 +225,9 @@ def transposed(a: Words) -> Words:
     if a.factors and any(f.flipped for f in a.factors):
         left, right = a.factors
         return product(transposed(right), transposed(left), shape)
+    if a.terms and all(t.flipped or t.positive and t.positive.flipped for t in a.terms):
+        first, last = map(transposed, a.terms)
+        return added(first, last.positive or last, last.negative, shape)
     closed = a.within(CLOSED)
     tex = raised(closed, r"\top")
     return Words(f"{closed.text}ᵀ", tex, CLOSED, a.size, shape, flipped=a)
@@ -225,7 +246,8 @@ def seen(a: Words, shape: tuple) -> Words:
     if wanted == (*have, 1) or have == (*wanted, 1):
         if len(have) + len(wanted) == 3:  # a column for a row
             return transposed(a)
-    return function("reshape", a, written(*times(shape)), shape=wanted)
+    a = a.moved or a
+    return a if bare(a.shape) == wanted else replace(function("reshape", a, written(*times(shape)), shape=wanted), moved=a)
 
 
 def fitted(a: Words, shape: tuple) -> Words:
@@ -327,23 +349,17 @@ class Notation:
         a, b = self.operands(n)
         shape = common([a.shape, b.shape])
         if a.text == b.text:
-            negative, a = a.negative, a.unsigned()
-            doubled = Words(f"2 {a.text}", rf"2\, {a.tex}", MULTIPLY, 1 + a.size, shape)
-            return (doubled if not a.text[0].isdigit() else self.multiplied(number(2), a)).signed(negative)
+            return self.multiplied(number(2), a, True)
+        if a.terms and a.terms[1].text == b.text:
+            twice = self.multiplied(number(2), b, True)
+            return added(a.terms[0], twice.positive or twice, twice.negative, shape)
         if a.negative and not b.negative:
             a, b = b, a
-        return self.added(a, b.positive or b, b.negative, shape)
+        return added(a, b.positive or b, b.negative, shape)
 
     def _sub(self, n) -> Words:
         a, b = self.operands(n)
-        return self.added(a, b, True, common([a.shape, b.shape]))
-
-    def added(self, a: Words, b: Words, minus: bool, shape: tuple) -> Words:
-        size, sign = 1 + a.size + b.size, "−" if minus else "+"
-        a, b = a.within(ADD), b.within(PRODUCT if minus or b.negative else ADD)
-        return Words(
-            f"{a.text} {sign} {b.text}", f"{a.tex} {sign.replace('−', '-')} {b.tex}", ADD, size, shape
-        )
+        return added(a, b, True, common([a.shape, b.shape]))
 
     def _neg(self, n) -> Words:
         (a,) = self.operands(n)
@@ -394,7 +410,7 @@ class Notation:
 
     def _log1p(self, n) -> Words:
         (a,) = self.operands(n)
-        return self.closed(n, self.added(number(1), a.positive or a, a.negative, a.shape), r"\log", "log")
+        return self.closed(n, added(number(1), a.positive or a, a.negative, a.shape), r"\log", "log")
 
     def closed(self, n, a: Words, tex: str, text: str) -> Words:
         return Words(f"{text}({a.text})", rf"{tex}\left({a.tex}\right)", CLOSED, 1 + a.size, a.shape)
@@ -456,6 +472,9 @@ class Notation:
             c, relu = self.words[sides[1].number].within(ADD), condition
         if no and relu is not None:
             return self.indicator(Words(f"{c.text} > 0", f"{c.tex} > 0", 0, 1 + c.size, c.shape))
+        if no and condition.op is not None and condition.op.name in DENIED and condition.number not in self.named:
+            (a, b), (text, tex) = (w.within(ADD) for w in self.operands(condition)), DENIED[condition.op.name]
+            return self.indicator(Words(f"{a.text} {text} {b.text}", f"{a.tex} {tex} {b.tex}", 0, c.size, c.shape))
         return self.indicator(c, "not " if no else "")
 
     def _detach(self, n) -> Words:
@@ -583,7 +602,7 @@ class Notation:
         (g, y), axes = (self.whole(x) for x in found.inputs), bare_axes(found.inputs[1], found.axes)
         kept = tuple(1 if k in axes else s for k, s in enumerate(y.shape))
         total = seen(self.over_units(self.multiplied(g, y), axes), kept)
-        return self.multiplied(y, self.added(g, total.positive or total, not total.negative, y.shape))
+        return self.multiplied(y, added(g, total.positive or total, not total.negative, y.shape))
 
     def _times_softmax_of(self, n, found: Composition) -> Words:
         g, x = found.inputs
@@ -600,17 +619,26 @@ class Notation:
             made = function(name, a, *more, shape=a.shape[:-1], mark=mark([len(a.shape) - 1], len(a.shape), False))
             return seen(made, shape)
 
-        less = self.added(g, over_units("mean", g.positive or g), not g.negative, y.shape)
+        less = added(g, over_units("mean", g.positive or g), not g.negative, y.shape)
         through = self.multiplied(g, y)
         mean = over_units("mean", through.positive or through)
-        less = self.added(less, self.multiplied(y, mean), not through.negative, y.shape)
+        less = added(less, self.multiplied(y, mean), not through.negative, y.shape)
         std = over_units("std", x, *([] if found.extra is None else [number(found.extra)]))
         words = self.divided(less, std)
         if len(found.inputs) == 4:
-            words = self.added(self.operand(found.inputs[3], n, per_sequence(n)[1]), words, False, y.shape)
+            words = added(self.operand(found.inputs[3], n, per_sequence(n)[1]), words, False, y.shape)
         return words
 
     # Structure.
+
+    def _pieces_of(self, n, found: Composition) -> Words:
+        """Placed side by side: one array of all."""
+        inputs, prior = found.inputs, None
+        if found.extra:
+            inputs, prior = inputs[:-1], self.operand(inputs[-1], n, per_sequence(n)[1])
+        parts, shape = [self.whole(x) for x in inputs], bare(per_sequence(n)[0])
+        words = replace(self.joined(n, parts, found.axes[0]), size=1 + sum(p.size for p in parts), shape=shape)
+        return words if prior is None else added(prior, words, False, shape)
 
     def _reshape(self, n) -> Words:
         (x,), shape = n.inputs, per_sequence(n)[0]
@@ -646,18 +674,18 @@ class Notation:
     def _concat(self, n) -> Words:
         parts = [self.whole(x) for x in n.inputs]
         size = 1 + sum(p.size for p in parts)
-        return replace(self.joined(n, parts), size=size, shape=bare(per_sequence(n)[0]))
+        return replace(self.joined(n, parts, n.params[0]), size=size, shape=bare(per_sequence(n)[0]))
 
-    def joined(self, n, parts: list[Words]) -> Words:
-        """One above the other, as the concat n has its inputs; which axis that is, is said unless it is the last."""
+    def joined(self, n, parts: list[Words], axis: int) -> Words:
+        """One above the other, which together are n; the program's axis is said unless it is the last."""
         text, tex = f"[{', '.join(p.text for p in parts)}]", rf"\left[{', '.join(p.tex for p in parts)}\right]"
         shape, at = per_sequence(n)
         said = ""
-        if n.params[0] == at:
+        if axis == at:
             said = "sequences"
-        elif n.params[0] != len(n.shape) - 1:
+        elif axis != len(n.shape) - 1:
             lead = len(shape) - len(bare(shape))
-            said = f"axis {without(n.params, at)[0] - lead} of {len(shape) - lead}"
+            said = f"axis {without([axis], at)[0] - lead} of {len(shape) - lead}"
         if said:
             text, tex = f"{text}_{{{said}}}", rf"{tex}_{{\mathrm{{{said.replace(' ', '~')}}}}}"
         return Words(text, tex)

@@ -12,6 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minigrad import Tensor
+from viz.equations import equations
+from viz.notation import d, label
+
 
 class Unclear(ValueError):
     """A text that can be read in two ways, or in none."""
@@ -80,7 +84,7 @@ SAME_SHAPE = {
     "softmax": softmax, "log_softmax": lambda a, axis: np.log(softmax(a, axis)),
     "layer_norm": lambda a, axis, epsilon=1e-5: centred(a, axis) / deviation(a, axis, epsilon),
 }  # fmt: skip
-COMPARISONS = {">": np.greater, "≥": np.greater_equal, "=": np.equal, "≠": np.not_equal}
+COMPARISONS = {">": np.greater, "≥": np.greater_equal, "<": np.less, "≤": np.less_equal, "=": np.equal, "≠": np.not_equal}
 FUNCTION = re.compile(r"(σ|√|[a-z][a-z0-9_]*?)(?:_(units|sequences|all|\{[^}]*\}))?\(")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e−?\d+)?|∞|NaN")
 END = r"(?![A-Za-z0-9_{′\u0303])"
@@ -171,7 +175,7 @@ class Reader:
     def factor(self, below: bool = False):
         """2 x is a product that binds closely."""
         found = NUMBER.match(self.text, self.at)
-        if found and re.match(r" [^⊙/+−=≥>≠of]", self.text[found.end() :]):
+        if found and re.match(r" [^⊙/+−=<>≤≥≠o]", self.text[found.end() :]):
             if below:
                 raise Unclear(f"/ {found[0]} x in {self.text}")
             self.at = found.end() + 1
@@ -254,7 +258,8 @@ class Reader:
         if found:
             self.at = found.end()
         parts = [p.reshape(p.shape[:1] + (1,) * (rank + 1 - p.ndim) + p.shape[1:]) for p in parts]
-        wide = [np.broadcast_to(p, (self.sequences, *p.shape[1:])) for p in parts]
+        most = max(len(p) for p in parts)
+        wide = [np.broadcast_to(p, (most, *p.shape[1:])) for p in parts]
         return bare(np.concatenate(wide, axis=int(found[1]) + 1 if found else rank))
 
     def reduced(self, name: str, mark: str | None, a, *more):
@@ -294,9 +299,12 @@ class Reader:
             return out
         if name == "scatter":
             g, index, rows = values
-            wide = np.broadcast_to(g, (self.sequences, *g.shape[1:]))
-            hot = index.astype(int)[..., None] == np.arange(int(rows.item()))
-            return np.einsum("n...r,n...e->nre", hot.reshape(len(hot), -1, hot.shape[-1]), wide.reshape(len(wide), -1, wide.shape[-1]))
+            most, wide = max(len(g), len(index)), index.ndim - 1
+            g = np.broadcast_to(g, (most, *index.shape[1:], *g.shape[1 + wide :]))
+            out = np.zeros((most, int(rows.item()), *g.shape[1 + wide :]))
+            for n in range(most):
+                np.add.at(out[n], np.broadcast_to(index, (most, *index.shape[1:]))[n].astype(int), g[n])
+            return out
         if name == "cross_entropy":
             return entropy(*values)
         if name not in ELEMENTS:
@@ -333,3 +341,54 @@ def split(text: str) -> list[str]:
         else:
             parts[-1] += c
     return [p.strip() for p in parts]
+
+
+# Against the cell itself.
+
+
+def known(cell, x, states) -> dict[str, np.ndarray]:
+    """What the right sides may read, by the names in print."""
+    found = {"x_t": x} | {label(s, "t−1").text: v for s, v in zip(cell.state.split(), states, strict=True)}
+    found |= {label(n.rpartition(".")[2]).text: p.value[None] for n, p in cell.parameters().items()}
+    return found | {label(n).text: a[None] for n, a in vars(cell).items() if isinstance(a, np.ndarray)}
+
+
+def close(found, expected, of: str, bound: float) -> None:
+    found = found.reshape(found.shape[:1] + (1,) * (expected.ndim - found.ndim) + found.shape[1:])
+    scale = max(1.0, abs(expected).max())
+    assert abs(np.broadcast_to(found, expected.shape) - expected).max() <= bound * scale, of
+
+
+def computes(cell, rng, N=6) -> None:
+    """The printed equations give the cell's own values and gradients."""
+    x = Tensor(rng.uniform(0.1, 0.9, (N, cell.inputs)), requires_grad=True)
+    states = []
+    for s in cell.initial_state(N):
+        whole = s.dtype.kind in "iu"
+        value = rng.integers(0, 3, s.shape) if whole else rng.uniform(-1, 1, s.shape)
+        states.append(Tensor(value, requires_grad=not whole))
+    quantities = cell.step(x, *states)
+    cotangents = {s: rng.standard_normal(v.shape) for s, v in zip(cell.state.split(), states, strict=True)}
+    floats = [s for s in cotangents if quantities[s].dtype.kind == "f"]
+    sum((quantities[s] * cotangents[s]).sum() for s in floats).backward()
+
+    printed = equations(cell)
+    bound = 2e-5 if re.search(r"\d\.\d{5}", printed.text) else 1e-9  # where numbers are printed rounded
+    reader = Reader(N, known(cell, x.value, [s.value for s in states]))
+    reader.run(printed.forward)
+    for quantity, value in quantities.items():
+        close(reader.values[label(quantity, "t").text], value.value, quantity, bound)
+    for s in floats:
+        reader.values[d(label(s, "t")).text] = cotangents[s]
+    reader.run(printed.backward)
+    wanted = {"dx_t": x.grad} | {
+        d(label(s, "t−1")).text: v.grad for s, v in zip(cotangents, states, strict=True)
+    }
+    wanted |= {
+        d(label(n.rpartition(".")[2])).text: None if p.grad is None else p.grad[None]
+        for n, p in cell.parameters().items()
+    }
+    for name, value in wanted.items():
+        if value is None or not value.any():
+            continue
+        close(reader.values[name], value, name, bound)
