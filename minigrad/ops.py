@@ -357,8 +357,7 @@ EQUAL = define("equal", np.equal, broadcast, None, dtype=lambda *_: BOOL,
     tex="{0} = {1}", text="{0} = {1}", symbol="=", binding=0)  # fmt: skip
 CAST = define("cast", lambda x, dtype: x.astype(dtype), _same,
     (lambda g, y, x, dtype: either(CAST, g, params=(x.dtype,)),), dtype=lambda _, dtype: dtype, params=("dtype",),
-    kind="elementwise", smooth=False, source="{dtype}({0})",
-    tex=r"\mathrm{{{dtype}}}({0})", text="{dtype}({0})", symbol="cast")  # fmt: skip
+    kind="elementwise", smooth=False, source="{dtype}({0})", tex="{dtype}({0})", text="{dtype}({0})", symbol="cast")  # fmt: skip
 
 # Products and reductions.
 
@@ -395,11 +394,10 @@ CONCAT = define("concat", lambda *xs: np.concatenate(xs[:-1], axis=xs[-1]), _con
     variadic=True, params=("axis",), tex="[{*}]", text="[{*}]", symbol="[ , ]")  # fmt: skip
 SLICE = define("slice", _slice, _slice_shape,
     (lambda g, y, x, axis, start, stop, step: either(PLACE, g, params=(axis, start, stop, step, x.shape[axis])),),
-    params=("axis", "start", "stop", "step"), tex="{0}[{start}{{:}}{stop}]", text="{0}[{start}:{stop}]", symbol="slice")  # fmt: skip
+    params=("axis", "start", "stop", "step"), tex="{0}[{start}:{stop}]", text="{0}[{start}:{stop}]", symbol="slice")  # fmt: skip
 PLACE = define("place", _place, lambda s, axis, start, stop, step, size: (*s[:axis], size, *s[axis + 1 :]),
     (lambda g, y, x, axis, start, stop, step, size: either(SLICE, g, params=(axis, start, stop, step)),),
-    params=("axis", "start", "stop", "step", "size"),
-    tex=r"\mathrm{{place}}({0}, {start}{{:}}{stop})", text="place({0}, {start}:{stop})", symbol="place")  # fmt: skip
+    params=("axis", "start", "stop", "step", "size"), tex=r"\text{{place}}({0})", text="place({0})", symbol="place")  # fmt: skip
 GATHER = define("gather", _gather, lambda x, index: (*index, *x[1:]),
     (lambda g, y, x, index: either(SCATTER, g, index, params=(x.shape[0],)), None),
     smooth=False, tex="{0}[{1}]", text="{0}[{1}]", symbol="gather")  # fmt: skip
@@ -409,8 +407,7 @@ SCATTER = define("scatter", _scatter, _scatter_shape,
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
     tex=r"\mathrm{{shift}}({0}, {by})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
 INSIDE = define("inside", lambda x, rows: _inside(x, rows), _same, None, params=("rows",),
-    smooth=False,
-    tex=r"\mathrm{{inside}}({0}, {rows})", text="inside({0}, {rows})", symbol="∈")  # fmt: skip
+    smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
 DETACH = define("detach", lambda x: x, _same, None, smooth=False,
     tex=r"\mathrm{{stop}}({0})", text="stop({0})", symbol="✂")  # fmt: skip
 

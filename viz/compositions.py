@@ -151,7 +151,22 @@ def _log_softmax(n: Tensor) -> Composition | None:
 
 
 def _cross_entropy(n: Tensor) -> Composition | None:
-    """log Σ e^l − l of the class, l being the logits less the largest."""
+    """Σ w log Σ e^l − Σ w l for weights w of the classes, l being the logits less the largest."""
+    left, right = inputs_of(n.inputs[0], "mul"), inputs_of(n.inputs[1], "sum")
+    weights, logarithm = (inputs_of(left[0], "sum"), inputs_of(left[1], "log")) if left else (None, None)
+    e = _total(logarithm[0]) if logarithm else None
+    product = inputs_of(right[0], "mul") if right else None
+    finite = inputs_of(product[1], "where") if product else None
+    if e is None or not inputs_of(e, "exp") or not weights or not finite or product[0] is not weights[0]:
+        return None
+    found, last = _less_largest(e.inputs[0]), (len(weights[0].shape) - 1,)
+    if found and finite[2] is e.inputs[0] and found[1] == last == n.inputs[1].params[0]:
+        return Composition("cross_entropy", (found[0], weights[0]))
+    return None
+
+
+def _cross_entropy_of_classes(n: Tensor) -> Composition | None:
+    """log Σ e^l − l of the class."""
     logarithm, right = inputs_of(n.inputs[0], "log"), inputs_of(n.inputs[1], "sum")
     e = _total(logarithm[0]) if logarithm else None
     picked = inputs_of(right[0], "where") if right else None
@@ -203,7 +218,7 @@ def _through_division(s: Tensor, g: Tensor, y: Tensor, root: Tensor) -> bool:
     inner = inputs_of(s, "sum")
     over = inputs_of(inner[0], "div") if inner else None
     product = inputs_of(over[0], "mul") if over else None
-    return bool(product and over[1] is root and _is_negative(product[0], g) and product[1] is y)
+    return bool(over and product and over[1] is root and _is_negative(product[0], g) and product[1] is y)
 
 
 def _softmax_gradient(n: Tensor) -> Composition | None:
@@ -212,7 +227,8 @@ def _softmax_gradient(n: Tensor) -> Composition | None:
     found = _shifted_exponential(e)
     if not found:
         return None
-    of_total = inputs_of(_spread(n.inputs[0]), "div")
+    spread = _spread(n.inputs[0])
+    of_total = inputs_of(spread.inputs[0] if inputs_of(spread, "reshape") else spread, "div")
     if of_total and _total(of_total[1]) is e:
         return Composition("times_softmax", (of_total[0], found[0]), found[1])
     if sides and inputs_of(sides[0], "div"):
@@ -242,7 +258,7 @@ def _layer_norm_gradient(n: Tensor) -> Composition | None:
     first, last = inputs_of(whole, "add"), None
     if first and inputs_of(first[0], "add") and inputs_of(first[1], "mul"):
         last, first = first[1], first[0].inputs
-    if last is None or not inputs_of(first[0], "div") or not inputs_of(first[1], "mul"):
+    if first is None or last is None or not inputs_of(first[0], "div") or not inputs_of(first[1], "mul"):
         return None
     (g, root), (slope, centred) = first[0].inputs, first[1].inputs
     if last.inputs[0] is not slope or last.inputs[1] is not centred:
@@ -254,7 +270,7 @@ def _of_the_variance(prior, g, root, slope, centred, axes) -> Composition | None
     """The rest of it: `slope` is what flows to each of the squares."""
     over = inputs_of(_spread(slope), "div")
     halved = inputs_of(over[0], "div") if over else None
-    if not halved or not _count(over[1], centred.shape, axes):
+    if not over or not halved or not _count(over[1], centred.shape, axes):
         return None
     twice, inner = inputs_of(halved[1], "mul"), inputs_of(halved[0], "sum")
     ratio = inputs_of(inner[0], "div") if inner else None
@@ -277,7 +293,7 @@ def _pieces(n: Tensor) -> Composition | None:
     while rest is not None:
         sides = inputs_of(rest, "add")
         last = sides[1] if sides else rest
-        if not inputs_of(last, "place") or last.params[1] in found:
+        if inputs_of(last, "place") is None or last.params[1] in found:
             return None
         found[last.params[1]], rest = last, sides[0] if sides else None
         axis, end, ordered = last.params[0], 0, [found[k] for k in sorted(found)]
@@ -295,7 +311,7 @@ def _pieces(n: Tensor) -> Composition | None:
 READERS = {
     "where": (_relu, _norm),
     "div": (_layer_norm, _softmax, _mean),
-    "sub": (_log_softmax, _cross_entropy),
+    "sub": (_log_softmax, _cross_entropy, _cross_entropy_of_classes),
     "mul": (_softmax_gradient,),
     "add": (_layer_norm_gradient, _pieces),
     "sum": (_outer,),

@@ -23,7 +23,7 @@ from minigrad.sizes import Size, Variable
 from minigrad.tensor import symbol
 
 from .compositions import composition
-from .notation import LONG, Notation, Words, bare, d, label, per_sequence
+from .notation import LONG, Notation, Words, bare, d, label, per_sequence, turns
 
 MEANINGS = (  # what a text may hold, and what is said of it below
     (r"Σ(?!_)", "Σ: over the sequences"),
@@ -32,7 +32,10 @@ MEANINGS = (  # what a text may hold, and what is said of it below
     (r"\btrunc\(", "trunc: without the digits after the point"),
     (r"\bplace\(", "place: with zeros elsewhere"),
     (r"\bstd(_units)?\(", "std: √(variance + 1e−5)"),
-    (r"axis|axes|reshape\(|place\(|\[:", "axes and ranges: as in the program, from 0, without that of the sequences"),
+    (
+        r"axis|axes|reshape\(|place\(|\[:",
+        "axes and ranges: as in the program, from 0, without that of the sequences",
+    ),
 )
 VIEWS = ("reshape", "transpose", "broadcast_to", "cast")
 
@@ -117,10 +120,16 @@ class _Writer(Notation):
             self.call(node, self.label(s, "t−1"))
         for name, p in self.parameters.items():
             self.call(p, self.label(name.rpartition(".")[2], of=name))
-        self.fixed = {n: a for n, a in vars(cell).items() if isinstance(a, np.ndarray)} if hasattr(cell, "__dict__") else {}
+        self.fixed = (
+            {n: a for n, a in vars(cell).items() if isinstance(a, np.ndarray)}
+            if hasattr(cell, "__dict__")
+            else {}
+        )
         self.constants: list[tuple[np.ndarray, Words]] = []
         self.inside: list[tuple[Words, Words]] = []  # a_f and the quantity f = σ(a_f)
-        self.joint: dict[int, tuple[Tensor, list[Words], int]] = {}  # gradient of [a, b] → that, names of its parts, axis
+        self.joint: dict[
+            int, tuple[Tensor, list[Words], int]
+        ] = {}  # gradient of [a, b] → that, names of its parts, axis
         self.extra = 0
 
     def written(self, backward: bool) -> Equations:
@@ -128,6 +137,8 @@ class _Writer(Notation):
         for node in ancestors(*roots):
             if node.name and node.op is not None:
                 self.called.setdefault(node.number, node.name)
+        for name in self.quantities:
+            self.label(name, "t")
         names = {number: self.label(name, "t") for number, name in self.called.items()}
         forward = self.lines(roots, names)
         for name, node in self.quantities.items():  # two names of one node, such as h = c
@@ -142,7 +153,9 @@ class _Writer(Notation):
         matrices = [self.words[n.number].text for n in self.before if len(bare(per_sequence(n)[0])) > 1]
         if matrices:
             said.append(f"{', '.join(matrices)}: rows of the program are columns here")
-        return said + [f"{w.text}: a constant {value.shape}" for value, w in self.constants if w.text.startswith("const")]
+        return said + [
+            f"{w.text}: a constant {value.shape}" for value, w in self.constants if w.text.startswith("const")
+        ]
 
     # Names.
 
@@ -175,7 +188,10 @@ class _Writer(Notation):
         for value, words in self.constants:
             if value.shape == n.shape and np.array_equal(value, n.value):
                 return words
-        name = next((k for k, a in self.fixed.items() if np.array_equal(a, n.value)), f"const_{len(self.constants) + 1}")
+        name = next(
+            (k for k, a in self.fixed.items() if np.array_equal(a, n.value)),
+            f"const_{len(self.constants) + 1}",
+        )
         words = replace(self.label(name, of=f"constant {name}"), shape=bare(n.shape))
         self.constants.append((n.value, words))
         return words
@@ -211,7 +227,9 @@ class _Writer(Notation):
             self.words[n.number] = whole if own is None else replace(own, shape=whole.shape)
         return found
 
-    def readers(self, nodes: list[Tensor], names: Container[int] = ()) -> tuple[dict[int, int], dict[int, int]]:
+    def readers(
+        self, nodes: list[Tensor], names: Container[int] = ()
+    ) -> tuple[dict[int, int], dict[int, int]]:
         """How many of `nodes` read each node, and what stands several times in one text, with the size that is too much.
 
         Who reads what is only seen in another shape, reads what is seen.
@@ -227,12 +245,16 @@ class _Writer(Notation):
                 often |= {x.number: size for x, size in zip(found.inputs, (1, 1, 2 * LONG + 1), strict=False)}
         return count, often
 
-    def deserves_a_name(self, n: Tensor, whole: Words, readers: dict[int, int], often: dict[int, int]) -> bool:
+    def deserves_a_name(
+        self, n: Tensor, whole: Words, readers: dict[int, int], often: dict[int, int]
+    ) -> bool:
         if n.op is None or n.op.name == "concat" or n.op.binding == 0:
             return False
-        if whole.flipped or whole.factors and any(f.flipped for f in whole.factors):  # where it is read, it is turned
+        if turns(whole):  # as it will be where it is read
             return False
-        return whole.size >= LONG and readers.get(n.number, 0) > 1 or whole.size >= often.get(n.number, np.inf)
+        return (whole.size >= LONG and readers.get(n.number, 0) > 1) or whole.size >= often.get(
+            n.number, np.inf
+        )
 
     def named_anew(self, roots: list[Tensor]) -> list[Equation]:
         """Names for long expressions of the forward graph that the backward one reads more than once."""
@@ -364,7 +386,11 @@ def _states(cell) -> list[tuple[tuple, np.dtype]]:
 def _of_one(n: Tensor) -> bool:
     """A function of one argument, relu included."""
     found = composition(n)
-    return n.op is not None and n.op.kind == "elementwise" and (len(n.inputs) == 1 or bool(found) and found.name == "relu")
+    return (
+        n.op is not None
+        and n.op.kind == "elementwise"
+        and (len(n.inputs) == 1 or (bool(found) and found.name == "relu"))
+    )
 
 
 def _aligned(lines: list[Equation]) -> list[str]:

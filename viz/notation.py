@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from minigrad import Tensor
 from minigrad.names import printable
 from minigrad.sizes import Size
@@ -25,7 +23,11 @@ LONG = 2  # an expression of so many operations that is read twice gets a name
 COMMANDS = str.maketrans({c: rf"\{c}" for c in "{}$%&#_"} | {"\\": r"{\backslash}", "^": r"{\wedge}", "~": r"{\sim}"}
     | {c: f"{{{c}}}" for c in "<>"})  # fmt: skip
 
-DENIED = {"greater": ("≤", r"\le"), "greater_equal": ("<", "<"), "equal": ("≠", r"\ne")}  # where they do not hold
+DENIED = {
+    "greater": ("≤", r"\le"),
+    "greater_equal": ("<", "<"),
+    "equal": ("≠", r"\ne"),
+}  # where they do not hold
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Words:
     size : how many operations are written out in it.
     shape : of what the text computes, for one sequence.
     positive, flipped, moved : what it is the negative, the transpose or another shape of.
-    factors, terms : of a matrix product; of a sum, all but the last term, and that.
+    factors, terms, total : of a matrix product; of a sum, all but the last term, and that; of Σ, what is added up.
     """
 
     text: str
@@ -49,6 +51,7 @@ class Words:
     moved: Words | None = None
     factors: tuple[Words, Words] | None = None
     terms: tuple[Words, Words] | None = None
+    total: Words | None = None
 
     @property
     def negative(self) -> bool:
@@ -106,7 +109,7 @@ def escaped(text: str) -> str:
 
 
 def _upright(text: str) -> str:
-    return escaped(text) if len(text) < 2 or not text.isalpha() else rf"\mathrm{{{escaped(text)}}}"
+    return rf"\mathrm{{{escaped(text)}}}" if len(text) > 1 and any(map(str.isalpha, text)) else escaped(text)
 
 
 def d(words: Words, prime: int = 0) -> Words:
@@ -215,6 +218,18 @@ def added(a: Words, b: Words, minus: bool, shape: tuple) -> Words:
     return Words(f"{a.text} {sign} {b.text}", tex, ADD, size, shape, terms=terms)
 
 
+def summed(a: Words) -> Words:
+    """Over the sequences."""
+    inner, whole = a.unsigned(PRODUCT), a.positive or a
+    words = Words(f"Σ {inner.text}", rf"\sum {inner.tex}", PRODUCT, 1 + a.size, a.shape, total=whole)
+    return words.signed(a.negative)
+
+
+def turns(a: Words) -> bool:
+    """Does it become simpler by transposition?"""
+    return bool(a.flipped or (a.factors and any(f.flipped for f in a.factors)))
+
+
 def transposed(a: Words) -> Words:
     """Rows for columns; of a vector, the row."""
     if is_scalar(a.shape) or a.flipped:
@@ -225,7 +240,9 @@ def transposed(a: Words) -> Words:
     if a.factors and any(f.flipped for f in a.factors):
         left, right = a.factors
         return product(transposed(right), transposed(left), shape)
-    if a.terms and all(t.flipped or t.positive and t.positive.flipped for t in a.terms):
+    if a.total and turns(a.total):
+        return summed(transposed(a.total))
+    if a.terms and all(turns(t.positive or t) for t in a.terms):
         first, last = map(transposed, a.terms)
         return added(first, last.positive or last, last.negative, shape)
     closed = a.within(CLOSED)
@@ -243,11 +260,14 @@ def seen(a: Words, shape: tuple) -> Words:
     have, wanted = bare(a.shape), bare(shape)
     if have == wanted or is_scalar(have):
         return a
-    if wanted == (*have, 1) or have == (*wanted, 1):
-        if len(have) + len(wanted) == 3:  # a column for a row
-            return transposed(a)
+    if len(have) + len(wanted) == 3 and (wanted == (*have, 1) or have == (*wanted, 1)):  # a row for a column
+        return transposed(a)
     a = a.moved or a
-    return a if bare(a.shape) == wanted else replace(function("reshape", a, written(*times(shape)), shape=wanted), moved=a)
+    return (
+        a
+        if bare(a.shape) == wanted
+        else replace(function("reshape", a, written(*times(wanted)), shape=wanted), moved=a)
+    )
 
 
 def fitted(a: Words, shape: tuple) -> Words:
@@ -332,7 +352,9 @@ class Notation:
     def operand(self, x: Tensor, n: Tensor, at: int | None) -> Words:
         k = None if at is None else at - (len(n.shape) - len(x.shape))
         shape = per_sequence(x)[0]
-        if k is not None and k >= 0 and not isinstance(x.shape[k], Size):  # the 1 that stands for all sequences
+        if (
+            k is not None and k >= 0 and not isinstance(x.shape[k], Size)
+        ):  # the 1 that stands for all sequences
             shape = tuple(s for j, s in enumerate(x.shape) if j != k)
         return fitted(self.words[x.number], shape)
 
@@ -441,12 +463,14 @@ class Notation:
             return self.indicator(a)
         if before.kind in "fc" and after.kind in "iu":
             return function("trunc", a, shape=a.shape)
-        if before.kind == after.kind and before != after or before.kind == "c":
+        if (before.kind == after.kind and before != after) or before.kind == "c":
             return function(after.name, a, shape=a.shape)
         return a  # whole numbers as floats
 
     def indicator(self, a: Words, no: str = "") -> Words:
-        return Words(f"1[{no}{a.text}]", rf"\mathbb{{1}}\left[{_said(no)}{a.tex}\right]", CLOSED, 1 + a.size, a.shape)
+        return Words(
+            f"1[{no}{a.text}]", rf"\mathbb{{1}}\left[{_said(no)}{a.tex}\right]", CLOSED, 1 + a.size, a.shape
+        )
 
     def _where(self, n) -> Words:
         condition, one, other = n.inputs
@@ -463,7 +487,10 @@ class Notation:
 
     def conditional(self, n) -> list[Words]:
         at, relu = per_sequence(n)[1], self.rectifier(n.inputs[0])
-        return [self.operand(n.inputs[0] if relu is None else relu, n, at), *(self.operand(x, n, at) for x in n.inputs[1:])]
+        return [
+            self.operand(n.inputs[0] if relu is None else relu, n, at),
+            *(self.operand(x, n, at) for x in n.inputs[1:]),
+        ]
 
     def held(self, condition: Tensor, c: Words, no: bool) -> Words:
         """1 where the condition holds; where relu(x) is not 0, there x > 0."""
@@ -472,9 +499,16 @@ class Notation:
             c, relu = self.words[sides[1].number].within(ADD), condition
         if no and relu is not None:
             return self.indicator(Words(f"{c.text} > 0", f"{c.tex} > 0", 0, 1 + c.size, c.shape))
-        if no and condition.op is not None and condition.op.name in DENIED and condition.number not in self.named:
+        if (
+            no
+            and condition.op is not None
+            and condition.op.name in DENIED
+            and condition.number not in self.named
+        ):
             (a, b), (text, tex) = (w.within(ADD) for w in self.operands(condition)), DENIED[condition.op.name]
-            return self.indicator(Words(f"{a.text} {text} {b.text}", f"{a.tex} {tex} {b.tex}", 0, c.size, c.shape))
+            return self.indicator(
+                Words(f"{a.text} {text} {b.text}", f"{a.tex} {tex} {b.tex}", 0, c.size, c.shape)
+            )
         return self.indicator(c, "not " if no else "")
 
     def _detach(self, n) -> Words:
@@ -486,7 +520,9 @@ class Notation:
         return function("inside", a, number(n.params[0]), shape=a.shape)
 
     def _size(self, n) -> Words:
-        return Words(str(n.params[0]), escaped(str(n.params[0])))
+        parts = str(n.params[0]).replace(" * ", " ").split(" + ")
+        strength = ADD if len(parts) > 1 else MULTIPLY if " " in parts[0] else CLOSED
+        return Words(" + ".join(parts), " + ".join(parts).replace(" ", r"\, "), strength)
 
     # Products.
 
@@ -496,7 +532,7 @@ class Notation:
         (left, i), (right, j) = per_sequence(a), per_sequence(b)
         i, j = (None if k is None else k - len(x.shape) for k, x in ((i, a), (j, b)))
         if i == -1 and j == -2:  # a sum over the sequences
-            return self.summed(self.outer(a, b))
+            return summed(self.outer(a, b))
         A, B = self.whole(a), self.whole(b)
         if i == -2 and len(bare(right)) > 2:  # every row has a matrix of its own
             return seen(product(B, seen(A, (*left[:-1], 1, left[-1])), (*own[:-1], 1, own[-1])), own)
@@ -517,7 +553,7 @@ class Notation:
         a, b = found.inputs
         (left, i), (right, j) = per_sequence(a), per_sequence(b)
         if (i, j) == (len(a.shape) - 1, len(b.shape) - 2) and len(left) == len(right) == 2:
-            words = self.summed(product(self.whole(b), transposed(self.whole(a)), (left[1], right[1])))
+            words = summed(product(self.whole(b), transposed(self.whole(a)), (left[1], right[1])))
         else:
             inner = self.words[n.inputs[0].number] = self._matmul(n.inputs[0])
             words = self.reduced(n, replace(inner, shape=bare(per_sequence(n.inputs[0])[0])))
@@ -525,18 +561,13 @@ class Notation:
 
     # Reductions.
 
-    def summed(self, a: Words) -> Words:
-        """Over the sequences."""
-        size, negative, shape, a = 1 + a.size, a.negative, a.shape, a.unsigned(PRODUCT)
-        return Words(f"Σ {a.text}", rf"\sum {a.tex}", PRODUCT, size, shape).signed(negative)
-
     def _sum(self, n) -> Words:
         return seen(self.reduced(n, self.whole(n.inputs[0])), per_sequence(n)[0])
 
     def reduced(self, n, a: Words) -> Words:
         axes = bare_axes(n.inputs[0], n.params[0])
         a = self.over_units(a, axes) if axes else a
-        return self.summed(a) if over_sequences(n.inputs[0], n.params[0]) else a
+        return summed(a) if over_sequences(n.inputs[0], n.params[0]) else a
 
     def over_units(self, a: Words, axes: list[int]) -> Words:
         text, tex = mark(axes, len(a.shape), False, "units" if len(a.shape) == 1 else "all")
@@ -606,18 +637,18 @@ class Notation:
 
     def _times_softmax_of(self, n, found: Composition) -> Words:
         g, x = found.inputs
-        softmax = self.gathered("softmax", x, found.axes)
-        return self.multiplied(fitted(self.words[g.number], softmax.shape), softmax)
+        softmax, axes = self.gathered("softmax", x, found.axes), bare_axes(x, found.axes)
+        kept = tuple(1 if k in axes else s for k, s in enumerate(softmax.shape))
+        return self.multiplied(seen(self.words[g.number], kept), softmax)
 
     def _layer_norm_gradient_of(self, n, found: Composition) -> Words:
         """(g − mean(g) − y ⊙ mean(g ⊙ y)) / std(x)"""
         g, y, x = (self.whole(x) for x in found.inputs[:3])
-        rows = len(y.shape) > 1
+        last, shape = len(y.shape) - 1, (*y.shape[:-1], 1)
+        said = mark([last], last + 1, False)
 
         def over_units(name, a, *more):
-            shape = (*a.shape[:-1], 1) if rows else ()
-            made = function(name, a, *more, shape=a.shape[:-1], mark=mark([len(a.shape) - 1], len(a.shape), False))
-            return seen(made, shape)
+            return seen(function(name, a, *more, shape=a.shape[:-1], mark=said), shape)
 
         less = added(g, over_units("mean", g.positive or g), not g.negative, y.shape)
         through = self.multiplied(g, y)
@@ -637,14 +668,16 @@ class Notation:
         if found.extra:
             inputs, prior = inputs[:-1], self.operand(inputs[-1], n, per_sequence(n)[1])
         parts, shape = [self.whole(x) for x in inputs], bare(per_sequence(n)[0])
-        words = replace(self.joined(n, parts, found.axes[0]), size=1 + sum(p.size for p in parts), shape=shape)
+        words = replace(
+            self.joined(n, parts, found.axes[0]), size=1 + sum(p.size for p in parts), shape=shape
+        )
         return words if prior is None else added(prior, words, False, shape)
 
     def _reshape(self, n) -> Words:
         (x,), shape = n.inputs, per_sequence(n)[0]
-        if x.number not in self.named and inputs_of(x, "slice"):
-            if (picked := self.sliced(x, shape)) is not None:
-                return picked
+        sliced = x.number not in self.named and inputs_of(x, "slice")
+        if sliced and (picked := self.sliced(x, shape)) is not None:
+            return picked
         words = self.words[x.number]
         if is_scalar(words.shape):
             return words
@@ -664,12 +697,11 @@ class Notation:
             own = per_sequence(n)[0]
             return self.words[x.number] if bare(own) == bare(shape) else seen(self.whole(x), own)
         lead, a = len(shape) - len(bare(shape)), self.whole(x)
-        if lead:
-            a, order = seen(a, shape), order if not lead else order
-        if len(shape) - lead == 2 and order[:lead] == list(range(lead)):
-            return transposed(a)
-        said = ", ".join(map(str, order))
-        return function("transpose", a, written(said, said), shape=bare(per_sequence(n)[0]))
+        order = [k - lead for k in order if k >= lead]
+        if order == [1, 0]:
+            return seen(transposed(a), per_sequence(n)[0])
+        said, moved = ", ".join(map(str, order)), tuple(a.shape[k] for k in order)
+        return seen(function("transpose", a, written(said, said), shape=bare(moved)), per_sequence(n)[0])
 
     def _concat(self, n) -> Words:
         parts = [self.whole(x) for x in n.inputs]
@@ -678,7 +710,10 @@ class Notation:
 
     def joined(self, n, parts: list[Words], axis: int) -> Words:
         """One above the other, which together are n; the program's axis is said unless it is the last."""
-        text, tex = f"[{', '.join(p.text for p in parts)}]", rf"\left[{', '.join(p.tex for p in parts)}\right]"
+        text, tex = (
+            f"[{', '.join(p.text for p in parts)}]",
+            rf"\left[{', '.join(p.tex for p in parts)}\right]",
+        )
         shape, at = per_sequence(n)
         said = ""
         if axis == at:
@@ -744,7 +779,11 @@ class Notation:
                 f"{_range(start, stop, step)} of {size}" if k == without([axis], at)[0] else ":"
                 for k in range(lead, len(shape))
             )
-        tex = said.replace(":", "{:}").replace(" of ", r"\text{ of }").replace("sequences ", r"\text{sequences }")
+        tex = (
+            said.replace(":", "{:}")
+            .replace(" of ", r"\text{ of }")
+            .replace("sequences ", r"\text{sequences }")
+        )
         return function("place", self.whole(n.inputs[0]), written(said, tex), shape=bare(shape))
 
     def _gather(self, n) -> Words:
@@ -758,7 +797,7 @@ class Notation:
         g, index = (self.whole(x) for x in n.inputs)
         rows = number(n.params[0])
         words = function("scatter", g, index, rows, shape=bare(per_sequence(n)[0]))
-        return self.summed(words) if per_sequence(n.inputs[1])[1] is not None else words
+        return summed(words) if per_sequence(n.inputs[1])[1] is not None else words
 
     def _shift(self, n) -> Words:
         a, at = self.whole(n.inputs[0]), per_sequence(n)[1]
@@ -789,4 +828,3 @@ def _range(start: int, stop: int, step: int) -> str:
     if step == 1:
         return f"{start}:{stop}"
     return f"{start}:{stop if stop >= 0 else ''}:{step}"
-

@@ -17,7 +17,7 @@ from viz.equations import equations
 from viz.notation import d, label
 
 
-class Unclear(ValueError):
+class UnclearError(ValueError):
     """A text that can be read in two ways, or in none."""
 
 
@@ -40,13 +40,13 @@ def times(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """left·right in print is right @ left in the program; a vector is one row there."""
     a, b = aligned(*(x[:, None] if x.ndim == 2 else x for x in (right, left)))
     if a.ndim < 3 or b.ndim < 3:
-        raise Unclear("a matrix product of numbers")
+        raise UnclearError("a matrix product of numbers")
     return bare(a @ b)
 
 
 def flipped(a: np.ndarray) -> np.ndarray:
     if a.ndim > 3:
-        raise Unclear("the transpose of more than a matrix")
+        raise UnclearError("the transpose of more than a matrix")
     return a if a.ndim == 1 else a[:, :, None] if a.ndim == 2 else bare(a.swapaxes(1, 2))
 
 
@@ -64,6 +64,9 @@ def deviation(a, axis, epsilon=1e-5):
 
 
 def entropy(logits, place):
+    """Of a class, or of weights of the classes."""
+    if place.ndim == logits.ndim:
+        return -(place * np.log(softmax(logits, -1))).sum(axis=-1)
     return -np.take_along_axis(np.log(softmax(logits, -1)), place.astype(int)[..., None], -1)[..., 0]
 
 
@@ -84,7 +87,14 @@ SAME_SHAPE = {
     "softmax": softmax, "log_softmax": lambda a, axis: np.log(softmax(a, axis)),
     "layer_norm": lambda a, axis, epsilon=1e-5: centred(a, axis) / deviation(a, axis, epsilon),
 }  # fmt: skip
-COMPARISONS = {">": np.greater, "≥": np.greater_equal, "<": np.less, "≤": np.less_equal, "=": np.equal, "≠": np.not_equal}
+COMPARISONS = {
+    ">": np.greater,
+    "≥": np.greater_equal,
+    "<": np.less,
+    "≤": np.less_equal,
+    "=": np.equal,
+    "≠": np.not_equal,
+}
 FUNCTION = re.compile(r"(σ|√|[a-z][a-z0-9_]*?)(?:_(units|sequences|all|\{[^}]*\}))?\(")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e−?\d+)?|∞|NaN")
 END = r"(?![A-Za-z0-9_{′\u0303])"
@@ -95,7 +105,9 @@ class Reader:
 
     def __init__(self, sequences: int, values: dict[str, np.ndarray]):
         self.sequences = sequences
-        self.values = {"N": np.array([float(sequences)])} | {k: bare(np.asarray(a)) for k, a in values.items()}
+        self.values = {"N": np.array([float(sequences)])} | {
+            k: bare(np.asarray(a)) for k, a in values.items()
+        }
 
     def run(self, lines) -> None:
         for line in lines:
@@ -113,7 +125,11 @@ class Reader:
         for part in split(inner):
             of = part.rstrip("′")[1:]
             size = self.compute(of)
-            size = size.shape[at - (value.ndim - size.ndim)] if size.ndim > 1 and at > value.ndim - size.ndim else 1
+            size = (
+                size.shape[at - (value.ndim - size.ndim)]
+                if size.ndim > 1 and at > value.ndim - size.ndim
+                else 1
+            )
             self.values[part] = bare(value.take(range(begin, begin + size), axis=at))
             begin += size
         assert begin == value.shape[at], f"{left}: {value.shape[at]} numbers are shared out as {begin}"
@@ -122,7 +138,7 @@ class Reader:
         self.text, self.at = text, 0
         value = self.comparison()
         if self.at != len(text):
-            raise Unclear(f"{text[: self.at]} ▸{text[self.at :]}")
+            raise UnclearError(f"{text[: self.at]} ▸{text[self.at :]}")
         return bare(np.asarray(value))
 
     # From the weakest to the strongest.
@@ -136,7 +152,7 @@ class Reader:
 
     def need(self, sign: str) -> None:
         if not self.has(sign):
-            raise Unclear(f"{self.text[: self.at]} ▸{self.text[self.at :]}: {sign} is missing")
+            raise UnclearError(f"{self.text[: self.at]} ▸{self.text[self.at :]}: {sign} is missing")
 
     def comparison(self):
         if self.has("not "):
@@ -163,12 +179,12 @@ class Reader:
         if self.has("·"):
             value = times(value, self.closed())
             if self.text.startswith(("·", " ⊙", " /"), self.at):
-                raise Unclear(f"· beside another product: {self.text}")
+                raise UnclearError(f"· beside another product: {self.text}")
             return value
         while sign := self.has(" ⊙ ", " / "):
             right = self.factor(sign == " / ")
             if self.text.startswith("·", self.at):
-                raise Unclear(f"· beside another product: {self.text}")
+                raise UnclearError(f"· beside another product: {self.text}")
             value = each(np.multiply if sign == " ⊙ " else np.divide)(value, right)
         return value
 
@@ -177,7 +193,7 @@ class Reader:
         found = NUMBER.match(self.text, self.at)
         if found and re.match(r" [^⊙/+−=<>≤≥≠o]", self.text[found.end() :]):
             if below:
-                raise Unclear(f"/ {found[0]} x in {self.text}")
+                raise UnclearError(f"/ {found[0]} x in {self.text}")
             self.at = found.end() + 1
             return each(np.multiply)(np.array([self.number(found[0])]), self.closed())
         return self.closed()
@@ -200,7 +216,7 @@ class Reader:
             value = self.comparison()
             self.need("]")
             if value.dtype != bool:
-                raise Unclear(f"1[…] of numbers: {self.text}")
+                raise UnclearError(f"1[…] of numbers: {self.text}")
             return value.astype(float)
         for name in sorted(self.values, key=len, reverse=True):
             if re.compile(re.escape(name) + END).match(self.text, self.at):
@@ -222,7 +238,7 @@ class Reader:
         for word in ("True", "False"):
             if self.has(word):
                 return np.array([word == "True"])
-        raise Unclear(f"{self.text[: self.at]} ▸{self.text[self.at :]}")
+        raise UnclearError(f"{self.text[: self.at]} ▸{self.text[self.at :]}")
 
     def number(self, text: str) -> float:
         return float(text.replace("−", "-").replace("∞", "inf"))
@@ -308,7 +324,7 @@ class Reader:
         if name == "cross_entropy":
             return entropy(*values)
         if name not in ELEMENTS:
-            raise Unclear(f"{name}(…) in {self.text}")
+            raise UnclearError(f"{name}(…) in {self.text}")
         return each(ELEMENTS[name])(*values)
 
     def moved(self, name: str, a, said: list[str]):

@@ -118,6 +118,10 @@ def rows_of_a_table(cell, a):
     return gather(cell.E, where(index > 4, 4, index)) * a
 
 
+def pairs(a):
+    return a.reshape((a.shape[0], 2, 2)).sum(axis=2).sum(axis=1, keepdims=True)
+
+
 def columns(W, a):
     """As on the slide: vectors are columns."""
     return (W @ a.T).T
@@ -188,7 +192,7 @@ MOVES = [
     one(layer_norm),
     with_cell(lambda cell, a: layer_norm(2.0 * a, cell.g, epsilon=0.1)),
     of_matrix(lambda cell, a: a.mean(axis=1), lambda cell, a: stack([a, -a, 2.0 * a], axis=1)),
-    of_matrix(lambda cell, a: a[:, 1] - a[:, :, 1:2].sum(axis=1), lambda cell, a: a.reshape((a.shape[0], 2, 2)).sum(axis=2).sum(axis=1, keepdims=True) * a),
+    of_matrix(lambda cell, a: a[:, 1] - a[:, :, 1:2].sum(axis=1), lambda cell, a: pairs(a) * a),
     of_matrix(lambda cell, a: softmax(a, axis=1), lambda cell, a: a),
     of_matrix(lambda cell, a: a - a.max(axis=(1, 2), keepdims=True), lambda cell, a: a),
     of_matrix(lambda cell, a: a @ a.swapaxes(1, 2) @ a, lambda cell, a: a),
