@@ -355,7 +355,7 @@ class _Writer(Notation):
             if part is None:
                 called.append(Words("·", r"\cdot"))
                 continue
-            words = self.words[x.number]
+            words = self.whole(x)
             whole = final.get(x.number) is part and (x.number in self.named or words.text not in primes)
             primes[words.text] = primes.get(words.text, 0) + (not whole)
             own = d(words, 0 if whole else primes[words.text])

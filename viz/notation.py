@@ -381,7 +381,7 @@ class Notation:
 
     def _sub(self, n) -> Words:
         a, b = self.operands(n)
-        return added(a, b, True, common([a.shape, b.shape]))
+        return added(a, b.positive or b, not b.negative, common([a.shape, b.shape]))
 
     def _neg(self, n) -> Words:
         (a,) = self.operands(n)

@@ -375,8 +375,20 @@ def close(found, expected, of: str, bound: float) -> None:
     assert abs(np.broadcast_to(found, expected.shape) - expected).max() <= bound * scale, of
 
 
+def sound(tex: str) -> None:
+    """Braces and brackets are closed, no name stands raw, no sign of the plain text, no second superscript."""
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", tex):
+        depth += 1 if brace == "{" else -1
+        assert depth >= 0, tex
+    assert depth == 0 and len(re.findall(r"\\left(?!arrow)", tex)) == tex.count(r"\right"), tex
+    rest = re.sub(r"\\(?:begin|end|mathrm|mathit|text|mathbb)\{(?:[^{}]|\\[{}])*\}", " ", tex)
+    assert not re.findall(r"[A-Za-z]{2,}|[²ᵀ⊙·−Σ√σ×′∞≥≤≠]", re.sub(r"\\[A-Za-z]+", " ", rest)), tex
+    assert not re.search(r"('|\^\{(?:[^{}]|\{[^{}]*\})*\})\^", tex), tex
+
+
 def computes(cell, rng, N=6) -> None:
-    """The printed equations give the cell's own values and gradients."""
+    """The printed equations give the cell's own values and gradients, and their LaTeX is sound."""
     x = Tensor(rng.uniform(0.1, 0.9, (N, cell.inputs)), requires_grad=True)
     states = []
     for s in cell.initial_state(N):
@@ -389,6 +401,7 @@ def computes(cell, rng, N=6) -> None:
     sum((quantities[s] * cotangents[s]).sum() for s in floats).backward()
 
     printed = equations(cell)
+    sound(printed.latex)
     bound = 2e-5 if re.search(r"\d\.\d{5}", printed.text) else 1e-9  # where numbers are printed rounded
     reader = Reader(N, known(cell, x.value, [s.value for s in states]))
     reader.run(printed.forward)

@@ -13,6 +13,7 @@ from reader import computes
 
 import cells
 from minigrad import (
+    broadcast_to,
     concat,
     cos,
     exp,
@@ -177,6 +178,18 @@ MOVES = [
     with_cell(rows_of_a_table),
     one(lambda a: concat(a[..., 2:], a[..., :2])),
     one(lambda a: a[..., ::-1] * a),
+    one(lambda a: concat(a[..., :3], a[..., 3:]) * concat(a[..., 1:], a[..., :1])),  # slices that overlap
+    one(lambda a: concat(a[..., :3], a[..., 1:])[..., 1:5]),
+    one(lambda a: concat(a[..., ::2], a[..., 1::2]) - a),
+    one(lambda a: concat(a[..., :2:2], a[..., 2:], a[..., :1])),
+    one(lambda a: concat(2.0 * a, a)[..., :4] * concat(2.0 * a, -a)[..., 1:5]),  # twice the same text
+    of_matrix(lambda cell, a: (a.swapaxes(0, 1) @ cell.U).swapaxes(0, 1), lambda cell, a: a),
+    one(lambda a: concat(a[..., :2], -a[..., 2:]) * sigmoid(a)),
+    with_cell(lambda cell, a: broadcast_to(a.sum(axis=-1, keepdims=True), a.shape) @ cell.V),
+    one(lambda a: concat(broadcast_to(a[..., :1] * 2.0, a.shape), a)[..., 2:6]),
+    with_cell(lambda cell, a: a * broadcast_to(cell.g[0], (H,)).sum()),
+    one(lambda a: (a.swapaxes(0, 1) - a.swapaxes(0, 1).mean(axis=1, keepdims=True)).swapaxes(0, 1)),
+    one(lambda a: (a.swapaxes(0, 1) * softplus(a.swapaxes(0, 1).sum(axis=1, keepdims=True))).swapaxes(0, 1)),
     one(lambda a: a - a[..., 1:2]),
     one(lambda a: concat(a[..., :1], 0.0 * a[..., 1:] + 1.0)),
     one(lambda a: a * a.sum(axis=-1, keepdims=True)),
