@@ -23,7 +23,8 @@ from minigrad.sizes import Size, Variable
 from minigrad.tensor import symbol
 
 from .compositions import composition
-from .notation import LONG, Notation, Words, bare, d, label, per_sequence, turns
+from .notation import Notation
+from .words import LONG, Words, bare, d, label, per_sequence, turns
 
 MEANINGS = (  # what a text may hold, and what is said of it below
     (r"Σ(?!_)", "Σ: over the sequences"),

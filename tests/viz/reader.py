@@ -14,7 +14,7 @@ import numpy as np
 
 from minigrad import Tensor
 from viz.equations import equations
-from viz.notation import d, label
+from viz.words import d, label
 
 
 class UnclearError(ValueError):

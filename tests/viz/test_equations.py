@@ -32,7 +32,7 @@ from minigrad import (
 )
 from minigrad.tensor import OPS, apply
 from viz.equations import equations
-from viz.notation import label
+from viz.words import label
 
 sys.path.append(str(Path(__file__).parents[1] / "cells"))
 from literature import LITERATURE
