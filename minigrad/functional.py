@@ -27,11 +27,11 @@ from .ops import (
     maximum,
     shares,
     shift,
-    some,
     sqrt,
     sum,
     where,
 )
+from .sizes import some
 from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe
 
 

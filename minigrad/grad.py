@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
 from .locks import lock
-from .modes import traced_steps
+from .modes import refuse_outside
 from .ops import SUM, either, zeros
 from .sizes import is_one
 from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
@@ -164,17 +164,6 @@ def _cotangent(y: Tensor, cotangent) -> np.ndarray:
     return seed
 
 
-def _refuse_outside(y: Tensor, targets: Sequence[Tensor], nodes: Sequence[Tensor]) -> None:
-    """What a step is given may depend on anything outside, and the step does not know how."""
-    for start in traced_steps():
-        outside = next((x for x in targets if x.number <= start), None)
-        if outside is not None and any(n.op is None and n.is_symbol and n.number > start for n in nodes):
-            raise GraphError(
-                f"gradient of {describe(y)} inside of the step of a scan, with respect to {describe(outside)}, which "
-                "is outside: how the step's inputs depend on it is not known there; take it after the scan"
-            )
-
-
 def _refuse(y: Tensor) -> None:
     if y.op is _FREED:
         raise GraphError(
@@ -199,6 +188,10 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
     differentiate, freed, changed in place) and, in anomaly mode, NonFiniteError.
     """
     _refuse(y)
+    if modes()[3]:
+        raise GraphError(
+            f"backward from {describe(y)} inside of a function that is traced: it would be done once; use minigrad.grad"
+        )
     if not y.requires_grad:
         raise GraphError(
             f"backward from {describe(y)}: nothing that it was computed from requires a gradient "
@@ -258,7 +251,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
         raise GraphError(
             f"gradient of {describe(y)} inside of no_grad, where nothing is recorded: leave no_grad first"
         )
-    _refuse_outside(y, targets, behind)
+    refuse_outside(y, targets, behind)
     for node in behind:  # rising numbers: inputs were decided before
         if lets_through(node) and any(x.number in depends for x in node.inputs):
             depends.add(node.number)

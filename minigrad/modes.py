@@ -10,16 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
-# (record, anomaly, scope): one tuple, because every operation reads it and reading is not free.
-_modes: ContextVar[tuple[bool, bool, tuple[str, ...]]] = ContextVar(
-    "minigrad modes", default=(True, False, ())
+from .errors import GraphError, describe
+
+# (record, anomaly, scope, tracing): one tuple, because every operation reads it and reading is not free.
+_modes: ContextVar[tuple[bool, bool, tuple[str, ...], bool]] = ContextVar(
+    "minigrad modes", default=(True, False, (), False)
 )
 modes = _modes.get  # modes() → the tuple
 
 
 @contextmanager
 def _changed(
-    record: bool | None = None, anomaly: bool | None = None, scope: tuple[str, ...] = ()
+    record: bool | None = None,
+    anomaly: bool | None = None,
+    scope: tuple[str, ...] = (),
+    tracing: bool | None = None,
 ) -> Iterator:
     before = modes()
     token = _modes.set(
@@ -27,6 +32,7 @@ def _changed(
             before[0] if record is None else record,
             before[1] if anomaly is None else anomaly,
             (*before[2], *scope),
+            before[3] if tracing is None else tracing,
         )
     )
     try:
@@ -52,17 +58,31 @@ def anomaly():
     return _changed(anomaly=True)
 
 
+def recording(tracing: bool | None = None):
+    """What is made inside is recorded, also within no_grad; with ``tracing`` it is a trace, whose Python runs once."""
+    return _changed(record=True, tracing=tracing)
+
+
+# For each scan whose step is being traced: what is younger than this is the step's own.
 _steps: ContextVar[tuple[int, ...]] = ContextVar("minigrad steps", default=())
-traced_steps = (
-    _steps.get
-)  # for each scan whose step is being traced: what is younger than this is the step's own
 
 
 @contextmanager
 def step_of_scan(start: int) -> Iterator:
     """Inside, the step of a scan is traced."""
-    token = _steps.set((*traced_steps(), start))
+    token = _steps.set((*_steps.get(), start))
     try:
         yield
     finally:
         _steps.reset(token)
+
+
+def refuse_outside(y, targets, nodes) -> None:
+    """What a step is given may depend on anything outside, and the step does not know how."""
+    for start in _steps.get():
+        outside = next((x for x in targets if x.number <= start), None)
+        if outside is not None and any(n.op is None and n.is_symbol and n.number > start for n in nodes):
+            raise GraphError(
+                f"gradient of {describe(y)} inside of the step of a scan, with respect to {describe(outside)}, which "
+                "is outside: how the step's inputs depend on it is not known there; take it after the scan"
+            )

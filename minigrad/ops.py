@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike
 
 from . import tensor
 from .errors import DTypeError, InputError, ShapeError
-from .sizes import Size, at_least, fix_at_one, is_one
+from .sizes import as_many, fix_at_one, is_one, some
 from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, constants, describe
 
 BOOL = np.dtype(bool)
@@ -92,9 +92,7 @@ def _reduced(shape, axes, keepdims):
 
 
 def _reshape_shape(shape, new):
-    if any(not isinstance(n, int) for n in (*shape, *new)):
-        return tuple(new)  # symbolic sizes were multiplied out by `reshape`
-    if math.prod(shape) != math.prod(new):
+    if not as_many(math.prod(shape), math.prod(new)):
         raise ShapeError(f"reshape of {shape} to {new}: {math.prod(shape)} elements are not {math.prod(new)}")
     return tuple(new)
 
@@ -481,14 +479,6 @@ def sum(x, axis=None, keepdims=False) -> Tensor:
     """The sum over `axis` (None: all)."""
     x = as_tensor(x)
     return apply(SUM, (x,), (axes_of(x.ndim, axis), keepdims))
-
-
-def some(x: Tensor, axis: int, what: str):
-    """The size of an axis; raises ShapeError where it has no elements, when a program runs too."""
-    size = x.shape[axis]
-    if (at_least(size, 1) if isinstance(size, Size) else size) == 0:
-        raise ShapeError(f"{what} of no elements: {describe(x)}")
-    return size
 
 
 def max(x, axis=None, keepdims=False) -> Tensor:

@@ -247,6 +247,12 @@ def reverse_scan(parts: Parts, loop: Tensor) -> list:
     nodes that the derivative rules read.
     """
     body: Body = loop.params[0]
+    hooked = next((s for s in body.carry if s.hooks), None)
+    if hooked is not None:
+        raise GraphError(
+            f"hook of {describe(hooked)}, a state that a step is given: its gradient is complete only together with that "
+            "of the step before; put the hook on the state that the step returns"
+        )
     if any(
         resolve(x.shape[0]) == 0
         for x in loop.inputs[len(body.carry) : len(body.carry) + 1]

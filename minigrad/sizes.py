@@ -10,11 +10,14 @@ What is no polynomial any more (a size to the power of −0.5, a tenth of a size
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-from .errors import GraphError
+from .errors import GraphError, ShapeError, describe
 from .tensor import _FUNCTIONS, OPS, Op, Tensor, apply, apply_symbolic
 
 
@@ -25,6 +28,31 @@ class Variable:
         self.name, self.hint = name, hint
         self.bound: Size | int | None = None
         self.minimum = 0  # the trace does not hold for less
+
+
+_compared: ContextVar[list[tuple[Size, bool]]] = ContextVar(
+    "differences of sizes, and whether they must be 0"
+)
+
+
+@contextmanager
+def noting_comparisons() -> Iterator[list[tuple[Size, bool]]]:
+    """The differences of sizes that are compared inside, and what they must be at every call: 0, or anything else."""
+    found: list[tuple[Size, bool]] = []
+    token = _compared.set(found)
+    try:
+        yield found
+    finally:
+        _compared.reset(token)
+
+
+def as_many(a, b) -> bool:
+    """Are two numbers of elements the same?  It is demanded of every call, and binds no size."""
+    difference = resolve(a - b)
+    if isinstance(difference, Size) and difference.hint == 0:
+        _compared.get([]).append((difference, True))
+        return True
+    return difference == 0
 
 
 class Size:
@@ -138,6 +166,7 @@ class Size:
         if isinstance(difference, int):
             return difference == 0
         if difference.hint != 0:
+            _compared.get([]).append((difference, False))  # the trace holds where they differ
             return False
         for product, coefficient in difference.terms.items():
             if len(product) == 1 and sum(product[0] in p for p in difference.terms) == 1:
@@ -296,6 +325,14 @@ def at_least(size: Size, n: int) -> int:
                 v.minimum = max(v.minimum, enough)
             return hint
     raise GraphError(f"size {size} is composed: it cannot be demanded to be at least {n}")
+
+
+def some(x: Tensor, axis: int, what: str):
+    """The size of an axis; raises ShapeError where it has no elements, when a program runs too."""
+    size = x.shape[axis]
+    if (at_least(size, 1) if isinstance(size, Size) else size) == 0:
+        raise ShapeError(f"{what} of no elements: {describe(x)}")
+    return size
 
 
 def is_one(size) -> bool:

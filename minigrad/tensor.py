@@ -459,10 +459,13 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
         raise _explain(op, inputs, params, error) from None
     if type(value) is not ndarray:
         value = np.asarray(value)
-    record, watched, _ = modes()
+    record, watched, _, tracing = modes()
     node = _new(Tensor)
     if record:
         fill_node(node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f")
+    elif tracing:  # computed at every call, as it is eagerly
+        fill_node(node, value, op, inputs, params, False)
+        return _cut(node)
     else:
         fill_node(node, value, None, (), (), False)
     if watched and value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -509,7 +512,15 @@ def apply_symbolic(op: Op, inputs: tuple, params: tuple) -> Tensor:
     needs = dtype.kind == "f" and op.vjp is not None and any(x.requires_grad for x in inputs)
     fill_node(node, None, op, inputs, params, needs)
     node.spec = (tuple(shape), np.dtype(dtype))
-    return node
+    return node if modes()[0] or op.name == "scan" else _cut(node)
+
+
+def _cut(node: Tensor) -> Tensor:
+    """In a trace, what no_grad makes of a result: nothing flows back through it."""
+    behind = _new(Tensor)
+    fill_node(behind, node._value, OPS["detach"], (node,), (), False)
+    behind.spec = node.spec
+    return behind
 
 
 def symbol(shape: tuple, dtype, name: str | None = None, requires_grad: bool = False) -> Tensor:
@@ -546,7 +557,7 @@ def let_go(x: Tensor) -> Tensor:
 
     It stays the same tensor: hooks, and gradients with respect to it, are those of the first state.
     """
-    if x.op is OPS["detach"] and x._value is not None:
+    if x.op is OPS["detach"] and x._value is not None and not modes()[3]:
         x.name = x.name or x.inputs[0].name
         x.op, x.inputs = None, ()
     return x

@@ -14,9 +14,10 @@ import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
 from .grad import ancestors, grad
+from .modes import recording
 from .names import identifier, name_of, printable, unique
 from .scan import LAST, SCAN, STACKED, Body, ancestors_within, flatten
-from .sizes import Size, Variable, resolve
+from .sizes import Size, Variable, noting_comparisons, resolve
 from .tensor import Tensor, as_tensor, describe, next_number, symbol
 
 
@@ -30,6 +31,7 @@ class Traced:
     rebuild: Callable  # list of output leaves → what the function returns
     variables: list[tuple[int, int, Variable]]  # (argument, axis, its size)
     start: int  # nodes with larger numbers were made by the function
+    compared: list[tuple[Size, bool]]  # differences of sizes, and whether they must be 0 or must not
 
     @property
     def captures(self) -> list[Tensor]:
@@ -56,6 +58,8 @@ class Traced:
                 and (bound.value(of) if isinstance(bound, Size) else bound) != shapes[k][axis]
             ):
                 return None
+        if any((difference.value(of) == 0) is not zero for difference, zero in self.compared):
+            return None  # a branch on a size would go another way, or elements would be too few
         return of
 
 
@@ -80,29 +84,41 @@ def _with_bodies(nodes: list[Tensor]) -> list[Tensor]:
     return found
 
 
+def argument_names(function: Callable, count: int) -> list[str]:
+    """What the function calls its arguments."""
+    code = getattr(function, "__code__", None)
+    names = code.co_varnames[hasattr(function, "__self__") : code.co_argcount] if code else ()
+    return [names[k] if k < len(names) else f"argument{k}" for k in range(count)]
+
+
 def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool] | None = None) -> Traced:
     """Call `function` on symbols shaped like `arguments`; raises what its operations raise."""
     symbols, variables, start = [], [], next_number()
-    code = getattr(function, "__code__", None)
-    names = code.co_varnames[hasattr(function, "__self__") : code.co_argcount] if code else ()
+    names = argument_names(function, len(arguments))
     taken: set[str] = set()
+    given: dict[int, Tensor] = {}
     for k, argument in enumerate(arguments):
+        if id(argument) in given:  # the same tensor twice
+            symbols.append(given[id(argument)])
+            continue
         value = argument.value if isinstance(argument, Tensor) else np.asarray(argument)
-        name = names[k] if k < len(names) else f"argument{k}"
+        name = names[k]
         called = unique(identifier(name), taken)  # sizes are told apart by their names
         axes = [Variable(f"{called}_{axis}", n) for axis, n in enumerate(value.shape)]
         variables += [(k, axis, v) for axis, v in enumerate(axes)]
         needs = bool(requires_grad and requires_grad[k])
         symbols.append(symbol(tuple(Size({(v,): 1}) for v in axes), value.dtype, name, needs))
-        if needs and isinstance(argument, Tensor):
-            symbols[-1].hooks = argument.hooks
-    outputs, rebuild = flatten(function(*symbols))
+        if isinstance(argument, Tensor):
+            given[id(argument)] = symbols[-1]
+            symbols[-1].hooks = argument.hooks if needs else ()
+    with recording(tracing=True), noting_comparisons() as compared:
+        outputs, rebuild = flatten(function(*symbols))
     if not outputs:
         raise InputError(f"{printable(name_of(function))} returns no tensor, so there is nothing to compile")
     outputs = [as_tensor(o) for o in outputs]
     name_sums(outputs)
     name_sizes(outputs, {v.name for _, _, v in variables})
-    return Traced(printable(name_of(function)), symbols, outputs, rebuild, variables, start)
+    return Traced(printable(name_of(function)), symbols, outputs, rebuild, variables, start, compared)
 
 
 def name_sums(outputs: Sequence[Tensor]) -> None:

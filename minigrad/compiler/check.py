@@ -65,14 +65,24 @@ def _said(a: np.ndarray, b: np.ndarray) -> str:
     return str(a[at]) if at is not None else str(a.dtype)
 
 
-def first_difference(a: np.ndarray, b: np.ndarray, tolerance: float | None = None) -> tuple[int, ...] | None:
-    """Where two arrays of one shape differ by more than rounding; None where they do not."""
+def largest(*arrays: np.ndarray) -> float:
+    """The largest of all numbers that are finite."""
+    floats = [b for b in arrays if b.dtype.kind == "f"]
+    return max((float(np.abs(b[np.isfinite(b)]).max(initial=0)) for b in floats), default=0.0)
+
+
+def first_difference(
+    a: np.ndarray, b: np.ndarray, tolerance: float | None = None, beside: float = 0.0
+) -> tuple | None:
+    """Where two arrays of one shape differ by more than rounding; None where they do not.
+
+    beside : the largest number of what was computed along with them; what cancels to nothing has its rounding.
+    """
     if a.dtype.kind != "f":
         wrong = a != b
     else:
-        finite = b[np.isfinite(b)]
-        scale = float(np.abs(finite).max(initial=0))
-        bound = (TOLERANCE[str(b.dtype)] if tolerance is None else tolerance) * scale
+        bound = (TOLERANCE[str(b.dtype)] if tolerance is None else tolerance) * largest(b)
+        bound += 1000 * float(np.finfo(b.dtype).eps) * beside
         with np.errstate(invalid="ignore"):
             wrong = ~((np.abs(a - b) <= bound) | (a == b) | (np.isnan(a) & np.isnan(b)))
     if not wrong.any():
@@ -107,6 +117,7 @@ def quantities(outputs: Sequence[Tensor]) -> list[list[Quantity]]:
 def earliest(groups: Sequence[Sequence[Quantity]], ours: Sequence, theirs: Sequence) -> str:
     """The first quantity, at the first step, whose numbers differ, in words; nothing where all are the same."""
     pairs = iter(zip(ours, theirs, strict=True))
+    beside = largest(*theirs)
     for group in groups:
         found: list[tuple[int, str]] = []
         for q in group:
@@ -115,7 +126,7 @@ def earliest(groups: Sequence[Sequence[Quantity]], ours: Sequence, theirs: Seque
             if q.stepwise:
                 steps = range(len(a))[:: -1 if q.backwards else 1]
             for order, t in enumerate(steps):
-                at = first_difference(a[t], b[t])
+                at = first_difference(a[t], b[t], beside=beside)
                 if at is not None:
                     when = f" at t = {t + 1}" if q.stepwise else ""  # type: ignore[operator]
                     found.append((order, f"{q.name}{when} is {a[t][at]} compiled and {b[t][at]} eagerly"))

@@ -26,13 +26,14 @@ import numpy as np
 from ..errors import GraphError, InputError, MinigradError, ShapeError
 from ..grad import _changed, adding, ancestors, grad
 from ..locks import lock
+from ..modes import recording
 from ..names import name_of, printable
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
-from ..tensor import Tensor, as_tensor, describe, fill_node, modes
-from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradients
+from ..tensor import Tensor, as_tensor, describe, fill_node, modes, no_grad
+from ..trace import Traced, argument_names, evaluate, everywhere, leaves_of, trace, trace_gradients
 from . import cache
-from .check import earliest, first_difference, quantities, same_trace
+from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
 from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
@@ -128,7 +129,15 @@ class Call:
         )  # fmt: skip
         self.shapes = tuple([a.shape for a in self.arrays])
         dtypes, ranks = tuple([a.dtype for a in self.arrays]), tuple([len(s) for s in self.shapes])
-        self.key = (gradients, self.needs, dtypes, ranks)
+        self.key = (gradients, self.needs, dtypes, ranks, () if len(arguments) < 2 else self._twice())
+
+    def _twice(self) -> tuple:
+        """Which arguments are the same tensor as one before; nothing where none is."""
+        ids = [id(a) for a in self.arguments]
+        if len(set(ids)) == len(ids):
+            return ()
+        pairs = enumerate(zip(ids, self.arguments, strict=True))
+        return tuple([ids.index(n) if type(a) is Tensor else k for k, (n, a) in pairs])
 
     def leaves(self) -> list[Tensor]:
         """The arguments as leaves of a graph: how one was computed is not the function's."""
@@ -199,6 +208,9 @@ class Compiled:
         return self.last.program.source
 
     def __call__(self, *arguments):
+        if modes()[3]:  # within the trace of another function: values without a graph, as they are eagerly
+            with no_grad():
+                return self.function(*arguments)
         variant, call = self.variant(arguments, False)
         if variant is None:
             return self._eagerly(call)
@@ -211,6 +223,10 @@ class Compiled:
         The first (or only) result is the loss, a single number; others come along as values.  An argument that
         was itself computed is a leaf here.
         """
+        if modes()[3]:
+            raise GraphError(
+                f"value_and_grad of {self.name} inside of a function that is traced: it would be done once; use minigrad.grad"
+            )
         variant, call = self.variant(arguments, True)
         if variant is None:
             return self._eagerly(call)
@@ -256,12 +272,13 @@ class Compiled:
             if variant is not None or call.key in self.eager:
                 return variant, call
             try:
-                variant = Variant(self.function, call)
-                if load:
-                    with _reasons(DEFECT):
-                        _ = variant.module
-                if self.check:
-                    variant.compare(self.function, call, self.threads)
+                with recording():
+                    variant = Variant(self.function, call, self.check)
+                    if load:
+                        with _reasons(DEFECT):
+                            _ = variant.module
+                    if self.check:
+                        variant.compare(self.function, call, self.threads)
             except CannotCompile as reason:
                 call.reason = str(reason)
                 return None, call
@@ -284,7 +301,11 @@ def _decorated(module: str, name: str) -> Compiled:
 def eager_run(function: Callable, call: Call):
     """What `Compiled.__call__` or `value_and_grad` return, from the function as it stands."""
     leaves = call.leaves()
-    results, rebuild = flatten(function(*leaves))  # recorded, as the function may take gradients itself
+    for leaf, name, a in zip(leaves, argument_names(function, len(leaves)), call.arguments, strict=True):
+        if leaf is not a and leaf.name is None:
+            leaf.name = name
+    with recording():  # the function may take gradients itself
+        results, rebuild = flatten(function(*leaves))
     results = [as_tensor(r) for r in results]
     if not call.gradients:
         return rebuild([_constant(np.array(r.value)) for r in results])
@@ -324,7 +345,7 @@ def _reasons(remedy: str):
 class Variant:
     """One program of a function."""
 
-    def __init__(self, function: Callable, call: Call):
+    def __init__(self, function: Callable, call: Call, check: bool = False):
         for a in call.arrays:
             if str(a.dtype) not in DTYPES:
                 raise CannotCompile(
@@ -339,10 +360,22 @@ class Variant:
             self.traced: Traced = trace(function, call.leaves(), call.needs)
             if gradients:
                 only_number(self.traced.outputs, function)
+        if check:  # before sizes are bound by what is done with the graph
+            again = trace(function, call.leaves(), call.needs)
+            same_trace(self.traced.name, self.traced.outputs, again.outputs, self.traced.start)
+        self._refuse_both_ways(call)
         self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
-        with _reasons(DEFECT):  # before the gradients are made, so that they are products with the parts too
-            outputs = self.traced.outputs = split_products(self.traced.outputs)
-        self.of_arguments = [k for k, needed in enumerate(call.needs) if needed]
+        outputs = self.traced.outputs
+        if not any(
+            n.hooks for n in everywhere(outputs) if n.op is not None or n.is_symbol
+        ):  # a copy would have none
+            with _reasons(
+                DEFECT
+            ):  # before the gradients are made, so that they are products with the parts too
+                outputs = self.traced.outputs = split_products(outputs)
+        self.of_arguments = [
+            k for k, needed in enumerate(call.needs) if needed and (not call.key[4] or call.key[4][k] == k)
+        ]
         self.leaves: list[Tensor] = self.traced.captures if gradients else []
         if gradients:
             with _reasons(
@@ -353,11 +386,22 @@ class Variant:
         self.learning = [
             (leaf, leaf.requires_grad, leaf.hooks)
             for leaf in leaves_of(outputs)
-            if gradients and leaf.number < self.traced.start and leaf.dtype.kind == "f"
+            if leaf.dtype.kind == "f" and (leaf.number < self.traced.start or leaf.requires_grad)
         ]
+        # Numbers that the function made itself stand in the source.
+        self.frozen = [n for n in leaves_of(outputs) if n.number > self.traced.start and not n.shape]
         self.computed = computed_before(self.stages_of["traced"], self.traced.start)
         self.stages_of["gradients"] = outputs
         self._write(outputs)
+
+    def _refuse_both_ways(self, call: Call) -> None:
+        """A tensor that is an argument and is read from outside too would be two, each with a part of the gradient."""
+        own = {a.number for a in call.arguments if type(a) is Tensor}
+        for leaf in leaves_of(self.traced.outputs):
+            if leaf.number in own and leaf.dtype.kind == "f":
+                raise CannotCompile(
+                    f"{describe(leaf)} is an argument, and the function reads it from outside too: read it in one way"
+                )
 
     def _write(self, outputs: list[Tensor]) -> None:
         """Rewrite and emit what computes `outputs`."""
@@ -370,9 +414,7 @@ class Variant:
 
     def compare(self, function: Callable, call: Call, threads: int) -> None:
         """Raise GraphError where this program is not what the function computes eagerly."""
-        name, start = self.traced.name, self.traced.start
-        again = trace(function, call.leaves(), call.needs)
-        same_trace(name, self.stages_of["traced"], again.outputs, start)
+        name = self.traced.name
         expected = eager_run(function, call)
         values, right = expected if call.gradients else (expected, None)
         flat, plan = self.run(call.arrays, call.shapes, threads)
@@ -381,8 +423,9 @@ class Variant:
         if right is not None:
             ours = Gradients(call.targets(self), plan.gradients, flat)
             pairs += [(f"the gradient of {describe(t)}", g, right[t]) for t, g in ours.items() if t in right]
+        beside = largest(*(b for _, _, b in pairs))
         for what, a, b in pairs:
-            at = first_difference(a, b) if a.shape == b.shape and a.dtype == b.dtype else ()
+            at = first_difference(a, b, beside=beside) if a.shape == b.shape and a.dtype == b.dtype else ()
             if at is not None:
                 numbers = (
                     f"{a[at]} compiled and {b[at]} eagerly"
@@ -418,7 +461,10 @@ class Variant:
     def holds(self, shapes: tuple) -> bool:
         """Is this the program for these shapes, and do the same parameters learn as when it was made?"""
         for leaf, learned, hooks in self.learning:
-            if leaf.requires_grad is not learned or leaf.hooks != hooks:
+            if leaf.requires_grad is not learned or leaf.hooks is not hooks:  # a hook makes it another tuple
+                return False
+        for leaf in self.frozen:
+            if leaf.changed:
                 return False
         for leaf, node in self.computed:
             if leaf.changed > node.number:
@@ -449,7 +495,7 @@ class Variant:
 def computed_before(outputs: Sequence[Tensor], start: int) -> list[tuple[Tensor, Tensor]]:
     """(leaf, node) for what was computed from leaves before the function was traced: its value is that of then."""
     nodes = [n for n in everywhere(outputs) if n.op is not None and n._value is not None and n.number < start]
-    return [(x, n) for n in nodes for x in n.inputs if x.op is None and x.requires_grad]
+    return [(x, n) for n in nodes for x in n.inputs if x.op is None]
 
 
 def numbers_of(variant: Variant, shapes: tuple) -> Callable[[Size | int], int]:

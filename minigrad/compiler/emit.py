@@ -276,7 +276,11 @@ class Emitter:
     def is_number(self, x: Tensor) -> bool:
         """A size, or a number that the function wrote itself: it stands in the source.  Older ones may be assigned anew."""
         return x.op is SIZE or (
-            x.op is None and x._value is not None and not x.shape and x.number > self.start
+            x.op is None
+            and x._value is not None
+            and not x.shape
+            and x.number > self.start
+            and not x.requires_grad
         )
 
     def _fills_carries(self, node: Tensor, level: Level) -> bool:
@@ -302,6 +306,8 @@ class Emitter:
         count = len(body.carry)
         if not any(x is node for x in scan.inputs[count : count + len(body.xs)]):
             return False
+        if not count or not body.carry[0].shape or source(node.shape[1]) != source(body.carry[0].shape[0]):
+            return False  # all that is made inside has the rows of the same sequences
         products = self._in_time_products(node, level)
         return bool(products) and all(
             p.inputs[0].op not in (TRANSPOSE, SHIFT) and len(p.inputs[1].shape) == 2 for p in products

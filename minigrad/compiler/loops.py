@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .emit import Emitter
 
 BROADCAST_TO, POWER = OPS["broadcast_to"], OPS["power"]
+WRAPPING = ("add", "sub", "mul", "neg")
 
 
 class Loop:
@@ -204,7 +205,12 @@ class Loop:
         if op is BROADCAST_TO:
             return operands[0], (text.get(node.inputs[0].number) or ("", 9))[1]
         if op is POWER:
-            return self._power(operands[0], node.params[0], kind), 2
+            return self._power(operands[0], node, kind)
+        if (
+            node.dtype.kind in "iu" and op.name in WRAPPING
+        ):  # an overflow wraps, and is nothing that cannot happen
+            typed = ", ".join(f"{kind}({x})" for x in (operands if len(operands) > 1 else ["0", *operands]))
+            return f"wrapping_{'sub' if op.name == 'neg' else op.name}({typed})", 9
         if op.name == "cast":
             return f"{kind}({operands[0]})", 9
         listed = op.name in ("maximum", "minimum")
@@ -216,10 +222,21 @@ class Loop:
             )  # machine code widens integers and booleans on the way, NumPy does not
         return expression, op.binding
 
-    def _power(self, x: str, exponent, kind: str) -> str:
+    def _power(self, x: str, node: Tensor, kind: str) -> tuple[str, int]:
+        exponent = node.params[0]
+        base = x if x.isidentifier() else f"({x})"
+        if node.dtype.kind != "f":
+            if not 1 <= exponent <= 3:
+                raise CannotCompile(
+                    f"{self.e.name}: {describe(node)}: multiply integers, or convert them to floats"
+                )
+            product = f"{kind}({base})"
+            for _ in range(int(exponent) - 1):
+                product = f"wrapping_mul({product}, {kind}({base}))"
+            return product, 9
         if exponent in (2, 3):
-            return " * ".join([x if x.isidentifier() else f"({x})"] * int(exponent))
-        return f"{kind}(({x}) ** {kind}({float(exponent)!r}))"
+            return " * ".join([base] * int(exponent)), 2
+        return f"{kind}({base} ** {kind}({float(exponent)!r}))", 9
 
     def _number(self, x: Tensor) -> str:
         """A constant or a size, made of the right type before the loop."""

@@ -184,7 +184,11 @@ def written(lines: Sequence[str | Product]) -> list[str]:
         group.clear()
 
     for line in lines:
-        if isinstance(line, Product) and (not group or group[0].long == line.long):
+        # A sum adds to all rows of C with every block: no product of other rows may go to the same C.
+        apart = isinstance(line, Product) and any(
+            p.c[0] == line.c[0] and p.is_sum != line.is_sum for p in group
+        )
+        if isinstance(line, Product) and not apart and (not group or group[0].long == line.long):
             group.append(line)
             continue
         close()

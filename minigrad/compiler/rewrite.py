@@ -23,7 +23,7 @@ from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
 from ..sizes import Size, resolve, source
 from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
-from ..trace import asked_of
+from ..trace import asked_of, everywhere
 
 ADD, CONCAT, MATMUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, SUM, TRANSPOSE = (
     OPS[n]
@@ -298,10 +298,12 @@ def _drop_inputs(loop: Loop) -> None:
 
 def sink(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Weight gradients become one product over all steps, and so do products that only outputs need."""
-    return rebuild(outputs, None, _sink_loop)
+    made = min((n.number for n in everywhere(outputs) if n.is_symbol), default=0)
+    return rebuild(outputs, None, lambda loop: _sink_loop(loop, made))
 
 
-def _sink_loop(loop: Loop) -> None:
+def _sink_loop(loop: Loop, made: int) -> None:
+    """made : constants with larger numbers were made by the function; the values of older ones may be assigned anew."""
     for k, (before, after) in enumerate(zip(list(loop.carry), list(loop.carry_out), strict=True)):
         terms = _sum_terms(after, before)
         if not terms or not all(same_shape(term, before) for term in terms):
@@ -321,7 +323,7 @@ def _sink_loop(loop: Loop) -> None:
                 part = _over_steps(loop, term)
                 result = part if result is None else apply(ADD, (result, part))
             assert result is not None
-            return result if _is_zero(first) else apply(ADD, (first, result))
+            return result if _is_zero(first, made) else apply(ADD, (first, result))
 
         loop.outside_lasts[k] = total
         loop.asked += [n for n in needs if n is not None]
@@ -403,10 +405,13 @@ def _over_steps(loop: Loop, term: Tensor) -> Tensor:
     return remake(term, (_over_steps(loop, term.inputs[0]),))
 
 
-def _is_zero(node: Tensor) -> bool:
+def _is_zero(node: Tensor, made: int) -> bool:
     return (
         node.op is OPS["broadcast_to"]
+        and node.inputs[0].op is None
         and node.inputs[0]._value is not None
+        and node.inputs[0].number > made
+        and not node.inputs[0].requires_grad
         and not node.inputs[0]._value.any()
     )
 

@@ -23,7 +23,7 @@ from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reductio
 
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
-FLAGS = {"contract", "nsz", "arcp"}  # keep NaN and infinity: never nnan, never ninf
+FLAGS = {"contract", "arcp"}  # keep NaN, infinity and the sign of 0: never nnan, ninf or nsz
 
 # Only compiled code calls loops: without the doors for Python and C they compile quicker.
 loop = njit(error_model="numpy", fastmath=FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -82,6 +82,18 @@ def view(typing, array, at, n):
 
 array_f4, array_f8 = _array_at(types.float32), _array_at(types.float64)
 array_i4, array_i8, array_b1 = _array_at(types.int32), _array_at(types.int64), _array_at(types.boolean)
+
+
+def _wrapping(name):
+    @intrinsic
+    def operation(typing, x, y):
+        """Arithmetic of integers that wraps: Numba's own lets LLVM suppose that nothing overflows."""
+        return x(x, x), lambda context, build, signature, args: getattr(build, name)(*args)
+
+    return operation
+
+
+wrapping_add, wrapping_sub, wrapping_mul = map(_wrapping, ("add", "sub", "mul"))
 
 
 @njit(inline="always", error_model="numpy")
@@ -418,4 +430,5 @@ __all__ = [
     "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute", "place_slice",
     "scatter", "shift_rows", "sigmoid", "sign", "sin", "softplus", "sqrt", "stage", "start_rows",
     "sum_columns", "sum_rows", "tanh", "top_columns", "top_rows", "view",
+    "wrapping_add", "wrapping_mul", "wrapping_sub",
 ]  # fmt: skip

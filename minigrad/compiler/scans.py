@@ -128,7 +128,8 @@ class ScanLoop:
             if n.op is MATMUL:
                 left, right = n.inputs
                 ok = ok or (left.number in batched and not self._inside(right))
-                ok = ok and left.number in batched and len(left.shape) == len(right.shape) == 2
+                ok = ok and left.number in batched and not self._inside(right)
+                ok = ok and len(left.shape) == len(right.shape) == 2
             elif n.op in (CONCAT, SLICE, PLACE):
                 ok = ok and n.params[0] > 0 and all(x.number in batched for x in n.inputs)
             elif n.op.kind == "reduction":  # type: ignore[union-attr]

@@ -266,7 +266,7 @@ def test_masks_of_another_shape_are_named(shape, rng):
     made, x, masks = tcn(rng, dtype="float32"), np.zeros((T, N, D), "f4"), np.ones(shape, "f4")
     with pytest.raises(ShapeError, match=r"TCN: 'dropout' .*\(2, 2, 12, 3, 4\), as dropout_masks does"):
         made(x, masks)
-    with pytest.raises(ShapeError, match=r"TCN: 'masks' .*as dropout_masks does"):
+    with pytest.raises(ShapeError, match=r"TCN: 'masks' .*\(2, 2, 12, 3, 4\), as dropout_masks does"):
         mg.compile(lambda x, masks: made(x, masks).sum())(x, masks)
 
 

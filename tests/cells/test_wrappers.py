@@ -386,10 +386,10 @@ def test_layers_in_both_directions_with_dropout_compile(rng):
 
 
 @pytest.mark.smoke
-def test_what_does_not_fit_is_named_while_tracing_too(rng):
+def test_what_does_not_fit_is_named_by_a_compiled_function_as_it_is_eagerly(rng):
     cell = layer(LSTM, rng)
     for function, x, words in (
-        (lambda x: run(cell, x).h.sum(), np.zeros((T, N, D + 1)), r"LSTM: x .*\(steps, sequences, 3\)"),
+        (lambda x: run(cell, x).h.sum(), np.zeros((T, N, D + 1)), r"LSTM step t=1: x .*\(sequences, 3\)"),
         (lambda x: run(cell, x, [np.zeros((N, H))]).h.sum(), np.zeros((T, N, D)), r"LSTM: 1 states given"),
         (lambda x: run(cell, x, lengths=[1, 2]).h.sum(), np.zeros((T, N, D)), r"LSTM: lengths .*\(2,\)"),
     ):

@@ -393,10 +393,12 @@ os.waitpid(child, 0)
 
 def test_ctrl_c_while_a_file_is_written_leaves_none(tmp_path, monkeypatch):
     place = Folder(str(tmp_path / "cache"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has none
     monkeypatch.setattr(cache.os, "replace", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt), place.made_once("x"):
         place.write("x", b"1")
     monkeypatch.undo()
+    signal.signal(signal.SIGINT, before)
     assert [f.name[:5] for f in files(tmp_path)] == ["lock_"]
     with place.made_once("x") as made:
         assert made, "the lock is free again"

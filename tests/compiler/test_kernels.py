@@ -175,12 +175,15 @@ def test_vector_loop_and_remainder_agree(name, dtype):
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_loops_become_vector_code(name):
-    register = {64: "zmm", 32: "ymm"}.get(kernels.VECTOR_BYTES)
-    if register is None:
+    # LLVM takes half of the widest registers where it knows that the whole ones slow the processor down.
+    registers = {64: ("zmm", "ymm"), 32: ("ymm",)}.get(kernels.VECTOR_BYTES)
+    if registers is None:
         pytest.skip("register names are known for AVX machines only")
     LOOPS[name](np.ones(4, np.float32))
     text = LOOPS[name].loop.inspect_asm(LOOPS[name].loop.signatures[0])
-    assert any("vfmadd" in line and "ps" in line and register in line for line in text.splitlines())
+    assert any(
+        "vfmadd" in line and "ps" in line and any(r in line for r in registers) for line in text.splitlines()
+    )
 
 
 def test_other_types_are_refused():

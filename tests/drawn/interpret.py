@@ -131,6 +131,7 @@ OWN = {
     "pack": pack, "matmul": matmul, "matmul_sum": matmul_sum, "sigmoid": _sigmoid, "np": np, "math": math,
     "f4": np.float32, "f8": np.float64, "i4": np.int32, "i8": np.int64, "b1": np.bool_,
     **{name: _float(name) for name in ("exp", "log", "tanh", "sqrt", "sin", "cos", "sign", "log1p")},
+    "wrapping_add": np.add, "wrapping_sub": np.subtract, "wrapping_mul": np.multiply,
     "softplus": lambda x: np.logaddexp(type(x)(0), x),
     "wide_zero": lambda like: np.float64(0) if like.dtype.kind == "f" else np.int64(0),
     "maximum": lambda a, b: a if a > b or a != a else b,

@@ -41,7 +41,7 @@ def compiled(kind=cells.LSTM, T=4, H=8, D=4, name="x", gradients=True, layers=1)
         return cross_entropy(run(cell, x.named(name), output=output).y, targets).named("L")
 
     made = compile(loss)
-    made._variant((np.zeros((T, 1, D), np.float32), np.zeros((T, 1), np.int64)), gradients)
+    made.variant((np.zeros((T, 1, D), np.float32), np.zeros((T, 1), np.int64)), gradients, load=False)
     return made
 
 
@@ -200,7 +200,7 @@ def test_errors_name_the_thing_and_the_remedy(lstm):
     fresh.eager["these types"] = "an argument is complex128"
     with pytest.raises(InputError, match=r"square runs eagerly.*complex128"):
         viz.loops(fresh)
-    fresh._variant((np.ones(3),), False)
+    fresh.variant((np.ones(3),), False, load=False)
     with pytest.raises(InputError, match="square has no loop over steps"):
         viz.rewrites(fresh)
 
@@ -215,7 +215,7 @@ def test_a_long_chain_in_a_step_needs_no_deep_recursion():
         return scan(step, np.ones((1, 3)), x)[0].sum()
 
     made = compile(total)
-    made._variant((np.ones((4, 1, 3)),), False)
+    made.variant((np.ones((4, 1, 3)),), False, load=False)
     found = [*viz.rewrites(made).values(), viz.loops(made)]
     assert all(len(picture.dot) < 200_000 for picture in found)
 
