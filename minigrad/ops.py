@@ -325,7 +325,7 @@ SIGMOID = define("sigmoid", _sigmoid, _same, (lambda g, y, x: g * (y * (1 - y)),
     kind="elementwise", source="sigmoid({0})", tex=r"\sigma({0})", text="σ({0})", symbol="σ")  # fmt: skip
 SOFTPLUS = define("softplus", _softplus, _same, (lambda g, y, x: g * either(SIGMOID, x),),
     kind="elementwise", source="softplus({0})",
-    tex=r"\log(1 + \exp({0}))", text="log(1 + exp({0}))", symbol="softplus")  # fmt: skip
+    tex=r"\mathrm{{softplus}}({0})", text="softplus({0})", symbol="softplus")  # fmt: skip
 SIGN = define("sign", np.sign, _same, None,
     kind="elementwise", smooth=False, source="sign({0})",
     tex=r"\mathrm{{sign}}({0})", text="sign({0})", symbol="sign")  # fmt: skip
@@ -355,7 +355,7 @@ EQUAL = define("equal", np.equal, broadcast, None, dtype=lambda *_: BOOL,
     tex="{0} = {1}", text="{0} = {1}", symbol="=", binding=0)  # fmt: skip
 CAST = define("cast", lambda x, dtype: x.astype(dtype), _same,
     (lambda g, y, x, dtype: either(CAST, g, params=(x.dtype,)),), dtype=lambda _, dtype: dtype, params=("dtype",),
-    kind="elementwise", smooth=False, source="{dtype}({0})", tex="{0}", text="{0}", symbol="cast")  # fmt: skip
+    kind="elementwise", smooth=False, source="{dtype}({0})", tex="{dtype}({0})", text="{dtype}({0})", symbol="cast")  # fmt: skip
 
 # Products and reductions.
 
@@ -369,14 +369,14 @@ MAX = define("max", lambda x, axes, keepdims: x.max(axis=axes, keepdims=keepdims
     (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", smooth=False, source="max", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
 TOP = define("top", _top, _reduced, None, params=("axes", "keepdims"), kind="reduction", smooth=False,
-    source="top", tex=r"\max({0})", text="max({0})", symbol="max")  # fmt: skip
+    source="top", tex=r"\mathrm{{stop}}(\max({0}))", text="stop(max({0}))", symbol="max")  # fmt: skip
 MIN = define("min", lambda x, axes, keepdims: x.min(axis=axes, keepdims=keepdims), _reduced,
     (lambda g, y, x, axes, keepdims: _share_of_max(g, y, x, axes, keepdims),), params=("axes", "keepdims"),
     kind="reduction", smooth=False, source="min", tex=r"\min({0})", text="min({0})", symbol="min")  # fmt: skip
 LOGSUMEXP = define("logsumexp", _logsumexp, _reduced,
     (lambda g, y, x, axes, keepdims: _kept(g, x, axes, keepdims) * shares(x, axes),),
     params=("axes", "keepdims"), kind="reduction", smooth=False, source="logsumexp",
-    tex=r"\log \sum \exp({0})", text="log Σ exp({0})", symbol="log Σ exp")  # fmt: skip
+    tex=r"\mathrm{{logsumexp}}({0})", text="logsumexp({0})", symbol="log Σ exp")  # fmt: skip
 
 # Structure: elements move and are not changed.
 
@@ -392,10 +392,10 @@ CONCAT = define("concat", lambda *xs: np.concatenate(xs[:-1], axis=xs[-1]), _con
     variadic=True, params=("axis",), tex="[{*}]", text="[{*}]", symbol="[ , ]")  # fmt: skip
 SLICE = define("slice", _slice, _slice_shape,
     (lambda g, y, x, axis, start, stop, step: either(PLACE, g, params=(axis, start, stop, step, x.shape[axis])),),
-    params=("axis", "start", "stop", "step"), tex="{0}", text="{0}", symbol="slice")  # fmt: skip
+    params=("axis", "start", "stop", "step"), tex="{0}[{start}:{stop}]", text="{0}[{start}:{stop}]", symbol="slice")  # fmt: skip
 PLACE = define("place", _place, lambda s, axis, start, stop, step, size: (*s[:axis], size, *s[axis + 1 :]),
     (lambda g, y, x, axis, start, stop, step, size: either(SLICE, g, params=(axis, start, stop, step)),),
-    params=("axis", "start", "stop", "step", "size"), tex="{0}", text="{0}", symbol="place")  # fmt: skip
+    params=("axis", "start", "stop", "step", "size"), tex=r"\text{{place}}({0})", text="place({0})", symbol="place")  # fmt: skip
 GATHER = define("gather", _gather, lambda x, index: (*index, *x[1:]),
     (lambda g, y, x, index: either(SCATTER, g, index, params=(x.shape[0],)), None),
     smooth=False, tex="{0}[{1}]", text="{0}[{1}]", symbol="gather")  # fmt: skip
@@ -403,10 +403,11 @@ SCATTER = define("scatter", _scatter, _scatter_shape,
     (lambda g, y, x, index, rows: either(GATHER, g, index), None), params=("rows",),
     smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
-    tex=r"\mathrm{{shift}}_{{{by}}}({0})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
+    tex=r"\mathrm{{shift}}({0}, {by})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
 INSIDE = define("inside", lambda x, rows: _inside(x, rows), _same, None, params=("rows",),
     smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
-DETACH = define("detach", lambda x: x, _same, None, smooth=False, tex="{0}", text="{0}", symbol="✂")  # fmt: skip
+DETACH = define("detach", lambda x: x, _same, None, smooth=False,
+    tex=r"\mathrm{{stop}}({0})", text="stop({0})", symbol="✂")  # fmt: skip
 
 
 # The functions that call them.

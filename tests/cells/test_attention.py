@@ -216,11 +216,11 @@ def test_what_is_generated_is_what_teacher_forcing_with_it_prefers(rng):
 def test_equations_are_read_from_its_graph(rng):
     viz = pytest.importorskip("viz")
     text = str(viz.equations(decoder(rng).over(rng.standard_normal((L, 1, K))), backward=False))
-    lines = [line.split("=")[0].strip() for line in text.splitlines()[2:]]
+    lines = [line.split("=")[0].strip() for line in text.split("\n\n")[1].splitlines()]
     assert [n for n in lines if not n.startswith("u_")] == [
         "keys_t", "alpha_t", "context_t", "f_t", "i_t", "c̃_t", "c_t", "o_t", "h_t",
     ]  # fmt: skip
-    assert "v_a·tanh(W_a·h_{t−1} + keys_t)" in text and "[h_{t−1}, [x_t, context_t]]" in text
+    assert "softmax(tanh(W_a·h_{t−1} + keys_t)ᵀ·v_a)" in text and "[h_{t−1}, [x_t, context_t]]" in text
 
 
 H_ = np.zeros((L, N, K))
