@@ -210,7 +210,7 @@ class Compiled:
     def __call__(self, *arguments):
         if modes()[3]:  # within the trace of another function: values without a graph, as they are eagerly
             with no_grad():
-                return self.function(*arguments)
+                return self.function(*(a if isinstance(a, Tensor) else Tensor(a) for a in arguments))
         variant, call = self.variant(arguments, False)
         if variant is None:
             return self._eagerly(call)

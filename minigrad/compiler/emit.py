@@ -76,7 +76,11 @@ NUMBERED = re.compile(
 def _shifted(x: Tensor) -> bool:
     """A shift, or its rows in one axis."""
     if x.op is RESHAPE and x.inputs[0].op is SHIFT:
-        return len(x.shape) == 2 and source(named(x.shape[-1])) == source(named(x.inputs[0].shape[-1]))
+        return (
+            len(x.shape) == 2
+            and len(x.inputs[0].shape) > 1
+            and source(named(x.shape[-1])) == source(named(x.inputs[0].shape[-1]))
+        )
     return x.op is SHIFT and len(x.shape) > 1
 
 

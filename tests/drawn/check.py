@@ -211,8 +211,13 @@ def compare(program: Program, right: Results, got: Results, k: int) -> Finding |
         if a.dtype != b.dtype:
             return Finding("dtype", f"call {k}: {name} is {a.dtype}, eager {b.dtype}")
     allowed: dict[str, float] | None = None
+    holes = any(g.kind == "holes" for g in program.arguments)
     for name, b in right.quantities.items():
         a = np.asarray(got.quantities[name])
+        if holes and name.startswith(
+            "d"
+        ):  # a loop meets NaN with a gradient of 0 at steps that no loss depends on
+            a = np.where(np.isnan(a), b, a)
         if _far(a, b, program.dtype):
             allowed = noise(program, k) if allowed is None else allowed
             if _far(a, b, program.dtype, allowed.get(name, 0.0)):

@@ -169,8 +169,8 @@ class Drawer:
         try:
             with np.errstate(all="ignore"):
                 value = eval(expression(s), self.values)
-        except mg.MinigradError:
-            return None
+        except (mg.MinigradError, ArithmeticError, AttributeError, TypeError, ValueError):
+            return None  # an array of NumPy's has no detach, a size of 0 no inverse
         if not _moderate(value):
             return None
         return self.keep(s, [value])
