@@ -57,7 +57,8 @@ def compile(function: Callable, *, threads: int = 1, check: bool = False) -> Com
     or a tensor, whose `value` is assigned anew.
 
     Calling it gives values without a graph; `value_and_grad` and `backward` give
-    gradients too.  What cannot be compiled says which operation and why, once, as a
+    gradients too.  What no result needs is not computed, and so refuses nothing; a step that no loss depends on has a
+    gradient of 0, which is NaN where its own values are.  What cannot be compiled says which operation and why, once, as a
     warning, and runs eagerly.
     """
     if not callable(function):
