@@ -6,6 +6,7 @@ test file and is written anew by ``pytest --update-goldens``.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -22,6 +23,18 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-goldens", action="store_true", help="write the goldens instead of comparing with them"
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs(request):
+    """Programs that tests compile are kept beside pytest's own cache: a second run is quick, and no home is touched."""
+    before = os.environ.get("MINIGRAD_CACHE")
+    os.environ["MINIGRAD_CACHE"] = str(Path(request.config.rootpath) / ".pytest_cache" / "minigrad")
+    yield
+    if before is None:
+        del os.environ["MINIGRAD_CACHE"]
+    else:
+        os.environ["MINIGRAD_CACHE"] = before
 
 
 @pytest.fixture

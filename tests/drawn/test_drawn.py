@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,18 +22,6 @@ from tests.drawn.shrink import shrink
 
 CHUNKS, IN_A_CHUNK = 12, 15
 KEPT = sorted(FOUND.glob("*.json"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(request):
-    """Programs that are compiled here are kept beside pytest's own cache."""
-    before = os.environ.get("MINIGRAD_CACHE")
-    os.environ["MINIGRAD_CACHE"] = str(Path(request.config.rootpath) / ".pytest_cache" / "minigrad")
-    yield
-    if before is None:
-        del os.environ["MINIGRAD_CACHE"]
-    else:
-        os.environ["MINIGRAD_CACHE"] = before
 
 
 def fail(finding: Finding, program: Program, seed: int | None = None) -> None:
