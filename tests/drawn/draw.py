@@ -30,6 +30,10 @@ CELLS = (
 )  # fmt: skip
 
 
+# A statement is not drawn that is refused: also by NumPy, whose arrays have no detach, or by Python, whose 0 has no inverse.
+REFUSED = (mg.MinigradError, ArithmeticError, AttributeError, TypeError, ValueError)
+
+
 def draw(seed: int, dtype: str | None = None) -> Program:
     """The program of a seed; in a dtype of one's own if one is given."""
     return Drawer(np.random.default_rng([seed, 2026]), dtype).program()
@@ -169,8 +173,8 @@ class Drawer:
         try:
             with np.errstate(all="ignore"):
                 value = eval(expression(s), self.values)
-        except (mg.MinigradError, ArithmeticError, AttributeError, TypeError, ValueError):
-            return None  # an array of NumPy's has no detach, a size of 0 no inverse
+        except REFUSED:
+            return None
         if not _moderate(value):
             return None
         return self.keep(s, [value])
@@ -203,7 +207,7 @@ class Drawer:
         try:
             with np.errstate(all="ignore"):
                 exec("\n".join(programs._BLOCK_TEXTS[s.op](s, self.p)), scratch)
-        except mg.MinigradError:
+        except REFUSED:
             return None
         results = [scratch[n] for n in s.to]
         if not all(map(_moderate, results)):

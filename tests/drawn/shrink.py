@@ -246,6 +246,23 @@ def _one_step(p: Program, path: tuple, s: Statement) -> Program:
     return new
 
 
+def without_dead_states(p: Program) -> Program:
+    """A tidy copy, without states that nothing reads, in their loop or after it."""
+    p = _copy(p)
+    tidy(p)
+    for path in _paths(p.body):
+        s = _at(p.body, path)
+        if s.op != "scan" or len(s.params["states"]) < 2:
+            continue
+        after = {n for other in p.statements() for n in reads(other)} | set(p.outputs)
+        for k, state in enumerate(s.params["states"]):
+            others = s.params["next"][:k] + s.params["next"][k + 1 :]
+            inside = {n for b in s.body for n in reads(b)} | {*s.params.get("outs", []), *others}
+            if s.to[k] not in after and state not in inside:
+                return without_dead_states(_without_state(p, path, s, k))
+    return p
+
+
 def _without_state(p: Program, path: tuple, s: Statement, k: int) -> Program:
     """The state is what it was at first, at every step; its end is its beginning."""
     q = s.params
@@ -468,4 +485,4 @@ def kinds_of(p: Program) -> dict[str, tuple]:
     return found
 
 
-__all__ = ["Given", "kinds_of", "shrink", "tidy"]
+__all__ = ["Given", "kinds_of", "shrink", "tidy", "without_dead_states"]
