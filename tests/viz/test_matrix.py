@@ -182,9 +182,9 @@ def test_a_hundred_steps_of_a_large_lstm_within_two_seconds():
     cell, head = cells.LSTM(65, 100, rng), cells.Output(100, 65, rng)
     x, targets = rng.standard_normal((100, 1, 65)).astype("f"), rng.integers(0, 65, (100, 1))
     loss = cross_entropy(cells.run(cell, x, output=head).y, targets)
-    start = time.perf_counter()
+    start = time.process_time()
     picture = viz.bptt(loss)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert picture.data["h"].shape == (100, 101) and picture.data["f"].dtype == np.float64
 
 

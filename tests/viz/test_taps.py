@@ -432,10 +432,10 @@ def test_a_single_step():
 
 def test_a_thousand_steps_are_a_window_and_that_is_said():
     loss, *_ = tcn(T=1000)
-    start = time.perf_counter()
+    start = time.process_time()
     picture = viz.taps(loss)
     picture.svg()
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert (
         "t = 1 … 960" in picture.dot and "960 steps" in picture.dot and "sees 29 of 1000 steps" in picture.dot
     )
