@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GraphError, InputError, MinigradError, ShapeError
+from ..errors import DTypeError, GraphError, InputError, MinigradError, ShapeError
 from ..grad import _changed, adding, ancestors, grad
 from ..locks import lock
 from ..modes import recording
@@ -117,10 +117,11 @@ class Call:
 
     __slots__ = ("arguments", "arrays", "gradients", "key", "needs", "reason", "shapes")
 
-    def __init__(self, arguments: Sequence, gradients: bool):
+    def __init__(self, arguments: Sequence, gradients: bool, floats: str = "float64"):
+        """floats : the dtype of Python's floats where no argument has one to go by."""
         self.arguments, self.gradients, self.reason = arguments, gradients, ""
         self.arrays = [
-            a._value if type(a) is Tensor else a if type(a) is np.ndarray else _array(a, arguments)
+            a._value if type(a) is Tensor else a if type(a) is np.ndarray else _array(a, arguments, floats)
             for a in arguments
         ]
         # A hook is part of the program, so those of an argument are part of the key.
@@ -152,13 +153,13 @@ class Call:
         return [self.arguments[k] for k in variant.of_arguments] + variant.leaves
 
 
-def _array(argument, arguments: Sequence) -> np.ndarray:
+def _array(argument, arguments: Sequence, floats: str) -> np.ndarray:
     """A number or list as an array; a Python float takes the dtype of the first argument that has one."""
     if isinstance(argument, Tensor):
         return argument.value
     if isinstance(argument, float):
         dtypes = (a.dtype for a in arguments if isinstance(a, (Tensor, np.ndarray)))
-        return np.asarray(argument, next((d for d in dtypes if d.kind == "f"), None))
+        return np.asarray(argument, next((d for d in dtypes if d.kind == "f"), floats))
     return np.asarray(argument)
 
 
@@ -184,6 +185,7 @@ class Compiled:
         self.variants: dict[tuple, list[Variant]] = {}
         self.eager: dict[tuple, str] = {}  # what could not be compiled, and why
         self.last: Variant | None = None
+        self.floats = "float64"  # what Python's floats are where no argument tells
 
     def __copy__(self) -> Compiled:
         return Compiled(self.function, self.threads, self.check)
@@ -262,7 +264,7 @@ class Compiled:
 
         load : make the machine code too, so that what the machine cannot do is a reason to run eagerly.
         """
-        call = Call(arguments, gradients)
+        call = Call(arguments, gradients, self.floats)
         if modes()[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
             return None, call
         variant = self._made(call)
@@ -281,6 +283,10 @@ class Compiled:
                     if self.check:
                         variant.compare(self.function, call, self.threads)
             except CannotCompile as reason:
+                single = Call(arguments, gradients, "float32")
+                if isinstance(reason.__cause__, DTypeError) and single.key != call.key:  # the parameters tell
+                    self.floats = "float32"
+                    return self.variant(arguments, gradients, load)
                 call.reason = str(reason)
                 return None, call
             self.variants.setdefault(call.key, []).append(variant)

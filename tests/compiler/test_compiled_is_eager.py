@@ -101,6 +101,17 @@ def test_a_python_float_takes_the_dtype_of_the_arguments(dtype):
     assert result.value == 2 and result.dtype == dtype
 
 
+def test_a_python_float_takes_the_dtype_of_the_parameters_where_no_argument_has_one():
+    w = Tensor(np.ones(3, "f4"), requires_grad=True)
+    compiled = mg.compile(lambda k: (w * k).sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for k in (0.5, 0.25):
+            value, gradients = compiled.value_and_grad(k)
+            assert value.item() == 3 * k and value.dtype == np.float32 and gradients[w].tolist() == [k] * 3
+    assert mg.compile(lambda k: k * 2)(0.5).dtype == np.float64
+
+
 def sizes_in_arithmetic(x):
     return (
         x.sum() / (0.1 * x.shape[0]),

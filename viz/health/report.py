@@ -146,7 +146,7 @@ def _flow_row(flow: Flow) -> list[str]:
         number(float(np.exp(rate)), 3),
         number(rate, 3),
         str(flow.stretch[1] - flow.stretch[0]),
-        power(flow.over),
+        power(flow.over or 0.0),
     ]
 
 
