@@ -137,7 +137,7 @@ def tables(facts: Facts) -> list[tuple[str, list[str], list[list[str]]]]:
 def _flow_row(flow: Flow) -> list[str]:
     rate, half = flow.rate, flow.half_life
     names = _in(flow.band, " ".join(pretty(s) for s in flow.states))
-    if rate is None:
+    if rate is None or flow.over is None:
         return [names, "–", "–", "–", str(flow.steps), "nothing"]
     said = "keeps its size" if half is None else number(half) if half > 0 else f"doubles in {number(-half)}"
     return [
@@ -146,7 +146,7 @@ def _flow_row(flow: Flow) -> list[str]:
         number(float(np.exp(rate)), 3),
         number(rate, 3),
         str(flow.stretch[1] - flow.stretch[0]),
-        power(flow.over or 0.0),
+        power(flow.over),
     ]
 
 
