@@ -115,23 +115,25 @@ class Gradients:
 class Call:
     """The arguments of one call: their arrays, and what tells programs apart."""
 
-    __slots__ = ("arguments", "arrays", "gradients", "key", "needs", "reason", "shapes")
+    __slots__ = ("arguments", "arrays", "gradients", "key", "needs", "reason", "shapes", "twice")
 
     def __init__(self, arguments: Sequence, gradients: bool, floats: str = "float64"):
         """floats : the dtype of Python's floats where no argument has one to go by."""
         self.arguments, self.gradients, self.reason = arguments, gradients, ""
-        self.arrays = [
+        self.arrays = arrays = [
             a._value if type(a) is Tensor else a if type(a) is np.ndarray else _array(a, arguments, floats)
             for a in arguments
         ]
         # A hook is part of the program, so those of an argument are part of the key.
         self.needs = tuple(
-            [gradients and type(a) is Tensor and a.requires_grad and (tuple(map(id, a.hooks)) or True)
-             for a in arguments]
-        )  # fmt: skip
-        self.shapes = tuple([a.shape for a in self.arrays])
-        dtypes, ranks = tuple([a.dtype for a in self.arrays]), tuple([len(s) for s in self.shapes])
-        self.key = (gradients, self.needs, dtypes, ranks, () if len(arguments) < 2 else self._twice())
+            [
+                gradients and type(a) is Tensor and a.requires_grad and (tuple(map(id, a.hooks)) or True)
+                for a in arguments
+            ]
+        )
+        self.shapes = tuple([a.shape for a in arrays])
+        self.twice = () if len(arrays) < 2 else self._twice()
+        self.key = (gradients, self.needs, tuple([(a.dtype, a.ndim) for a in arrays]), self.twice)
 
     def _twice(self) -> tuple:
         """Which arguments are the same tensor as one before; nothing where none is."""
@@ -381,7 +383,7 @@ class Variant:
             ):  # before the gradients are made, so that they are products with the parts too
                 outputs = self.traced.outputs = split_products(outputs)
         self.of_arguments = [
-            k for k, needed in enumerate(call.needs) if needed and (not call.key[4] or call.key[4][k] == k)
+            k for k, needed in enumerate(call.needs) if needed and (not call.twice or call.twice[k] == k)
         ]
         self.leaves: list[Tensor] = self.traced.captures if gradients else []
         if gradients:
