@@ -213,9 +213,8 @@ def compare(program: Program, right: Results, got: Results, k: int) -> Finding |
     holes = any(g.kind == "holes" for g in program.arguments)
     for name, b in right.quantities.items():
         a = np.asarray(got.quantities[name])
-        if holes and name.startswith(
-            "d"
-        ):  # 0 · NaN: a step that no loss depends on, a tap outside of the sequence
+        # 0 · NaN: a step that no loss depends on, a tap outside of the sequence.
+        if holes and name.startswith("d"):
             a = np.where(np.isnan(a) | np.isnan(b), b, a)
         if _far(a, b, program.dtype):
             allowed = noise(program, k) if allowed is None else allowed
