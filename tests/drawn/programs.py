@@ -320,7 +320,7 @@ def _run(s: Statement, p: Program) -> list[str]:
     """``cells.run``: `of` holds x and, if `given` says so, the first states; `read` what is read of the run."""
     q = s.params
     lines, cell = [], q["cell"]
-    if s.body:
+    if not cell:  # one that was drawn; nothing may be left in its step
         cell = f"cell_{s.to[0]}"
         lines.append(f"def step_{s.to[0]}({', '.join([q['x'], *q['states']])}):")
         lines += _lines(s.body, p, "    ")
