@@ -11,27 +11,29 @@ runs.  All but `transport` give a `Picture`, `rewrites` one for each rewrite; a 
 such views while a network is trained; `page` gives an HTML file to walk about in.
 """
 
-from .drawing.render import Picture, font_directory
-from .drawing.style import Scale
-from .equations import equations
-from .gradients.backflow import gradient
-from .gradients.compare import compare
-from .gradients.direct import direct
-from .gradients.heat import gates
-from .gradients.matrix import bptt
-from .gradients.parameters import weights_by_step
-from .gradients.paths import paths
-from .gradients.transport import Transports, transport
-from .health.history import History
-from .health.report import Report, report
-from .html.page import Page, page
-from .network.compiler import loops, rewrites
-from .network.draw import draw
-from .sequences.attention import attention
-from .sequences.taps import taps
+from .chart.attention import attention
+from .chart.bptt import bptt
+from .chart.compare import compare
+from .chart.direct import direct
+from .chart.gates import gates
+from .chart.gradient import gradient
+from .chart.history import History
+from .chart.paths import paths
+from .chart.report import Report, report
+from .chart.weights import weights_by_step
+from .diagram.compiler import loops, rewrites
+from .diagram.draw import draw
+from .diagram.render import Diagram, font_directory
+from .diagram.taps import taps
+from .formula.equations import equations
+from .language.picture import Picture
+from .language.scale import Scale
+from .measure.transports import Transports, transport
+from .page.page import Page, page
 
 __all__ = [
     "Picture",
+    "Diagram",
     "Scale",
     "draw",
     "equations",

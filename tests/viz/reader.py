@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from minigrad import Tensor
-from viz.equations import equations
-from viz.words import d, label
+from viz.formula.equations import equations
+from viz.formula.words import d, label
 
 
 class UnclearError(ValueError):

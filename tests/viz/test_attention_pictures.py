@@ -14,9 +14,9 @@ import cells
 import minigrad as mg
 import viz
 from minigrad import InputError, Tensor, scope, softmax
-from viz.drawing.style import number
-from viz.sequences.attention import sharpness
-from viz.sequences.weights import SHADES, Axis, order, shade, sizes, together
+from viz.chart.attention import sharpness
+from viz.diagram.alpha import SHADES, Axis, order, shade, sizes, together
+from viz.language.text import number
 
 
 def looked(Q=4, K=5, N=2, heads=3, seed=0, mask=None, backward=True):

@@ -10,7 +10,8 @@ from forward import network
 import cells
 import viz
 from minigrad import InputError, Tensor
-from viz.drawing.style import norm, number
+from viz.language.states import norm
+from viz.language.text import number
 
 
 def two(**options):

@@ -17,7 +17,7 @@ import cells
 import viz
 from minigrad import InputError, compile, cross_entropy, scan
 from minigrad.compiler import cache
-from viz.network.stages import stages_of
+from viz.read.stages import stages_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

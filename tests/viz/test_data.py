@@ -9,8 +9,8 @@ from forward import EVERY, network
 
 import cells
 import viz
-from viz.drawing.chart import norms
-from viz.drawing.style import norm
+from viz.chart.canvas_chart import norms
+from viz.language.states import norm
 
 
 @pytest.mark.parametrize("case", ["lstm", "gru", "janet", "masked"])

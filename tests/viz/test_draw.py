@@ -14,8 +14,9 @@ from drawn import GRU, attributes_of, edges, network, plain, structure
 import cells
 import viz
 from minigrad import GraphError, InputError, Tensor, scope, stack, tanh
-from viz.drawing.style import norm, number
-from viz.graphs.reading import QUANTITY, read
+from viz.language.states import norm
+from viz.language.text import number
+from viz.read.network import QUANTITY, read
 
 ROOT = Path(__file__).resolve().parents[2]
 

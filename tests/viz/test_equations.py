@@ -31,8 +31,8 @@ from minigrad import (
     where,
 )
 from minigrad.tensor import OPS, apply
-from viz.equations import equations
-from viz.words import label
+from viz.formula.equations import equations
+from viz.formula.words import label
 
 sys.path.append(str(Path(__file__).parents[1] / "cells"))
 from literature import LITERATURE

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import cells
 import viz
 from minigrad import Tensor, scope, tanh
-from viz.drawing.style import clean
+from viz.language.text import clean
 
 NASTY = [
     "</svg><script>alert(1)</script>",

@@ -10,10 +10,10 @@ from drawn import GRU, network, structure
 
 import cells
 import viz
-from viz.drawing.style import number
-from viz.gradients.backflow import FROM_LOSS, STRAIGHT, split
-from viz.gradients.heat import brief
-from viz.graphs.reading import read
+from viz.chart.gates import brief
+from viz.chart.gradient import FROM_LOSS, STRAIGHT, split
+from viz.language.text import number
+from viz.read.network import read
 
 
 def test_the_structure_of_both(golden):

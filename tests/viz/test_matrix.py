@@ -12,11 +12,13 @@ from forward import EVERY, MASK, network, slope
 import cells
 import viz
 from minigrad import GraphError, InputError, Tensor, concat, cross_entropy, grad, scope, stack, tanh
-from viz.drawing.chart import NO_WAY
-from viz.drawing.style import CUT, ZERO, Scale, norm, number
-from viz.gradients.matrix import matrices
-from viz.graphs.reading import read
-from viz.graphs.ways import where
+from viz.chart.bptt import matrices
+from viz.chart.canvas_chart import NO_WAY
+from viz.language.scale import Scale
+from viz.language.states import CUT, ZERO, norm
+from viz.language.text import number
+from viz.measure.ways import where
+from viz.read.network import read
 
 
 def parts_of(loss):

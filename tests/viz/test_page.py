@@ -16,8 +16,8 @@ import pytest
 import cells
 import minigrad as mg
 import viz
-from viz.drawing.parts import contrast
-from viz.drawing.style import number
+from viz.language.text import number
+from viz.page.parts import contrast
 
 WIDE = 1280
 CAPTIONS = ["h → e", "e → l", "l → l", "l → o"]

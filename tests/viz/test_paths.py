@@ -12,12 +12,13 @@ from forward import EVERY, MASK, network, slope
 import cells
 import viz
 from minigrad import InputError, Tensor, stack
-from viz.drawing.style import norm, number
-from viz.gradients.direct import Direct, measured
-from viz.gradients.paths import cancelled, shares
-from viz.graphs.reading import OUTPUT, QUANTITY, SHARED, read
-from viz.graphs.ways import FROM_LOSS, STRAIGHT, carried, passed_on, split, where
-from viz.graphs.ways import slope as slope_of_gate
+from viz.chart.direct import Direct, measured
+from viz.chart.paths import cancelled, shares
+from viz.language.states import norm
+from viz.language.text import number
+from viz.measure.ways import FROM_LOSS, STRAIGHT, carried, passed_on, split, where
+from viz.measure.ways import slope as slope_of_gate
+from viz.read.network import OUTPUT, QUANTITY, SHARED, read
 
 VIEWS = (viz.paths, viz.direct, viz.bptt, viz.weights_by_step)
 PLAIN = [name for name in EVERY if name in cells.CELLS]
@@ -99,7 +100,7 @@ def test_signed_shares_are_complete_and_cancelling_is_between_none_and_all(case)
 
 def test_cancelling_parts_are_seen():
     """Two ways of equal size against each other leave nothing: all is cancelled."""
-    from viz.graphs.ways import State
+    from viz.measure.ways import State
 
     v = np.ones((1, 2))
     s = State(

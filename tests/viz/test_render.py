@@ -14,8 +14,8 @@ from drawn import network, plain
 
 import viz
 from minigrad import InputError, LayoutError
-from viz.drawing import render
-from viz.drawing.style import FONT
+from viz.diagram import render
+from viz.language.scale import FONT
 
 
 @pytest.fixture(scope="module")

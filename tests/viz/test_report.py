@@ -29,7 +29,7 @@ from minigrad import (
     tanh,
     where,
 )
-from viz.drawing.style import number
+from viz.language.text import number
 
 T, N, D, H = 25, 4, 4, 32
 

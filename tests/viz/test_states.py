@@ -12,8 +12,9 @@ from literature import LITERATURE
 import cells
 import viz
 from minigrad import GraphError, Tensor, cross_entropy, log, stack, tanh
-from viz.drawing.style import STATES, Scale
-from viz.graphs.reading import read, roots_of
+from viz.language.scale import Scale
+from viz.language.states import STATES
+from viz.read.network import read, roots_of
 
 
 def edge_style(dot: str, source: str, target: str) -> tuple[str, float]:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viz.drawing.canvas import spline
-from viz.drawing.style import Scale, norm, number, pretty, ramp, signed
+from viz.diagram.canvas import spline
+from viz.language.scale import Scale, ramp, signed
+from viz.language.states import norm
+from viz.language.text import number, pretty
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from forward import MASK, network
 import cells
 import viz
 from minigrad import InputError, Tensor, cross_entropy
-from viz.drawing.style import number
-from viz.graphs.reading import read
+from viz.language.text import number
+from viz.read.network import read
 
 CARRIED = {
     0.5: "halves every 1 step.",

@@ -10,9 +10,10 @@ from forward import EVERY, network, slope
 import cells
 import viz
 from minigrad import InputError, Tensor, concat, cross_entropy, sqrt, tanh
-from viz.drawing.style import norm, number
-from viz.gradients.parameters import AT_ONCE, by_step, weight_names
-from viz.graphs.reading import read
+from viz.chart.weights import AT_ONCE, by_step, weight_names
+from viz.language.states import norm
+from viz.language.text import number
+from viz.read.network import read
 
 
 @pytest.mark.parametrize("case", EVERY)

@@ -1,0 +1,1 @@
+"""Charts over time: bars, heat maps, curves."""

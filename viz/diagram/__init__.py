@@ -1,0 +1,1 @@
+"""Node-link pictures, laid out by Graphviz."""

@@ -1,0 +1,140 @@
+"""The content of a box: name, values and gradient, as coloured cells where they are few, else as norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigrad import Tensor
+
+from ..language.scale import INK, SOFT, Scale, signed
+from ..language.states import NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
+from ..language.text import clean, number, pretty, shape_text, tight
+from ..read.network import Group, gradient_of, gradient_state
+from .markup import strip, text
+
+BOUNDED = ("sigmoid", "tanh")
+
+
+@dataclass
+class Look:
+    """What all boxes of one picture share."""
+
+    scale: Scale
+    top: float  # the end of the scale of values
+    states: dict[int, str]
+
+
+def value_top(nodes: Iterable[Tensor], least: float = 1.0) -> float:
+    """The end of the scale of values: 1, or the largest size that is shown, rounded up to 1, 2 or 5 × 10ⁿ."""
+    nodes = list(nodes)
+    if any(n.name and n.op is not None and n.op.name in BOUNDED for n in nodes):
+        return 1.0  # gates are to be compared; what is larger is as dark as can be
+    sizes = [
+        np.abs(n.value[np.isfinite(n.value)]).max(initial=0)
+        for n in nodes
+        if not n.is_symbol and n.value.dtype.kind in "fiu"
+    ]
+    top = max([least, *map(float, sizes)])
+    power = 10.0 ** math.floor(math.log10(top))
+    return next(m * power for m in (1, 2, 5, 10) if top <= m * power * 1.000001)
+
+
+def value_line(node: Tensor, width: float, look: Look) -> str:
+    """The values as cells, or their norm."""
+    if node.is_symbol:
+        return text("no value", 8, SOFT)
+    value = node.value.astype(np.float64) if node.value.dtype.kind in "fiub" else None
+    if value is None:
+        return text(node.value.dtype.name, 8, SOFT)
+    if value.size == 1:
+        return text(number(float(value.ravel()[0]), 3), 10, INK)
+    if is_small(value):
+        return strip(
+            value, width, 9, lambda v: signed(v, look.top), lambda v: "?" if not math.isfinite(v) else ""
+        )
+    return text(f"‖·‖ {number(norm(value))}", 9.5, SOFT)
+
+
+def gradient_line(node: Tensor, width: float, look: Look) -> str:
+    """The gradient as cells on the scale of the whole picture; a minus marks the negative ones."""
+    gradient = gradient_of(look.states, node)
+    if gradient is None or gradient.size == 1 or not is_small(gradient):
+        return ""
+
+    def colour(g: float) -> str:
+        return "#ffffff" if g == 0 else look.scale.colour(abs(g))
+
+    def mark(g: float) -> str:
+        return "!" if not math.isfinite(g) else "−" if g < 0 else "0" if g == 0 else ""
+
+    return strip(np.asarray(gradient, dtype=np.float64), width, 9, colour, mark)
+
+
+def gradient_text(
+    value: float | None, state: str | None, name: str, size: float = 8.5, narrow: bool = False
+) -> str:
+    """`∂f 0.012`, or the state where there is no number; bold where something is wrong."""
+    if value is None:
+        return text(f"∂{name} {'–' if state == NOT_COMPUTED else state}", size, SOFT)
+    return text(f"∂{name} {tight(value, 5) if narrow else number(value)}", size, INK)
+
+
+def short(name: str) -> str:
+    return pretty(name) if len(name) <= 12 else clean(name, 11)
+
+
+def card(
+    group: Group, width: float, look: Look, name: str, symbol: str = "", extra: Iterable[str] = ()
+) -> tuple[list[str], float]:
+    """Rows of markup for a group's box and the height that they need."""
+    node = group.out
+    norm_, state = gradient_state(look.states, node)
+    title = text(short(name), 13, INK, True) + (" &nbsp;" + text(symbol, 10, SOFT) if symbol else "")
+    strips = [value_line(node, width - 8, look), gradient_line(node, width - 8, look)]
+    rows = [
+        title,
+        *strips,
+        gradient_text(
+            norm_,
+            state,
+            pretty(name) if len(pretty(name)) <= 3 and name[:1].isalpha() else "",
+            9.5,
+            width < 60,
+        ),
+        *extra,
+    ]
+    # Zero is said by its number and in its cells.
+    if norm_ is not None and look.scale.state(norm_) not in (NORMAL, ZERO):
+        rows.append(text(wrong(look.scale.state(norm_)), 8, look.scale.colour(norm_), True))
+    rows = [r for r in rows if r]
+    heights = [19.0] + [12 + 9 * (r.count("<TR>") - 1) if r.startswith("<TABLE") else 14 for r in rows[1:]]
+    return rows, 6 + sum(heights)
+
+
+def flow_said(value: float | None, state: str | None, scale: Scale) -> str:
+    """For the tooltip of a line: how much gradient flows along it, or why none."""
+    if value is None:
+        return state or NOT_COMPUTED
+    return f"gradient {number(value, 4)} ({scale.state(value)})"
+
+
+def wrong(state: str) -> str:
+    return "NaN or ∞" if state == NOT_A_NUMBER else state
+
+
+def tip(node: Tensor, look: Look, name: str) -> str:
+    """The tooltip: what the box has no room for."""
+    value = (
+        ""
+        if node.is_symbol
+        else f", norm {number(norm(node.value), 4)}"
+        if node.value.dtype.kind == "f"
+        else ""
+    )
+    gradient, state = gradient_state(look.states, node)
+    said = state if gradient is None else f"norm {number(gradient, 4)}"
+    return f"{name}: {shape_text(node.shape)} {node.dtype}{value}; gradient: {said}"

@@ -1,0 +1,92 @@
+"""The legend that stands under every picture: the scale of gradients, the states, the scale of values."""
+
+from __future__ import annotations
+
+from ..chart.canvas_chart import gradient_cell
+from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix
+from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATES, VANISHED, ZERO
+from ..language.text import decade, number
+from .canvas import Canvas
+from .markup import square, table
+
+UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
+
+
+def legend(
+    canvas: Canvas,
+    left: float,
+    top: float,
+    width: float,
+    scale: Scale,
+    values: float | None,
+    notes: list[str],
+    lines: bool = True,
+) -> float:
+    """Draw it and return its bottom; values: the end of the scale of values, None where none are shown."""
+    rule = top + 6
+    canvas.words(left, rule + 12, "gradient", 10, INK, True, "left")
+    unit = "its norm ‖∂L/∂·‖, on a logarithmic scale" + (": colour and width" if lines else ": colour")
+    canvas.words(left + 62, rule + 12, unit, 9, SOFT, align="left")
+    _gradient_scale(canvas, left + 4, rule + 36, scale)
+    right = left + 400
+    if values is not None:
+        value_scale(canvas, left, rule + 72, values)
+    _states(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 104), scale, lines)
+    y = rule + (72 if width >= 760 else 158)
+    for k, note in enumerate(notes):
+        canvas.words(right if width >= 760 else left, y + 13 * k, note, 9, SOFT, align="left", longest=150)
+    return y + 13 * max(len(notes), 2) + 8
+
+
+def _gradient_scale(canvas: Canvas, left: float, y: float, scale: Scale) -> None:
+    """One piece of line per half decade, in its colour and width, and the decades below."""
+    span, pieces = 300.0, 24
+    step = span / pieces
+    ends = [canvas.box(f"scale {k}", left + k * step, y, 0.1, 0.1, border=0) for k in range(pieces + 1)]
+    for k in range(pieces):
+        exponent = scale.low + (scale.high - scale.low) * (k + 0.5) / pieces
+        x = left + k * step
+        canvas.line(
+            ends[k].key,
+            ends[k + 1].key,
+            [(x, y), (x + step, y)],
+            scale.stroke(10**exponent, NORMAL),
+            arrow="none",
+            tooltip=decade(round(exponent)),
+        )
+    for tick in scale.ticks():
+        x = left + span * (tick - scale.low) / (scale.high - scale.low)
+        canvas.words(x, y + 14, decade(tick), 9)
+
+
+def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
+    canvas.words(left, y, "value", 10, INK, True, "left")
+    cells = [square(mix("#ffffff", BLUE if k < 0 else ORANGE, abs(k) / 5), 15, 10) for k in range(-5, 6)]
+    canvas.box("scale of values", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
+    canvas.words(left + 108, y, f"≤ {number(-top)}", 9, align="right")
+    canvas.words(left + 278, y, f"≥ {number(top)}", 9, align="left")
+    canvas.words(left + 193, y + 13, "0", 9)
+
+
+def _states(canvas: Canvas, left: float, y: float, scale: Scale, lines: bool) -> None:
+    """A sample of every state, as a line or as a cell, with the bounds in figures."""
+    said = {
+        NOT_COMPUTED: "not computed", CUT: "cut (detach)", ZERO: "exactly zero",
+        VANISHED: f"vanished: < {number(scale.vanished)}", EXPLODES: f"exploded: > {number(scale.exploded)}",
+        NOT_A_NUMBER: "not a number (NaN, ∞)",
+    }  # fmt: skip
+    canvas.words(left, y, "states", 10, INK, True, "left")
+    for k, state in enumerate(s for s in STATES if s != NORMAL):
+        x, row = left + 56 + 196 * (k % 3), y + 22 * (k // 3)
+        if not lines:
+            cell = gradient_cell(None, scale, 24, 14, state)
+            canvas.box(f"state {k}", x + 8, row - 7, 24, 14, [table([cell])], border=0, tooltip=state)
+            canvas.words(x + 46, row, said[state], 9, INK, align="left")
+            continue
+        stroke = scale.stroke(None, state)
+        a = canvas.box(f"state {k} a", x, row, 0.1, 0.1, border=0)
+        b = canvas.box(f"state {k} b", x + 40, row, 0.1, 0.1, border=0)
+        canvas.line(a.key, b.key, [(x, row), (x + 40, row)], stroke, arrow="none", tooltip=state)
+        if stroke.mark and state not in (VANISHED, EXPLODES):
+            canvas.words(x + 20, row, stroke.mark, 9, stroke.colour.split(":")[0], True, paper="#ffffff")
+        canvas.words(x + 46, row, said[state], 9, INK, align="left")

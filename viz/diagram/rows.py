@@ -1,0 +1,199 @@
+"""The rows and columns of an unrolled network at gate level, and what stands in its boxes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..language.scale import INK, SOFT
+from ..language.text import number, span
+from ..measure import words
+from ..measure.transport import Transport
+from ..read.network import QUANTITY, SHARED, Group, Network, joined, parameter_flows
+from .canvas import Box, Canvas
+from .cards import Look, card, short, tip
+from .markup import text
+
+COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 64.0, 8.0, 22.0, 42.0, 12.0, 8.0
+
+
+@dataclass
+class Column:
+    """One place on the time axis: a step, or the gap where steps are left out."""
+
+    t: int | None
+    hidden: Sequence[int] = ()
+    left: float = 0.0
+    width: float = 0.0
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+
+class Band:
+    """The rows of one layer and where they lie."""
+
+    def __init__(self, network: Network, name: str, times: list[int], look: Look):
+        self.name = name
+        groups = [g for t in times for g in network.cells.get((name, t), ())]
+        quantities = list(dict.fromkeys(g.name for g in groups if g.kind == QUANTITY))
+        carried = network.carried[name]
+        self.top_states = [s for s in carried if s in network.memory[name]]
+        self.low_states = [s for s in carried if s not in network.memory[name]]
+        self.gates = [q for q in quantities if q not in carried]
+        if not carried and self.gates:  # no recurrence: the last quantity is the output
+            self.low_states = [self.gates.pop()]
+        self.shared = any(g.kind == SHARED for g in groups)
+        low = bool(self.shared) + bool(self.low_states)
+        self.columns = max(len(self.gates), low, 1)
+        # The height of the row of inputs below the steps.
+        self.inputs = max(
+            [
+                card(g, COLUMN, look, g.name or "x")[1]
+                for t in times
+                for g in network.inputs.get((name, t), ())
+            ],
+            default=0.0,
+        )
+        self.cards: dict[int, tuple[list[str], float]] = {}
+        for g in groups:
+            self.cards[id(g)] = self._card(network, g, look)
+        self.heights = {
+            "top": max(
+                [c[1] for g in groups if g.name in self.top_states and (c := self.cards[id(g)])], default=0.0
+            ),
+            "gate": max(
+                [c[1] for g in groups if g.name in self.gates and (c := self.cards[id(g)])], default=0.0
+            ),
+            "low": max(
+                [self.cards[id(g)][1] for g in groups if g.kind == SHARED or g.name in self.low_states],
+                default=0.0,
+            ),
+        }
+        self.step_width = LEFT + self.columns * (COLUMN + GAP) - GAP + RIGHT
+
+    def _card(self, network: Network, g: Group, look: Look) -> tuple[list[str], float]:
+        out = g.out
+        symbol = (
+            out.op.symbol
+            if g.kind == QUANTITY and out.op and out.op.kind == "elementwise" and len(out.inputs) == 1
+            else ""
+        )
+        extra = []
+        for flow in sorted(parameter_flows(network, g), key=lambda f: -f.source.out.ndim)[:1]:
+            said = "–" if flow.norm is None else number(flow.norm)
+            extra.append(text(f"∂{short(flow.source.name or 'W')} {said}", 9.5, SOFT))
+        width = COLUMN
+        if g.name in self.top_states:
+            first, last = self.span(network, g)
+            width = min((last - first) * (COLUMN + GAP) + COLUMN, 150)
+        elif g.name in self.low_states:
+            width = COLUMN + RIGHT - 10
+        return card(g, width, look, g.name or joined(network, g), symbol, extra)
+
+    def span(self, network: Network, g: Group) -> tuple[int, int]:
+        """The first and the last column of the gates that a state above them reads."""
+        read = {
+            network.group_of[x.number].name
+            for n in g.nodes
+            for x in n.inputs
+            if network.group_of[x.number].t == g.t
+        }
+        over = [k for k, q in enumerate(self.gates) if q in read] or [0]
+        return min(over), max(over)
+
+    def place(self, top: float, upward: int) -> float:
+        """Set the rows from `top` down; upward: how many tracks the channel above the gates needs."""
+        self.panel_top = top
+        y = top + 20
+        self.lane_y: dict[str, float] = {}
+        for s in self.top_states:
+            self.lane_y[s] = y + self.heights["top"] / 2
+            y += self.heights["top"] + 12
+        self.up_bottom = y + (16 + TRACK * upward if self.top_states else 6)
+        self.gate_top = self.up_bottom
+        y = self.gate_top + self.heights["gate"]
+        self.low_top = y + 10
+        if self.heights["low"]:
+            y = self.low_top + (TRACK * max(len(self.gates), 1) + 8 if self.gates else 4)
+            for s in self.low_states or [""]:
+                self.lane_y[s] = y + self.heights["low"] / 2
+                y += self.heights["low"] + 10
+        self.under = y + 2
+        self.panel_bottom = y + 14
+        self.input_top = self.panel_bottom + 16
+        return self.input_top + self.inputs - 8
+
+    @property
+    def first_low(self) -> float:
+        return self.lane_y[(self.low_states or [""])[0]]
+
+
+def columns(
+    network: Network, shown: list[int], left: float, width: float, between: float, gap: float
+) -> list[Column]:
+    """Steps and gaps from left to right; between: the space after each, gap: the width of a gap."""
+    found: list[Column] = []
+    hidden: list[int] = []
+    for t in [*network.steps, None]:
+        if t is not None and t not in shown:
+            hidden.append(t)
+            continue
+        if hidden:
+            # Room on its left for the number on the line that runs into it.
+            start = left + max(0.0, 34 - between)
+            found.append(Column(None, hidden, start, gap))
+            left, hidden = start + gap + between, []
+        if t is not None:
+            found.append(Column(t, (), left, width))
+            left += width + between
+    return found
+
+
+def above(
+    canvas: Canvas, network: Network, look: Look, y: float, first: float, right: float,
+    places: Sequence[tuple[Group, float, float]],
+) -> tuple[float, dict[int, Box]]:  # fmt: skip
+    """The end as a bar from `first` to `right`, and below it the outputs, each with its left end and width.
+
+    Returns where the steps begin, and the boxes by id of their groups.
+    """
+    boxes: dict[int, Box] = {}
+    if network.end is not None:
+        content, said = text(network.end_text, 13, bold=True), tip(network.end.out, look, "loss")
+        boxes[id(network.end)] = canvas.box("loss", first, y, right - first, 26, content, tooltip=said)
+        y += 52
+    made = [card(g, width, look, g.name) for g, _, width in places]
+    height = max((h for _, h in made), default=0.0)
+    for (g, left, width), (rows, _) in zip(places, made, strict=True):
+        said = tip(g.out, look, f"output t={g.t}")
+        boxes[id(g)] = canvas.box(f"t={g.t} output", left, y, width, height, rows, tooltip=said)
+    return y + (height + 26 if made else 0), boxes
+
+
+def gap_rows(column: Column) -> list[str]:
+    """What the box of a gap says."""
+    count = len(column.hidden)
+    return [
+        text(span(column.hidden), 12, bold=True),
+        text(f"{count} step{'s' * (count > 1)}", 10, SOFT),
+        text("not drawn", 10, SOFT),
+    ]
+
+
+def headlines(canvas: Canvas, found: Iterable[Transport], y: float, right: float) -> float:
+    """The headlines, no wider than the picture; returns where they end."""
+    most = int(max(right, 780) / 7.2)  # letters, of the room that `words` gives to one
+    for one in found:
+        lines: list[str] = []
+        for said in (piece for sentence in words.sentences(one) for piece in textwrap.wrap(sentence, most)):
+            if lines and len(lines[-1]) + len(said) < most:
+                lines[-1] += f" {said}"
+            else:
+                lines.append(said)
+        for line in lines:
+            canvas.words(8, y, line, 10.5, INK, True, "left", longest=400)
+            y += 16
+    return y

@@ -1,1 +1,0 @@
-"""How things are drawn: style and scale, Graphviz, positions, legends."""

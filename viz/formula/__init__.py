@@ -1,0 +1,1 @@
+"""Equations, printed from the graph."""

@@ -1,1 +1,0 @@
-"""What is wrong with a network, and how it changes while it learns."""

@@ -1,0 +1,1 @@
+"""How pictures speak: colours, scale, sentences."""

@@ -1,0 +1,1 @@
+"""What is measured on a network that was read: transport, ways, half-lives, faults."""

@@ -1,0 +1,369 @@
+"""What is wrong with a network, and what to try: findings, each with its figures, from what was measured.
+
+Every finding is a fault or a note.  The bounds stand at the top: a network at its usual start
+keeps clear of them, and a planted fault passes them (both tested on every cell).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minigrad import Tensor
+
+from ..language.scale import VANISHED_BELOW
+from ..language.text import clean, number, pretty
+from ..read.network import gradient_of, step_of
+from .health import FINE, FROZEN, ZERO, Facts
+from .recurrence import CUT, GONE, Flow
+
+VANISHING_HALF_LIFE = 1.05  # steps; the usual starts have 1.1 (a basic layer with large inputs) and more
+SHUT_HALF_LIFE = 0.5  # with gates, which can open: half open they have 1, beside a leak 0.7
+VANISHING_LEFT = 1e-2  # over the whole sequence
+EXPLODING_RATE, EXPLODING_GROWTH = np.log(1.25), 10.0  # both passed; or
+SLOW_RATE, SLOW_GROWTH = np.log(1.05), 1e3  # both of these
+LARGE_RADIUS = 1.4  # of the recurrent weights of a cell without gates
+SATURATED_SHARE = 0.8  # of the units of a gate, over all steps; trained networks do have a half
+SQUASHED_SHARE = 0.95  # of what is inside a quantity, as the tanh of a memory that has been filled
+DEAD_SHARE, OFF_SHARE, ENOUGH = 0.1, 0.5, 8  # shares of units; samples needed to tell
+DEPTH_LEFT, DEPTH_GROWN = 1e-4, 1e4  # across the layers of a network
+
+
+TRY = {
+    "not computed": "Run loss.backward(record=True) first.",
+    "not a number": "A smaller learning rate, clipping (fit(clip=1)), a look at the data; minigrad.anomaly() stops "
+    "where it arises.",
+    "zero": "Look for a factor or a mask of zeros before the loss, and for units that are off.",
+    "explodes": "Clip the gradient (fit(clip=1)), a smaller learning rate, orthogonal recurrent weights (spectral "
+    "radius 1), or ",
+    "gone": "Look for units that are off or wholly saturated, and for states that are set anew.",
+    "remember": "A cell with a memory line (LSTM, GRU, JANET), orthogonal recurrent weights (spectral radius 1), "
+    "or IRNN's start.",
+    "too deep": "ReLU in place of σ or tanh, residual connections, layer normalisation, larger initial weights.",
+    "too steep": "Smaller initial weights (Glorot), layer normalisation, clipping (fit(clip=1)).",
+    "saturated": "Its bias nearer to 0, smaller weights, inputs scaled to about −1 … 1, layer normalisation.",
+    "dead": "A smaller learning rate, biases at 0 or a little above, He or identity (IRNN) start, layer "
+    "normalisation.",
+    "cut": "Nothing, if it is meant (truncated backpropagation); else remove the detach.",
+    "no derivative": "Nothing, if the other states carry what is to be learned; else a smooth function in its place.",
+    "behind a cut": "Remove the detach, or take these weights from the optimiser.",
+    "gap": "Check the mask: gaps within a sequence are rarely meant.",
+    "padding": "Sort sequences by length into batches.",
+    "masked loss": "Check the mask of the loss.",
+    "frozen": "Set requires_grad = True, unless the layer is meant to stay as it is.",
+    "unused": "Use these parameters, or do not give them to the optimiser.",
+    "left out": "Give them to the optimiser.",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found: its `kind` in a word, where, figures in a sentence, and what to try.
+
+    fault : False for a note, which may well be intended.  steps : the steps that it concerns.
+    """
+
+    kind: str
+    where: str
+    said: str
+    advice: str = ""
+    steps: tuple[int, ...] = ()
+    fault: bool = True
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """All that there is to say, faults first."""
+    looks = (_numbers, _exploding, _vanishing, _saturated, _dead, _cuts, _masks, _silent, _not_learning)
+    return sorted((f for look in looks for f in look(facts)), key=lambda f: not f.fault)
+
+
+def _numbers(facts: Facts) -> Iterator[Finding]:
+    """Whether there is a gradient at all, and whether it is made of numbers."""
+    if not facts.computed:
+        said = "No gradient is known, so nothing is said of it below but how fast it would go."
+        yield Finding("not computed", "", said, TRY["not computed"], fault=False)
+    bad = [
+        n for n in facts.nodes if (g := gradient_of(facts.states, n)) is not None and not np.isfinite(g).all()
+    ]
+    if bad or (facts.root.dtype.kind == "f" and not np.isfinite(facts.root.value).all()):
+        values = [n for n in facts.nodes if n.dtype.kind == "f" and not np.isfinite(n.value).all()]
+        first, what = (values[0], "value") if values else (bad[-1], "gradient")
+        at = step_of(first)
+        said = f"NaN or ∞ in {len(values)} values and {len(bad)} gradients; the first is the {what} of {_called(first)}."
+        yield Finding(
+            "not a number", clean(at[0]) if at else "", said, TRY["not a number"], (at[1],) if at else ()
+        )
+    elif facts.computed:
+        zero = [w for w in facts.weights if w.state == ZERO]
+        if zero and not any(w.state == FINE for w in facts.weights):
+            said = "The gradient of every weight is exactly zero: nothing can be learned."
+            yield Finding("exactly zero", "", said, TRY["zero"])
+        elif zero:
+            said = f"The gradient of {_list(w.name for w in zero)} is exactly zero."
+            yield Finding("exactly zero", "", said, fault=False)
+
+
+def _called(n: Tensor) -> str:
+    name = clean(n.name) if n.name else f"the result of {n.op.name}" if n.op is not None else "an input"
+    return f"{name} at t = {at[1]}" if (at := step_of(n)) else name
+
+
+# Vanishing and exploding.
+
+
+def _exploding(facts: Facts) -> Iterator[Finding]:
+    for flow in facts.flows:
+        rate = flow.rate
+        if rate is None:
+            continue
+        growth = flow.over
+        fast = rate >= EXPLODING_RATE and growth >= np.log(EXPLODING_GROWTH)
+        slow = rate >= SLOW_RATE and growth >= np.log(SLOW_GROWTH)
+        advice = TRY["explodes"] + (
+            "layer normalisation." if flow.gated else "a cell with gates (LSTM, GRU)."
+        )
+        radii = {} if flow.gated else flow.radii  # gates, not the weights alone, decide how it grows
+        large = {k: r for k, r in radii.items() if r >= LARGE_RADIUS}
+        if fast or slow:
+            yield Finding("exploding", clean(flow.band), f"{_speed(flow)} {_over(flow)}", advice)
+        elif large:
+            name, radius = max(large.items(), key=lambda item: item[1])
+            said = (
+                f"The recurrent weights {name} have spectral radius {number(radius, 3)}: while units are not saturated "
+                f"the gradient grows × {number(radius, 3)} in each step. Here saturation holds it at "
+                f"× {number(np.exp(rate))}."
+            )
+            yield Finding("large weights", clean(flow.band), said, advice, fault=False)
+        elif growth >= np.log(SLOW_GROWTH):
+            yield Finding("grows slowly", clean(flow.band), f"{_speed(flow)} {_over(flow)}", fault=False)
+    share, said = _depth(facts)
+    if share > DEPTH_GROWN:
+        yield Finding("exploding", "across layers", said, TRY["too steep"])
+
+
+def _vanishing(facts: Facts) -> Iterator[Finding]:
+    for flow in facts.flows:
+        gone = [flow.times[k] for k in sorted(flow.why) if flow.why[k] == GONE]
+        if gone:
+            said = f"Nothing at all comes back to the states of {spans(gone)}: the gradient is exactly zero there."
+            yield Finding("vanishing", clean(flow.band), said, TRY["gone"], tuple(gone))
+        rate, half = flow.rate, flow.half_life
+        if rate is None or half is None or rate >= 0:
+            continue
+        left, bound = flow.over, SHUT_HALF_LIFE if flow.gated else VANISHING_HALF_LIFE
+        advice = _remember(facts, flow)
+        if half <= bound * (1 + 1e-9) and left <= np.log(VANISHING_LEFT):
+            yield Finding("vanishing", clean(flow.band), f"{_speed(flow)} {_over(flow)}", advice)
+        elif left <= np.log(VANISHED_BELOW):
+            reach = int(np.log(VANISHED_BELOW) / rate)
+            said = f"{_speed(flow)} A loss reaches about {reach} of {flow.steps} steps back (there 1e−6 is left)."
+            advice = f"Nothing, if no older input matters; else: {advice[:1].lower()}{advice[1:]}"
+            yield Finding("short memory", clean(flow.band), said, advice, fault=False)
+    share, said = _depth(facts)
+    if share < DEPTH_LEFT:
+        yield Finding("vanishing", "across layers", said, TRY["too deep"])
+
+
+def _speed(flow: Flow) -> str:
+    rate, half = flow.rate, flow.half_life
+    assert rate is not None and half is not None
+    way = (
+        f"halves every {number(half)} steps (half-life)"
+        if half > 0
+        else f"doubles every {number(-half)} steps"
+    )
+    return f"The gradient {way}: × {number(np.exp(rate))} per step back, rate λ = {number(rate, 3)}."
+
+
+def _over(flow: Flow) -> str:
+    start, end = flow.stretch
+    assert flow.over is not None
+    return f"From t = {flow.times[end]} back to t = {flow.times[start]}: × {power(flow.over)}."
+
+
+def power(logarithm: float) -> str:
+    """A factor by its natural logarithm, however small."""
+    decades = logarithm / np.log(10)
+    return number(10**decades) if abs(decades) < 300 else f"1e{decades:.0f}".replace("-", "−")
+
+
+def _remember(facts: Facts, flow: Flow) -> str:
+    keeper = next((g for g in facts.gates if g.band == flow.band and g.keeps), None)
+    if keeper is None:
+        return TRY["remember"]
+    return f"{_keep(keeper)}; larger recurrent weights; shorter sequences."
+
+
+def _keep(gate) -> str:
+    bias = "1 … 2, or chrono initialisation," if gate.keeps > 0 else "−1 … −2"
+    return f"A bias of {bias} for the gate {gate.name}, so that it keeps the memory"
+
+
+def _depth(facts: Facts) -> tuple[float, str]:
+    """What is left of the gradient from the last layer to the first, and in words; 1 where there is nothing to say."""
+    chain = [v for _, v in facts.depth if np.isfinite(v) and v > 0]
+    if len(chain) < 2:
+        return 1.0, ""
+    share = chain[0] / chain[-1]
+    said = (
+        f"From the last of {len(chain)} layers ({number(chain[-1])}) down to the first ({number(chain[0])}) the gradient "
+        f"becomes × {number(share)}, × {number(share ** (1 / (len(chain) - 1)))} per layer."
+    )
+    return share, said
+
+
+# Units.
+
+
+def _saturated(facts: Facts) -> Iterator[Finding]:
+    for g in facts.gates:
+        share, low, high = (float(v.mean()) for v in (g.saturated, g.low, g.high))
+        if share <= (SATURATED_SHARE if g.named else SQUASHED_SHARE):
+            continue
+        steps = tuple(t for t, s in zip(g.times, g.saturated, strict=True) if s > SATURATED_SHARE)
+        bottom = "0.05" if g.kind == "sigmoid" else "−0.95"
+        said = (
+            f"{g.name}: {100 * share:.0f} % of its units are saturated ({100 * low:.0f} % below {bottom}, "
+            f"{100 * high:.0f} % above 0.95; mean {number(float(g.mean.mean()))})."
+        )
+        forgets = g.keeps and (low if g.keeps > 0 else high) > SATURATED_SHARE
+        said += (
+            " The memory is forgotten in every step."
+            if forgets
+            else " Hardly any gradient passes through it."
+        )
+        advice = f"{_keep(g)}." if forgets else TRY["saturated"]
+        yield Finding("saturated", clean(g.band), said, advice, steps)
+
+
+def _dead(facts: Facts) -> Iterator[Finding]:
+    for r in facts.rectifiers:
+        share = r.dead if r.dead >= DEAD_SHARE else r.off if r.off > OFF_SHARE else 0.0
+        if r.samples >= ENOUGH and share:
+            said = (
+                f"{r.name}: {100 * share:.0f} % of its {r.units} ReLU units are off for all of {r.samples:,} samples, "
+                "so that they get no gradient."
+            )
+            yield Finding("dead", clean(r.band), said, TRY["dead"])
+
+
+# Cuts, masks, and what does not learn.
+
+
+def _cuts(facts: Facts) -> Iterator[Finding]:
+    for flow in facts.flows:
+        by_states: dict[tuple[str, ...], list[int]] = {}
+        for k in sorted(flow.cuts):
+            if lost := tuple(s for s in flow.cuts[k] if s not in flow.still):
+                by_states.setdefault(lost, []).append(k)
+        for states, places in by_states.items():
+            gaps = {b - a for a, b in itertools.pairwise(places)}
+            regular = flow.detached and len(states) == len(flow.states) and len(gaps) == 1
+            by = "detach" if flow.detached else "what hands it on has no derivative"
+            at = ", ".join(f"{flow.times[k]} and {flow.times[k + 1]}" for k in places[:6])
+            at += f" (and {len(places) - 6} more)" if len(places) > 6 else ""
+            said = (
+                f"The gradient of {_list(pretty(clean(s)) for s in states)} is cut ({by}) between t = {at}."
+            )
+            said += (
+                f" Every {gaps.pop()} steps: truncated backpropagation."
+                if regular
+                else " No loss on one side reaches the other."
+                if len(states) == len(flow.states)
+                else " What comes back goes by the other states alone."
+            )
+            steps = tuple(flow.times[k + 1] for k in places)
+            yield Finding("cut", clean(flow.band), said, "" if regular else TRY["cut"], steps, not regular)
+        if flow.still:
+            names = _list(pretty(clean(s)) for s in flow.still)
+            said = (
+                f"No gradient comes back through {names}: what hands it on has no derivative, in all steps."
+            )
+            yield Finding("no derivative", clean(flow.band), said, TRY["no derivative"], fault=False)
+    behind = [w.name for w in facts.weights if w.state == CUT]
+    if behind:
+        said = f"No gradient reaches {_list(behind)}: every way to the loss leads through detach."
+        yield Finding("cut", "", said, TRY["behind a cut"])
+
+
+def _masks(facts: Facts) -> Iterator[Finding]:
+    """Steps at which the states are only handed on."""
+    for flow in facts.flows:
+        if flow.real is None or flow.real.all():
+            continue
+        order = np.argsort(flow.times)
+        real, times = flow.real[order], np.array(flow.times)[order]
+        before, after = np.maximum.accumulate(real), np.maximum.accumulate(real[::-1])[::-1]
+        gaps = (~real & before & after).any(axis=1) | ~real.any(axis=1)
+        if gaps.any():
+            share = 100 * (1 - float(real[gaps].mean()))
+            steps = tuple(int(t) for t in times[gaps])
+            said = f"A mask hides {spans(steps)} of {share:.0f} % of the sequences: the states are only handed on there."
+            yield Finding("masked", clean(flow.band), said, TRY["gap"], steps)
+        else:
+            share = 100 * (1 - float(real.mean()))
+            said = f"{share:.0f} % of all places are padding, which costs time and teaches nothing."
+            yield Finding("padding", clean(flow.band), said, TRY["padding"], fault=False)
+
+
+def _silent(facts: Facts) -> Iterator[Finding]:
+    """Steps whose own loss counts for nothing, while that of steps before and after counts."""
+    heard = [t for t, v in facts.entries.items() if v]
+    silent = [t for t, v in facts.entries.items() if not v and heard and heard[0] < t < heard[-1]]
+    if silent:
+        said = f"The loss of {spans(silent)} is masked: exactly nothing comes from it, though it does before and after."
+        yield Finding("masked", "loss", said, TRY["masked loss"], tuple(silent))
+
+
+def _not_learning(facts: Facts) -> Iterator[Finding]:
+    by_layer: dict[str, list[str]] = {}
+    for w in facts.weights:
+        if w.state == FROZEN:
+            layer, _, own = w.name.rpartition(" / ")
+            by_layer.setdefault(layer, []).append(own)
+    for layer, names in by_layer.items():
+        said = f"Learning is disabled (requires_grad is False): {_list(names)} will not move."
+        yield Finding("frozen", layer, said, TRY["frozen"])
+    if facts.unused:
+        yield Finding(
+            "unused", "", f"The loss does not depend on {_list(map(clean, facts.unused))}.", TRY["unused"]
+        )
+    if facts.given is not None:
+        left_out = [w.name for w in facts.weights if w.tensor.number not in facts.given and w.state != FROZEN]
+        if left_out:
+            said = f"Not among the parameters given, so that training does not move them: {_list(left_out)}."
+            yield Finding("frozen", "", said, TRY["left out"])
+
+
+# Words.
+
+
+def spans(times: Iterable[int]) -> str:
+    """t = 3 … 5, 9"""
+    runs: list[list[int]] = []
+    for t in sorted(times):
+        if runs and t == runs[-1][1] + 1:
+            runs[-1][1] = t
+        else:
+            runs.append([t, t])
+    said = [f"{a} … {b}" if b > a + 1 else f"{a}, {b}" if b > a else f"{a}" for a, b in runs]
+    return "t = " + ", ".join(said[:6]) + (", …" if len(said) > 6 else "")
+
+
+def folded(said: str, width: int) -> list[str]:
+    """Lines of at most `width` characters; what belongs together, as t = 3, stays so."""
+    glued = re.sub(r"([×=<>…]) (?=\S)", "\\1\u00a0", re.sub(r" (?=[=%…])", "\u00a0", said))
+    return [line.replace("\u00a0", " ") for line in textwrap.wrap(glued, width, break_long_words=False)]
+
+
+def _list(names: Iterable[str], most: int = 8) -> str:
+    """a, b and c"""
+    every = list(names)
+    if len(every) > most:
+        every = [*every[:most], f"{len(every) - most} more"]
+    return " and ".join(filter(None, [", ".join(every[:-1]), *every[-1:]]))

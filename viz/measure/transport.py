@@ -1,0 +1,315 @@
+"""Transport: of the gradient at step t + 1, which part arrives at step t, by state and by way.
+
+The states of a layer at a step are taken as one vector that the step hands out.  What later
+steps, losses and layers above send to it is g (what its own step makes of it, as h of c, lies
+within the step and is not counted twice).  J is the derivative of the states of step t + 1 with
+respect to those of step t: Jᵀg arrives at step t, and what that step's own loss adds comes on top.
+A total ‖∂L/∂h_t‖ mixes the two and counts losses; a factor ‖Jᵀg‖ ÷ ‖g‖ does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minigrad import Tensor
+from minigrad.items import flows_back, itemised, pulled, reach
+
+from ..language.states import norm, norms
+from ..read.network import QUANTITY, SHARED, Network, gradient_of
+from .recurrence import cut_states, operations
+from .ways import Where, where
+
+MOST_LOSSES, MOST_UNITS = 100, 64  # of a stretch; of a layer
+
+
+@dataclass
+class Link:
+    """From the states of step `after` back to those of step `t`, the step computed before it."""
+
+    t: int
+    after: int
+    factor: float | None  # ‖Jᵀg‖ ÷ ‖g‖; None: cut, or no gradient at step `after`
+    by_state: dict[str, float] = field(default_factory=dict)  # that state's part of Jᵀg, over the same ‖g‖
+    by_way: dict[tuple[str, str], float] = field(default_factory=dict)  # by state and way, where split
+    cut: list[str] = field(default_factory=list)  # states to which nothing comes back, as a detach stops it
+    is_cut: bool = False  # whether that holds for all states of the step
+
+
+@dataclass
+class Stretch:
+    """Links without a cut between them, in the order in which the steps were computed."""
+
+    links: list[Link]
+    half_life: float | None = None  # in steps, fitted to rows; negative: it doubles; inf: keeps its size
+    largest: float | None = None  # per step: of the product of the Jacobians, its largest singular value
+    typical: float | None = None  # and its root mean square stretch of a vector
+
+    @property
+    def times(self) -> list[int]:
+        return [*(link.t for link in self.links), self.links[-1].after]
+
+
+@dataclass
+class Rows:
+    """‖∂L_s/∂(states of step t)‖: rows s (`losses`), columns t (`times`); NaN where no gradient flows."""
+
+    losses: list[int]
+    times: list[int]
+    norms: np.ndarray
+
+
+@dataclass
+class Transport:
+    """The way back through the states of one layer; dicts are by step, norms in units of the loss per unit of state."""
+
+    band: str
+    states: list[str]
+    links: list[Link]  # in the order in which the steps were computed
+    size: dict[int, float]  # ‖g‖
+    added: dict[int, float]  # the norm of what comes not from the next step: the step's own loss
+    others: bool = False  # whether other layers read the states: their part is in `added` and in `rows`
+    rows: Rows | None = None
+    stretches: list[Stretch] = field(default_factory=list)
+
+    def factors(self, state: str | None = None) -> list[float]:
+        """Those of all links that are not cut; of one state: what arrives there."""
+        if state is None:
+            return [link.factor for link in self.links if link.factor is not None]
+        return [v for link in self.links if (v := link.by_state.get(state)) is not None]
+
+
+def transports(network: Network) -> list[Transport]:
+    """One for each layer that carries states and got a gradient by ``backward(record=True)``.
+
+    Rows are followed of a few losses of each stretch; `follow` follows more.
+    """
+    bands = [band for band in network.bands if network.carried[band]] if network.computed else []
+    found = [_transport(network, band) for band in bands]
+    for one in found:
+        follow(network, one)
+    return found
+
+
+def state_nodes(network: Network, band: str) -> dict[int, dict[str, Tensor]]:
+    """The states of a layer by step and name, in the order in which they were computed, first states first."""
+    names = network.carried[band]
+    found: dict[int, dict[str, Tensor]] = {}
+    for name in names:
+        if (g := network.first.get((band, name))) is not None:
+            found.setdefault(g.t, {})[name] = g.out
+    for t in (t for b, t in network.cells if b == band):
+        found[t] = {s: g.out for s in names if (g := network.find(band, t, s)) is not None}
+    return {t: nodes for t, nodes in found.items() if nodes}
+
+
+def _transport(network: Network, band: str) -> Transport:
+    nodes = state_nodes(network, band)
+    of = {x.number: (t, name) for t, own in nodes.items() for name, x in own.items()}
+    after = {before: t for (b, t), before in network.before.items() if b == band}
+    for t in [t for t in nodes if (band, t) not in network.cells]:  # first states
+        after.setdefault(t, next(s for b, s in network.cells if b == band))
+    came, added, within = _parts(network, band, of, after)
+    for t, own in nodes.items():
+        for name, x in own.items():
+            gradient = gradient_of(network.states, x)
+            if gradient is not None:  # of a loss outside the graph at hand no reader is known
+                rest = gradient - sum(found.get((t, name), 0) for found in (came, added, within))
+                if norm(rest) > 1e-5 * norm(gradient):
+                    added[t, name] = added.get((t, name), 0) + rest
+    size = {t: _joint([came.get((t, s), 0) + added.get((t, s), 0) for s in own]) for t, own in nodes.items()}
+    own_loss = {t: _joint([added.get((t, s), 0) for s in own]) for t, own in nodes.items()}
+    links, (inside, free) = [], operations(network)
+    for t in [t for t in nodes if after.get(t) in nodes]:
+        whole, parts = size[after[t]], {s: came[t, s] for s in nodes[t] if (t, s) in came}
+        link = Link(t, after[t], None)
+        if len(parts) < len(nodes[t]):
+            _cut(link, nodes[after[t]], nodes[t], inside[band, after[t]] | free)
+        if whole and parts:
+            link.by_state = {s: norm(part) / whole for s, part in parts.items()}
+            link.factor = _joint(list(parts.values())) / whole
+        links.append(link)
+    return Transport(band, network.carried[band], links, size, own_loss, _read_by_others(network, band, of))
+
+
+def _cut(link: Link, nodes: dict[str, Tensor], before: dict[str, Tensor], through: set[int]) -> None:
+    """Which states are read by the next step, but not by a way on which a gradient comes back."""
+    names, numbers = list(before), {x.number for x in before.values()}
+    reached = numbers & reach([(n, 0) for n in nodes.values()], through, numbers).keys()
+    lost = cut_states(nodes.values(), list(before.values()), through, reached)
+    link.cut, link.is_cut = [names[k] for k in lost], bool(lost) and not reached
+
+
+def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
+    """What each state got (by step and name): of the next step, of others, of its own step."""
+    came: dict = {}
+    added: dict = {}
+    within: dict = {}
+    for n in network.nodes:
+        g = network.group_of[n.number]
+        in_cell = g.kind in (QUANTITY, SHARED)
+        for k, x in enumerate(n.inputs):
+            if x.number not in of:
+                continue
+            key = of[x.number]
+            part = n.contributions[k] if n.contributions else None
+            if part is None:
+                continue
+            following = in_cell and g.band == band and g.t == after.get(key[0])
+            own = in_cell and g.band == band and g.t == key[0]
+            into = came if following else within if own else added
+            into[key] = into.get(key, 0) + np.asarray(part, np.float64)
+    return came, added, within
+
+
+def _read_by_others(network: Network, band: str, of: dict) -> bool:
+    """Whether the states of another layer depend on those of this one."""
+    later = set(of)
+    for n in network.nodes:
+        if any(x.number in later for x in n.inputs):
+            later.add(n.number)
+    elsewhere = (own for b in network.bands if b != band for own in state_nodes(network, b).values())
+    return any(x.number in later for own in elsewhere for x in own.values())
+
+
+def _joint(parts: list) -> float:
+    return norm(np.array([norm(np.asarray(p)) for p in parts]))
+
+
+# Over more than a step.
+
+
+def stretches(transport: Transport) -> list[Stretch]:
+    """The links between cuts, those left out behind which there is no gradient."""
+    found: list[list[Link]] = [[]]
+    for link in transport.links:
+        if link.factor is None:
+            found.append([])
+        else:
+            found[-1].append(link)
+    return [Stretch(links) for links in found if links]
+
+
+def follow(network: Network, transport: Transport, most: int = 8) -> None:
+    """Fill the rows of at most so many losses of each stretch, counted from its end, and the half-lives."""
+    places, losses = where(network), []
+    # Of steps alone the loss is not at hand: there is no vector of it to follow.
+    seeds = [] if network.root.number in places.place else places.entrances(network.root)
+    entered = {t for _, t, _ in seeds}
+    transport.stretches = stretches(transport)
+    for s in transport.stretches:
+        own = [t for t in s.times if t in entered]
+        losses += own[:: -max(1, -(-len(own) // most))][::-1]
+    transport.rows = _rows(network, transport.band, places, seeds, losses)
+    for s in transport.stretches:
+        s.half_life = half_life(transport.rows, s.times)
+
+
+def _rows(network: Network, band: str, places: Where, seeds: list, losses: list[int]) -> Rows:
+    """What the losses of these steps send back to the states of each step: one walk carries all of them."""
+    nodes = state_nodes(network, band)
+    of = {x.number: t for t, own in nodes.items() for x in own.values()}
+    row, column = {s: r for r, s in enumerate(losses)}, {t: k for k, t in enumerate(nodes)}
+    found = Rows(losses, list(nodes), np.zeros((len(losses), len(nodes))))
+    sums: dict[int, np.ndarray] = {}
+
+    def add(x: Tensor, items, part: np.ndarray) -> None:
+        if x.number not in sums:
+            sums[x.number] = np.zeros((len(losses), *x.shape))
+        sums[x.number][items] += part
+
+    starts = [(n, row[t], part) for n, t, part in seeds if t in row]
+    for n, r, part in starts:
+        if n.number in of:
+            add(n, [r], part[None])
+    for n, items, batch in itemised(starts, set(places.place) | places.outside, set(places.first)):
+        if n.number in sums:  # all that read it have been passed
+            k = column[of[n.number]]
+            found.norms[:, k] = np.hypot(found.norms[:, k], norms(sums.pop(n.number)))
+        g = network.group_of[n.number]
+        for k, x in enumerate(n.inputs):
+            inside = g.kind in (QUANTITY, SHARED) and (g.band, g.t) == (band, of.get(x.number))
+            if x.number in of and not inside and flows_back(n, k):
+                add(x, items, pulled(n, k, batch))
+    found.norms[found.norms == 0] = np.nan
+    return found
+
+
+def half_life(rows: Rows, times: list[int]) -> float | None:
+    """Steps in which what a loss sends back halves, of the rows of one stretch; None: no row is long enough."""
+    columns = {t: k for k, t in enumerate(rows.times)}
+    found = []
+    for r, s in enumerate(rows.losses):
+        if s in times:
+            sizes = rows.norms[r, [columns[t] for t in times[: times.index(s) + 1]]][::-1]
+            found.append((np.arange(len(sizes), dtype=float), sizes))
+    return halving(rate(found))
+
+
+def rate(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """The common slope of log sizes against steps back, of rows (steps, sizes); None with too few points.
+
+    Each row has a level of its own, so that losses of different size, and rows that end early, do not bend
+    it.  Where some row is long enough, first points are left out: what a loss sends to its own step directly.
+    """
+    over = covered = 0.0
+    known = [(s[good], v[good]) for s, v in rows for good in [np.isfinite(v) & (v > 0)]]
+    direct = int(max((len(s) for s, _ in known), default=0) > 3)
+    for steps, sizes in known:
+        steps, logs = steps[direct:], np.log(sizes[direct:])
+        if len(steps) > 1:
+            away = steps - steps.mean()
+            over += float(away @ logs)
+            covered += float(away @ away)
+    return over / covered if covered else None
+
+
+def halving(rate: float | None) -> float | None:
+    """Steps in which something halves that changes by a factor exp(rate) per step; negative: it doubles."""
+    return None if rate is None else float(np.inf) if abs(rate) < 1e-9 else float(-np.log(2) / rate)
+
+
+def jacobians(network: Network, transport: Transport) -> None:
+    """Fill the largest and the typical stretch of the product of Jacobians, where the states are few."""
+    nodes = state_nodes(network, transport.band)
+    inside, free = operations(network)
+    for s in transport.stretches:
+        last = nodes[s.times[-1]]
+        count = sum(x.size for x in last.values())
+        if count > MOST_UNITS:
+            continue
+        starts = np.cumsum([0, *(x.size for x in last.values())])
+        eye = np.eye(count)
+        now = {
+            name: eye[:, a:b].reshape(count, *x.shape)
+            for (name, x), a, b in zip(last.items(), starts, starts[1:], strict=False)
+        }
+        logs = 0.0
+        for link in reversed(s.links):
+            through = inside[transport.band, link.after] | free
+            now = _pull_back(nodes[link.after], now, nodes[link.t], through)
+            top = max((float(np.abs(p).max(initial=0)) for p in now.values()), default=0.0)
+            if not top or not np.isfinite(top):
+                break
+            logs += np.log(top)
+            now = {name: p / top for name, p in now.items()}
+        else:
+            product = np.concatenate([p.reshape(count, -1) for p in now.values()], axis=1)
+            stretch = np.linalg.svd(product, compute_uv=False)
+            each = len(s.links)
+            s.largest = float(np.exp((np.log(stretch[0]) + logs) / each))
+            s.typical = float(np.exp((np.log(norm(stretch) / np.sqrt(count)) + logs) / each))
+
+
+def _pull_back(nodes: dict, now: dict, before: dict, through: set[int]) -> dict[str, np.ndarray]:
+    """Gradients (items, …) of the states of a step, carried to those of the step before."""
+    seeds = [(nodes[s], k, part) for s, batch in now.items() for k, part in enumerate(batch)]
+    count = len(next(iter(now.values())))
+    numbers = {x.number: name for name, x in before.items()}
+    arrived = {name: np.zeros((count, *x.shape)) for name, x in before.items()}
+    for n, items, batch in itemised(seeds, through, set(numbers)):
+        if n.number in numbers:
+            arrived[numbers[n.number]][items] = batch
+    return arrived

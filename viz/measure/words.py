@@ -1,0 +1,104 @@
+"""What is said of transport in words: how much a step carries back, how fast it fades, where it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..language.states import CUT, NOT_COMPUTED
+from ..language.text import clean, number, pretty
+from ..read.network import Flow
+from .transport import Transport
+
+
+def factor(value: float) -> str:
+    """×0.5: a part of the gradient of the next step."""
+    return f"×{number(value)}"
+
+
+def headline(transport: Transport) -> str:
+    """How much a step carries back, over the stretches without a cut; what own losses add; the cuts."""
+    return " ".join(sentences(transport))
+
+
+def sentences(transport: Transport, own: bool = True) -> list[str]:
+    """Those of the headline; own : with what each step's own loss adds."""
+    who = f"{clean(transport.band)}: " if transport.band else ""
+    said = [who + (carried(transport.factors()) or "Nothing is carried back from step to step.")]
+    lives = [s.half_life for s in transport.stretches if s.half_life is not None and len(s.links) > 1]
+    if lives:
+        too = ", by way of other layers too" if transport.others else ""
+        followed = transport.rows.losses if transport.rows is not None else []
+        whose = f"the loss of t = {followed[0]}" if len(followed) == 1 else "one loss"
+        said.append(f"What {whose} sends back {half_lives(lives)}{too}.")
+    return [s for s in [*said, entered(transport) if own else "", cuts(transport)] if s]
+
+
+def carried(factors: Sequence[float], where: str = "back") -> str:
+    """A step carries × 0.5 of the gradient back (0.48 … 0.53)."""
+    good = sorted(f for f in factors if np.isfinite(f))
+    if not good:
+        return "What is carried back is not a number." if factors else ""
+    middle, ends = number(float(np.median(good))), [number(good[0]), number(good[-1])]
+    over = "" if len(good) == 1 else ", at every step" if ends[0] == ends[1] else f" ({ends[0]} … {ends[1]})"
+    bad = " At some steps it is not a number." if len(good) < len(factors) else ""
+    return f"A step carries × {middle} of the gradient {where}{over}.{bad}"
+
+
+def half_lives(lives: Sequence[float]) -> str:
+    """halves every 2 steps; of stretches that differ: every 1 … 3.2 steps."""
+    said: dict[str, list[float]] = {}
+    for v in sorted(lives, key=abs):
+        said.setdefault("keeps its size" if abs(v) > 1e4 else "halves" if v > 0 else "doubles", []).append(v)
+    parts = []
+    for kind, found in said.items():
+        ends = list(dict.fromkeys(number(abs(v)) for v in (found[0], found[-1])))
+        every = f" every {' … '.join(ends)} step{'s' * (ends != ['1'])}"
+        parts.append(kind + every * (kind != "keeps its size"))
+    return " or ".join(parts)
+
+
+def entered(transport: Transport) -> str:
+    """What each step's own loss adds, as norms."""
+    found = {t: v for t, v in sorted(transport.added.items()) if v}
+    if not found:
+        return ""
+    others = " and other layers" if transport.others else ""
+    if len(found) < min(3, len(transport.links)):
+        sizes = " and ".join(f"{number(v)} at t = {t}" for t, v in found.items())
+        return f"The loss{others} add{'s' * (not others)} {sizes}, nothing elsewhere."
+    ends = dict.fromkeys([number(min(found.values())), number(max(found.values()))])
+    return f"Each step's own loss{others} add{'s' * (not others)} {' … '.join(ends)}."
+
+
+def cuts(transport: Transport) -> str:
+    """Between which steps nothing comes back, or not to one of the states."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for link in transport.links:
+        if link.cut:
+            key = () if link.is_cut else tuple(link.cut)
+            found.setdefault(key, []).append(f"t = {link.after} and {link.t}")
+    said = []
+    for names, places in found.items():
+        what = " and ".join(map(pretty, names))
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        said.append(f"✂ {what + ' is cut' if what else 'Cut'} between {', '.join(places[:3])}{more}.")
+    return " ".join(said)
+
+
+# In pictures.
+
+
+def on_arrow(found: Mapping[str, Transport], f: Flow) -> tuple[str | None, str]:
+    """Of an arrow between steps: why nothing flows along it, and its label ×0.5 (or ✂)."""
+    one = found.get(f.target.band)
+    if f.norm is None:
+        links = one.links if one is not None else []
+        cut = any(f.source.name in x.cut for x in links if (x.t, x.after) == (f.source.t, f.target.t))
+        return (CUT, "✂ cut") if cut or (one is None and f.state == CUT) else (NOT_COMPUTED, "")
+    size = one.size.get(f.target.t) if one is not None else None
+    return None, factor(f.norm / size) if size else ""
+
+
+ON_ARROWS = "×0.5 on an arrow: of one step back, ‖what arrives along it‖ ÷ ‖gradient of all states of the later step‖."

@@ -1,0 +1,1 @@
+"""A graph read as steps, gates, states and taps; nothing here knows colours."""

@@ -1,1 +1,0 @@
-"""Networks over whole sequences: taps, receptive fields and attention."""
