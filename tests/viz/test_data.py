@@ -9,8 +9,7 @@ from forward import EVERY, network
 
 import cells
 import viz
-from viz.chart.canvas_chart import norms
-from viz.language.states import norm
+from viz.language.states import norm, norms
 
 
 @pytest.mark.parametrize("case", ["lstm", "gru", "janet", "masked"])

@@ -15,9 +15,9 @@ from test_escaping import NASTY, harmless
 import cells
 import minigrad as mg
 import viz
-import viz.language.text
 from minigrad import InputError, Tensor, conv1d, scope, tanh
 from viz.diagram.taps import offsets_said
+from viz.language.text import number
 from viz.read.whole import norms, read_whole
 
 
@@ -297,7 +297,7 @@ def test_the_numbers_of_lines_and_cells_are_those_of_the_arrays():
     picture = viz.taps(loss)
     size = picture.data["taps/level 1  h/x/-2"][6]
     line = attributes_of(picture.dot, "x t=5", "level 1  h t=7")
-    assert f"gradient {viz.style.number(size, 4)} (normal)" in line
+    assert f"gradient {number(size, 4)} (normal)" in line
     np.testing.assert_allclose(picture.data["values/x"], np.linalg.norm(x.value, axis=(1, 2)))
     np.testing.assert_allclose(picture.data["gradients/level 1  h"], np.linalg.norm(h.grad, axis=(1, 2)))
     widths = []
@@ -329,12 +329,10 @@ def test_the_lines_of_attention_are_the_weights():
         present = (f"block 1 t={s + 1}", "block 2 t=6") in lines(picture.dot)
         assert present == (mean[5, s] >= least or s == 5)
     line = attributes_of(picture.dot, "block 1 t=2", "block 2 t=6")
-    assert f"α = {viz.style.number(mean[5, 1], 3)}" in line
+    assert f"α = {number(mean[5, 1], 3)}" in line
     one = viz.taps(loss, head=1).dot
     assert "Brown: attention, head 1, sequence 0" in one
-    assert f"α = {viz.style.number(alpha[1][0, 1, 5, 1], 3)}" in attributes_of(
-        one, "block 1 t=2", "block 2 t=6"
-    )
+    assert f"α = {number(alpha[1][0, 1, 5, 1], 3)}" in attributes_of(one, "block 1 t=2", "block 2 t=6")
 
 
 def test_heads_that_are_products_of_their_own():
