@@ -1,0 +1,625 @@
+"""`Chart`: a `Sheet` drawn by matplotlib, as a figure that is the reader's to restyle.
+
+The style sheet and fonts that are in force when the figure is made are honoured: letters, paper and frames
+are theirs, only what the colours of data mean is fixed.  matplotlib is imported when a figure is first made.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigrad import InputError
+
+from ..language.picture import Picture, checked_width
+from ..language.scale import Scale, Stroke, ink_on, mix, signed
+from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
+from ..language.text import clean, number
+from .panels import (
+    CELL,
+    GRADIENT,
+    KINDS,
+    SHARE,
+    VALUE,
+    WEIGHT,
+    Axis,
+    Bar,
+    Cell,
+    Curve,
+    Dots,
+    Heat,
+    Line,
+    Panel,
+    Plot,
+    Sheet,
+    Words,
+    gradient_cell,
+    share_colour,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DASHES, MARKERS = ("-", "--", ":"), ("s", "s", "o", "D")
+EAST_ASIAN = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Source Han Sans",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+)
+EDGE, GAP, BETWEEN, HEAD, UNDER = 14.0, 14.0, 34.0, 18.0, 16.0  # points: around, between panels, heads, steps
+SAID = {
+    NOT_COMPUTED: "not computed",
+    CUT: "cut (detach)",
+    ZERO: "exactly zero",
+    NOT_A_NUMBER: "not a number (NaN, ∞)",
+}
+
+
+class Chart(Picture):
+    """A chart; `figure` is matplotlib's, made when it is first asked for, and drawn as it is when it is saved.
+
+    sheet : what is to be seen.
+    ax : axes of one's own, into which the first panel is drawn at once; the figure is then theirs.
+    """
+
+    def __init__(self, sheet: Sheet, data: Mapping[str, np.ndarray] | None = None, ax: Axes | None = None):
+        super().__init__(sheet.title, data)
+        self.sheet = sheet
+        self._figure: Any = None
+        if ax is not None:
+            _into(sheet, ax)
+            self._figure = ax.figure
+
+    @property
+    def figure(self) -> Figure:
+        """The figure, to restyle or to add to; it is not known to pyplot and needs no closing."""
+        if self._figure is None:
+            self._figure = _Page(self.sheet).figure
+        return self._figure
+
+    def svg(self) -> str:
+        """The chart as an SVG document, its text as text."""
+        return self._saved("svg", metadata={"Date": None, "Creator": None, "Title": self.title}).decode(
+            "utf-8"
+        )
+
+    def png(self, width: int = 1600) -> bytes:
+        """The chart as PNG, at most `width` pixels wide and 2.5 times as high."""
+        wide, high = self.figure.get_size_inches()
+        return self._saved(
+            "png", dpi=min(checked_width(width) / wide, 2.5 * width / high), metadata={"Software": None}
+        )
+
+    def pdf(self) -> bytes:
+        """The chart as a PDF document of one page."""
+        return self._saved(
+            "pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None, "Title": self.title}
+        )
+
+    def _saved(self, kind: str, **options) -> bytes:
+        import matplotlib
+
+        figure, file = self.figure, io.BytesIO()
+        with (
+            matplotlib.rc_context({"svg.hashsalt": "minigrad", "svg.fonttype": "none", "pdf.fonttype": 42}),
+            _quiet(),
+        ):
+            figure.savefig(file, format=kind, facecolor=figure.get_facecolor(), **options)
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        return f"<Chart {self.title!r}: .figure is matplotlib's, .save('picture.svg') draws it>"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A letter that no font here has is drawn as a box; nobody is warned while a picture is drawn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _into(sheet: Sheet, ax: Axes) -> None:
+    """The first panel into axes of somebody's own."""
+    from matplotlib.axes import Axes as Known
+
+    if not isinstance(ax, Known):
+        raise InputError(
+            f"ax: {type(ax).__name__} is no axes of matplotlib; give one that plt.subplots() returned"
+        )
+    panel = sheet.panels[0][0]
+    width = ax.get_window_extent().width / ax.figure.dpi * 72
+    panel_on(ax, panel, width)
+    ax.set_title(clean(panel.head or sheet.title, 200), loc="left", fontsize="medium", parse_math=False)
+
+
+# Letters.
+
+
+@lru_cache(maxsize=4096)
+def width_of(said: str, size: float, bold: bool = False) -> float:
+    """Points that a text takes at a size, in the font in force."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    with _quiet():
+        font = FontProperties(family=_families(said), size=size, weight="bold" if bold else "normal")
+        return float(TextToPath().get_text_width_height_descent(said, font, ismath=False)[0])
+
+
+def _families(said: str) -> list[str]:
+    """The family in force, and, for letters of East Asia, those of the fonts known to have them that are there."""
+    import matplotlib
+
+    found = list(matplotlib.rcParams["font.family"])
+    if any(ord(c) >= 0x2E80 for c in said):
+        found += [name for name in EAST_ASIAN if name in _installed()]
+    return found
+
+
+@lru_cache(maxsize=1)
+def _installed() -> frozenset[str]:
+    from matplotlib.font_manager import get_font_names
+
+    return frozenset(get_font_names())
+
+
+def fitted(said: str, width: float, size: float, bold: bool = False) -> str:
+    """As much of a text as a width holds; an … where it is cut, nothing where not even that fits."""
+    said = clean(said, 400)
+    if width_of(said, size, bold) <= width:
+        return said
+    while said and width_of(said + "…", size, bold) > width:
+        said = said[:-1]
+    return said.rstrip() + "…" if said else ""
+
+
+def folded(said: str, width: float, size: float, bold: bool = False) -> list[str]:
+    """A text in lines that a width holds, broken at spaces."""
+    lines = [""]
+    for word in clean(said, 2000).split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and width_of(longer, size, bold) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+# One panel.
+
+
+class _Inks:
+    """Colours of letters and frames, from the style in force."""
+
+    def __init__(self):
+        import matplotlib
+        from matplotlib.colors import to_hex
+
+        self.ink, self.paper = (to_hex(matplotlib.rcParams[k]) for k in ("text.color", "figure.facecolor"))
+        self.soft, self.faint = mix(self.ink, self.paper, 0.35), mix(self.ink, self.paper, 0.8)
+
+
+def _write(
+    ax, x, y, said: str, size: float = 9, colour: str = "", bold: bool = False, align: str = "center", **more
+) -> Any:
+    """Text at a place in the data of axes."""
+    return ax.text(
+        x, y, said, fontsize=size, color=colour or _Inks().ink, weight="bold" if bold else "normal", ha=align,
+        va=more.pop("va", "center"), parse_math=False, family=_families(said), **more,
+    )  # fmt: skip
+
+
+def panel_on(ax: Axes, panel: Panel, width: float) -> None:
+    """Draw a panel into axes that are `width` points wide."""
+    (_heat if isinstance(panel, Heat) else _plot)(ax, panel, width)  # type: ignore[operator]
+
+
+def _heat(ax, panel: Heat, width: float) -> None:
+    from matplotlib.collections import PolyCollection
+
+    count, rows = max((len(r) for r in panel.rows), default=0), len(panel.rows)
+    ax.set_xlim(0, max(count, 1))
+    ax.set_ylim(max(rows, 1), 0)
+    inks, wide = _Inks(), width / max(count, 1)
+    tall = panel.height
+    found: dict[bool, tuple[list, list]] = {True: ([], []), False: ([], [])}
+    for r, row in enumerate(panel.rows):
+        for k, cell in enumerate(row):
+            if cell.colour or cell.framed:
+                corners, colours = found[cell.framed and min(wide, tall) >= 9]
+                corners.append([(k, r), (k + 1, r), (k + 1, r + 1), (k, r + 1)])
+                colours.append(cell.colour or inks.paper)
+            _in_cell(ax, cell, k, r, wide, tall, r in panel.bold, inks)
+    for framed, (corners, colours) in found.items():
+        edges = inks.faint if framed else colours
+        ax.add_collection(
+            PolyCollection(corners, facecolors=colours, edgecolors=edges, linewidths=0.6 if framed else 0.2),
+            autolim=False,
+        )
+    for side in ax.spines.values():
+        side.set_visible(False)
+    ax.tick_params(length=0, labelsize=9, pad=3)
+    _row_names(ax, panel, tall)
+    _column_names(ax, panel, wide, count)
+
+
+def _in_cell(ax, cell: Cell, k: int, r: int, wide: float, tall: float, bold: bool, inks: _Inks) -> None:
+    """What a cell says, where there is room for it: the whole of it, or its mark."""
+    size = min(8.5, tall - 3)
+    if not cell.said or size < 5 or width_of(cell.said, size, bold) > wide - 2:
+        if not (
+            cell.state not in ("", NORMAL)
+            and size >= 5
+            and wide >= 9
+            and (said := gradient_cell(None, Scale(), cell.state).said)
+        ):
+            return
+    else:
+        said = cell.said
+    colour = ink_on(cell.colour) if cell.colour else inks.ink
+    _write(ax, k + 0.5, r + 0.52, said, size, colour, bold, va="center_baseline")
+
+
+def _row_names(ax, panel: Heat, tall: float) -> None:
+    """As many as there is room for, counted from the last row."""
+    every = max(1, math.ceil(11 / tall))
+    names = [(r + 0.5, n) for r, n in enumerate(panel.labels) if (len(panel.labels) - 1 - r) % every == 0]
+    _ticks(ax.yaxis, names)
+    for label, (r, _) in zip(ax.get_yticklabels(), names, strict=True):
+        label.set_weight("bold" if int(r) in panel.bold else "normal")
+
+
+def _column_names(ax, panel: Heat, wide: float, count: int) -> None:
+    longest = max((width_of(c, 9, True) for c in panel.columns), default=0)
+    every = max(1, math.ceil((longest + 4) / wide)) if count else 1
+    shown = [(k + 0.5, c) for k, c in enumerate(panel.columns) if (count - 1 - k) % every == 0]
+    if panel.captions:
+        room = wide * every - 2
+        shown = [(x, f"{c}\n{fitted(panel.captions[int(x)], room, 9)}".rstrip()) for x, c in shown]
+    ax.xaxis.set_ticks_position("top" if panel.above else "bottom")
+    _ticks(ax.xaxis, shown)
+
+
+def _ticks(axis, found: Sequence[tuple[float, str]]) -> None:
+    axis.set_ticks([x for x, _ in found])
+    axis.set_ticklabels([said for _, said in found])
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
+        label.set_fontfamily(_families(label.get_text()))
+
+
+def _plot(ax, panel: Plot, width: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    inks = _Inks()
+    for axis, of, limits in ((ax.xaxis, panel.x, ax.set_xlim), (ax.yaxis, panel.y, ax.set_ylim)):
+        if of.log:
+            (ax.set_xscale if axis is ax.xaxis else ax.set_yscale)("log")
+        limits(of.low, of.high)
+        if of.ticks is not None:
+            _ticks(axis, of.ticks)
+        elif of.log:
+            axis.set_major_locator(LogLocator(numticks=7))
+            axis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
+        else:
+            axis.set_major_locator(MaxNLocator(7, integer=axis is ax.xaxis, steps=[1, 2, 5, 10]))
+        axis.set_minor_formatter(NullFormatter())
+        if of.label:
+            axis.set_label_text(clean(of.label, 200), fontsize=9, color=inks.soft, parse_math=False)
+    ax.tick_params(length=0, labelsize=9, pad=4)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    ax.minorticks_off()
+    if panel.bare:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    else:
+        ax.yaxis.grid(True, color=inks.faint, linewidth=0.6)
+        ax.set_axisbelow(True)
+        if panel.y.low < 0 < panel.y.high and not panel.y.log:
+            ax.axhline(0, color=inks.soft, linewidth=1)
+    for mark in panel.marks:
+        _MARKS[type(mark)](ax, mark, width / ((panel.x.high - panel.x.low) or 1), inks)
+
+
+def _bar(ax, m: Bar, unit: float, inks: _Inks) -> None:
+    odd = m.state not in ("", NORMAL)
+    ax.bar(
+        m.x, m.high - m.low, m.width, m.low, color=m.colour, edgecolor=inks.ink if odd else "none",
+        linestyle="--" if odd else "-", linewidth=1.2 if odd else 0,
+    )  # fmt: skip
+    if m.said and width_of(m.said, 9, True) <= unit + 6:
+        _above(ax, m.x, m.high, m.said + f"\n{m.state}" * (odd and unit > 44), 9)
+    if m.inside and width_of(m.inside, 8.5) <= unit * m.width - 2:
+        _write(ax, m.x, (m.low + m.high) / 2, m.inside, 8.5, ink_on(m.colour))
+
+
+def _above(ax, x: float, y: float, said: str, size: float) -> None:
+    """A number over a bar, on paper of its own, so that no line of the grid runs through it."""
+    paper = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.8}
+    ax.annotate(
+        said, (x, y), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=size,
+        weight="bold", bbox=paper, parse_math=False, linespacing=1.0,
+    )  # fmt: skip
+
+
+def _curve(ax, m: Curve, unit: float, inks: _Inks) -> None:
+    colour = KINDS[m.kind % len(KINDS)]
+    ys = np.array(
+        [
+            y if y is not None and math.isfinite(y) and (y > 0 or ax.get_yscale() != "log") else np.nan
+            for y in m.ys
+        ],
+        float,
+    )
+    dense = len(ys) > 1 and unit * abs(m.xs[1] - m.xs[0]) < 5
+    ax.plot(
+        m.xs, ys, DASHES[m.kind % len(DASHES)], color=colour, linewidth=1.8, label=m.label or None,
+        marker=MARKERS[m.kind % len(MARKERS)] if m.marks and not dense else None, markersize=5.5,
+        markerfacecolor=colour if m.kind % 2 == 0 else inks.paper, clip_on=False, solid_joinstyle="round",
+    )  # fmt: skip
+
+
+def _line(ax, m: Line, unit: float, inks: _Inks) -> None:
+    colour = m.stroke.colour.split(":")[0] or inks.ink
+    style = {"solid": "-", "dashed": "--", "dotted": ":"}[m.stroke.dash]
+    if m.arrow:
+        ax.annotate(
+            "", (m.xs[-1], m.ys[-1]), xytext=(m.xs[0], m.ys[0]),
+            arrowprops={
+                "arrowstyle": f"-|>,head_length={0.45 + 0.07 * m.stroke.width:.2f},head_width={0.2 + 0.05 * m.stroke.width:.2f}",
+                "color": colour, "linewidth": m.stroke.width, "linestyle": style, "shrinkA": 0, "shrinkB": 0,
+            },
+        )  # fmt: skip
+    else:
+        ax.plot(m.xs, m.ys, style, color=colour, linewidth=m.stroke.width)
+    if m.label:
+        room = unit * abs(m.xs[-1] - m.xs[0]) + 8
+        if width_of(m.label, 9, True) <= room:
+            ax.annotate(
+                m.label, ((m.xs[0] + m.xs[-1]) / 2, (m.ys[0] + m.ys[-1]) / 2), xytext=(0, 4 + m.stroke.width / 2),
+                textcoords="offset points", ha="center", va="bottom", fontsize=9, weight="bold", parse_math=False,
+            )  # fmt: skip
+
+
+def _dots(ax, m: Dots, unit: float, inks: _Inks) -> None:
+    face = [inks.paper] * len(m.xs) if m.hollow else list(m.colours)
+    ax.scatter(
+        m.xs,
+        m.ys,
+        s=m.size**2,
+        c=face,
+        edgecolors=list(m.colours),
+        linewidths=1.1 if m.hollow else 0,
+        zorder=3,
+        clip_on=False,
+    )
+
+
+def _words(ax, m: Words, unit: float, inks: _Inks) -> None:
+    _write(ax, m.x, m.y, clean(m.said, 200), m.size, m.colour or inks.ink, m.bold, m.align)
+
+
+_MARKS: dict[type, Any] = {Bar: _bar, Curve: _curve, Line: _line, Dots: _dots, Words: _words}
+
+
+# The whole page.
+
+
+class _Page:
+    """Places all of a sheet, from the top down, in points; one instance per figure."""
+
+    def __init__(self, sheet: Sheet):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.sheet, self.inks = sheet, _Inks()
+        self.y, self.todo = EDGE, []  # what to draw once the height is known
+        self.left = [self._left(row) for row in sheet.panels]
+        self._header()
+        for k, row in enumerate(sheet.panels):
+            self._row(
+                row,
+                self.left[k]
+                if len(row) > 1
+                else max(x for x, r in zip(self.left, sheet.panels, strict=True) if len(r) == 1),
+            )
+        self._legend()
+        self.height = self.y + EDGE
+        with _quiet():
+            self.figure = Figure(figsize=(sheet.width / 72, self.height / 72), dpi=100)
+            FigureCanvasAgg(self.figure)
+            for do in self.todo:
+                do()
+
+    # Words outside of panels.
+
+    def words(
+        self,
+        x: float,
+        y: float,
+        said: str,
+        size: float = 9,
+        colour: str = "",
+        bold: bool = False,
+        align: str = "left",
+    ) -> None:
+        """At a place in points from the top left corner; y is the middle of the letters."""
+
+        def do() -> None:
+            self.figure.text(
+                x / self.sheet.width, 1 - y / self.height, said, fontsize=size, color=colour or self.inks.ink, ha=align,
+                va="center_baseline", weight="bold" if bold else "normal", parse_math=False, family=_families(said),
+            )  # fmt: skip
+
+        self.todo.append(do)
+
+    def paragraph(
+        self, said: str, size: float, colour: str = "", bold: bool = False, x: float = EDGE, width: float = 0
+    ) -> None:
+        for line in folded(said, width or self.sheet.width - x - EDGE, size, bold):
+            self.words(x, self.y + size * 0.75, line, size, colour, bold)
+            self.y += size * 1.5
+
+    def _header(self) -> None:
+        self.paragraph(self.sheet.title, 14, bold=True)
+        for said in self.sheet.lines:
+            self.paragraph(said, 9.5, self.inks.soft)
+        for said in self.sheet.headlines:
+            self.y += 2
+            self.paragraph(said, 10.5, bold=True)
+        self.y += 8
+
+    # Panels.
+
+    def _left(self, row: Sequence[Panel]) -> list[float]:
+        """The room that each panel of a row needs on its left for names."""
+        found = []
+        for p in row:
+            if isinstance(p, Heat):
+                room = max(
+                    [width_of(clean(n, 60), 9, r in p.bold) for r, n in enumerate(p.labels)]
+                    + [width_of(p.below, 9) if p.columns and not p.above else 0.0, width_of(p.left, 9)]
+                )
+            elif p.bare:
+                room = width_of(p.label, 9)
+            else:
+                room = max([width_of(s, 9) for _, s in p.y.ticks] if p.y.ticks else [30.0]) + (
+                    18 if p.y.label else 0
+                )
+            found.append(room + 8)
+        return found
+
+    def _row(self, row: Sequence[Panel], lefts: Sequence[float]) -> None:
+        room = self.sheet.width - 2 * EDGE - sum(lefts) - BETWEEN * (len(row) - 1)
+        given = sum(p.width or 0 for p in row)
+        free = [p for p in row if p.width is None]
+        share = max(60.0, (room - given) / len(free)) if free else 0.0
+        x, top, bottom = EDGE, self.y, self.y
+        for panel, left in zip(row, lefts, strict=True):
+            width = panel.width or share
+            bottom = max(bottom, self._panel(panel, x, left, top, width))
+            x += left + width + BETWEEN
+        self.y = bottom + (4 if all(isinstance(p, Plot) and p.bare for p in row) else GAP)
+
+    def _panel(self, panel: Panel, x: float, left: float, top: float, width: float) -> float:
+        """Draw one panel whose axes begin at x + left; returns its bottom."""
+        y, heat = top, isinstance(panel, Heat)
+        if panel.head or panel.said:
+            self.words(x, y + 8, panel.head, 11.5, bold=True)
+            start = x + max(left, width_of(panel.head, 11.5, True) + 12 if panel.head else 0)
+            for k, line in enumerate(folded(panel.said, x + left + width - start, 9.5) if panel.said else []):
+                y += 13 * (k > 0)
+                self.words(start, y + 8, line, 9.5, self.inks.soft)
+            y += HEAD
+        if isinstance(panel, Heat):
+            y += UNDER * panel.above
+            if panel.left:
+                self.words(x + left - 4, y - 7, panel.left, 9, self.inks.soft, align="right")
+            height = panel.height * len(panel.rows)
+        else:
+            y += 12 * (not panel.bare)  # for numbers over the highest bar
+            height = panel.height
+        self._axes(panel, x + left, y, width, height)
+        y += height
+        if heat and panel.columns and not panel.above:  # type: ignore[union-attr]
+            self.words(x + left - 4, y + 8, panel.below, 9, self.inks.soft, align="right")  # type: ignore[union-attr]
+            y += UNDER + (11 if any(panel.captions) else 0)  # type: ignore[union-attr]
+        elif isinstance(panel, Plot) and not panel.bare:
+            y += UNDER * bool(panel.x.ticks is None or panel.x.ticks) + 14 * bool(panel.x.label)
+        elif isinstance(panel, Plot) and panel.label:
+            self.words(x + left - 4, y - height / 2, panel.label, 9, self.inks.soft, align="right")
+        return y
+
+    def _axes(self, panel: Panel, left: float, top: float, width: float, height: float) -> None:
+        def do() -> None:
+            wide, high = self.sheet.width, self.height
+            ax = self.figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
+            ax.patch.set_alpha(0)
+            panel_on(ax, panel, width)
+
+        self.todo.append(do)
+
+    # The legend.
+
+    def _legend(self) -> None:
+        """What occurs and nothing else: scales of colours, states, keys; then the notes."""
+        sheet, x, top = self.sheet, EDGE, self.y
+        scales = sheet.scales
+        if GRADIENT in scales and sheet.scale is not None:
+            x = self._ramp(x, top, "gradient: ‖∂L/∂·‖", *_gradient_ramp(sheet.scale))
+        if VALUE in scales:
+            ends = [(0.0, f"≤ {number(-sheet.top)}"), (0.5, "0"), (1.0, f"≥ {number(sheet.top)}")]
+            x = self._ramp(
+                x, top, "value", [signed(k / 5 * sheet.top, sheet.top) for k in range(-5, 6)], ends
+            )
+        for of, head in ((SHARE, "gate, 0 to 1"), (WEIGHT, "weight α")):
+            if of in scales:
+                colours = [share_colour(k / 10) for k in range(11)] if of == SHARE else _weight_ramp()
+                x = self._ramp(x, top, head, colours, [(0.0, "0"), (0.5, "0.5"), (1.0, "1")])
+        used = x > EDGE
+        self.y = top + (44 if used else 0)
+        self._samples()
+        for note in sheet.notes:
+            self.paragraph(note, 8.5, self.inks.soft)
+
+    def _ramp(
+        self, x: float, y: float, head: str, colours: Sequence[str], ends: Sequence[tuple[float, str]]
+    ) -> float:
+        """A scale of colours with its ends in numbers; returns where the next may begin."""
+        width = 190.0
+        self.words(x, y + 6, head, 9, bold=True)
+        self._axes(Heat([[Cell(c, framed=False) for c in colours]], height=9), x, y + 14, width, 9)
+        for share, said in ends:
+            align = "left" if share == 0 else "right" if share == 1 else "center"
+            self.words(x + width * share, y + 30, said, 8.5, align=align)
+        return x + width + 40
+
+    def _samples(self) -> None:
+        """States that occur, and keys, each with a sample of its colour."""
+        scale = self.sheet.scale or Scale()
+        bounds = {
+            VANISHED: f"vanished: < {number(scale.vanished)}",
+            EXPLODES: f"exploded: > {number(scale.exploded)}",
+        }
+        found = [(gradient_cell(None, scale, s), (SAID | bounds)[s]) for s in self.sheet.states]
+        found += [(Cell(colour), clean(said, 80)) for colour, said in self.sheet.keys]
+        x = EDGE
+        for cell, said in found:
+            wide = 30 + width_of(said, 9)
+            if x + wide > self.sheet.width - EDGE:
+                x, self.y = EDGE, self.y + 18
+            self._axes(Heat([[cell]], height=12), x, self.y, 20, 12)
+            self.words(x + 26, self.y + 6, said, 9)
+            x += wide + 18
+        self.y += 22 if found else 0
+
+
+def _gradient_ramp(scale: Scale) -> tuple[list[str], list[tuple[float, str]]]:
+    pieces = 48
+    colours = [
+        scale.colour(10 ** (scale.low + (scale.high - scale.low) * (k + 0.5) / pieces), NORMAL)
+        for k in range(pieces)
+    ]
+    ends = [((t - scale.low) / (scale.high - scale.low), number(10.0**t)) for t in scale.ticks()]
+    return colours, ends
+
+
+def _weight_ramp() -> list[str]:
+    from .attention import shade
+
+    return [shade(k / 10) for k in range(11)]
+
+
+__all__ = ["CELL", "Axis", "Chart", "Stroke"]
