@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from ..language.scale import INK, SOFT
 from ..language.text import number, span
 from ..measure import words
+from ..measure.folding import held, product
 from ..measure.transport import Transport
 from ..read.network import QUANTITY, SHARED, Group, Network, joined, parameter_flows
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
 from .markup import text
 
-COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 64.0, 8.0, 22.0, 42.0, 12.0, 8.0
+COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 68.0, 6.0, 22.0, 42.0, 12.0, 8.0
 
 
 @dataclass
@@ -173,14 +174,16 @@ def above(
     return y + (height + 26 if made else 0), boxes
 
 
-def gap_rows(column: Column) -> list[str]:
-    """What the box of a gap says."""
-    count = len(column.hidden)
-    return [
+def gap_rows(network: Network, band: str, column: Column, one: Transport | None, gates: bool) -> list[str]:
+    """What the box of a gap says: its steps, the factor over all of them, the range of everything in it."""
+    rows = [
         text(span(column.hidden), 12, bold=True),
-        text(f"{count} step{'s' * (count > 1)}", 10, SOFT),
-        text("not drawn", 10, SOFT),
+        text(f"{len(column.hidden)} step{'s' * (len(column.hidden) > 1)}", 10, SOFT),
+        text("not drawn, here", 9.5, SOFT),
     ]
+    over = product(one, column.hidden) if one is not None else None
+    rows += [text(f"steps × … = ×{number(over)}", 8.5, INK, True)] * (over is not None)
+    return rows + [text(line, 8.5) for line in held(network, band, column.hidden, gates)]
 
 
 def headlines(canvas: Canvas, found: Iterable[Transport], y: float, right: float) -> float:

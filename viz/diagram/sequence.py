@@ -27,7 +27,7 @@ from .render import Diagram
 from .router import Route, lay
 from .rows import above, columns, gap_rows
 
-GAP_WIDTH, LEFT = 84.0, 56.0
+GAP_WIDTH, LEFT = 126.0, 64.0
 
 
 def draw_steps(
@@ -134,7 +134,7 @@ class _Sequence:
             if c.t is None:
                 key = f"{band} t={c.hidden[0]}..{c.hidden[-1]}".strip()
                 box = canvas.box(
-                    key, c.left, top, c.width, height, gap_rows(c), dash="dashed", colour=SOFT, fill=PANEL
+                    key, c.left, top, c.width, height, gap_rows(self.network, band, c, self.transport.get(band), False), dash="dashed", colour=SOFT, fill=PANEL
                 )
                 self.boxes.update({(band, hidden): box for hidden in c.hidden})
                 continue

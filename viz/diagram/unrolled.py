@@ -82,7 +82,7 @@ class Unrolled:
         net, canvas = self.network, self.canvas
         self.bands = [Band(net, b, self.shown, self.look) for b in net.bands]
         step_width = max(b.step_width for b in self.bands)
-        self.columns = columns(net, self.shown, 8 + 46 + STEP_GAP, step_width, STEP_GAP, 92)
+        self.columns = columns(net, self.shown, 8 + 46 + STEP_GAP, step_width, STEP_GAP, 128)
         right = self.columns[-1].right
         canvas.words(8, 12, canvas.title, 15, INK, True, "left")
         y = self._end_and_outputs(headlines(canvas, self.transport.values(), 34.0, right), right)
@@ -178,7 +178,7 @@ class Unrolled:
         times = column.hidden
         box = self.canvas.box(
             f"{band.name} t={times[0]}..{times[-1]}".strip(), column.left, band.panel_top, column.width,
-            band.panel_bottom - band.panel_top, gap_rows(column), fill=PANEL, dash="dashed", colour=SOFT,
+            band.panel_bottom - band.panel_top, gap_rows(self.network, band.name, column, self.transport.get(band.name), True), fill=PANEL, dash="dashed", colour=SOFT,
         )  # fmt: skip
         self.gaps.append((column, box))
         for g in (g for t in times for g in self.network.cells.get((band.name, t), ())):
