@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..language.scale import INK, SOFT
 from ..language.text import number, span
@@ -15,6 +15,7 @@ from ..read.network import QUANTITY, SHARED, Group, Network, joined, parameter_f
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
 from .markup import text
+from .titles import equations_of, sizes
 
 COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 68.0, 6.0, 22.0, 42.0, 12.0, 8.0
 
@@ -155,7 +156,7 @@ def columns(
 
 def above(
     canvas: Canvas, network: Network, look: Look, y: float, first: float, right: float,
-    places: Sequence[tuple[Group, float, float]],
+    places: Sequence[tuple[Group, float, float]], again: bool = False,
 ) -> tuple[float, dict[int, Box]]:  # fmt: skip
     """The end as a bar from `first` to `right`, and below it the outputs, each with its left end and width.
 
@@ -164,7 +165,8 @@ def above(
     boxes: dict[int, Box] = {}
     if network.end is not None:
         content, said = text(network.end_text, 13, bold=True), tip(network.end.out, look, "loss")
-        boxes[id(network.end)] = canvas.box("loss", first, y, right - first, 26, content, tooltip=said)
+        box = canvas.box("loss" + " again" * again, first, y, right - first, 26, content, tooltip=said)
+        boxes[id(network.end)] = replace(box, key="loss")
         y += 52
     made = [card(g, width, look, g.name) for g, _, width in places]
     height = max((h for _, h in made), default=0.0)
@@ -184,6 +186,26 @@ def gap_rows(network: Network, band: str, column: Column, one: Transport | None,
     over = product(one, column.hidden) if one is not None else None
     rows += [text(f"steps × … = ×{number(over)}", 8.5, INK, True)] * (over is not None)
     return rows + [text(line, 8.5) for line in held(network, band, column.hidden, gates)]
+
+
+def heading(
+    canvas: Canvas, network: Network, found: Iterable[Transport], right: float, title: bool = True
+) -> float:
+    """The title, the sizes, the equations in as many columns as fit, the headlines; returns where they end."""
+    y = 12.0
+    if title:
+        canvas.words(8, y, canvas.title, 15, INK, True, "left")
+        y += 20
+    for line in textwrap.wrap(sizes(network), int(max(right, 780) / 6.8)):
+        canvas.words(8, y, line, 10, SOFT, align="left", longest=400)
+        y += 15
+    lines = equations_of(network)
+    width = 6.8 * max(map(len, lines), default=1) + 24
+    across = max(1, int((max(right, 780) - 8) / width))
+    down = -(-len(lines) // across)
+    for k, line in enumerate(lines):
+        canvas.words(8 + width * (k // down), y + 14 * (k % down), line, 10, INK, align="left", longest=400)
+    return headlines(canvas, found, y + 14 * down + 6, right)
 
 
 def headlines(canvas: Canvas, found: Iterable[Transport], y: float, right: float) -> float:

@@ -17,7 +17,7 @@ from ..read.network import QUANTITY, Group, Network, gradient_state
 from .recurrence import real_sequences
 from .transport import Transport, transports
 
-WHOLE, MOST, LEAST_FOLD = 8, 16, 3  # steps that are drawn whole; with events among them; that a fold hides
+WHOLE, MOST, LEAST_FOLD = 8, 12, 3  # steps that are drawn whole; with events among them; that a fold hides
 
 
 def steps_shown(network: Network, whole: int = WHOLE, most: int = MOST, gates: bool = True) -> list[int]:
