@@ -64,6 +64,11 @@ def value_line(node: Tensor, width: float, look: Look) -> str:
     return ""
 
 
+def _fitted(line: str, width: float) -> float:
+    """The size of letters at which a line fits."""
+    return round(max(5.5, min(8.5, width / (0.64 * len(line)))), 1)
+
+
 def is_gate(node: Tensor) -> bool:
     return node.op is not None and node.op.name == "sigmoid"
 
@@ -73,7 +78,7 @@ def beyond(value: float, top: float) -> str:
     return "?" if not math.isfinite(value) else "›" if value > top else "‹" if value < -top else ""
 
 
-def value_words(node: Tensor) -> list[str]:
+def value_words(node: Tensor, width: float) -> list[str]:
     """The values in numbers: a gate's mean, with "shut" or "open" where it is so, and the range of any."""
     if node.is_symbol or node.dtype.kind != "f" or node.value.size < 2:
         return []
@@ -81,13 +86,15 @@ def value_words(node: Tensor) -> list[str]:
     good = value[np.isfinite(value)]
     if not good.size:
         return ["not a number"]
-    low, high = f"{number(good.min())}", f"{number(good.max())}"
-    ends = low if low == high else f"{low} … {high}"
+    least, most = float(good.min()), float(good.max())
+    ends = number(least) if number(least) == number(most) else f"{number(least)} … {number(most)}"
+    if 5.2 * len(ends) > width:
+        ends = f"{tight(least, 5)}…{tight(most, 5)}"
     if not is_gate(node):
         return [ends]
     mean = float(good.mean())
     word = " shut" if mean < SHUT_BELOW else " open" if mean > OPEN_ABOVE else ""
-    return [f"{number(mean)}{word}", ends] if low != high else [f"{number(mean)}{word}"]
+    return [f"{number(mean)}{word}"] + [ends] * (number(least) != number(most))
 
 
 def gradient_line(node: Tensor, width: float, look: Look) -> str:
@@ -127,11 +134,11 @@ def card(
     node = group.out
     norm_, state = gradient_state(look.states, node)
     title = text(short(name), 13, INK, True) + (" &nbsp;" + text(symbol, 10, SOFT) if symbol else "")
-    said = value_words(node) if group.kind not in (SHARED, FIRST) else []
+    said = value_words(node, width - 8) if group.kind not in (SHARED, FIRST) else []
     rows = [
         title,
         value_line(node, width - 8, look),
-        *[text(line, 9 if k == 0 else 8, INK, is_gate(node) and k == 0) for k, line in enumerate(said)],
+        *[text(line, 9 if is_gate(node) and k == 0 else _fitted(line, width - 6), INK, is_gate(node) and k == 0) for k, line in enumerate(said)],
         gradient_line(node, width - 8, look),
         gradient_text(
             norm_,

@@ -11,7 +11,7 @@ from ..language.text import number, span
 from ..measure import words
 from ..measure.folding import held, product
 from ..measure.transport import Transport
-from ..read.network import QUANTITY, SHARED, Group, Network, joined, parameter_flows
+from ..read.network import QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
 from .markup import text
@@ -86,7 +86,9 @@ class Band:
         extra = []
         for flow in sorted(parameter_flows(network, g), key=lambda f: -f.source.out.ndim)[:1]:
             said = "–" if flow.norm is None else number(flow.norm)
-            extra.append(text(f"∂{short(flow.source.name or 'W')} {said}", 9.5, SOFT))
+            line = f"∂{short(flow.source.name or 'W')} {said}"
+            extra.append(text(line, min(9.5, 60 / (0.62 * len(line))), SOFT))
+        extra = [text(why, 8, SOFT) for why in zero_because(network, g)] + extra
         width = COLUMN
         if g.name in self.top_states:
             first, last = self.span(network, g)
@@ -131,6 +133,21 @@ class Band:
     @property
     def first_low(self) -> float:
         return self.lane_y[(self.low_states or [""])[0]]
+
+
+def zero_because(network: Network, g: Group) -> list[str]:
+    """Why a gradient is exactly zero, where all that reads it multiplies it by a state that is: as c_0 = 0."""
+    if gradient_state(network.states, g.out)[0] != 0:
+        return []
+    found = []
+    for n in network.readers.get(g.out.number, ()):
+        others = [x for x in n.inputs if x is not g.out]
+        zeros = [x for x in others if not x.is_symbol and x.value.size and not x.value.any()]
+        if n.op.name != "mul" or not zeros:
+            return []
+        q = network.group_of[zeros[0].number]
+        found.append(f"as {q.name or 'input'}_{q.t} = 0")
+    return list(dict.fromkeys(found))[:1]
 
 
 def columns(
@@ -181,11 +198,12 @@ def gap_rows(network: Network, band: str, column: Column, one: Transport | None,
     rows = [
         text(span(column.hidden), 12, bold=True),
         text(f"{len(column.hidden)} step{'s' * (len(column.hidden) > 1)}", 10, SOFT),
-        text("not drawn, here", 9.5, SOFT),
+        text("not drawn", 10, SOFT),
     ]
     over = product(one, column.hidden) if one is not None else None
-    rows += [text(f"steps × … = ×{number(over)}", 8.5, INK, True)] * (over is not None)
-    return rows + [text(line, 8.5) for line in held(network, band, column.hidden, gates)]
+    rows += [text(f"all of them ×{number(over)}", 8.5, INK, True)] * (over is not None)
+    rows += [text("arrows: first, last of them", 8, SOFT)] * (one is not None)
+    return rows + [text(line, max(6.0, min(8.5, 112 / (0.6 * len(line))))) for line in held(network, band, column.hidden, gates)]
 
 
 def heading(

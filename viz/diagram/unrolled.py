@@ -12,6 +12,8 @@ import copy
 import itertools
 from dataclasses import replace
 
+import numpy as np
+
 from ..language.scale import INK, PANEL, SOFT, Scale
 from ..language.text import fitting, identifier
 from ..measure import words
@@ -37,8 +39,8 @@ from .render import Diagram
 from .router import Corridor, Route, lay
 from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, above, columns, gap_rows, heading
 
-PAGE, FIRST_WIDTH = 1500.0, 56.0  # points of a line of steps; of the states that come into it
-START = 8 + FIRST_WIDTH + STEP_GAP + 22
+PAGE, FIRST_WIDTH = 1660.0, 60.0  # points of a line of steps; of the states that come into it
+START = 8 + FIRST_WIDTH + STEP_GAP + 20
 LANE, STATE = "#fbeec3", "#fff9e8"
 
 
@@ -86,6 +88,8 @@ class Unrolled:
         """All of it as DOT; title, legend : whether they stand in it."""
         net, canvas = self.network, self.canvas
         self.whole = [Band(net, b, self.shown, self.look) for b in net.bands]
+        for band in self.whole:
+            self._room_for_labels(band)
         step_width = max(b.step_width for b in self.whole)
         lines = self._wrapped(columns(net, self.shown, START, step_width, STEP_GAP, 128))
         right = max(line[-1].right for line in lines)
@@ -95,6 +99,18 @@ class Unrolled:
         if legend:
             self.legend(canvas, y - 12, right)
         return canvas.picture_text()
+
+    def _room_for_labels(self, band: Band) -> None:
+        """Boxes of states so high that each arrow that leaves them has its number."""
+        counts: dict[tuple[str, int, int], int] = {}
+        for f in self.flows + self.gap_flows:
+            if f.source.band == band.name and self._between(f):
+                key = f.source.name, f.source.t, f.target.t
+                counts[key] = counts.get(key, 0) + 1
+        for row, names in (("top", band.top_states), ("low", band.low_states)):
+            most = max([n for (name, *_), n in counts.items() if name in names], default=0)
+            if most > 1:
+                band.heights[row] = max(band.heights[row], 2 * (11 + 11.0 * (most + 1)))
 
     def legend(self, canvas: Canvas, y: float, right: float) -> None:
         """What occurs in the picture, explained; to be called after `draw`."""
@@ -117,7 +133,7 @@ class Unrolled:
             and (f.source.band != f.target.band or before.get((f.target.band, f.target.t)) != f.source.t)
             for f in self.flows
         )  # fmt: skip
-        if far or whole[-1].right <= PAGE * 1.15:
+        if far or whole[-1].right <= PAGE * 1.05:
             return [whole]
         count = -(-len(net.steps if len(whole) == len(net.steps) else whole) // max(
             1, int((PAGE - START) / (whole[-1].width + STEP_GAP))
@@ -193,7 +209,7 @@ class Unrolled:
             else:
                 self._step(band, column, column.t)
         last = self.columns[-1]
-        for name in band.top_states:
+        for name in filter(lambda s: self._is_memory(band, s), band.top_states):
             y = band.lane_y[name]
             lane = canvas.panel(
                 f"{band.name} memory line {name}".strip(), 30, y - 13, last.right - 30, 26, "", LANE
@@ -202,6 +218,12 @@ class Unrolled:
         self._first_states(band, last.right + STEP_GAP if band.name in self.mirrored else 8)
         if band.name:
             canvas.words(8, band.panel_top - 8, band.name, 11, SOFT, True, "left")
+
+    def _is_memory(self, band: Band, name: str) -> bool:
+        """A state that runs on element by element is called a memory line where no other carries more back."""
+        one = self.transport.get(band.name)
+        carried = {s: float(np.median(one.factors(s) or [0.0])) for s in one.states} if one is not None else {}
+        return carried.get(name, 0.0) >= max(carried.values(), default=0.0)
 
     def _first_states(self, band: Band, x: float) -> None:
         """In the column before the step that is computed first."""
@@ -219,6 +241,7 @@ class Unrolled:
             self.canvas.words(x + 26, band.panel_top + 11, said, 12, INK, True)
         for name, g in found:
             rows, height = card(g, FIRST_WIDTH, self.look, name)
+            height = max(height, band.heights["top" if name in band.top_states else "low"])
             key = f"{band.name} t={0 if before is None else before} {name}".strip()
             box = self.canvas.box(
                 key + " again" * (before is not None), x, band.lane_y[name] - height / 2, FIRST_WIDTH, height, rows,
@@ -451,7 +474,7 @@ class Unrolled:
     def _line(self, route: Route) -> None:
         f = route.what
         assert isinstance(f, Flow)
-        state, said_of = words.on_arrow(self.transport, f) if route.lane else (f.state, "")
+        state, said_of = words.on_arrow(self.transport, f) if self._between(f) else (f.state, "")
         stroke = self.scale.stroke(f.norm, state)
         self.look.seen.add(state or self.scale.state(f.norm))
         ends = [f"{g.name or g.kind} t={g.t}" if g.kind != END else "loss" for g in (f.source, f.target)]
@@ -464,6 +487,9 @@ class Unrolled:
             # Near the start of a long piece: other lines cross it further on.
             middle = min((x + end) / 2, x + 26) if end > x else max((x + end) / 2, x - 26)
             at = (middle, y - 8 - stroke.width / 2)
+        elif self._between(f) and route.leave in ("left", "right"):
+            label, (x, y) = said_of or stroke.mark, route.points[0]
+            at = (x + (20 if route.leave == "right" else -20), y - 5.5)
         elif stroke.mark:
             label, at = stroke.mark, _middle(route.points, len(stroke.mark))
         self.canvas.line(
@@ -474,6 +500,16 @@ class Unrolled:
             f"{ends[0]} → {ends[1]}: {said}",
             label=label,
             at=at,
+            small=not route.lane and self._between(f),
+        )
+
+    def _between(self, f: Flow) -> bool:
+        """Whether it runs from a state to the step after."""
+        return (
+            f.source.kind in (QUANTITY, FIRST)
+            and f.target.kind not in (OUTPUT, END)
+            and f.source.t != f.target.t
+            and f.source.band == f.target.band
         )
 
 

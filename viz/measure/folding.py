@@ -115,8 +115,14 @@ def held(network: Network, band: str, hidden: Sequence[int], gates: bool) -> lis
                 float(q.out.value.mean()) for q in own.values() if not q.out.is_symbol and q.out.dtype.kind == "f"
             ]
             lines += [f"{name} {_range(means)}"] * bool(means)
-        sizes = list(_sizes(network, own).values())
-        lines.append(f"∂{name} {_range(sizes)}" if sizes else f"∂{name} not computed")
+        sizes, every = _sizes(network, own), _sizes(network, groups)
+        ends = [
+            f"{word} of all t = {t}"
+            for word, pick in (("largest", max), ("smallest", min))
+            if every and (t := pick(every, key=every.__getitem__)) in sizes and len(set(every.values())) > 1
+        ]
+        lines.append(f"∂{name} {_range(list(sizes.values()))}" if sizes else f"∂{name} not computed")
+        lines += [f"({said})" for said in ends]
     return lines
 
 

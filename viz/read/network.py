@@ -103,6 +103,15 @@ class Network:
         return f"{root.name or 'loss'}  {number(root.value.item(), 4) if one else ''}".strip()
 
     @cached_property
+    def readers(self) -> dict[int, list[Tensor]]:
+        """By the number of a node: what reads it."""
+        found: dict[int, list[Tensor]] = {}
+        for n in self.nodes:
+            for x in n.inputs:
+                found.setdefault(x.number, []).append(n)
+        return found
+
+    @cached_property
     def computed(self) -> bool:
         """Whether a recorded backward pass went through."""
         return any(n.contributions for n in self.nodes)
