@@ -133,7 +133,11 @@ def card(
     """Rows of markup for a group's box and the height that they need."""
     node = group.out
     norm_, state = gradient_state(look.states, node)
-    title = text(short(name), 13, INK, True) + (" &nbsp;" + text(symbol, 10, SOFT) if symbol else "")
+    called = short(name)
+    size = min(13.0, (width - 8) / (0.72 * len(called)))
+    title = text(called, round(size, 1), INK, True)
+    if symbol and 9.4 * len(called) + 6.5 * len(symbol) + 8 < width - 6:
+        title += " &nbsp;" + text(symbol, 10, SOFT)
     said = value_words(node, width - 8) if group.kind not in (SHARED, FIRST) else []
     rows = [
         title,

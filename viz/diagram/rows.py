@@ -119,7 +119,7 @@ class Band:
         self.up_bottom = y + (16 + TRACK * upward if self.top_states else 6)
         self.gate_top = self.up_bottom
         y = self.gate_top + self.heights["gate"]
-        self.low_top = y + 10
+        self.low_top = y + 15  # a mark above the first line is clear of the gates
         if self.heights["low"]:
             y = self.low_top + (TRACK * max(len(self.gates), 1) + 8 if self.gates else 4)
             for s in self.low_states or [""]:

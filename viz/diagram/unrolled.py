@@ -490,7 +490,7 @@ class Unrolled:
         elif self._between(f) and route.leave in ("left", "right"):
             label, (x, y) = said_of or stroke.mark, route.points[0]
             at = (x + (20 if route.leave == "right" else -20), y - 5.5)
-        elif stroke.mark:
+        elif stroke.mark and _longest(route.points) > 6 + 6 * len(stroke.mark):
             label, at = stroke.mark, _middle(route.points, len(stroke.mark))
         self.canvas.line(
             route.source.key,
@@ -511,6 +511,10 @@ class Unrolled:
             and f.source.t != f.target.t
             and f.source.band == f.target.band
         )
+
+
+def _longest(points) -> float:
+    return max(abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in itertools.pairwise(points))
 
 
 def _middle(points, length: int) -> tuple[float, float]:
