@@ -49,7 +49,9 @@ def overlaps(picture: Diagram) -> list[str]:
             if a.meets(b):
                 said.append(f"{a.text!r} lies on {b.text!r}")
     for t in texts:
-        said += [f"{t.text!r} lies on the border of {b.text!r}" for b in boxes if b.meets(t) and not b.holds(t)]
+        said += [
+            f"{t.text!r} lies on the border of {b.text!r}" for b in boxes if b.meets(t) and not b.holds(t)
+        ]
     return said
 
 

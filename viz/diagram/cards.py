@@ -142,7 +142,15 @@ def card(
     rows = [
         title,
         value_line(node, width - 8, look),
-        *[text(line, 9 if is_gate(node) and k == 0 else _fitted(line, width - 6), INK, is_gate(node) and k == 0) for k, line in enumerate(said)],
+        *[
+            text(
+                line,
+                9 if is_gate(node) and k == 0 else _fitted(line, width - 6),
+                INK,
+                is_gate(node) and k == 0,
+            )
+            for k, line in enumerate(said)
+        ],
         gradient_line(node, width - 8, look),
         gradient_text(
             norm_,

@@ -105,5 +105,5 @@ def _cost(network: Network, level: str) -> int:
     if level == "step":
         return sum(3 + max(1, len(network.carried[band])) for (band, _), _ in cells)
     if level == "gate":
-        return sum(len(groups) + len(network.inputs.get(key, ())) for key, groups in cells) + 1
+        return sum(len(groups) + len(network.inputs.get(key, ())) for key, groups in cells) + 2
     return sum(2 * len(g.nodes) for _, groups in cells for g in groups)

@@ -203,7 +203,10 @@ def gap_rows(network: Network, band: str, column: Column, one: Transport | None,
     over = product(one, column.hidden) if one is not None else None
     rows += [text(f"all of them ×{number(over)}", 8.5, INK, True)] * (over is not None)
     rows += [text("arrows: first, last of them", 8, SOFT)] * (one is not None)
-    return rows + [text(line, max(6.0, min(8.5, 112 / (0.6 * len(line))))) for line in held(network, band, column.hidden, gates)]
+    return rows + [
+        text(line, max(6.0, min(8.5, 112 / (0.6 * len(line)))))
+        for line in held(network, band, column.hidden, gates)
+    ]
 
 
 def heading(

@@ -139,7 +139,15 @@ class _Sequence:
             if c.t is None:
                 key = f"{band} t={c.hidden[0]}..{c.hidden[-1]}".strip()
                 box = canvas.box(
-                    key, c.left, top, c.width, height, gap_rows(self.network, band, c, self.transport.get(band), False), dash="dashed", colour=SOFT, fill=PANEL
+                    key,
+                    c.left,
+                    top,
+                    c.width,
+                    height,
+                    gap_rows(self.network, band, c, self.transport.get(band), False),
+                    dash="dashed",
+                    colour=SOFT,
+                    fill=PANEL,
                 )
                 self.boxes.update({(band, hidden): box for hidden in c.hidden})
                 continue

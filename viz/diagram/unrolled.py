@@ -222,7 +222,9 @@ class Unrolled:
     def _is_memory(self, band: Band, name: str) -> bool:
         """A state that runs on element by element is called a memory line where no other carries more back."""
         one = self.transport.get(band.name)
-        carried = {s: float(np.median(one.factors(s) or [0.0])) for s in one.states} if one is not None else {}
+        carried = (
+            {s: float(np.median(one.factors(s) or [0.0])) for s in one.states} if one is not None else {}
+        )
         return carried.get(name, 0.0) >= max(carried.values(), default=0.0)
 
     def _first_states(self, band: Band, x: float) -> None:
@@ -234,7 +236,9 @@ class Unrolled:
         found = [
             (name, g)
             for name in band.lane_y
-            if (g := net.first.get((band.name, name)) if before is None else net.find(band.name, before, name))
+            if (
+                g := net.first.get((band.name, name)) if before is None else net.find(band.name, before, name)
+            )
         ]
         said = f"t = {before}" if before is not None else "first" if mirrored else "t = 0"
         if found:

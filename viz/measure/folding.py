@@ -54,9 +54,15 @@ def _events(network: Network, gates: bool) -> list[int]:
     found = [t for one in transports(network) for link in one.links if link.cut for t in (link.after, link.t)]
     rows = _rows(network, gates)
     for states in (_kinds(network, groups) for groups in rows):
-        found += [b for a, b in zip(network.steps, network.steps[1:], strict=False) if states.get(a) != states.get(b)]
+        found += [
+            b
+            for a, b in zip(network.steps, network.steps[1:], strict=False)
+            if states.get(a) != states.get(b)
+        ]
     measured = [_sizes(network, groups) for groups in rows]
-    measured += [{x.after: x.factor for x in one.links if x.factor is not None} for one in transports(network)]
+    measured += [
+        {x.after: x.factor for x in one.links if x.factor is not None} for one in transports(network)
+    ]
     for sizes in measured:
         good = {t: v for t, v in sizes.items() if np.isfinite(v) and v > 0}
         if good:
@@ -112,7 +118,9 @@ def held(network: Network, band: str, hidden: Sequence[int], gates: bool) -> lis
         name = pretty(g.name or "x")
         if g.kind == QUANTITY and g.name not in network.carried[g.band]:
             means = [
-                float(q.out.value.mean()) for q in own.values() if not q.out.is_symbol and q.out.dtype.kind == "f"
+                float(q.out.value.mean())
+                for q in own.values()
+                if not q.out.is_symbol and q.out.dtype.kind == "f"
             ]
             lines += [f"{name} {_range(means)}"] * bool(means)
         sizes, every = _sizes(network, own), _sizes(network, groups)

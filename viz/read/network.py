@@ -500,7 +500,8 @@ def _losses_apart(nodes, group_of, outputs: dict[int, Group], end: Group | None)
         for n in reversed(g.nodes):  # what the next step reads, such as a word that was chosen
             to = [group_of[r.number] for r in readers.get(n.number, ())]
             if any(q is not g and q.kind not in (END, OUTPUT) for q in to) or any(
-                r.number in kept and n.number > (made[-1].number if made else -1) for r in readers.get(n.number, ())
+                r.number in kept and n.number > (made[-1].number if made else -1)
+                for r in readers.get(n.number, ())
             ):
                 kept.add(n.number)
         rest = [n for n in g.nodes if n.number not in kept]
