@@ -47,6 +47,9 @@ def test_no_text_lies_on_another_in_long_sequences(T):
 
 def test_the_measure_finds_what_overlaps():
     picture = viz.draw(Tensor(np.ones(3), name="x"))
-    picture.dot = 'digraph { a [shape=box fixedsize=true width=0.2 label="much too long" pos="0,0!"] b [label="beside it" pos="20,0!"] }'
+    picture.dot = (
+        'digraph { a [shape=box fixedsize=true width=0.2 label="much too long" pos="0,0!"] '
+        'b [label="beside it" pos="20,0!"] }'
+    )
     picture.engine = "nop2"
     assert len(overlaps(picture)) >= 2

@@ -201,7 +201,8 @@ def gap_rows(network: Network, band: str, column: Column, one: Transport | None,
         text("not drawn", 10, SOFT),
     ]
     over = product(one, column.hidden) if one is not None else None
-    rows += [text(f"all of them ×{number(over)}", 8.5, INK, True)] * (over is not None)
+    if over is not None:
+        rows.append(text(f"all of them ×{number(over)}", 8.5, INK, True))
     rows += [text("arrows: first, last of them", 8, SOFT)] * (one is not None)
     return rows + [
         text(line, max(6.0, min(8.5, 112 / (0.6 * len(line)))))

@@ -255,9 +255,10 @@ class Unrolled:
 
     def _gap(self, band: Band, column: Column) -> None:
         times = column.hidden
+        rows = gap_rows(self.network, band.name, column, self.transport.get(band.name), True)
         box = self.canvas.box(
             f"{band.name} t={times[0]}..{times[-1]}".strip(), column.left, band.panel_top, column.width,
-            band.panel_bottom - band.panel_top, gap_rows(self.network, band.name, column, self.transport.get(band.name), True), fill=PANEL, dash="dashed", colour=SOFT,
+            band.panel_bottom - band.panel_top, rows, fill=PANEL, dash="dashed", colour=SOFT,
         )  # fmt: skip
         self.gaps.append((column, box))
         for g in (g for t in times for g in self.network.cells.get((band.name, t), ())):
