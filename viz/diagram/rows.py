@@ -17,7 +17,7 @@ from .cards import Look, card, short, tip
 from .markup import text
 from .titles import equations_of, sizes
 
-COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 68.0, 6.0, 22.0, 42.0, 12.0, 8.0
+COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 66.0, 10.0, 22.0, 42.0, 12.0, 8.0
 
 
 @dataclass

@@ -109,7 +109,15 @@ class _Sequence:
             for c in self.columns
             if c.t is not None and c.t in net.outputs
         ]
-        y, boxes = above(self.canvas, net, self.look, y, self.columns[0].left, right, places)
+        y, boxes = above(
+            self.canvas,
+            net,
+            self.look,
+            y,
+            min([x for _, x, _ in places], default=self.columns[0].left),
+            right,
+            places,
+        )
         self.boxes.update(boxes.items())
         return y
 

@@ -39,7 +39,7 @@ from .render import Diagram
 from .router import Corridor, Route, lay
 from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, above, columns, gap_rows, heading
 
-PAGE, FIRST_WIDTH = 1660.0, 60.0  # points of a line of steps; of the states that come into it
+PAGE, FIRST_WIDTH = 1690.0, 60.0  # points of a line of steps; of the states that come into it
 START = 8 + FIRST_WIDTH + STEP_GAP + 20
 LANE, STATE = "#fbeec3", "#fff9e8"
 
@@ -455,7 +455,7 @@ class Unrolled:
             straight = overlap and role == SHARED
             self.routes.append(Route(source, "top", target, "bottom", [] if straight else [low], what=f))
         elif to == "gate" and role == "gate":
-            near = 0 < target.left - source.right < 2 * GAP
+            near = 0 < target.left - source.right < 1.5 * GAP
             self.routes.append(
                 Route(
                     source,
