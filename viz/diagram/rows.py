@@ -11,7 +11,7 @@ from ..language.text import number, span
 from ..measure import words
 from ..measure.folding import held, product
 from ..measure.transport import Transport
-from ..read.network import QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
+from ..read.network import FIRST, QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
 from .markup import text
@@ -146,7 +146,9 @@ def zero_because(network: Network, g: Group) -> list[str]:
         if n.op.name != "mul" or not zeros:
             return []
         q = network.group_of[zeros[0].number]
-        found.append(f"as {q.name or 'input'}_{q.t} = 0")
+        found.append(
+            f"as first {q.name} = 0" if q.kind == FIRST and q.t else f"as {q.name or 'input'}_{q.t} = 0"
+        )
     return list(dict.fromkeys(found))[:1]
 
 
@@ -174,15 +176,24 @@ def columns(
 def above(
     canvas: Canvas, network: Network, look: Look, y: float, first: float, right: float,
     places: Sequence[tuple[Group, float, float]], again: bool = False,
+    loss: bool = True,
 ) -> tuple[float, dict[int, Box]]:  # fmt: skip
     """The end as a bar from `first` to `right`, and below it the outputs, each with its left end and width.
 
     Returns where the steps begin, and the boxes by id of their groups.
     """
     boxes: dict[int, Box] = {}
-    if network.end is not None:
+    if network.end is not None and loss:
         content, said = text(network.end_text, 13, bold=True), tip(network.end.out, look, "loss")
-        box = canvas.box("loss" + " again" * again, first, y, right - first, 26, content, tooltip=said)
+        box = canvas.box(
+            "loss" + " again" * ("loss" in canvas.key.__self__.used),
+            first,
+            y,
+            right - first,
+            26,
+            content,
+            tooltip=said,
+        )
         boxes[id(network.end)] = replace(box, key="loss")
         y += 52
     made = [card(g, width, look, g.name) for g, _, width in places]
@@ -190,7 +201,7 @@ def above(
     for (g, left, width), (rows, _) in zip(places, made, strict=True):
         said = tip(g.out, look, f"output t={g.t}")
         boxes[id(g)] = canvas.box(f"t={g.t} output", left, y, width, height, rows, tooltip=said)
-    return y + (height + 26 if made else 0), boxes
+    return y + (height + 26 if made else 0 if boxes else 16), boxes
 
 
 def gap_rows(network: Network, band: str, column: Column, one: Transport | None, gates: bool) -> list[str]:

@@ -94,8 +94,8 @@ class Unrolled:
         lines = self._wrapped(columns(net, self.shown, START, step_width, STEP_GAP, 128))
         right = max(line[-1].right for line in lines)
         y = heading(canvas, net, self.transport.values(), right, title)
-        for number, self.columns in enumerate(lines):
-            y = self._steps(y, again=number > 0) + 18
+        for self.columns in lines:
+            y = self._steps(y) + 18
         if legend:
             self.legend(canvas, y - 12, right)
         return canvas.picture_text()
@@ -153,10 +153,10 @@ class Unrolled:
                 column.left -= by
         return lines
 
-    def _steps(self, y: float, again: bool) -> float:
+    def _steps(self, y: float) -> float:
         """One line of steps, with the loss above and the states that come into it on its left."""
         self.bands, start = [copy.copy(b) for b in self.whole], len(self.routes)
-        y = self._end_and_outputs(y, self.columns[-1].right, again)
+        y = self._end_and_outputs(y, self.columns[-1].right)
         for band in reversed(self.bands):  # the first layer lowest, near its inputs
             y = band.place(y, self._upward(band)) + (26 if band is not self.bands[0] else 10)
             self._band(band)
@@ -170,12 +170,18 @@ class Unrolled:
         """The left end of a box, in the mirror where the band runs backwards."""
         return column.left + column.right - x - width if band in self.mirrored else x
 
-    def _end_and_outputs(self, y: float, right: float, again: bool = False) -> float:
+    def _end_and_outputs(self, y: float, right: float) -> float:
         net, canvas = self.network, self.canvas
         outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
         first = min([c.left for c, _ in outputs], default=self.columns[0].left)
         places = [(g, c.right - COLUMN - 40, COLUMN + 36) for c, g in outputs]
-        y, boxes = above(canvas, net, self.look, y, first, right, places, again)
+        again = id(net.end) in self.boxes  # in a line above
+        here = {t for c in self.columns for t in (c.hidden or [c.t])}
+        sent = [
+            f.source.t for f in self.flows if f.target.kind == END and f.source.kind in (QUANTITY, OUTPUT)
+        ]
+        loss = not set(sent).isdisjoint(here) or (not sent and not again)
+        y, boxes = above(canvas, net, self.look, y, first, right, places, again, loss)
         self.boxes.update(boxes)
         return y
 
@@ -251,7 +257,8 @@ class Unrolled:
                 key + " again" * (before is not None), x, band.lane_y[name] - height / 2, FIRST_WIDTH, height, rows,
                 tooltip=tip(g.out, self.look, f"{name} {said}"),
             )  # fmt: skip
-            self.boxes[id(g)] = replace(box, key=identifier(key)) if before is not None else box
+            # Where the step itself is drawn, its arrows keep its name.
+            self.boxes[id(g)] = replace(box, key=identifier(key)) if before in self.shown else box
 
     def _gap(self, band: Band, column: Column) -> None:
         times = column.hidden
@@ -424,7 +431,7 @@ class Unrolled:
     def _from_before(self, f, source, target, band, to, role, margin, low, up, under) -> None:
         """From a state of the step before."""
         name = f.source.name
-        hidden = f.source.kind == QUANTITY and f.source.t not in self.shown
+        hidden = any(source is gap for _, gap in self.gaps)
         level = band.lane_y.get(name)
         if level is None:
             level = source.y
