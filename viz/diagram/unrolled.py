@@ -448,7 +448,7 @@ class Unrolled:
         }[to]
         route = Route(source, "right", target, enter, via, what=f)
         if hidden:  # leave the gap a little below the lane
-            source = Box(source.key, source.left, level - 24, source.width, 48)
+            source = Box(source.key, source.left, level - 48, source.width, 96)
             route.source = source
         self.routes.append(route)
 
