@@ -166,7 +166,7 @@ def columns(
             # Room on its left for the number on the line that runs into it.
             start = left + max(0.0, 34 - between)
             found.append(Column(None, hidden, start, gap))
-            left, hidden = start + gap + between, []
+            left, hidden = start + gap + (max(34, between) if network.mirrored else between), []
         if t is not None:
             found.append(Column(t, (), left, width))
             left += width + between
