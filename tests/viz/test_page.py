@@ -257,7 +257,7 @@ class TestInTheBrowser:
         if q is not None:
             assert float(found["‖value‖"].replace("−", "-")) == pytest.approx(norm(q.value), rel=6e-4)
             assert float(found["‖gradient‖"].replace("−", "-")) == pytest.approx(norm(q.grad), rel=6e-4)
-        assert found[""] == {"x": "x, t = 4", "output": "output, t = 2"}.get(
+        assert found[""] == {"x": "x, t = 4", "output": "y, t = 2"}.get(
             name[4:], name if not t else f"{name[4:]}, t = {t}"
         )
         assert found["state of the gradient"] == "normal"

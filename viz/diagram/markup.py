@@ -49,6 +49,6 @@ def strip(values: np.ndarray, width: float, height: float, colours, marks) -> st
     """A small array (at most two axes matter) as rows of coloured cells, at most `width` points wide."""
     rows = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
     size = max(1, math.floor(width / rows.shape[1]))
-    seen = marks if size >= 5 else lambda _: ""  # a mark would hide its neighbours
+    seen = marks if size >= 7 else lambda _: ""  # a mark would hide its neighbours
     lines = ("".join(square(colours(v), size, height, seen(v)) for v in row) for row in rows.tolist())
     return table(list(lines))
