@@ -875,9 +875,14 @@ class Emitter:
                     return False
                 if not self._is_dead(y, level, readers):
                     return False
-            elif level.readers.get(y.number) or not self._is_dead(y, home, (*readers, scan)):
+            elif self._read_at_every_step(y, level) or not self._is_dead(y, home, (*readers, scan)):
                 return False
         return True
+
+    @staticmethod
+    def _read_at_every_step(y: Tensor, level: Level) -> bool:
+        """Is this, from outside, read by the step's operations, or handed on by the step as it is?"""
+        return bool(level.readers.get(y.number)) or y.number in level.wanted
 
     def _is_dead(self, y: Tensor, home: Level | None, readers: Collection[int]) -> bool:
         if home is None or y.number in home.wanted:
