@@ -21,11 +21,11 @@ from ..scan import LAST, SCAN, STACKED
 from ..sizes import SIZE, Size, Variable, is_one, resolve, source
 from ..tensor import Tensor, describe
 from ..trace import asked_of
-from . import runtime
 from .loops import Loop
 from .places import (
     DEFECT,
     DTYPES,
+    IMPORTED,
     PANEL_MOST,
     ROWS,
     CannotCompile,
@@ -159,7 +159,7 @@ class Emitter:
     @staticmethod
     def _fresh(name: str, taken: set[str]) -> str:
         base = identifier(name)
-        if base in RESERVED or NUMBERED.fullmatch(base) or base in runtime.__all__:
+        if base in RESERVED or NUMBERED.fullmatch(base) or base in IMPORTED:
             base = f"{base}_"
         return unique(base, taken)
 
@@ -1068,7 +1068,7 @@ class Emitter:
     def _means_the_same(self, word: str) -> bool:
         """Is this a word of Python, of the kernels or a call, rather than a name of an array, a size or a number?"""
         return (
-            keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in runtime.__all__
+            keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in IMPORTED
         )
 
     def scratch_type(self) -> str:
