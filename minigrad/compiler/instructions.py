@@ -441,7 +441,7 @@ def _leave_alone(build, branch):
     """Mark the loop that this branch closes, against unrolling and vectorising."""
     module = build.module
     string, false = functools.partial(ir.MetaDataString, module), ir.IntType(1)(0)
-    wishes = [[string("llvm.loop.unroll.disable")], [string("llvm.loop.vectorize.enable"), false]]
+    wishes = [[string("llvm.loop.unroll.disable")], [string("llvm.loop.vectorize.enable"), false], [string("llvm.loop.align"), INT32(64)]]
     loop = module.add_metadata([INT32(len(module.metadata))])  # unlike any other; then made to name itself
     loop.operands = (loop, *(module.add_metadata(wish) for wish in wishes))
     branch.set_metadata("llvm.loop", loop)

@@ -69,6 +69,7 @@ def kernel_code(symbol: str) -> Code:
     if name == "block":
         kind = Kind(ELEMENTS[kinds[0][1:]])
         function = ir.Function(module.llvm, instructions.block_type(kind), symbol)
+        function.attributes.add("nounwind")
         instructions.write_block(kind, ir.IRBuilder(function.append_basic_block()), *function.args)
     else:
         module.function(name, kinds).linkage = ""
