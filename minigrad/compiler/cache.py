@@ -37,7 +37,13 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
 
-WRITTEN_BY = ("instructions", "kernels", "llvm", "machine", "runtime")  # modules whose text makes machine code what it is
+WRITTEN_BY = (
+    "instructions",
+    "kernels",
+    "llvm",
+    "machine",
+    "runtime",
+)  # modules whose text makes machine code what it is
 OURS = re.compile(r".+_[0-9a-f]{20}\.(py|o|nbc)|part_\w{8}")  # nbc: of older versions
 MOST_FILES, MOST_BYTES = 4_000, 500_000_000  # of a folder, before what was not used for longest is removed
 WAIT = 120.0  # seconds for another process that makes the same program
@@ -258,7 +264,9 @@ def _unlock(handle: int) -> None:
 # Programs, and the kernels that they call.
 
 INT, ADDRESS = ctypes.c_int64, ctypes.c_void_p
-RUN = ctypes.CFUNCTYPE(INT, ADDRESS, INT, ADDRESS, INT, INT, INT, INT, INT)  # lets go of the interpreter's lock
+RUN = ctypes.CFUNCTYPE(
+    INT, ADDRESS, INT, ADDRESS, INT, INT, INT, INT, INT
+)  # lets go of the interpreter's lock
 _one_at_a_time = threading.RLock()
 _programs: dict[str, Program] = {}
 _kernels: dict[str, Loaded] = {}

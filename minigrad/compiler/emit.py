@@ -1067,9 +1067,7 @@ class Emitter:
 
     def _means_the_same(self, word: str) -> bool:
         """Is this a word of Python, of the kernels or a call, rather than a name of an array, a size or a number?"""
-        return (
-            keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in IMPORTED
-        )
+        return keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in IMPORTED
 
     def scratch_type(self) -> str:
         """The scratch array of sums of products, which have one dtype."""

@@ -229,7 +229,14 @@ def _log_of(e, f, more=None):
     return e.times_plus(kind["ln2_high"], f - (half_square - rest))
 
 
-FORMULAS = {"exp": _exp, "tanh": _tanh, "sigmoid": _sigmoid, "log": _log, "log1p": _log1p, "softplus": _softplus}
+FORMULAS = {
+    "exp": _exp,
+    "tanh": _tanh,
+    "sigmoid": _sigmoid,
+    "log": _log,
+    "log1p": _log1p,
+    "softplus": _softplus,
+}
 
 
 def formula(name, build, value):
@@ -432,16 +439,18 @@ def _smaller(build, x, y):
 
 def _multiply_add(build, kind, x, y, z):
     of = ir.FunctionType(kind.vector, [kind.vector] * 3)
-    return build.call(
-        function_named(build.module, of, f"llvm.fmuladd.{kind.name}"), [x, y, z]
-    )
+    return build.call(function_named(build.module, of, f"llvm.fmuladd.{kind.name}"), [x, y, z])
 
 
 def _leave_alone(build, branch):
     """Mark the loop that this branch closes, against unrolling and vectorising."""
     module = build.module
     string, false = functools.partial(ir.MetaDataString, module), ir.IntType(1)(0)
-    wishes = [[string("llvm.loop.unroll.disable")], [string("llvm.loop.vectorize.enable"), false], [string("llvm.loop.align"), INT32(64)]]
+    wishes = [
+        [string("llvm.loop.unroll.disable")],
+        [string("llvm.loop.vectorize.enable"), false],
+        [string("llvm.loop.align"), INT32(64)],
+    ]
     loop = module.add_metadata([INT32(len(module.metadata))])  # unlike any other; then made to name itself
     loop.operands = (loop, *(module.add_metadata(wish) for wish in wishes))
     branch.set_metadata("llvm.loop", loop)

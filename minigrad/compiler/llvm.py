@@ -21,7 +21,14 @@ from llvmlite import ir
 from . import instructions
 from .instructions import LOOP_FLAGS, REDUCTION_FLAGS, Kind, function_named
 
-I1, I8, I32, I64, F4, F8 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType(), ir.DoubleType()
+I1, I8, I32, I64, F4, F8 = (
+    ir.IntType(1),
+    ir.IntType(8),
+    ir.IntType(32),
+    ir.IntType(64),
+    ir.FloatType(),
+    ir.DoubleType(),
+)
 SCALARS = {"f4": F4, "f8": F8, "i4": I32, "i8": I64, "b1": I1}
 ELEMENTS = {**SCALARS, "b1": I8}  # as they stand in memory
 CODES = {I8: "b1"} | {kind: code for code, kind in SCALARS.items()}
@@ -81,7 +88,11 @@ def _kernels() -> dict[str, ast.FunctionDef]:
     """The definitions of kernels.py and runtime.py, read as text: importing them would import Numba."""
     found = {}
     for statement in _statements():
-        if isinstance(statement, ast.FunctionDef) and _decorator(statement) in ("kernel", "reduction", "njit"):
+        if isinstance(statement, ast.FunctionDef) and _decorator(statement) in (
+            "kernel",
+            "reduction",
+            "njit",
+        ):
             found[statement.name] = statement
     return found
 
@@ -89,7 +100,9 @@ def _kernels() -> dict[str, ast.FunctionDef]:
 @functools.cache
 def _constants() -> dict[str, int]:
     """Whole numbers that have a name."""
-    found = {name: value for name, value in vars(instructions).items() if name.isupper() and type(value) is int}
+    found = {
+        name: value for name, value in vars(instructions).items() if name.isupper() and type(value) is int
+    }
     for statement in _statements():
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=int(value))):
@@ -131,7 +144,9 @@ class Module:
         for kind in kinds:
             arguments += [ELEMENTS[kind[1:]].as_pointer(), I64] if kind[0] == "p" else [SCALARS[kind]]
         returns = any(isinstance(s, ast.Return) and s.value is not None for s in ast.walk(definition))
-        function = ir.Function(self.llvm, ir.FunctionType(I64 if returns else ir.VoidType(), arguments), symbol)
+        function = ir.Function(
+            self.llvm, ir.FunctionType(I64 if returns else ir.VoidType(), arguments), symbol
+        )
         function.attributes.add("nounwind")
         if own:
             function.linkage = "internal"
@@ -152,11 +167,15 @@ class Module:
 class Writer:
     """Writes the body of one function."""
 
-    def __init__(self, module: Module, function: ir.Function, definition: ast.FunctionDef, kinds: Sequence[str]):
+    def __init__(
+        self, module: Module, function: ir.Function, definition: ast.FunctionDef, kinds: Sequence[str]
+    ):
         self.module, self.function, self.definition = module, function, definition
         self.build = ir.IRBuilder(function.append_basic_block("entry"))
         self.slots: dict[str, ir.Value] = {}  # of numbers
-        self.scopes: list[dict[str, Array]] = [{}]  # arrays, by the block of statements in which they got their names
+        self.scopes: list[dict[str, Array]] = [
+            {}
+        ]  # arrays, by the block of statements in which they got their names
         self.following: list[ir.Block] = []  # where `continue` goes
         self.owned: list[ir.Value] = []  # memory to be given back
         self.choosing = 0  # inside of an expression of which both ways are computed
@@ -197,7 +216,9 @@ class Writer:
 
     def statement(self, s: ast.stmt) -> None:
         match s:
-            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)) if len(names) == len(values):
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)) if len(
+                names
+            ) == len(values):
                 for target, value in zip(names, [self.value(v) for v in values], strict=True):
                     self.store(target, value)
             case ast.Assign(targets=targets, value=value):
@@ -206,7 +227,12 @@ class Writer:
                     self.store(target, value)
             case ast.AugAssign(target=target, op=op, value=value):
                 self.store(target, self.arithmetic(type(op), self.value(target), self.value(value)))
-            case ast.For(target=ast.Name(id=name), iter=ast.Call(func=ast.Name(id="range"), args=a), body=body, orelse=[]):
+            case ast.For(
+                target=ast.Name(id=name),
+                iter=ast.Call(func=ast.Name(id="range"), args=a),
+                body=body,
+                orelse=[],
+            ):
                 self.loop(name, a, body)
             case ast.While(test=test, body=body, orelse=[]):
                 self.repeat(test, body)
@@ -233,7 +259,9 @@ class Writer:
                 array = self.array(array)
                 kind = I1 if array.element == I8 else array.element
                 value = self.cast(value, kind)
-                self.build.store(self.build.zext(value, I8) if kind == I1 else value, self.element(array, index))
+                self.build.store(
+                    self.build.zext(value, I8) if kind == I1 else value, self.element(array, index)
+                )
             case _:
                 raise Unknown(ast.unparse(target))
 
@@ -254,7 +282,9 @@ class Writer:
     def loop(self, name: str, arguments: list[ast.expr], body: list[ast.stmt]) -> None:
         b = self.build
         values = [self.cast(self.value(a), I64) for a in arguments]
-        first, last, step = {1: (I64(0), *values, I64(1)), 2: (*values, I64(1)), 3: tuple(values)}[len(values)]
+        first, last, step = {1: (I64(0), *values, I64(1)), 2: (*values, I64(1)), 3: tuple(values)}[
+            len(values)
+        ]
         up = not isinstance(step, ir.Constant) or step.constant > 0
         goes_on: Callable = lambda i: b.icmp_signed("<" if up else ">", i, last)  # noqa: E731
         if not isinstance(step, ir.Constant):
@@ -339,7 +369,9 @@ class Writer:
                 return F8(x)
             case ast.Name(id=name):
                 return self.named(name)
-            case ast.Subscript(value=array, slice=ast.Slice(lower=ast.expr() as low, upper=ast.expr() as high, step=None)):
+            case ast.Subscript(
+                value=array, slice=ast.Slice(lower=ast.expr() as low, upper=ast.expr() as high, step=None)
+            ):
                 array, first, last = self.array(array), self.value(low), self.value(high)
                 return self.view(array, first, b.sub(last, first, flags=("nsw",)))
             case ast.Subscript(value=array, slice=index):
@@ -370,11 +402,20 @@ class Writer:
                 return F8(float("inf"))
             case ast.Attribute(value=ast.Name() as array, attr="size"):
                 return self.array(array).count
-            case ast.Attribute(value=ast.Call(func=ast.Attribute(value=ast.Name(id="np"), attr="finfo"), args=[of]), attr="min"):
-                return self.kind_of(of)({F4: -3.4028234663852886e38, F8: -1.7976931348623157e308}[self.kind_of(of)])
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="np"), attr="empty"), args=[count, kind], keywords=[]):
+            case ast.Attribute(
+                value=ast.Call(func=ast.Attribute(value=ast.Name(id="np"), attr="finfo"), args=[of]),
+                attr="min",
+            ):
+                return self.kind_of(of)(
+                    {F4: -3.4028234663852886e38, F8: -1.7976931348623157e308}[self.kind_of(of)]
+                )
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="np"), attr="empty"), args=[count, kind], keywords=[]
+            ):
                 return self.memory(self.value(count), self.kind_of(kind))
-            case ast.Call(func=ast.Attribute(value=ast.Name(id="np"), attr="full"), args=[count, value], keywords=[]):
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="np"), attr="full"), args=[count, value], keywords=[]
+            ):
                 value = self.value(value)
                 array = self.memory(self.value(count), value.type)
                 self.kernel("fill", [array, value])
@@ -426,7 +467,9 @@ class Writer:
         if F8 in (x.type, y.type) and F4 in (x.type, y.type):
             return self.cast(x, F8), self.cast(y, F8)
         for one, other in ((x, y), (y, x)):
-            if isinstance(one, ir.Constant) and one.type == I64 and other.type in (F4, F8):  # a number written 0 for 0.0
+            if (
+                isinstance(one, ir.Constant) and one.type == I64 and other.type in (F4, F8)
+            ):  # a number written 0 for 0.0
                 return (self.cast(x, other.type), y) if one is x else (x, self.cast(y, other.type))
         return self.whole(x), self.whole(y)
 
@@ -458,7 +501,9 @@ class Writer:
         below = b.icmp_signed("<", b.xor(remainder, y), I64(0))
         lower = b.and_(below, b.icmp_signed("!=", remainder, I64(0)))
         result = (
-            b.select(lower, b.add(remainder, y), remainder) if rest else b.select(lower, b.sub(quotient, I64(1)), quotient)
+            b.select(lower, b.add(remainder, y), remainder)
+            if rest
+            else b.select(lower, b.sub(quotient, I64(1)), quotient)
         )
         return b.select(senseless, I64(0), result)
 
@@ -505,7 +550,9 @@ class Writer:
         if len(self.scopes) > 1:
             raise Unknown("memory that is asked for in a loop or a branch")
         of = ir.FunctionType(I8.as_pointer(), [I64])
-        size = self.build.mul(self.whole(count), I64(8 if kind in (F8, I64) else 4 if kind in (F4, I32) else 1))
+        size = self.build.mul(
+            self.whole(count), I64(8 if kind in (F8, I64) else 4 if kind in (F4, I32) else 1)
+        )
         address = self.build.call(function_named(self.module.llvm, of, "malloc"), [size])
         self.owned.append(address)
         return Array(self.build.bitcast(address, kind.as_pointer()), kind, self.whole(count))
@@ -535,8 +582,13 @@ class Writer:
             return known[name](*values)
         if name in instructions.COPIES:
             source, source_at, row, column, target, target_at, *more = values
-            addresses = [self.build.gep(source.address, [source_at]), self.build.gep(target.address, [target_at])]
-            return instructions.copy(name, Kind(source.element), self.build, [addresses[0], row, column, addresses[1], *more])
+            addresses = [
+                self.build.gep(source.address, [source_at]),
+                self.build.gep(target.address, [target_at]),
+            ]
+            return instructions.copy(
+                name, Kind(source.element), self.build, [addresses[0], row, column, addresses[1], *more]
+            )
         if name in instructions.FORMULAS and values[0].type in (F4, F8):
             (x,) = values
             return instructions.formula(name, self.build, x)
@@ -565,9 +617,20 @@ class Writer:
         count = b.load(b.gep(table.address, [b.add(at, I64(1))], inbounds=True))
         return Array(b.inttoptr(address, element.as_pointer()), element, count)
 
-    def block(self, a, a_at, a_row, a_col, b, b_at, b_row, b_panel, k, c, c_at, c_row, m, n, accumulate) -> None:
+    def block(
+        self, a, a_at, a_row, a_col, b, b_at, b_row, b_panel, k, c, c_at, c_row, m, n, accumulate
+    ) -> None:
         gep, kind = self.build.gep, Kind(a.element)
-        places = [gep(a.address, [a_at]), a_row, a_col, gep(b.address, [b_at]), b_row, b_panel, k, gep(c.address, [c_at])]
+        places = [
+            gep(a.address, [a_at]),
+            a_row,
+            a_col,
+            gep(b.address, [b_at]),
+            b_row,
+            b_panel,
+            k,
+            gep(c.address, [c_at]),
+        ]
         self.build.call(self.module.block(kind), [*places, c_row, m, n, accumulate])
 
     def larger(self, x: ir.Value, y: ir.Value) -> ir.Value:

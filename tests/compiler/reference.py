@@ -7,11 +7,17 @@ others as Python.
 from __future__ import annotations
 
 import ctypes
+import functools
 from contextlib import contextmanager
 
 import numpy as np
 
 from minigrad.compiler.compile import Compiled
+
+
+@functools.lru_cache(16)
+def reference(source: str) -> Reference:
+    return Reference(source)
 
 
 class Reference:
@@ -35,7 +41,7 @@ def run_by_numba(compiled: Compiled):
     variant = compiled.last
     before = variant.module
     variant.plans.clear()
-    variant.__dict__["module"] = Reference(variant.program.source)
+    variant.__dict__["module"] = reference(variant.program.source)
     try:
         yield
     finally:

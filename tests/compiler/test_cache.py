@@ -293,7 +293,11 @@ def test_a_change_of_a_kernel_is_noticed(tmp_path):
     before = run()
     assert before[0].startswith(VALUE) and before[1] == "compiled" and run() == (before[0], "found")
     for name, old, new in [
-        ("instructions.py", "tanh_one=20.0", "tanh_one=00.5"),  # a constant of what is written into every loop
+        (
+            "instructions.py",
+            "tanh_one=20.0",
+            "tanh_one=00.5",
+        ),  # a constant of what is written into every loop
         (
             "runtime.py",
             "        target[r] = total\n",
