@@ -16,7 +16,6 @@ import importlib.util
 import linecache
 import os
 import re
-import sys
 import tempfile
 import threading
 import time

@@ -4,7 +4,7 @@ The source is a small language over flat arrays, and every type in it follows fr
 its syntax tree writes the instructions that Numba would, in a hundredth of the time.  Meaning is Numba's, which runs the
 same source as the reference in tests: integers widen to 64 bits and are divided downwards, x / 0 is what IEEE says, x // 0
 is 0, and each function's arithmetic has the freedoms (flags) that its decorator gives.  What is not in the language raises
-`Unknown`; nothing is guessed.  A kernel is made apart from the programs, once for each tuple of argument types.
+`UnknownError`; nothing is guessed.  A kernel is made apart from the programs, once for each tuple of argument types.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ SCALARS = {"f4": F4, "f8": F8, "i4": I32, "i8": I64, "b1": I1}
 ELEMENTS = {**SCALARS, "b1": I8}  # as they stand in memory
 CODES = {I8: "b1"} | {kind: code for code, kind in SCALARS.items()}
 FLAGS = {"loop": LOOP_FLAGS, "stage": (), "entry": (), "kernel": (), "reduction": REDUCTION_FLAGS}
+LOWEST = {F4: -3.4028234663852886e38, F8: -1.7976931348623157e308}
 FLAGGED = {"fadd", "fsub", "fmul", "fdiv", "fcmp"}
 RELATIONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 TEXTS = ("kernels", "runtime")  # where the kernels stand
@@ -40,7 +41,7 @@ ENTRY = "run"
 RUN = ("pi8", "pf4", "i8", "i8", "i8", "i8")  # table, scratch, part, parts, first, last
 
 
-class Unknown(NotImplementedError):
+class UnknownError(NotImplementedError):
     """What stands in a source is not in the language that is written here."""
 
 
@@ -135,7 +136,7 @@ class Module:
         """The function for arguments of these kinds: ``f4`` a number, ``pf4`` an array, as an address and a count."""
         definition = self.definitions.get(name)
         if definition is None or len(definition.args.args) != len(kinds):
-            raise Unknown(f"{name}({', '.join(kinds)})")
+            raise UnknownError(f"{name}({', '.join(kinds)})")
         own = name in self.own
         symbol = name if name == ENTRY else ".".join([name, *kinds])
         if symbol in self.llvm.globals:
@@ -173,9 +174,7 @@ class Writer:
         self.module, self.function, self.definition = module, function, definition
         self.build = ir.IRBuilder(function.append_basic_block("entry"))
         self.slots: dict[str, ir.Value] = {}  # of numbers
-        self.scopes: list[dict[str, Array]] = [
-            {}
-        ]  # arrays, by the block of statements in which they got their names
+        self.scopes: list[dict[str, Array]] = [{}]  # arrays, by the block in which they got their names
         self.following: list[ir.Block] = []  # where `continue` goes
         self.owned: list[ir.Value] = []  # memory to be given back
         self.choosing = 0  # inside of an expression of which both ways are computed
@@ -203,7 +202,7 @@ class Writer:
     def statements(self, body: Sequence[ast.stmt]) -> None:
         for statement in body:
             if self.build.block.is_terminated:
-                raise Unknown(f"what can never run: {ast.unparse(statement)}")
+                raise UnknownError(f"what can never run: {ast.unparse(statement)}")
             self.statement(statement)
 
     @contextmanager
@@ -216,9 +215,7 @@ class Writer:
 
     def statement(self, s: ast.stmt) -> None:
         match s:
-            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)) if len(
-                names
-            ) == len(values):
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
                 for target, value in zip(names, [self.value(v) for v in values], strict=True):
                     self.store(target, value)
             case ast.Assign(targets=targets, value=value):
@@ -228,12 +225,9 @@ class Writer:
             case ast.AugAssign(target=target, op=op, value=value):
                 self.store(target, self.arithmetic(type(op), self.value(target), self.value(value)))
             case ast.For(
-                target=ast.Name(id=name),
-                iter=ast.Call(func=ast.Name(id="range"), args=a),
-                body=body,
-                orelse=[],
+                target=ast.Name(id=name), iter=ast.Call(ast.Name("range"), limits), body=body, orelse=[]
             ):
-                self.loop(name, a, body)
+                self.loop(name, limits, body)
             case ast.While(test=test, body=body, orelse=[]):
                 self.repeat(test, body)
             case ast.If(test=test, body=body, orelse=orelse):
@@ -244,12 +238,10 @@ class Writer:
                 self.leave(value)
             case ast.Expr(value=ast.Constant(value=str())):
                 pass  # a docstring
-            case ast.Expr(value=ast.Call(func=ast.Name(id="_never_inline"))):
-                pass  # no kernel is
             case ast.Expr(value=ast.Call() as call):
                 self.value(call)
             case _:
-                raise Unknown(ast.unparse(s))
+                raise UnknownError(ast.unparse(s))
 
     def store(self, target: ast.expr, value: Any) -> None:
         match target:
@@ -257,18 +249,16 @@ class Writer:
                 self.assign(name, value)
             case ast.Subscript(value=array, slice=index):
                 array = self.array(array)
-                kind = I1 if array.element == I8 else array.element
-                value = self.cast(value, kind)
-                self.build.store(
-                    self.build.zext(value, I8) if kind == I1 else value, self.element(array, index)
-                )
+                truth = array.element == I8
+                value = self.cast(value, I1 if truth else array.element)
+                self.build.store(self.build.zext(value, I8) if truth else value, self.element(array, index))
             case _:
-                raise Unknown(ast.unparse(target))
+                raise UnknownError(ast.unparse(target))
 
     def assign(self, name: str, value: Any) -> None:
         if isinstance(value, Array):
             if name in self.slots or any(name in scope for scope in self.scopes[:-1]):
-                raise Unknown(f"{name} names another array in here than before")
+                raise UnknownError(f"{name} names another array in here than before")
             self.scopes[-1][name] = value
             return
         if name not in self.slots:
@@ -276,20 +266,19 @@ class Writer:
                 self.slots[name] = self.build.alloca(value.type, name=name)
         slot = self.slots[name]
         if slot.type.pointee != value.type or any(name in scope for scope in self.scopes):
-            raise Unknown(f"{name} is of another type than before")
+            raise UnknownError(f"{name} is of another type than before")
         self.build.store(value, slot)
 
     def loop(self, name: str, arguments: list[ast.expr], body: list[ast.stmt]) -> None:
         b = self.build
         values = [self.cast(self.value(a), I64) for a in arguments]
-        first, last, step = {1: (I64(0), *values, I64(1)), 2: (*values, I64(1)), 3: tuple(values)}[
-            len(values)
-        ]
-        up = not isinstance(step, ir.Constant) or step.constant > 0
-        goes_on: Callable = lambda i: b.icmp_signed("<" if up else ">", i, last)  # noqa: E731
-        if not isinstance(step, ir.Constant):
-            rises = b.icmp_signed(">", step, I64(0))
-            goes_on = lambda i: b.select(rises, b.icmp_signed("<", i, last), b.icmp_signed(">", i, last))  # noqa: E731
+        values = [I64(0)] * (len(values) == 1) + values
+        first, last, step = values + [I64(1)] * (len(values) == 2)
+        rises = b.icmp_signed(">", step, I64(0))  # a constant mostly, and then so for LLVM
+
+        def goes_on(i: ir.Value) -> ir.Value:
+            return b.select(rises, b.icmp_signed("<", i, last), b.icmp_signed(">", i, last))
+
         before = b.block
         start, end, after = (b.append_basic_block(f"{name}.{part}") for part in ("loop", "next", "done"))
         b.cbranch(goes_on(first), start, after)
@@ -297,11 +286,7 @@ class Writer:
             counter = b.phi(I64, name)
             counter.add_incoming(first, before)
             self.assign(name, counter)
-            self.following.append(end)
-            self.statements(body)
-            self.following.pop()
-            if not b.block.is_terminated:
-                b.branch(end)
+            self.rounds(body, end)
         b.position_at_end(end)
         following = b.add(counter, step, flags=("nsw",))
         counter.add_incoming(following, end)
@@ -315,12 +300,16 @@ class Writer:
         b.position_at_end(again)
         b.cbranch(self.truth(self.value(test)), start, after)
         with self.inside(start):
-            self.following.append(again)
-            self.statements(body)
-            self.following.pop()
-            if not b.block.is_terminated:
-                b.branch(again)
+            self.rounds(body, again)
         b.position_at_end(after)
+
+    def rounds(self, body: list[ast.stmt], following: ir.Block) -> None:
+        """The statements of a loop; the next round begins at that block."""
+        self.following.append(following)
+        self.statements(body)
+        self.following.pop()
+        if not self.build.block.is_terminated:
+            self.build.branch(following)
 
     def branch(self, test: ir.Value, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
         b = self.build
@@ -351,7 +340,7 @@ class Writer:
     def array(self, e: ast.expr) -> Array:
         value = self.value(e)
         if not isinstance(value, Array):
-            raise Unknown(f"{ast.unparse(e)} is no array")
+            raise UnknownError(f"{ast.unparse(e)} is no array")
         return value
 
     def element(self, array: Array, index: ast.expr) -> ir.Value:
@@ -369,9 +358,7 @@ class Writer:
                 return F8(x)
             case ast.Name(id=name):
                 return self.named(name)
-            case ast.Subscript(
-                value=array, slice=ast.Slice(lower=ast.expr() as low, upper=ast.expr() as high, step=None)
-            ):
+            case ast.Subscript(value=array, slice=ast.Slice(ast.expr() as low, ast.expr() as high, None)):
                 array, first, last = self.array(array), self.value(low), self.value(high)
                 return self.view(array, first, b.sub(last, first, flags=("nsw",)))
             case ast.Subscript(value=array, slice=index):
@@ -402,27 +389,18 @@ class Writer:
                 return F8(float("inf"))
             case ast.Attribute(value=ast.Name() as array, attr="size"):
                 return self.array(array).count
-            case ast.Attribute(
-                value=ast.Call(func=ast.Attribute(value=ast.Name(id="np"), attr="finfo"), args=[of]),
-                attr="min",
-            ):
-                return self.kind_of(of)(
-                    {F4: -3.4028234663852886e38, F8: -1.7976931348623157e308}[self.kind_of(of)]
-                )
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="np"), attr="empty"), args=[count, kind], keywords=[]
-            ):
+            case ast.Attribute(value=ast.Call(ast.Attribute(ast.Name("np"), "finfo"), [of]), attr="min"):
+                return self.kind_of(of)(LOWEST[self.kind_of(of)])
+            case ast.Call(func=ast.Attribute(ast.Name("np"), "empty"), args=[count, kind], keywords=[]):
                 return self.memory(self.value(count), self.kind_of(kind))
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id="np"), attr="full"), args=[count, value], keywords=[]
-            ):
+            case ast.Call(func=ast.Attribute(ast.Name("np"), "full"), args=[count, value], keywords=[]):
                 value = self.value(value)
                 array = self.memory(self.value(count), value.type)
                 self.kernel("fill", [array, value])
                 return array
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return self.call(name, arguments)
-        raise Unknown(ast.unparse(e))
+        raise UnknownError(ast.unparse(e))
 
     def named(self, name: str) -> Any:
         for scope in reversed(self.scopes):
@@ -432,7 +410,7 @@ class Writer:
             return self.build.load(self.slots[name])
         if name in _constants():
             return I64(_constants()[name])
-        raise Unknown(f"the name {name}")
+        raise UnknownError(f"the name {name}")
 
     @contextmanager
     def both(self) -> Iterator[None]:
@@ -450,7 +428,7 @@ class Writer:
     def whole(self, x: ir.Value) -> ir.Value:
         """An integer or a truth value as an integer of 64 bits."""
         if isinstance(x, Array) or not isinstance(x.type, ir.IntType):
-            raise Unknown("an integer is needed")
+            raise UnknownError("an integer is needed")
         return x if x.type == I64 else self.build.zext(x, I64) if x.type == I1 else self.build.sext(x, I64)
 
     def truth(self, x: ir.Value) -> ir.Value:
@@ -461,16 +439,14 @@ class Writer:
     def alike(self, x: ir.Value, y: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Two numbers of one type: the wider, or where both are integers that differ, 64 bits."""
         if isinstance(x, Array) or isinstance(y, Array):
-            raise Unknown("arithmetic with an array")
+            raise UnknownError("arithmetic with an array")
         if x.type == y.type:
             return x, y
         if F8 in (x.type, y.type) and F4 in (x.type, y.type):
             return self.cast(x, F8), self.cast(y, F8)
-        for one, other in ((x, y), (y, x)):
-            if (
-                isinstance(one, ir.Constant) and one.type == I64 and other.type in (F4, F8)
-            ):  # a number written 0 for 0.0
-                return (self.cast(x, other.type), y) if one is x else (x, self.cast(y, other.type))
+        for one, other in ((x, y), (y, x)):  # 0 for 0.0
+            if isinstance(one, ir.Constant) and one.type == I64 and other.type in (F4, F8):
+                return self.cast(x, other.type), self.cast(y, other.type)
         return self.whole(x), self.whole(y)
 
     def arithmetic(self, op: type, x: ir.Value, y: ir.Value) -> ir.Value:
@@ -489,7 +465,7 @@ class Writer:
             whole = {ast.Add: b.add, ast.Sub: b.sub, ast.Mult: b.mul}
             if op in whole:
                 return whole[op](self.whole(x), self.whole(y), flags=("nsw",))
-        raise Unknown(f"{op.__name__} of {x.type} and {y.type}")
+        raise UnknownError(f"{op.__name__} of {x.type} and {y.type}")
 
     def divided(self, x: ir.Value, y: ir.Value, rest: bool) -> ir.Value:
         """x // y or x % y: rounded downwards, and 0 where y is 0 or the quotient is no number of 64 bits."""
@@ -500,18 +476,15 @@ class Writer:
         quotient, remainder = b.sdiv(x, y), b.srem(x, y)
         below = b.icmp_signed("<", b.xor(remainder, y), I64(0))
         lower = b.and_(below, b.icmp_signed("!=", remainder, I64(0)))
-        result = (
-            b.select(lower, b.add(remainder, y), remainder)
-            if rest
-            else b.select(lower, b.sub(quotient, I64(1)), quotient)
-        )
-        return b.select(senseless, I64(0), result)
+        if rest:
+            return b.select(senseless, I64(0), b.select(lower, b.add(remainder, y), remainder))
+        return b.select(senseless, I64(0), b.select(lower, b.sub(quotient, I64(1)), quotient))
 
     def compare(self, op: type, x: ir.Value, y: ir.Value) -> ir.Value:
         """False where a NaN is compared, but for ``!=``."""
         b, (x, y) = self.build, self.alike(x, y)
         if op not in RELATIONS:
-            raise Unknown(op.__name__)
+            raise UnknownError(op.__name__)
         if x.type in (F4, F8):
             return (b.fcmp_unordered if op is ast.NotEq else b.fcmp_ordered)(RELATIONS[op], x, y)
         return b.icmp_signed(RELATIONS[op], self.whole(x), self.whole(y))
@@ -520,7 +493,7 @@ class Writer:
         """A number of another type; in memory and where a type is written, any becomes any, as in NumPy."""
         b = self.build
         if isinstance(x, Array):
-            raise Unknown("an array where a number is needed")
+            raise UnknownError("an array where a number is needed")
         if x.type == to:
             return x
         if isinstance(x, ir.Constant) and x.type == F8 and to == F4:
@@ -540,19 +513,17 @@ class Writer:
         match e:
             case ast.Attribute(value=ast.Name() as array, attr="dtype"):
                 return self.array(array).element
-        raise Unknown(ast.unparse(e))
+        raise UnknownError(ast.unparse(e))
 
     def view(self, array: Array, first: ir.Value, count: ir.Value) -> Array:
         return Array(self.build.gep(array.address, [self.whole(first)]), array.element, self.whole(count))
 
     def memory(self, count: ir.Value, kind: ir.Type) -> Array:
         """An array that lives until the function returns."""
-        if len(self.scopes) > 1:
-            raise Unknown("memory that is asked for in a loop or a branch")
+        if len(self.scopes) > 1 or kind == I8:
+            raise UnknownError("memory for truth values, or that is asked for in a loop or a branch")
         of = ir.FunctionType(I8.as_pointer(), [I64])
-        size = self.build.mul(
-            self.whole(count), I64(8 if kind in (F8, I64) else 4 if kind in (F4, I32) else 1)
-        )
+        size = self.build.mul(self.whole(count), I64(8 if kind in (F8, I64) else 4))
         address = self.build.call(function_named(self.module.llvm, of, "malloc"), [size])
         self.owned.append(address)
         return Array(self.build.bitcast(address, kind.as_pointer()), kind, self.whole(count))
@@ -563,7 +534,7 @@ class Writer:
         if name == "float":  # float("inf")
             (text,) = arguments
             return F8(float(ast.literal_eval(text)))
-        if name.startswith("array_"):
+        if name.startswith("array_") and name[6:] in ELEMENTS:
             table, place = arguments
             return self.of_table(ELEMENTS[name[6:]], self.array(table), self.value(place))
         values = [self.value(a) for a in arguments]
@@ -571,24 +542,27 @@ class Writer:
             (x,) = values
             return self.cast(x, SCALARS[name])
         known = {
-            "view": self.view, "max": self.larger, "min": self.smaller, "abs": self.absolute, "sign": self.sign,
+            "view": self.view, "abs": self.absolute, "sign": self.sign,
             "wrapping_add": self.build.add, "wrapping_sub": self.build.sub, "wrapping_mul": self.build.mul,
-            "maximum": self.maximum, "minimum": self.minimum,
+            "maximum": functools.partial(self.extreme, ast.Gt), "minimum": functools.partial(self.extreme, ast.Lt),
+            "max": lambda x, y: self.extreme(ast.Gt, self.whole(x), self.whole(y)),
+            "min": lambda x, y: self.extreme(ast.Lt, self.whole(x), self.whole(y)),
             "wide_zero": lambda array: F8(0.0) if array.element in (F4, F8) else I64(0),
             "_panel_width": lambda array: I64(Kind(array.element).panel),
-            "_vector_width": lambda array: I64(Kind(array.element).width), "_block": self.block,
+            "_vector_width": lambda array: I64(Kind(array.element).width),
+            "_block": self.block, "_never_inline": lambda: None,  # no kernel is inlined
         }  # fmt: skip
         if name in known:
             return known[name](*values)
         if name in instructions.COPIES:
-            source, source_at, row, column, target, target_at, *more = values
-            addresses = [
-                self.build.gep(source.address, [source_at]),
+            source, at, row, column, target, target_at, *more = values
+            places = (
+                self.build.gep(source.address, [at]),
+                row,
+                column,
                 self.build.gep(target.address, [target_at]),
-            ]
-            return instructions.copy(
-                name, Kind(source.element), self.build, [addresses[0], row, column, addresses[1], *more]
             )
+            return instructions.copy(name, Kind(source.element), self.build, [*places, *more])
         if name in instructions.FORMULAS and values[0].type in (F4, F8):
             (x,) = values
             return instructions.formula(name, self.build, x)
@@ -600,7 +574,7 @@ class Writer:
     def kernel(self, name: str, values: list) -> ir.Value:
         """The call of another function of the source, or of a kernel."""
         if self.choosing:
-            raise Unknown(f"{name}(…) where both ways are computed")
+            raise UnknownError(f"{name}(…) where both ways are computed")
         kinds = [f"p{CODES[v.element]}" if isinstance(v, Array) else CODES[v.type] for v in values]
         flat = [x for v in values for x in ((v.address, v.count) if isinstance(v, Array) else (v,))]
         return self.build.call(self.module.function(name, kinds), flat)
@@ -617,37 +591,15 @@ class Writer:
         count = b.load(b.gep(table.address, [b.add(at, I64(1))], inbounds=True))
         return Array(b.inttoptr(address, element.as_pointer()), element, count)
 
-    def block(
-        self, a, a_at, a_row, a_col, b, b_at, b_row, b_panel, k, c, c_at, c_row, m, n, accumulate
-    ) -> None:
-        gep, kind = self.build.gep, Kind(a.element)
-        places = [
-            gep(a.address, [a_at]),
-            a_row,
-            a_col,
-            gep(b.address, [b_at]),
-            b_row,
-            b_panel,
-            k,
-            gep(c.address, [c_at]),
-        ]
-        self.build.call(self.module.block(kind), [*places, c_row, m, n, accumulate])
+    def block(self, a, a_at, a_row, a_col, b, b_at, b_row, b_panel, k, c, c_at, *more) -> None:
+        at = [self.build.gep(array.address, [first]) for array, first in ((a, a_at), (b, b_at), (c, c_at))]
+        operands = [at[0], a_row, a_col, at[1], b_row, b_panel, k, at[2], *more]
+        self.build.call(self.module.block(Kind(a.element)), operands)
 
-    def larger(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        x, y = self.whole(x), self.whole(y)
-        return self.build.select(self.build.icmp_signed(">", x, y), x, y)
-
-    def smaller(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        x, y = self.whole(x), self.whole(y)
-        return self.build.select(self.build.icmp_signed("<", x, y), x, y)
-
-    def maximum(self, x: ir.Value, y: ir.Value, op: type = ast.Gt) -> ir.Value:
-        """As runtime.py writes it: NaN wins."""
+    def extreme(self, op: type, x: ir.Value, y: ir.Value) -> ir.Value:
+        """As runtime.py writes maximum and minimum: NaN wins."""
         x, y = self.alike(x, y)
         return self.build.select(self.build.or_(self.compare(op, x, y), self.compare(ast.NotEq, x, x)), x, y)
-
-    def minimum(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.maximum(x, y, ast.Lt)
 
     def absolute(self, x: ir.Value) -> ir.Value:
         if x.type in (F4, F8):

@@ -11,6 +11,8 @@ import functools
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 from llvmlite import binding
 
@@ -62,8 +64,19 @@ def _engine() -> binding.LLJIT:
     return binding.create_lljit_compiler(_target())
 
 
-def object_code(text: str, assembly: bool = False) -> bytes | str:
-    """A module of LLVM's language, optimised, as an object file (or its assembly, to be read)."""
+def object_code(text: str) -> bytes:
+    """A module of LLVM's language, optimised, as an object file."""
+    worker = ThreadPoolExecutor(
+        1
+    )  # LLVM may take seconds over a large program, and Ctrl-C is to be heard meanwhile
+    made = worker.submit(_emitted, text)
+    worker.shutdown(wait=False)
+    while not made.done():
+        wait([made], 0.5)
+    return made.result()
+
+
+def _emitted(text: str, assembly: bool = False) -> Any:
     machine = _target()
     module = binding.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .instructions import LOOP_FLAGS
-from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh
+from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh  # noqa: F401
 from .places import IMPORTED
 
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_

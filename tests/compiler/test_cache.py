@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minigrad.compiler import cache
+from minigrad.compiler import cache, machine
 from minigrad.compiler.cache import Folder
 
 ROOT = Path(__file__).parents[2]
@@ -337,7 +338,7 @@ def held(folder: Path) -> subprocess.Popen:
     """A process that has begun to make x and does not come to an end."""
     program = """
 import time
-from minigrad.compiler import cache
+from minigrad.compiler import cache, machine
 with cache.folder().made_once("x"):
     print("mine", flush=True)
     time.sleep(600)
@@ -372,7 +373,7 @@ def test_a_process_that_is_stopped_is_waited_for_for_a_while(tmp_path, monkeypat
 def test_a_child_that_was_forked_meanwhile_holds_nobody_up(tmp_path):
     program = """
 import os, time
-from minigrad.compiler import cache
+from minigrad.compiler import cache, machine
 place = cache.folder()
 with place.made_once("x"):
     child = os.fork()
@@ -407,7 +408,7 @@ def test_ctrl_c_while_a_file_is_written_leaves_none(tmp_path, monkeypatch):
 
 def test_ctrl_c_while_compiling(tmp_path):
     stopped = """
-from minigrad.compiler import cache
+from minigrad.compiler import cache, machine
 keep = cache.object_code
 def stop(text):
     cache.object_code = keep
@@ -420,6 +421,20 @@ cache.object_code = stop
     out, err = finish(start(tmp_path / "cache", stopped))
     assert out.startswith(VALUE) and err.split() == ["stopped", "compiled"]
     assert finish(start(tmp_path / "cache"))[1].split() == ["found"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_ctrl_c_is_heard_while_llvm_works(monkeypatch):
+    monkeypatch.setattr(machine, "_emitted", lambda text: time.sleep(2))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            machine.object_code("a large program")
+        assert time.monotonic() - began < 1
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Its size.
