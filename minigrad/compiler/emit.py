@@ -1039,7 +1039,7 @@ class Emitter:
         return found
 
     def text(self) -> str:
-        """One function with all stages: Numba's time goes by the number of functions and statements."""
+        """One function with all stages: compiling takes as long as there are functions and statements."""
         functions, instead = merge_functions(self.functions, self._means_the_same)
         stages = self._written_stages()
         blocks: list[Sequence[str]] = []

@@ -29,6 +29,7 @@ I1, I8, I32, I64, F4, F8 = (
     ir.FloatType(),
     ir.DoubleType(),
 )
+Value = Any  # LLVM's, whose types no checker of Python's knows
 SCALARS = {"f4": F4, "f8": F8, "i4": I32, "i8": I64, "b1": I1}
 ELEMENTS = {**SCALARS, "b1": I8}  # as they stand in memory
 CODES = {I8: "b1"} | {kind: code for code, kind in SCALARS.items()}
@@ -48,9 +49,9 @@ class UnknownError(NotImplementedError):
 class Array(NamedTuple):
     """A flat array: its address, the type of its elements, how many there are."""
 
-    address: ir.Value
+    address: Value
     element: ir.Type
-    count: ir.Value
+    count: Value
 
 
 class Code(NamedTuple):
@@ -172,11 +173,11 @@ class Writer:
         self, module: Module, function: ir.Function, definition: ast.FunctionDef, kinds: Sequence[str]
     ):
         self.module, self.function, self.definition = module, function, definition
-        self.build = ir.IRBuilder(function.append_basic_block("entry"))
-        self.slots: dict[str, ir.Value] = {}  # of numbers
+        self.build: Any = ir.IRBuilder(function.append_basic_block("entry"))
+        self.slots: dict[str, Value] = {}  # of numbers
         self.scopes: list[dict[str, Array]] = [{}]  # arrays, by the block in which they got their names
         self.following: list[ir.Block] = []  # where `continue` goes
-        self.owned: list[ir.Value] = []  # memory to be given back
+        self.owned: list[Value] = []  # memory to be given back
         self.choosing = 0  # inside of an expression of which both ways are computed
         values = iter(function.args)
         for argument, kind in zip(definition.args.args, kinds, strict=True):
@@ -276,7 +277,7 @@ class Writer:
         first, last, step = values + [I64(1)] * (len(values) == 2)
         rises = b.icmp_signed(">", step, I64(0))  # a constant mostly, and then so for LLVM
 
-        def goes_on(i: ir.Value) -> ir.Value:
+        def goes_on(i: Value) -> Value:
             return b.select(rises, b.icmp_signed("<", i, last), b.icmp_signed(">", i, last))
 
         before = b.block
@@ -311,7 +312,7 @@ class Writer:
         if not self.build.block.is_terminated:
             self.build.branch(following)
 
-    def branch(self, test: ir.Value, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
+    def branch(self, test: Value, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
         b = self.build
         after = b.append_basic_block("done")
         ways = [(b.append_basic_block("then"), body)]
@@ -343,7 +344,7 @@ class Writer:
             raise UnknownError(f"{ast.unparse(e)} is no array")
         return value
 
-    def element(self, array: Array, index: ast.expr) -> ir.Value:
+    def element(self, array: Array, index: ast.expr) -> Value:
         return self.build.gep(array.address, [self.cast(self.value(index), I64)], inbounds=True)
 
     def value(self, e: ast.expr) -> Any:
@@ -419,24 +420,24 @@ class Writer:
         yield
         self.choosing -= 1
 
-    def chosen(self, test: ir.Value, x: Any, y: Any) -> Any:
+    def chosen(self, test: Value, x: Any, y: Any) -> Any:
         select = functools.partial(self.build.select, test)
         if isinstance(x, Array) and isinstance(y, Array) and x.element == y.element:
             return Array(select(x.address, y.address), x.element, select(x.count, y.count))
         return select(*self.alike(x, y))
 
-    def whole(self, x: ir.Value) -> ir.Value:
+    def whole(self, x: Value) -> Value:
         """An integer or a truth value as an integer of 64 bits."""
         if isinstance(x, Array) or not isinstance(x.type, ir.IntType):
             raise UnknownError("an integer is needed")
         return x if x.type == I64 else self.build.zext(x, I64) if x.type == I1 else self.build.sext(x, I64)
 
-    def truth(self, x: ir.Value) -> ir.Value:
+    def truth(self, x: Value) -> Value:
         if x.type == I1:
             return x
         return self.compare(ast.NotEq, x, x.type(0))
 
-    def alike(self, x: ir.Value, y: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def alike(self, x: Value, y: Value) -> tuple[Value, Value]:
         """Two numbers of one type: the wider, or where both are integers that differ, 64 bits."""
         if isinstance(x, Array) or isinstance(y, Array):
             raise UnknownError("arithmetic with an array")
@@ -449,7 +450,7 @@ class Writer:
                 return self.cast(x, other.type), self.cast(y, other.type)
         return self.whole(x), self.whole(y)
 
-    def arithmetic(self, op: type, x: ir.Value, y: ir.Value) -> ir.Value:
+    def arithmetic(self, op: type, x: Value, y: Value) -> Value:
         b = self.build
         x, y = self.alike(x, y)
         if x.type in (F4, F8):
@@ -467,7 +468,7 @@ class Writer:
                 return whole[op](self.whole(x), self.whole(y), flags=("nsw",))
         raise UnknownError(f"{op.__name__} of {x.type} and {y.type}")
 
-    def divided(self, x: ir.Value, y: ir.Value, rest: bool) -> ir.Value:
+    def divided(self, x: Value, y: Value, rest: bool) -> Value:
         """x // y or x % y: rounded downwards, and 0 where y is 0 or the quotient is no number of 64 bits."""
         b = self.build
         lowest = b.and_(b.icmp_signed("==", x, I64(-(2**63))), b.icmp_signed("==", y, I64(-1)))
@@ -480,7 +481,7 @@ class Writer:
             return b.select(senseless, I64(0), b.select(lower, b.add(remainder, y), remainder))
         return b.select(senseless, I64(0), b.select(lower, b.sub(quotient, I64(1)), quotient))
 
-    def compare(self, op: type, x: ir.Value, y: ir.Value) -> ir.Value:
+    def compare(self, op: type, x: Value, y: Value) -> Value:
         """False where a NaN is compared, but for ``!=``."""
         b, (x, y) = self.build, self.alike(x, y)
         if op not in RELATIONS:
@@ -489,7 +490,7 @@ class Writer:
             return (b.fcmp_unordered if op is ast.NotEq else b.fcmp_ordered)(RELATIONS[op], x, y)
         return b.icmp_signed(RELATIONS[op], self.whole(x), self.whole(y))
 
-    def cast(self, x: Any, to: ir.Type) -> ir.Value:
+    def cast(self, x: Any, to: ir.Type) -> Value:
         """A number of another type; in memory and where a type is written, any becomes any, as in NumPy."""
         b = self.build
         if isinstance(x, Array):
@@ -515,10 +516,10 @@ class Writer:
                 return self.array(array).element
         raise UnknownError(ast.unparse(e))
 
-    def view(self, array: Array, first: ir.Value, count: ir.Value) -> Array:
+    def view(self, array: Array, first: Value, count: Value) -> Array:
         return Array(self.build.gep(array.address, [self.whole(first)]), array.element, self.whole(count))
 
-    def memory(self, count: ir.Value, kind: ir.Type) -> Array:
+    def memory(self, count: Value, kind: ir.Type) -> Array:
         """An array that lives until the function returns."""
         if len(self.scopes) > 1 or kind == I8:
             raise UnknownError("memory for truth values, or that is asked for in a loop or a branch")
@@ -571,7 +572,7 @@ class Writer:
             return self.intrinsic(name, x)
         return self.kernel(name, values)
 
-    def kernel(self, name: str, values: list) -> ir.Value:
+    def kernel(self, name: str, values: list) -> Value:
         """The call of another function of the source, or of a kernel."""
         if self.choosing:
             raise UnknownError(f"{name}(…) where both ways are computed")
@@ -579,11 +580,11 @@ class Writer:
         flat = [x for v in values for x in ((v.address, v.count) if isinstance(v, Array) else (v,))]
         return self.build.call(self.module.function(name, kinds), flat)
 
-    def intrinsic(self, name: str, x: ir.Value) -> ir.Value:
+    def intrinsic(self, name: str, x: Value) -> Value:
         of = ir.FunctionType(x.type, [x.type])
         return self.build.call(function_named(self.module.llvm, of, f"llvm.{name}.{_width(x.type)}"), [x])
 
-    def of_table(self, element: ir.Type, table: Array, place: ir.Value) -> Array:
+    def of_table(self, element: ir.Type, table: Array, place: Value) -> Array:
         """The array whose address and size stand in an entry of the table."""
         b = self.build
         at = b.mul(place, I64(2))
@@ -596,18 +597,18 @@ class Writer:
         operands = [at[0], a_row, a_col, at[1], b_row, b_panel, k, at[2], *more]
         self.build.call(self.module.block(Kind(a.element)), operands)
 
-    def extreme(self, op: type, x: ir.Value, y: ir.Value) -> ir.Value:
+    def extreme(self, op: type, x: Value, y: Value) -> Value:
         """As runtime.py writes maximum and minimum: NaN wins."""
         x, y = self.alike(x, y)
         return self.build.select(self.build.or_(self.compare(op, x, y), self.compare(ast.NotEq, x, x)), x, y)
 
-    def absolute(self, x: ir.Value) -> ir.Value:
+    def absolute(self, x: Value) -> Value:
         if x.type in (F4, F8):
             return self.intrinsic("fabs", x)
         x = self.whole(x)
         return self.build.select(self.compare(ast.Lt, x, I64(0)), self.build.neg(x), x)
 
-    def sign(self, x: ir.Value) -> ir.Value:
+    def sign(self, x: Value) -> Value:
         b, zero = self.build, x.type(0)
         negative = b.select(self.compare(ast.Lt, x, zero), x.type(-1), x)
         return b.select(self.compare(ast.Gt, x, zero), x.type(1), negative)

@@ -6,7 +6,7 @@ Numba: generated modules import all of this file's public names, and so run in t
 """
 
 # Numba's intrinsics are called with fewer arguments than they are written with, which no type checker knows.
-# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportUnsupportedDunderAll=false
 
 from __future__ import annotations
 
