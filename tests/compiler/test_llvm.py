@@ -283,3 +283,24 @@ def test_numba_is_not_loaded_by_a_program_that_runs(tmp_path):
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout.strip() == "[] True"
+
+
+class Mine(cells.Cell):
+    """A cell whose gate is called as the arrays of a program's table are."""
+
+    gates, state = "array", "h"
+
+    def build(self, rng):
+        self.parameter("W", rng.standard_normal((7, 4)).astype("float32"))
+
+    def step(self, x, h_prev):
+        array = mg.tanh(mg.concat(h_prev, x) @ self.W)
+        return dict(array=array, h=array)
+
+
+def test_a_loop_may_be_called_as_arrays_are():
+    layer = Mine(3, 4, np.random.default_rng(0))
+    compiled = mg.compile(lambda x: cells.run(layer, x).h.sum())
+    x = np.ones((3, 2, 3), "float32")
+    assert abs(compiled(x).item() - cells.run(layer, x).h.value.sum()) < 1e-4
+    assert "def array_step(" in compiled.source
