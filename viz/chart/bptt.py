@@ -17,7 +17,7 @@ from minigrad.items import itemised, reach, rows_of, together
 
 from ..diagram.canvas import Canvas
 from ..diagram.legend import legend
-from ..diagram.markup import table
+from ..diagram.markup import NO_WAY, gradient_cell, table
 from ..diagram.render import Diagram
 from ..language.scale import INK, SOFT, Scale, Stroke
 from ..language.states import CUT, norms
@@ -26,7 +26,7 @@ from ..measure.transport import halving, rate
 from ..measure.ways import where
 from ..measure.words import half_lives
 from ..read.network import QUANTITY, Captions, Network, read
-from .canvas_chart import CELL, NO_WAY, Frame, gradient_cell, path, ticks
+from .canvas_chart import CELL, Frame, path, ticks
 
 MOST_LOSSES, SIDE, CHART, LEFT = 100, 600.0, 400.0, 56.0
 

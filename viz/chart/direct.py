@@ -13,6 +13,7 @@ from minigrad.items import itemised
 
 from ..diagram.canvas import Canvas
 from ..diagram.legend import UNKNOWN, legend
+from ..diagram.markup import gradient_cell
 from ..diagram.render import Diagram
 from ..language.scale import INK, SOFT, Scale
 from ..language.states import norm
@@ -27,7 +28,6 @@ from .canvas_chart import (
     column_width,
     decades,
     drawn,
-    gradient_cell,
     row,
     sampled,
     steps_below,

@@ -14,14 +14,13 @@ from minigrad import InputError, Tensor
 
 from ..diagram.canvas import Canvas
 from ..diagram.legend import legend, value_scale
-from ..diagram.markup import cell, square, table, text
+from ..diagram.markup import cell, gradient_cell, square, table, text
 from ..diagram.render import Diagram
 from ..language.scale import INK, SOFT, Scale, signed
 from ..language.states import NOT_COMPUTED, norms
 from ..language.text import brief, fitting, number, pretty
 from ..read.network import QUANTITY, Captions, Group, Network, gradient_of, read, roots_of
 from ..read.units import NEAR, RANGES
-from .canvas_chart import gradient_cell
 
 MOST_UNITS, MOST_STEPS, PAGE, LABELS, GAP = 16, 40, 1340.0, 74.0, 24.0
 HEIGHT = 15.0  # of a row

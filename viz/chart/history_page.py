@@ -8,11 +8,11 @@ import numpy as np
 
 from ..diagram.canvas import Canvas
 from ..diagram.legend import legend
-from ..diagram.markup import square
+from ..diagram.markup import gradient_cell, square
 from ..language.scale import INK, ORANGE, SOFT, Scale, Stroke, mix
 from ..language.states import NOT_COMPUTED
 from ..language.text import clean, fitting, number, pretty
-from .canvas_chart import CELL, LABELS, Frame, curve, gradient_cell, path, row, ticks
+from .canvas_chart import CELL, LABELS, Frame, curve, path, row, ticks
 
 PAGE, MOST_ROWS, MOST_COLUMNS = 1000.0, 30, 25
 Data = dict[str, np.ndarray]

@@ -15,7 +15,7 @@ from minigrad import Tensor
 
 from ..diagram.canvas import Canvas
 from ..diagram.legend import UNKNOWN, legend
-from ..diagram.markup import square
+from ..diagram.markup import gradient_cell, square
 from ..diagram.render import Diagram
 from ..language.scale import INK, SOFT, Scale, ink_on, mix
 from ..language.states import CUT
@@ -29,7 +29,6 @@ from .canvas_chart import (
     Frame,
     column_width,
     drawn,
-    gradient_cell,
     row,
     sampled,
     steps_below,

@@ -11,14 +11,14 @@ from minigrad.items import itemised
 
 from ..diagram.canvas import Canvas
 from ..diagram.legend import UNKNOWN, legend
-from ..diagram.markup import square
+from ..diagram.markup import gradient_cell, square
 from ..diagram.render import Diagram
 from ..language.scale import INK, SOFT, Scale, mix
 from ..language.states import NOT_COMPUTED, ZERO, norm
 from ..language.text import clean, number
 from ..measure.ways import before_steps, weight_names, where
 from ..read.network import OUTPUT, Captions, Network, read, roots_of
-from .canvas_chart import CELL, KINDS, column_width, drawn, gradient_cell, row, sampled, steps_below
+from .canvas_chart import CELL, KINDS, column_width, drawn, row, sampled, steps_below
 
 LABELS, SUM = 150.0, 62.0
 AT_ONCE = "at once"  # what no single step adds: a product over all steps outside of them

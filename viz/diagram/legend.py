@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..chart.canvas_chart import gradient_cell
 from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix, opening
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATES, VANISHED, ZERO
 from ..language.text import decade, number
 from .canvas import Canvas
 from .cards import GATES, VALUES
-from .markup import square, table
+from .markup import gradient_cell, square, table
 
 UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 
