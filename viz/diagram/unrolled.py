@@ -236,7 +236,8 @@ class Unrolled:
     def _first_states(self, band: Band, x: float) -> None:
         """In the column before the step that is computed first."""
         net, mirrored = self.network, band.name in self.mirrored
-        times = [t for c in self.columns for t in (c.hidden or [c.t]) if (band.name, t) in net.cells]
+        every = [t for c in self.columns for t in (c.hidden or [c.t]) if t is not None]
+        times = [t for t in every if (band.name, t) in net.cells]
         start = times[-1 if mirrored else 0] if times else 0
         before = net.before.get((band.name, start))  # of a line of steps that goes on from the one above
         found = [
