@@ -21,6 +21,7 @@ from ..language.text import Keys, decade, identifier, number, plain, shape_text,
 from ..read.network import (
     CUT_STATE,
     END,
+    FIRST,
     PARAMETER,
     QUANTITY,
     SHARED,
@@ -60,7 +61,7 @@ def draw_operations(
     root: Tensor, nodes: Sequence[Tensor], states: dict[int, str], network: Network | None, shown: list[int],
     budget: int, title: str, scale: Scale | None, time_limit: float,
 ) -> Diagram:  # fmt: skip
-    items, edges = _select(root, nodes, network, shown, budget)
+    items, edges = select(root, nodes, network, shown, budget)
     gradients = [_edge_norm(states, e) for e in edges]
     drawn = [i for i in items if not i.said]
     own = [gradient_state(states, i.nodes[0])[0] for i in drawn]
@@ -89,7 +90,7 @@ def draw_operations(
     )
     graph.attr("edge", fontname=FONT, fontsize="9")
     few = len(drawn) <= 40 and network is None
-    _frames(graph, items, look, network, few)
+    frames(graph, items, network, lambda into, item: _node(into, item, look, few))
     for edge, (value, state) in zip(edges, gradients, strict=True):
         _edge(graph, edge, value, state, scale, few)
     _legend(graph, scale, look, any(n.contributions for n in nodes))
@@ -114,8 +115,8 @@ class _Selection:
         if own is None:
             return
         for k, x in enumerate(n.inputs):
-            if _is_constant(x):
-                own.label = own.label or _with_constant(n, k, x)
+            if is_constant(x):
+                own.label = own.label or with_constant(n, k, x)
                 continue
             other = self.item(x, n)
             if other is not None and other is not own:
@@ -135,9 +136,14 @@ class _Selection:
         group = None
         if self.network is not None:
             group = self.network.group_of[n.number]
+            if (
+                group.kind in (PARAMETER, FIRST)
+                and n.op is None
+                and reader is not None
+                and reader.number in self.holder
+            ):
+                return None
             if group.kind == PARAMETER and n.op is None and reader is not None:
-                if reader.number in self.holder:
-                    return None
                 group = self.network.group_of[reader.number]
                 which = (n.number, group.band, group.t)
         if which not in self.items:
@@ -154,7 +160,7 @@ class _Selection:
         return {QUANTITY: (step, group.name), SHARED: (step,)}.get(group.kind, ())
 
 
-def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
+def select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
     """What is drawn, in the order of computation."""
     selection = _Selection(network, _hidden(root, nodes, network, shown, budget))
     for n in reversed(nodes):  # so that every leaf is met by a reader first
@@ -163,11 +169,11 @@ def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]
     return list(selection.items.values())[::-1], list(selection.edges.values())[::-1]
 
 
-def _is_constant(n: Tensor) -> bool:
+def is_constant(n: Tensor) -> bool:
     return n.op is None and not n.requires_grad and n.name is None and n.shape == () and not n.is_symbol
 
 
-def _with_constant(n: Tensor, k: int, x: Tensor) -> str:
+def with_constant(n: Tensor, k: int, x: Tensor) -> str:
     """The operation with its constant: `1 −` or `⊙ 2`."""
     constant = number(x.value.item(), 3) if x.value.dtype.kind in "fiub" else ""
     symbol = (n.op.symbol or n.op.name) if n.op is not None else ""
@@ -187,7 +193,7 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
             if network.end is not None and network.group_of[n.number] is network.end:
                 holder[n.number] = END
         _what_only_the_end_reads(nodes, network, holder)
-    visible = [n for n in nodes if n.number not in holder and not _is_constant(n)]
+    visible = [n for n in nodes if n.number not in holder and not is_constant(n)]
     depth = _depths(nodes)
     deepest = max((depth[n.number] for n in visible), default=0)
     if network is None and deepest > DEEPEST:
@@ -267,43 +273,35 @@ def _edge_norm(states: dict[int, str], edge: Edge) -> tuple[float | None, str | 
 # How it is written.
 
 
-def _frames(graph, items: Sequence[Item], look: Look, network: Network | None, few: bool) -> None:
-    """Nodes into the frames of their step and gate."""
+def frames(graph, items: Sequence[Item], network: Network | None, write) -> None:
+    """Nodes into the frames of their step and gate; write(graph, item) puts a node there."""
     captions = _captions_by_frame(network)
     tree: dict[str, dict[str, list[Item]]] = {}
     for item in items:
         if not item.frame:
-            _node(graph, item, look, few)
+            write(graph, item)
         else:
-            tree.setdefault(item.frame[0], {}).setdefault(
-                item.frame[1] if len(item.frame) > 1 else "", []
-            ).append(item)
+            step, gate = (*item.frame, "")[:2]
+            tree.setdefault(step, {}).setdefault(gate, []).append(item)
     for step, gates in tree.items():
         with graph.subgraph(name=f"cluster {identifier(step)}") as frame:
-            said = captions.get(step, "")
+            label = text(step.replace("t=", "t = "), 12, INK, True) + captions.get(step, "")
             frame.attr(
-                label=f"<{text(step.replace('t=', 't = '), 12, INK, True)}{said}>",
-                style="rounded,filled",
-                fillcolor=PANEL,
-                color=FAINT,
-                margin="6",
+                label=f"<{label}>", style="rounded,filled", fillcolor=PANEL, color=FAINT, margin="6",
                 tooltip=plain(step),
-            )
+            )  # fmt: skip
             for gate, members in gates.items():
                 if not gate:
                     for item in members:
-                        _node(frame, item, look, few)
+                        write(frame, item)
                     continue
                 with frame.subgraph(name=f"cluster {identifier(step)} {identifier(gate)}") as inner:
                     inner.attr(
-                        label=f"<{text(short(gate), 11, SOFT, True)}>",
-                        fillcolor="white",
-                        color=FAINT,
-                        margin="5",
-                        tooltip=plain(gate),
-                    )
+                        label=f"<{text(short(gate), 11, SOFT, True)}>", fillcolor="white", color=FAINT,
+                        margin="5", tooltip=plain(gate),
+                    )  # fmt: skip
                     for item in members:
-                        _node(inner, item, look, few)
+                        write(inner, item)
 
 
 def step_name(band: str, t: int) -> str:
@@ -363,7 +361,7 @@ def _left_out(into, item: Item) -> None:
 
 def _title(n: Tensor, name: str, with_constant: str) -> str:
     """Name and operation."""
-    symbol = _symbol(n, with_constant)
+    symbol = symbol_of(n, with_constant)
     if name and symbol:
         return text(name, 14, INK, True) + text(f"\u00a0=\u00a0{symbol}", 11, SOFT)
     return (
@@ -375,7 +373,7 @@ def _title(n: Tensor, name: str, with_constant: str) -> str:
     )
 
 
-def _symbol(n: Tensor, with_constant: str) -> str:
+def symbol_of(n: Tensor, with_constant: str) -> str:
     if n.op is None:
         return ""
     if n.op.name == "power":
