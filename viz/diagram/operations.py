@@ -193,6 +193,7 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
             if network.end is not None and network.group_of[n.number] is network.end:
                 holder[n.number] = END
         _what_only_the_end_reads(nodes, network, holder)
+        _what_only_hidden_steps_read(nodes, network, holder)
     visible = [n for n in nodes if n.number not in holder and not is_constant(n)]
     depth = _depths(nodes)
     deepest = max((depth[n.number] for n in visible), default=0)
@@ -221,6 +222,22 @@ def _what_only_the_end_reads(nodes, network, holder: dict[int, str]) -> None:
             holder[n.number] = END
         if holder.get(n.number) != END:
             others.update(x.number for x in n.inputs)
+
+
+def _what_only_hidden_steps_read(nodes, network, holder: dict[int, str]) -> None:
+    """A piece cut out of a sequence belongs to the step that reads it."""
+    readers: dict[int, set[str | None]] = {}
+    for n in reversed(nodes):
+        own = readers.get(n.number, set())
+        if (
+            n.op is not None
+            and network.group_of[n.number].kind == PARAMETER
+            and len(own) == 1
+            and None not in own
+        ):
+            holder.setdefault(n.number, *own)  # type: ignore[arg-type]
+        for x in n.inputs:
+            readers.setdefault(x.number, set()).add(holder.get(n.number))
 
 
 def _runs(steps: list[int], shown: list[int]) -> list[tuple[str, set[int]]]:

@@ -482,13 +482,13 @@
   /** As much as can be read at the width of the page, around the step that one looks at. */
   function home() {
     const [x, y, w, h] = now.whole, room = sheet.clientWidth || 800;
-    const whole = room / w; // the scale at which all of it is seen
+    const all = room / w; // the scale at which all of it is seen
     const least = { steps: 0.8, gates: 0.8, operations: 0.6 }[now.view]; // at which it can be read
-    const scale = Math.min(1.4, whole > least ? whole : Math.max(least, room < 600 ? 0.8 : 0.95));
+    const scale = Math.min(1.4, all > least ? all : Math.max(least, room < 600 ? 0.8 : 0.95));
     const tall = Math.min(Math.max(h * scale, 230), 0.72 * innerHeight);
     sheet.style.height = `${Math.round(tall)}px`;
     const real = Math.min(scale, tall / h), wide = room / real;
-    if (wide >= w) setBox([x - (wide - w) / 2, y, wide, tall / real]);
+    if (wide > w - 1) whole();
     else if (now.view === "operations") setBox([x, y, wide, tall / real]);
     else near(now.k, wide, tall / real);
   }
@@ -499,13 +499,19 @@
     setBox([Math.min(Math.max(middle - wide / 2, x), Math.max(x + w - wide, x)), tall === boxOf()?.[3] ? boxOf()[1] : y, wide, tall]);
   }
 
-  const widest = () => Math.max(now.whole[2] * (now.view === "operations" || T * 1 <= MOST[now.view] ? 1.5 : 0), now.view === "operations" ? 0 : MOST[now.view] * pitch());
-
-  function fit() {
-    const [x, y, w, h] = now.whole;
-    if (w <= widest()) setBox([x, y, w, h]);
-    else home();
+  /** How far one may zoom out: no more steps than can be drawn at once. */
+  function widest() {
+    if (now.view === "operations" || T <= MOST[now.view]) return now.whole[2] * 1.5;
+    return MOST[now.view] * pitch();
   }
+
+  /** All of it, in the middle. */
+  function whole() {
+    const [x, y, w, h] = now.whole, aspect = sheet.clientWidth / sheet.clientHeight, wide = Math.max(w, h * aspect);
+    setBox([x - (wide - w) / 2, y - (wide / aspect - h) / 2, wide, wide / aspect]);
+  }
+
+  const fit = () => (now.whole[2] <= widest() ? whole() : home());
 
   function zoom(factor, at = null) {
     const [x, y, w, h] = boxOf();
