@@ -592,7 +592,7 @@ class TestInTheBrowser:
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_it_is_readable(self, screen, file, scheme):
-        screen.open(file, prefers_color_scheme=scheme)
+        screen.open(file, height=1600, prefers_color_scheme=scheme)
         screen.click(*screen.middle("#in"))
         for selector, least in (
             ("h1", 7), ("#label", 4.5), ("#status", 4.5), ("#play", 7), ("[aria-pressed=true]", 4.5),

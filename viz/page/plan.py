@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import graphviz
 
@@ -72,7 +72,10 @@ class Plan:
         self.place = {n.number: k for k, n in enumerate(self.kind.example.nodes)}
 
     def node(self, n: Tensor, name: str) -> int:
-        """Note what is said of a node, which may stand outside of the steps as a weight does: name, shape, columns, strip, why it has no gradient, whether it is a gate."""
+        """Note what is said of a node, which may stand outside of the steps as a weight does.
+
+        Name, shape, columns, strip, why it has no gradient, whether it is a gate, kind of numbers.
+        """
         k = self.place.get(n.number)
         if k is None:
             k = self.place[n.number] = len(self.kind.example.nodes) + len(self.kind.outside)
@@ -126,7 +129,7 @@ def lay_steps(plans: Sequence[Plan], network: Network, transport: Sequence[Trans
     found = {}
     for level, make in ((STEPS, _Sequence), (GATES, _Line)):
         shown = sorted({t for p in plans for t in _around(p, network)})
-        view = make(network, shown, "", scale)
+        view = make(_only(network, shown), shown, "", scale)
         view.draw()
         places = {key: _rectangle(key, a) for nodes in view.canvas.nodes.values() for key, a in nodes}
         panels = {key: box for key, box, *_ in view.canvas.panels}
@@ -145,6 +148,18 @@ def lay_steps(plans: Sequence[Plan], network: Network, transport: Sequence[Trans
             "end": [round(end[1], 1), round(end[3], 1)] if end is not None else None,
         }  # fmt: skip
     return found
+
+
+def _only(network: Network, shown: list[int]) -> Network:
+    """The network of some of its steps, so that no folded ones are laid out between them."""
+    kept = set(shown)
+    return replace(
+        network,
+        steps=shown,
+        cells={where: own for where, own in network.cells.items() if where[1] in kept},
+        before={where: t for where, t in network.before.items() if where[1] in kept and t in kept},
+        outputs={t: g for t, g in network.outputs.items() if t in kept},
+    )
 
 
 def _following(network: Network, a: int, b: int) -> bool:

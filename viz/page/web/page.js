@@ -143,9 +143,10 @@
     }
     const entry = planOf(r, k).nodes[box.n];
     const rows = box.op ? rowsOfOperation(r, k, box, entry) : rowsOfGroup(r, k, box, entry);
-    const high = rows.reduce((sum, row) => sum + row[0], 0);
-    const squeeze = Math.min(1, (h - 4) / high);
-    let at = y + (h - high * squeeze) / 2;
+    const high = () => rows.reduce((sum, row) => sum + row[0], 0);
+    while (high() > h - 2 && rows.some((row) => row.spare)) rows.splice(rows.findIndex((row) => row.spare), 1);
+    const squeeze = Math.min(1, (h - 2) / high());
+    let at = y + (h - high() * squeeze) / 2;
     for (const [tall, draw] of rows) {
       g.append(...[draw(x + w / 2, at + (tall * squeeze) / 2, w - 8)].flat());
       at += tall * squeeze;
@@ -172,6 +173,7 @@
     return `${name}${t === null ? "" : ` t=${t}`}: ${shape}, norm ${text(r, k, columns[0]) || "unknown"}, ${said}`;
   }
 
+  /** A row of a box: its height, and how it is drawn. */
   const line = (content, size, more) => [size + 4, (x, y, w) => word(x, y, content, fitted(content, size, w), more)];
 
   function title(name, symbol, size) {
@@ -206,6 +208,7 @@
     const rows = strip ? [cells(r, k, strip, strip[2], false)] : [];
     if (gate) rows.push(line(`${say(columns[4])}${word_(r, k, columns[4])}`, 9, { bold: true }));
     else if (!strip) rows.push(line(`‖·‖ ${say(columns[0])}`, 9.5, { fill: SOFT }));
+    rows.push(Object.assign(line(`${say(columns[2])} … ${say(columns[3])}`, 8.5), { spare: true })); // where there is room
     return rows;
   }
 
