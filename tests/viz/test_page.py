@@ -395,6 +395,22 @@ def test_numbers_are_rounded_once():
 
 # The browser.
 
+# Of every box: words that lie on each other, and those that do not lie within it, in units of the picture.
+OVERLAPS = """[...document.querySelectorAll('#sheet .node')].flatMap(node => {
+  const frame = node.querySelector('rect').getBBox(), found = [];
+  const words = [...node.querySelectorAll('text')].map(e => [e.textContent, e.getBBox()]);
+  words.forEach(([a, p], i) => {
+    if (p.x < frame.x - 0.5 || p.x + p.width > frame.x + frame.width + 0.5) found.push(a);
+    if (p.y + 0.15 * p.height < frame.y || p.y + 0.8 * p.height > frame.y + frame.height) found.push(a);
+    for (const [b, q] of words.slice(i + 1)) {
+      const across = Math.min(p.x + p.width, q.x + q.width) - Math.max(p.x, q.x);
+      const down = Math.min(p.y + 0.8 * p.height, q.y + 0.8 * q.height) - Math.max(p.y + 0.2 * p.height, q.y + 0.2 * q.height);
+      if (across > 0.5 && down > 0.5) found.push(`${a} | ${b}`);
+    }
+  });
+  return found;
+})"""
+
 
 @in_browser[0]
 @in_browser[1]
@@ -632,6 +648,54 @@ class TestInTheBrowser:
     def test_it_fits_a_telephone(self, screen, file):
         screen.open(file, width=400, height=800)
         assert screen.run("document.documentElement.scrollWidth") <= 400
+
+    def test_any_step_of_a_long_sequence_is_drawn_with_its_own_numbers(self, screen, tmp_path):
+        loss, steps = long(200)
+        screen.open(viz.page(loss, steps).save(tmp_path / "long.html"))
+        for where, name in (("gates", "f"), ("steps", "c")):
+            screen.run(f"document.querySelector('[data-view={where}]').click()")
+            screen.until(f"document.querySelector('#levels [aria-pressed=true]').dataset.view === '{where}'")
+            for t in (1, 100, 200):
+                screen.run(
+                    f"(e => {{ e.value = {t - 1}; e.dispatchEvent(new Event('input')) }})(document.getElementById('where'))"
+                )
+                key = f"t={t} {name}"
+                screen.until(f"document.querySelector('[data-key=\"{key}\"]')")
+                assert screen.run("document.querySelectorAll('#sheet *').length") < 6000
+                words = screen.run(
+                    f"[...document.querySelectorAll('[data-key=\"{key}\"] text')].map(e => e.textContent)"
+                )
+                q = steps[t - 1][name]
+                assert f"∂{name} {number(norm(q.grad))}" in words
+                if name == "f":
+                    assert number(q.value.mean()) in words
+                screen.point(*screen.middle(f'[data-key="{key}"]'))
+                found = shown(screen)
+                assert (found["‖value‖"], found["‖gradient‖"]) == (
+                    number(norm(q.value), 4),
+                    number(norm(q.grad), 4),
+                )
+        screen.run("document.querySelector('[data-view=operations]').click()")
+        for t in (2, 101, 199):
+            screen.run(
+                f"(e => {{ e.value = {t - 1}; e.dispatchEvent(new Event('input')) }})(document.getElementById('where'))"
+            )
+            screen.until(
+                f"document.getElementById('sheet').textContent.includes('t = {t + 1} … 200') || {t} === 199"
+            )
+            seen = screen.run("[...document.querySelectorAll('#sheet .edge title')].map(e => e.textContent)")
+            picture = viz.draw(loss, steps, level="operation", window=(t, t))
+            said = Counter(x.split(": gradient ")[1].split(" (")[0] for x in seen)
+            assert said - flowing(picture.dot) == Counter() and len(seen) > 30
+
+    @pytest.mark.parametrize("name", ["LSTM", "masked", "both directions", "wide"])
+    def test_words_lie_neither_on_each_other_nor_on_the_border_of_their_box(self, screen, tmp_path, name):
+        loss, steps = drawn.network(T=5, H=100, N=3) if name == "wide" else MANY[name]()
+        screen.open(viz.page(loss, steps).save(tmp_path / "words.html"), width=1300)
+        for where in ("steps", "gates", "operations"):
+            screen.run(f"document.querySelector('[data-view={where}]').click()")
+            screen.until(f"document.querySelector('#levels [aria-pressed=true]').dataset.view === '{where}'")
+            assert screen.run(OVERLAPS) == [], where
 
     def test_evil_names_do_nothing(self, screen, tmp_path):
         evil = '</script><script>alert(1)</script><img src=x onerror="console.log(1)">'

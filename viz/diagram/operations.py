@@ -15,8 +15,18 @@ import numpy as np
 
 from minigrad import Tensor
 
-from ..language.scale import FAINT, FONT, INK, PANEL, SOFT, Scale, ramp
-from ..language.states import CUT, NORMAL, NOT_COMPUTED, is_small, norm
+from ..language.scale import FAINT, FONT, INK, PANEL, SOFT, Scale, ramp, signed
+from ..language.states import (
+    CUT,
+    EXPLODES,
+    NORMAL,
+    NOT_A_NUMBER,
+    NOT_COMPUTED,
+    VANISHED,
+    ZERO,
+    is_small,
+    norm,
+)
 from ..language.text import Keys, decade, identifier, number, plain, shape_text, span
 from ..read.network import (
     CUT_STATE,
@@ -71,10 +81,11 @@ def draw_operations(
         value_top([i.nodes[0] for i in drawn if i.nodes[0].is_symbol or is_small(i.nodes[0].value)]),
         states,
     )
+    seen = [state or scale.state(value) for value, state in gradients]
     graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
     graph.attr(
         "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.16", ranksep="0.42", fontname=FONT,
-        label=f"<{text(title, 15, INK, True)}>" if title else "", labelloc="t", labeljust="l",
+        label=_heading(title, scale, look, seen, any(n.contributions for n in nodes)), labelloc="t", labeljust="l",
         tooltip=plain(title),
     )  # fmt: skip
     graph.attr(
@@ -83,17 +94,24 @@ def draw_operations(
         style="rounded,filled",
         fillcolor="white",
         fontname=FONT,
-        margin="0.06,0.04",
+        margin="0.1,0.05",
         height="0.3",
         width="0.3",
         color=INK,
     )
     graph.attr("edge", fontname=FONT, fontsize="9")
     few = len(drawn) <= 40 and network is None
-    frames(graph, items, network, lambda into, item: _node(into, item, look, few))
+
+    def write(into, item: Item) -> None:
+        n = item.nodes[0]
+        weight = (
+            network is not None and len(network.steps) > 1 and network.group_of[n.number].kind == PARAMETER
+        )
+        _node(into, item, look, few, weight and n.requires_grad)
+
+    frames(graph, items, network, write)
     for edge, (value, state) in zip(edges, gradients, strict=True):
         _edge(graph, edge, value, state, scale, few)
-    _legend(graph, scale, look, any(n.contributions for n in nodes))
     return Diagram(graph.source, title, "dot", time_limit)
 
 
@@ -336,7 +354,8 @@ def _captions_by_frame(network: Network | None) -> dict[str, str]:
     }
 
 
-def _node(into, item: Item, look: Look, few: bool) -> None:
+def _node(into, item: Item, look: Look, few: bool, everywhere: bool) -> None:
+    """A box; everywhere: what it shows is the sum over all steps."""
     if item.said:
         _left_out(into, item)
         return
@@ -348,9 +367,11 @@ def _node(into, item: Item, look: Look, few: bool) -> None:
     if few and _readable(n):
         rows += _numbers(n, look)
     else:
-        rows += [value_line(n, 66, look), gradient_line(n, 66, look)]
+        rows += [value_line(n, 66, look) or text(f"‖·‖ {number(norm(n.value))}", 9.5, SOFT)]
+        rows.append(gradient_line(n, 66, look))
     if n.dtype.kind == "f":
-        rows.append(gradient_text(gradient, state, name if len(name) < 9 else "", 10))
+        said = gradient_text(gradient, state, name if len(name) < 9 else "", 10)
+        rows.append(text("all t:\u00a0\u00a0", 8.5, SOFT) + said if everywhere else said)
         wrong = look.scale.state(gradient)
         if gradient is not None and wrong not in (NORMAL, NOT_COMPUTED):
             rows.append(text(wrong, 8.5, look.scale.colour(gradient), True))
@@ -380,7 +401,7 @@ def _title(n: Tensor, name: str, with_constant: str) -> str:
     """Name and operation."""
     symbol = symbol_of(n, with_constant)
     if name and symbol:
-        return text(name, 14, INK, True) + text(f"\u00a0=\u00a0{symbol}", 11, SOFT)
+        return text(name, 14, INK, True) + text(f"\u00a0\u00a0=\u00a0{symbol}", 11, SOFT)
     return (
         text(name, 14, INK, True)
         if name
@@ -407,7 +428,6 @@ def _readable(n: Tensor) -> bool:
 
 def _numbers(n: Tensor, look: Look) -> list[str]:
     """Values and gradient written into their cells."""
-    from ..language.scale import signed
 
     def grid(array, colours) -> str:
         rows = array.reshape(-1, array.shape[-1]).tolist() if array.ndim else [[array.item()]]
@@ -440,36 +460,39 @@ def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scal
     graph.edge(edge.source, edge.target, **attributes)
 
 
-def _legend(graph, scale: Scale, look: Look, computed: bool) -> None:
-    """A node of its own: dot finds a place for it."""
-    samples = []
-    for k in range(12):
-        samples.append(
-            cell("", BGCOLOR=ramp((k + 0.5) / 12), WIDTH=16, HEIGHT=4 + round(0.7 * k), FIXEDSIZE="TRUE")
-        )
-    bar = table(["".join(f'<TD VALIGN="MIDDLE">{table([s])}</TD>' for s in samples)])
-    rows = [
-        text(
-            "gradient ‖∂L/∂·‖, colour and width of lines, colour of cells; logarithmic:", 9, SOFT, longest=120
-        ),
-        table(
-            [cell(text(decade(scale.low), 9)) + cell(bar) + cell(text(decade(scale.high), 9))], CELLPADDING=2
-        ),
-        text(
-            f"– – not computed   - ✂ - cut   0 exactly zero   ··· vanished < {number(scale.vanished)}   "
-            f"━ exploded > {number(scale.exploded)}   - NaN -",
-            9,
-            SOFT,
-            longest=160,
-        ),
-        text(
-            f"values: blue −{number(look.top)}, white 0, orange +{number(look.top)}; "
-            "upper cells: values, lower cells: gradient",
-            9,
-            SOFT,
-            longest=160,
-        ),
-    ]
+def _heading(title: str, scale: Scale, look: Look, seen: Sequence[str], computed: bool) -> str:
+    """The title, and below it the legend: the scales, and the states that occur."""
+    rows = [text(title, 15, INK, True, 200)] if title else []
     if not computed:
-        rows.insert(0, text(UNKNOWN, 10, INK, True, 100))
-    graph.node("legend", label=node_label(rows), color=FAINT, fillcolor="white", tooltip="legend")
+        rows.append(text(UNKNOWN, 10, INK, True, 100))
+    bar = "".join(
+        cell(
+            table(
+                [
+                    cell(
+                        "",
+                        BGCOLOR=ramp((k + 0.5) / 12),
+                        WIDTH=16,
+                        HEIGHT=4 + round(0.7 * k),
+                        FIXEDSIZE="TRUE",
+                    )
+                ]
+            )
+        )
+        for k in range(12)
+    )
+    values = "".join(square(signed(k / 4, 1.0), 14, 10) for k in range(-4, 5))
+    parts = [
+        text("gradient ‖∂L/∂·‖: colour and width of lines", 9, SOFT, longest=120),
+        text(decade(scale.low), 9), table([bar]), text(decade(scale.high), 9),
+        text("   values (upper cells):", 9, SOFT), text(f"≤ −{number(look.top)}", 9), table([values]),
+        text(f"≥ {number(look.top)}", 9), text("lower cells: gradient", 9, SOFT),
+    ]  # fmt: skip
+    said = {
+        NOT_COMPUTED: "– – not computed", CUT: "- ✂ - cut", ZERO: "0 exactly zero",
+        VANISHED: f"··· vanished < {number(scale.vanished)}", EXPLODES: f"━ exploded > {number(scale.exploded)}",
+        NOT_A_NUMBER: "- NaN - not a number",
+    }  # fmt: skip
+    parts += [text(f"   {said[s]}", 9, SOFT) for s in said if s in seen]
+    rows.append(table(["".join(map(cell, parts))], CELLPADDING=2))
+    return f"<{table([cell(row, ALIGN='LEFT') for row in rows])}>"

@@ -98,8 +98,11 @@ class Wanted:
             else (-1, -1)
         )
 
-    def strip(self, k: int) -> list | None:
-        """[rows, columns, first row of cells of values, of gradients] of a small array; −1: none."""
+    def strip(self, k: int, few: bool) -> list | None:
+        """[rows, columns, first cell of values, of gradients, first column of both as numbers]; −1: none.
+
+        few : whether there are so few nodes that small arrays are written out.
+        """
         n = self.kind.node(self.kind.example, k)
         if (
             k >= len(self.kind.example.nodes)
@@ -111,7 +114,12 @@ class Wanted:
             return None
         columns = n.shape[-1]
         gradient = self._cells("gradient", k, n.size) if self.kind.gradient(k) else -1
-        return [n.size // columns, columns, self._cells("value", k, n.size), gradient]
+        written = [-1, -1]
+        if few and is_small(n.value, 4, 4):
+            written[0] = min(self.column("element", k, i) for i in range(n.size))
+            if gradient >= 0:
+                written[1] = min(self.column("slope", k, i) for i in range(n.size))
+        return [n.size // columns, columns, self._cells("value", k, n.size), gradient, *written]
 
     def _cells(self, what: str, k: int, size: int) -> int:
         count = sum(n for _, n in self.cells.values())
@@ -169,6 +177,12 @@ class Columns:
             "max": lambda v: v.max(1),
             "mean": lambda v: v.mean(1),
         }[what](v)
+
+    def _element(self, k: int, i: int) -> np.ndarray:
+        return self.values(k)[:, i]
+
+    def _slope(self, k: int, i: int) -> np.ndarray:
+        return self.gradients(k)[:, i]
 
     def _gradient(self, k: int) -> np.ndarray:
         return norms(self.gradients(k))

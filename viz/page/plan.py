@@ -44,6 +44,7 @@ from ..read.network import (
 from .alike import INSIDE, Kind
 from .numbers import Wanted
 
+FEW = 40  # nodes of a graph without steps whose small arrays are written out
 WIDEST = 12  # steps beside each other, to lay out one that reads from afar
 STEPS, GATES, OPERATIONS = "steps", "gates", "operations"
 
@@ -71,6 +72,10 @@ class Plan:
     def __post_init__(self):
         self.place = {n.number: k for k, n in enumerate(self.kind.example.nodes)}
 
+    @property
+    def few(self) -> bool:
+        return self.network is None and len(self.kind.example.nodes) <= FEW
+
     def node(self, n: Tensor, name: str) -> int:
         """Note what is said of a node, which may stand outside of the steps as a weight does.
 
@@ -83,7 +88,7 @@ class Plan:
         if k not in self.nodes:
             why = gradient_state(self.kind.states, n)[1] or ""
             gate = int(n.op is not None and n.op.name == "sigmoid")
-            columns, strip = self.wanted.node(k), self.wanted.strip(k)
+            columns, strip = self.wanted.node(k), self.wanted.strip(k, self.few)
             self.nodes[k] = [name, shape_text(n.shape), columns, strip, why, gate, n.dtype.kind]
         return k
 
@@ -322,7 +327,7 @@ def lay_operations(p: Plan, nodes: Sequence[Tensor], root: Tensor, time_limit: f
         uses = [use[n.number, k] for n, k, _ in edge.parts]
         column, _ = p.wanted.flow(uses)
         state = "" if column >= 0 else _why(p, edge)
-        ends = [drawn[k]["name"] for k in (edge.source, edge.target)]
+        ends = [drawn[k]["name"] or drawn[k]["symbol"] for k in (edge.source, edge.target)]
         lines.append([_spline(e["pos"], height), column, -1, state, -1, ends[0], None, ends[1], None, 1])
     p.levels[OPERATIONS] = {
         "frames": sorted(frame_list, key=lambda f: f[5]), "boxes": list(drawn.values()), "lines": lines,
@@ -393,7 +398,7 @@ def _operation(p: Plan, item: Item) -> dict:
     if item.said:
         return {"at": [0, 0, 92.0, 40.0], "n": -1, "name": item.said, "key": item.said, "fill": 3}
     n = item.nodes[0]
-    name, symbol = short(n.name) if n.name else "", symbol_of(n, item.label)
+    name, symbol = short(n.name) if n.name else "data" if n.op is None else "", symbol_of(n, item.label)
     k = p.node(n, pretty(clean(n.name or (n.op.name if n.op else "data"), 40)))
     strip = p.nodes[k][3]
     title = 9.2 * len(name) + (7.6 * len(symbol) + 16 * bool(name) if symbol else 0)
@@ -401,7 +406,9 @@ def _operation(p: Plan, item: Item) -> dict:
     width = max(title, 6.2 * len(known), 74 if strip is not None else 56) + 14
     rows = 18 + 12 * bool(n.shape or not n.op) + 14 + 12
     if strip is not None:
-        rows += 9 * strip[0] * (1 + (strip[3] >= 0)) - 8
+        written = strip[4] >= 0
+        rows += (14 if written else 9) * strip[0] * (1 + (strip[3] >= 0)) - 8
+        width = max(width, 38 * strip[1] + 14) if written else width
     fill = 1 if n.name and n.op is not None else 2 if n.op is None else 0
     return {
         "at": [0, 0, round(width, 1), float(rows)], "n": k, "name": name, "key": name or symbol, "symbol": symbol,

@@ -208,7 +208,7 @@
     const rows = strip ? [cells(r, k, strip, strip[2], false)] : [];
     if (gate) rows.push(line(`${say(columns[4])}${word_(r, k, columns[4])}`, 9, { bold: true }));
     else if (!strip) rows.push(line(`‖·‖ ${say(columns[0])}`, 9.5, { fill: SOFT }));
-    rows.push(Object.assign(line(`${say(columns[2])} … ${say(columns[3])}`, 8.5), { spare: true })); // where there is room
+    if (Number.isFinite(value(r, k, columns[0]))) rows.push(Object.assign(line(`${say(columns[2])} … ${say(columns[3])}`, 8.5), { spare: true })); // where there is room
     return rows;
   }
 
@@ -229,16 +229,17 @@
   }
 
   /** A small array as coloured cells; a mark tells the sign of a gradient, zero, and what is no number. */
-  function cells(r, k, [rows, columns], first, gradient) {
-    const kind = r.of[k], steps = r.sizes[kind][2];
-    return [rows * 9 + 3, (x, y, w) => {
-      const size = Math.max(1, Math.min(Math.floor(w / columns), 24)), found = [];
+  function cells(r, k, [rows, columns, , , ...written], first, gradient) {
+    const kind = r.of[k], steps = r.sizes[kind][2], column = written[gradient ? 1 : 0], high = column < 0 ? 9 : 14;
+    return [rows * high + 3, (x, y, w) => {
+      const size = column < 0 ? Math.max(1, Math.min(Math.floor(w / columns), 24)) : 38, found = [];
       for (let i = 0; i < rows * columns; i++) {
         const code = r.C[r.from[kind][1] + (first + i) * steps + r.at[k]];
         const [fill, mark] = gradient ? ofGradient(code) : code === 127 ? [style.nan, "?"] : [style.values[code - 4], ""];
-        const left = x - (size * columns) / 2 + size * (i % columns), top = y - rows * 4.5 + 9 * Math.floor(i / columns);
-        found.push(rect(left, top, size, 9, { fill, stroke: "#d5d9de", "stroke-width": 0.8 }));
-        if (mark && size >= 5) found.push(word(left + size / 2, top + 4.5, mark, 7, { fill: inkOn(fill) }));
+        const left = x - (size * columns) / 2 + size * (i % columns), top = y - (rows * high) / 2 + high * Math.floor(i / columns);
+        found.push(rect(left, top, size, high, { fill, stroke: "#d5d9de", "stroke-width": 0.8 }));
+        const said = column < 0 ? (size < 5 ? "" : mark) : text(r, k, column + i, true);
+        if (said) found.push(word(left + size / 2, top + high / 2, said, column < 0 ? 7 : 8, { fill: inkOn(fill) }));
       }
       return found;
     }];
@@ -271,9 +272,9 @@
     const dashes = { dashed: "5 4", dotted: "1.5 3" }[dash] || "";
     g.append(make("path", { d, fill: "none", stroke: colour, "stroke-width": width.toFixed(2), "stroke-dasharray": dashes }), head(base, tip, width, colour));
     g.append(make("path", { d, class: "hit" }));
-    const share = factor >= 0 && value(r, k, factor) >= 0 ? `×${text(r, k, factor, true)}` : mark;
+    const share = factor >= 0 && value(r, k, factor) >= 0 ? `×${text(r, k, factor, true)}` : mark === "✂" && now.view !== "operations" ? "✂ cut" : mark;
     if (share) {
-      const [x, y] = beside(pairs, curve, width);
+      const [x, y] = beside(pairs, curve, width, factor >= 0);
       g.append(word(x, y, share, 8.5, { fill: factor >= 0 ? INK : colour, bold: true }));
     }
     const number = text(r, k, column);
@@ -316,8 +317,8 @@
     return make("path", { class: "head", d: `M${tip}L${[base[0] + nx, base[1] + ny]}L${[base[0] - nx, base[1] - ny]}Z`, fill: colour });
   }
 
-  /** Where words on a line stand: above the open piece of a lane, else beside the longest piece. */
-  function beside(points, curve, width) {
+  /** Where words on a line stand: above the open piece of a lane or at its start, else beside the longest piece. */
+  function beside(points, curve, width, start) {
     if (curve) {
       const middle = points[1 + Math.floor((points.length - 1) / 2)];
       return [middle[0], middle[1] - 7];
@@ -327,6 +328,7 @@
       const near = now.view === "gates" ? 26 : Infinity;
       return [end > x ? Math.min((x + end) / 2, x + near) : Math.max((x + end) / 2, x - near), y - 7 - width / 2];
     }
+    if (start && points[0][1] === points[1][1]) return [points[0][0] + (points[1][0] > points[0][0] ? 20 : -20), points[0][1] - 5.5];
     let best = 0;
     const length = (i) => Math.abs(points[i][0] - points[i + 1][0]) + Math.abs(points[i][1] - points[i + 1][1]);
     for (let i = 1; i < points.length - 1; i++) if (length(i) > length(best)) best = i;
