@@ -86,6 +86,9 @@ class Network:
     states: dict[int, str]  # of every node's gradient
     captions: dict[int, str] = field(default_factory=dict)  # what is written beside "t = …"
     data: set[int] = field(default_factory=set)  # numbers of leaves that are inputs, or cut into inputs
+    measured: dict[str, object] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # once, for all pictures
 
     def find(self, band: str, t: int, name: str) -> Group | None:
         return next((g for g in self.cells.get((band, t), ()) if g.kind == QUANTITY and g.name == name), None)
