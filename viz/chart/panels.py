@@ -20,6 +20,7 @@ from ..language.text import number
 CELL = 17.0  # the height of a row of cells with numbers
 # For kinds of things (after Okabe and Ito); each also bears its name, a dash or a marker.
 KINDS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#7f3c8d", "#3d3d3d")
+UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
 MARKS = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}
 GRADIENT, VALUE, SHARE, WEIGHT = "gradient", "value", "share", "weight"  # the scales of colours
@@ -178,9 +179,27 @@ class Heat:
     above: bool = False  # columns stand above
     left: str = ""  # what the rows are
     bold: Sequence[int] = ()  # rows whose labels and numbers are
+    chips: Sequence[str] = ()  # colours beside the labels, as those of bars above; "": none
 
 
-Panel = Plot | Heat
+@dataclass(frozen=True)
+class Item:
+    """A word on a coloured ground, and beside it paragraphs: the first in ink, the others softer."""
+
+    word: str
+    colour: str
+    said: Sequence[str]
+
+
+@dataclass
+class Items:
+    """Paragraphs below each other, over the whole width."""
+
+    items: list[Item]
+    width: float | None = None
+
+
+Panel = Plot | Heat | Items
 
 
 @dataclass
