@@ -154,7 +154,8 @@ def width_of(said: str, size: float, bold: bool = False) -> float:
 
     with _quiet():
         font = FontProperties(family=_families(said), size=size, weight="bold" if bold else "normal")
-        return float(TextToPath().get_text_width_height_descent(said, font, ismath=False)[0])
+        # Hinted letters, as pixels have them, are a little wider.
+        return 1.02 * float(TextToPath().get_text_width_height_descent(said, font, ismath=False)[0])
 
 
 def _families(said: str) -> list[str]:
@@ -524,7 +525,7 @@ class _Page:
                 self.words(start, y + 8, line, 9.5, self.inks.soft)
             y += HEAD
         if isinstance(panel, Heat):
-            y += UNDER * panel.above
+            y += UNDER * panel.above + 12 * bool(panel.left)
             if panel.left:
                 self.words(x + left - 4, y - 7, panel.left, 9, self.inks.soft, align="right")
             height = panel.height * len(panel.rows)
@@ -581,9 +582,13 @@ class _Page:
         width = 190.0
         self.words(x, y + 6, head, 9, bold=True)
         self._axes(Heat([[Cell(c, framed=False) for c in colours]], height=9), x, y + 14, width, 9)
+        written = -math.inf
         for share, said in ends:
-            align = "left" if share == 0 else "right" if share == 1 else "center"
-            self.words(x + width * share, y + 30, said, 8.5, align=align)
+            align, long = "left" if share == 0 else "right" if share == 1 else "center", width_of(said, 8.5)
+            start = x + width * share - {"left": 0, "center": long / 2, "right": long}[align]
+            if start > written:
+                self.words(x + width * share, y + 30, said, 8.5, align=align)
+                written = start + long + 4
         return x + width + 40
 
     def _samples(self) -> None:
