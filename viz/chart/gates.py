@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -75,9 +76,7 @@ def gates(
         f"Saturated: within {NEAR:g} of the ends of σ (0 … 1) or tanh (−1 … 1), where hardly any gradient passes."
     ]
     if both:
-        notes.append(
-            "∂L/∂·: colour is its size, − marks a negative one; ‖·‖ is over all units and sequences."
-        )
+        notes.append("∂L/∂·: colour is its size; ‖·‖ is over all units and sequences.")
     elif gradients:
         notes.append(UNKNOWN)
     if any(c.of == VALUE for row in rows for p in row for r in p.rows for c in r):  # type: ignore[union-attr]
@@ -153,22 +152,24 @@ class _View:
     ):
         self.kept, self.columns, self.captions = kept, columns, captions
         self.sequence, self.scale, self.top = sequence, scale, top
-        self.wide = min(46.0, WIDTH / len(kept))  # of a cell
+        self.wide = min(50.0, WIDTH / len(kept))  # of a cell
 
     def values(self, q: Quantity) -> Heat:
-        """A row of cells per unit, then the mean of all, and the share of those at an end of their range."""
-        own, units = q.values[:, self.sequence], evenly(q.values.shape[2], MOST_UNITS)
-        said = None if self.wide > 24 else ""
-        rows = [[self._value(q, k, float(own[k, u]), said) for k in self.kept] for u in units]
-        means = q.means()
-        rows.append(
-            [self._value(q, k, float(means[k]), brief(float(means[k]), self.wide)) for k in self.kept]
+        """The mean of all units, and the share of those at an end of their range; below, a row of cells per unit."""
+        means, own, units = (
+            q.means().tolist(),
+            q.values[:, self.sequence],
+            evenly(q.values.shape[2], MOST_UNITS),
         )
-        labels = [*(f"unit {u}" for u in units), "mean"]
+        write = number if self.wide > 24 else partial(brief, width=self.wide)
+        rows = [[self._value(q, k, means[k], write(means[k])) for k in self.kept]]
         if q.kind:
-            labels.append("saturated %")
             rows.append([Cell("", f"{100 * q.saturated[k]:.0f}", framed=False) for k in self.kept])
-        return self._heat(f"{q.band}  {pretty(q.name)}".strip(), q.figures(), rows, labels, len(units))
+        said = None if self.wide > 24 else ""
+        rows += [[self._value(q, k, float(own[k, u]), said) for k in self.kept] for u in units]
+        labels = ["mean", *["saturated %"] * bool(q.kind), *(f"unit {u}" for u in units)]
+        head = f"{q.band}  {pretty(q.name)}".strip() + f": {q.stands}" * bool(q.stands)
+        return self._heat(head, q.figures(), rows, labels)
 
     def _value(self, q: Quantity, k: int, value: float, said: str | None) -> Cell:
         if q.states[k] == "":
@@ -176,18 +177,19 @@ class _View:
         return share_cell(value, said) if q.is_gate else value_cell(value, self.top, said)
 
     def gradients(self, q: Quantity) -> Heat:
-        """A row of cells per unit, and the norm over all; of what has no gradient at all, only why."""
-        units = evenly(q.values.shape[2], MOST_UNITS) if q.gradients is not None else []
-        rows = [[self._slope(q, k, u) for k in self.kept] for u in units]
-        norms = q.sizes if q.gradients is not None else np.full(len(q.states), np.nan)
-        rows.append([self._gradient(q, k, float(norms[k]), None) for k in self.kept])
-        labels = [*(f"unit {u}" for u in units), "‖·‖"]
-        return self._heat(f"∂L/∂{pretty(q.name)}", q.slopes(), rows, labels, len(units))
+        """The norm over all, and a row of cells per unit, in line with those of the values."""
+        known = q.gradients is not None
+        norms = q.sizes if known else np.full(len(q.states), np.nan)
+        rows = [[self._gradient(q, k, float(norms[k]), None) for k in self.kept]]
+        rows += [[BLANK] * len(self.kept)] * bool(q.kind and known)
+        units = evenly(q.values.shape[2], MOST_UNITS) if known else []
+        rows += [[self._slope(q, k, u) for k in self.kept] for u in units]
+        return self._heat(f"∂L/∂{pretty(q.name)}", q.slopes(), rows, ["‖·‖"])
 
     def _slope(self, q: Quantity, k: int, u: int) -> Cell:
-        """One gradient with its sign."""
+        """One gradient, with its number and sign where there is room."""
         value = float(q.gradients[k, self.sequence, u])  # type: ignore[index]
-        said = number(value, 1) if self.wide > 34 else "−" if value < 0 else ""
+        said = number(value, 1) if self.wide > 34 else ""
         return self._gradient(q, k, abs(value), said if value and math.isfinite(value) else None)
 
     def _gradient(self, q: Quantity, k: int, size: float, said: str | None) -> Cell:
@@ -198,8 +200,8 @@ class _View:
             size if state is None else None, self.scale, state and (state or NOT_COMPUTED), said
         )
 
-    def _heat(self, head: str, said: str, rows: list[list[Cell]], labels: list[str], bold: int) -> Heat:
-        height = 14.0 if len(labels) <= 10 else 11.0
+    def _heat(self, head: str, said: str, rows: list[list[Cell]], labels: list[str]) -> Heat:
+        height = 14.0 if len(rows) <= 10 else 11.0
         return Heat(
             rows,
             labels,
@@ -209,5 +211,5 @@ class _View:
             said,
             height,
             self.wide * len(self.kept),
-            bold=(bold,),
+            bold=(0,),
         )

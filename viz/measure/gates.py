@@ -55,25 +55,28 @@ class Quantity:
         """By step, of what is finite."""
         return np.array([mean_of_finite(own) for own in self.values])
 
+    @property
+    def stands(self) -> str:
+        """Of a gate, by its mean: shut, open, or nothing."""
+        return standing(mean_of_finite(self.values)) if self.is_gate else ""
+
     def figures(self) -> str:
-        """Mean and range in numbers; of a gate that is shut or open, the word."""
+        """Mean and range in numbers."""
         finite = self.values[np.isfinite(self.values)]
         if not finite.size:
             return "no finite value"
         mean, ends = float(finite.mean()), f"{number(finite.min())} … {number(finite.max())}"
-        said = [f"{self.symbol}  mean {number(mean)}".strip(), ends]
-        if self.is_gate and standing(mean):
-            said.insert(0, standing(mean).upper())
+        said = [f"mean {number(mean)}", ends]
         if self.kind:
-            said.append(f"saturated {100 * float(np.mean(self.saturated)):.0f} %")
-        return ",  ".join(said)
+            said.append(f"{100 * float(np.mean(self.saturated)):.0f} % saturated")
+        return f"{self.symbol}  {', '.join(said)}".strip()
 
     def slopes(self) -> str:
         """The range of its gradient in numbers, and why it is zero where it is."""
         sizes = self.sizes[np.isfinite(self.sizes)] if self.gradients is not None else np.array([])
         said = [f"‖·‖ {number(sizes.min())} … {number(sizes.max())}"] if sizes.size else []
         said += [f"0 at t = {t}, as {why}" for t, why in self.zeros.items() if why][:1]
-        return ",  ".join(said)
+        return ", ".join(said)
 
 
 def standing(mean: float) -> str:
