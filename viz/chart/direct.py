@@ -14,19 +14,19 @@ from minigrad import Tensor
 
 from ..language.picture import Picture
 from ..language.scale import Scale
-from ..language.text import clean, key, number, pretty
+from ..language.text import clean, key, pretty
 from ..measure.direct import Direct, arrays, measured
 from ..measure.ways import carried
 from ..read.network import Captions, Network, read, roots_of
 from ..read.sizes import sizes
 from .figure import Chart, one_panel
-from .panels import KINDS, UNKNOWN, Axis, Bar, Heat, Panel, Plot, Sheet, Words, ends_of, gradient_cell
+from .panels import UNKNOWN, Axis, Bar, Heat, Panel, Plot, Sheet, Words, ends_of, gradient_cell
 from .steps import captions_of, drawn, sampled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"direct": "#b8bec8", "from other steps": KINDS[0], "total": "#6b6f76"}
+COLOURS = {"direct": "#b8bec8", "from other steps": "", "total": "#6b6f76"}  # of bars
 
 
 def direct(

@@ -545,7 +545,7 @@ class _Page:
                 self.words(start, y + 8, line, 9.5, self.inks.soft)
             y += HEAD
         if isinstance(panel, Heat):
-            y += UNDER * panel.above
+            y += UNDER * panel.above + 12 * bool(panel.left)
             if panel.left:
                 self.words(x + left - 4, y - 7, panel.left, 9, self.inks.soft, align="right")
             height = panel.height * len(panel.rows)
@@ -604,7 +604,7 @@ class _Page:
         sheet, x, top = self.sheet, EDGE, self.y
         scales = sheet.scales
         if GRADIENT in scales and sheet.scale is not None:
-            x = self._ramp(x, top, "gradient: ‖∂L/∂·‖", *_gradient_ramp(sheet.scale))
+            x = self._ramp(x, top, sheet.scale_head, *_gradient_ramp(sheet.scale))
         if VALUE in scales:
             ends = [(0.0, f"≤ {number(-sheet.top)}"), (0.5, "0"), (1.0, f"≥ {number(sheet.top)}")]
             x = self._ramp(

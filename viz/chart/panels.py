@@ -211,6 +211,7 @@ class Sheet:
     lines: list[str] = field(default_factory=list)  # below the title: sizes, equations, how to read
     headlines: list[str] = field(default_factory=list)  # what is to be seen, bold
     scale: Scale | None = None
+    scale_head: str = "gradient: ‖∂L/∂·‖"
     top: float = 1.0  # the end of the scale of values
     keys: list[tuple[str, str]] = field(default_factory=list)  # colours and what they stand for
     notes: list[str] = field(default_factory=list)

@@ -87,7 +87,7 @@ def _panels(network: Network, state: State, colours: dict[str, str], scale: Scal
         return [rows]
     marks, low, high = _bars(state, found, colours)
     ends = np.arange(np.ceil(low * 2), np.floor(high * 2) + 1) / 2
-    axis = Axis(low, high, ticks=[(v, f"{100 * v:.0f} %".replace("-", "−")) for v in ends])
+    axis = Axis(low, high, ticks=[(v, f"{100 * v:.0f} %".replace("-", "−")) for v in (ends + 0.0).tolist()])
     return [Plot(marks, Axis(0, len(found), ticks=()), axis, 104, head, said), rows]
 
 
@@ -117,7 +117,7 @@ def _bars(
 def _rows(network: Network, state: State, colours: dict[str, str], scale: Scale) -> Heat:
     """The norms of the parts and of their sum, how much cancels, and what each gate passes on."""
     name, times = pretty(state.name), state.times
-    cuts = {t: CUT for t in state.cut}
+    cuts = dict.fromkeys(state.cut, CUT)
 
     def norms(values: dict, whys: dict) -> list[Cell]:
         return [
