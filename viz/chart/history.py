@@ -144,6 +144,7 @@ def _flow(title: str, data: Data, name: str, relative: bool, scale: Scale | None
     notes = [
         "‖∂L/∂·_t‖ is a total: what the loss of step t adds, and what comes back from the steps behind it."
     ]
+    scale_head = "share of the largest of its row" if relative else Sheet.scale_head
     return Sheet(title, [[by_time, ends]], [said, *left_out], speeds, scale, scale_head, notes=notes)
 
 
@@ -188,7 +189,7 @@ def _half_life(title: str, data: Data, names: Sequence[str]) -> Sheet:
             layer = name.rpartition(" / ")[0]
             label = f"{clean(layer) + ': ' if layer else ''}{_speeds(data, layer)}"
             curves.append(Curve(xs, np.exp(data[name][rows]).tolist(), k, label))
-        head = "What one step back leaves of the gradient: 1 keeps it, below it vanishes, above it explodes"
+        head = "Left of the gradient by one step back: 1 keeps it, 0.5 halves it"
         kept = Line([xs[0], xs[-1]], [1, 1], Stroke("", 1.2, "dashed", ""))
         panels.append(
             [Plot([kept, *curves], _training(xs), _factors([y for c in curves for y in c.ys]), 150, head)]
@@ -213,7 +214,7 @@ def _training(xs: Sequence[float]) -> Axis:
 
 
 def _factors(found: Sequence[float]) -> Axis:
-    """From 0 to a little above 1, with half-lives beside the factors; logarithmic where some are far above."""
+    """From 0 to a little above 1; logarithmic where some are far above."""
     good = [v for v in found if np.isfinite(v)]
     if max(good, default=1.0) > 3:
         return Axis(
@@ -221,14 +222,4 @@ def _factors(found: Sequence[float]) -> Axis:
             10 ** np.ceil(np.log10(max(good))),
             log=True,
         )
-    ticks = [
-        (0.0, "0"),
-        (0.25, "0.25  (½ in 0.5 steps)"),
-        (0.5, "0.5  (½ in 1 step)"),
-        (0.75, "0.75  (½ in 2.4 steps)"),
-    ]
-    return Axis(
-        0,
-        max(1.2, *good) if good else 1.2,
-        ticks=[*ticks, *((float(k), str(k)) for k in range(1, 4) if k <= max([1.2, *good]))],
-    )
+    return Axis(0, max([1.2, *good]))
