@@ -46,8 +46,8 @@ def test_with_dot(picture, laid_out):
 
 
 def test_without_dot(without_dot, picture, laid_out):
-    check(viz.Picture(picture.dot))
-    check(viz.Picture(laid_out.dot, engine="dot"))
+    check(viz.Diagram(picture.dot))
+    check(viz.Diagram(laid_out.dot, engine="dot"))
 
 
 def test_all_kinds_without_dot(without_dot):
@@ -62,7 +62,7 @@ def test_all_kinds_without_dot(without_dot):
 
 
 def test_nothing_installed(nothing_installed, picture):
-    bare = viz.Picture(picture.dot, "LSTM")
+    bare = viz.Diagram(picture.dot, "LSTM")
     with pytest.raises(LayoutError, match=r"apt install graphviz.*\.dot"):
         bare.svg()
     assert bare.dot.startswith("// Positions are given")
@@ -119,16 +119,16 @@ def test_the_time_limit_kills_the_child(missing, monkeypatch, tmp_path, picture)
         monkeypatch.setenv("PATH", str(tmp_path))
     start = time.monotonic()
     with pytest.raises(LayoutError, match=r"longer than 0\.3 s.*time_limit="):
-        viz.Picture(picture.dot, time_limit=0.3).svg()
+        viz.Diagram(picture.dot, time_limit=0.3).svg()
     assert time.monotonic() - start < 5
 
 
 def test_a_crash_of_the_child_is_an_error_of_ours(without_dot, monkeypatch, picture):
     monkeypatch.setattr(render, "_CHILD", "import os; os.abort()")
     with pytest.raises(LayoutError, match="failed"):
-        viz.Picture(picture.dot).svg()
+        viz.Diagram(picture.dot).svg()
     with pytest.raises(LayoutError, match=r"failed.*\.dot"):
-        viz.Picture("digraph {").svg()
+        viz.Diagram("digraph {").svg()
 
 
 def test_notebooks_get_html_svg_and_text(picture):
@@ -196,7 +196,7 @@ def test_a_png_has_its_text_on_a_machine_without_fonts(installed, monkeypatch, t
 
     def drawn(sign: str) -> bytes:
         node = f'n [label=<<FONT POINT-SIZE="30">{sign}</FONT>> shape=plain width=1 height=1 fixedsize=true]'
-        return viz.Picture(f'digraph {{ node [fontname="{FONT}"] {node} }}', engine="dot").png(200)
+        return viz.Diagram(f'digraph {{ node [fontname="{FONT}"] {node} }}', engine="dot").png(200)
 
     nothing, missing = drawn(" "), drawn("\U00016a00")
     for sign in SIGNS.split()[:: 1 if installed else 4]:

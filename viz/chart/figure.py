@@ -91,9 +91,16 @@ class Chart(Picture):
 
     def svg(self) -> str:
         """The chart as an SVG document, its text as text."""
-        return self._saved("svg", metadata={"Date": None, "Creator": None, "Title": self.title}).decode(
-            "utf-8"
-        )
+        return self._saved(
+            "svg",
+            metadata={
+                "Date": None,
+                "Creator": None,
+                "Format": None,
+                "Type": None,
+                "Title": clean(self.title, 200),
+            },
+        ).decode("utf-8")
 
     def png(self, width: int = 1600) -> bytes:
         """The chart as PNG, at most `width` pixels wide and 2.5 times as high."""
@@ -105,7 +112,13 @@ class Chart(Picture):
     def pdf(self) -> bytes:
         """The chart as a PDF document of one page."""
         return self._saved(
-            "pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None, "Title": self.title}
+            "pdf",
+            metadata={
+                "CreationDate": None,
+                "Creator": None,
+                "Producer": None,
+                "Title": clean(self.title, 200),
+            },
         )
 
     def _saved(self, kind: str, **options) -> bytes:
@@ -177,6 +190,7 @@ def _key(ax: Axes, rows: Heat) -> None:
 @lru_cache(maxsize=4096)
 def width_of(said: str, size: float, bold: bool = False) -> float:
     """Points that a text takes at a size, in the font in force."""
+    said = clean(said, 400)
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
@@ -243,6 +257,7 @@ def _write(
     ax, x, y, said: str, size: float = 9, colour: str = "", bold: bool = False, align: str = "center", **more
 ) -> Any:
     """Text at a place in the data of axes."""
+    said = clean(said, 400)
     return ax.text(
         x, y, said, fontsize=size, color=colour or _Inks().ink, weight="bold" if bold else "normal", ha=align,
         va=more.pop("va", "center"), parse_math=False, family=_families(said), **more,
@@ -333,7 +348,7 @@ def _column_names(ax, panel: Heat, wide: float, count: int) -> None:
 
 def _ticks(axis, found: Sequence[tuple[float, str]]) -> None:
     axis.set_ticks([x for x, _ in found])
-    axis.set_ticklabels([said for _, said in found])
+    axis.set_ticklabels(["\n".join(clean(line, 200) for line in said.split("\n")) for _, said in found])
     for label in axis.get_ticklabels():
         label.set_parse_math(False)
         label.set_fontfamily(_families(label.get_text()))
@@ -492,6 +507,7 @@ class _Page:
         align: str = "left",
     ) -> None:
         """At a place in points from the top left corner; y is the middle of the letters."""
+        said = clean(said, 400)
 
         def do() -> None:
             self.figure.text(

@@ -41,7 +41,7 @@ class Diagram(Picture):
     longer than `time_limit` seconds; `dot` is there even then.
     """
 
-    formats = ("dot", "svg", "png", "pdf")
+    formats = ("svg", "png", "pdf", "dot")
 
     def __init__(
         self,
