@@ -87,3 +87,26 @@ def structure(dot: str) -> str:
             words = re.findall(r">([^<>]+)<", found[2])
             lines.append(f"  {found[1]}: {' '.join(w.strip() for w in words if w.strip())}")
     return "\n".join(lines) + "\n"
+
+
+def words_of(picture) -> str:
+    """All visible words of a picture, one after the other."""
+    return " ".join(texts(picture.svg()))
+
+
+def described(sheet) -> str:
+    """A chart as text: what each panel says, and every cell, bar, arrow and dot of it."""
+    lines = [sheet.title, *sheet.lines, *sheet.headlines]
+    for row in sheet.panels:
+        for panel in row:
+            lines.append(f"{type(panel).__name__.lower()} {panel.head}: {panel.said}".rstrip(": "))
+            if hasattr(panel, "rows"):
+                names = [*panel.labels, *[""] * len(panel.rows)]
+                for name, cells_ in zip(names, panel.rows, strict=False):
+                    lines.append(f"  {name}: " + ", ".join(c.said or c.state or "-" for c in cells_))
+                lines.append("  columns: " + " ".join(panel.columns))
+            else:
+                for mark in panel.marks:
+                    said = getattr(mark, "said", "") or getattr(mark, "label", "")
+                    lines.append(f"  {type(mark).__name__.lower()} {said}".rstrip())
+    return "\n".join([*lines, *(f"legend: {s}" for s in sheet.states), *sheet.notes]) + "\n"

@@ -28,8 +28,8 @@ def pictures(loss, steps, captions):
 def test_every_step_shows_its_own():
     loss, steps = network()
     for picture in pictures(loss, steps, HELLO):
-        for caption in HELLO:
-            assert re.search(rf"(>|\d  ){caption}<", picture.dot), picture.title
+        words = texts(picture.svg())
+        assert all(any(said.endswith(caption) for said in words) for caption in HELLO), picture.title
 
 
 def test_a_caption_stands_beside_its_time():
@@ -45,16 +45,14 @@ def test_a_caption_stands_beside_its_time():
 def test_a_dict_gives_captions_to_some_steps():
     loss, steps = network()
     for picture in pictures(loss, steps, {3: "here"}):
-        assert len(re.findall(r"(?:>|\d  )here<", picture.dot)) >= 1
+        assert any(said.endswith("here") for said in texts(picture.svg()))
     assert viz.draw(loss, steps, captions={}).dot == viz.draw(loss, steps).dot
 
 
-def test_long_captions_are_shortened_and_narrow_columns_drop_spaces():
+def test_long_captions_are_shortened():
     loss, steps = network()
     for picture in pictures(loss, steps, ["a very long caption, " * 20] * 4):
-        assert len(max(re.findall(r">([^<>]*a very[^<>]*)<", picture.dot), key=len, default="")) <= 60
-    loss, steps = network(T=27, H=2)
-    assert ">aa→b<" in viz.gates(steps, captions=["aa → b"] * 27).dot
+        assert max((len(said) for said in texts(picture.svg()) if "a very" in said), default=0) <= 60
 
 
 def test_captions_in_steps_that_are_left_out_are_left_out():

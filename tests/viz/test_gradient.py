@@ -6,20 +6,20 @@ import re
 
 import numpy as np
 import pytest
-from drawn import GRU, network, structure
+from drawn import GRU, described, network, words_of
 
 import cells
 import viz
-from viz.chart.gates import brief
 from viz.chart.gradient import FROM_LOSS, STRAIGHT, split
+from viz.chart.panels import SHARE, Bar
 from viz.language.text import number
 from viz.read.network import read
 
 
 def test_the_structure_of_both(golden):
     loss, steps = network(T=3, H=3)
-    golden("gradient.txt", structure(viz.gradient(loss, steps).dot))
-    golden("gates.txt", structure(viz.gates(steps).dot))
+    golden("gradient.txt", described(viz.gradient(loss, steps).sheet))
+    golden("gates.txt", described(viz.gates(steps).sheet))
 
 
 def test_the_parts_are_those_of_the_equations():
@@ -59,39 +59,52 @@ def test_steps_alone_know_what_came_from_a_loss_outside():
         assert a.parts[FROM_LOSS][t] == pytest.approx(b.parts[FROM_LOSS][t])
 
 
-def test_the_bars_carry_the_numbers_and_their_heights_are_logarithmic():
+def test_the_bars_are_the_norms_on_a_logarithmic_axis():
     loss, steps = network(T=6)
-    dot = viz.gradient(loss).dot
-    heights = {}
+    (bars,) = [p for p in viz.gradient(loss).sheet.every if p.head == "∂L/∂h"]
+    assert bars.y.log and not bars.x.log
+    by_step = {int(b.x): b for b in bars.marks if isinstance(b, Bar)}
     for t, s in enumerate(steps, 1):
         value = float(np.linalg.norm(s.h.grad))
-        line = next(
-            row
-            for row in dot.splitlines()
-            if row.strip().startswith(f'"bar  h t={t}"') or row.strip().startswith(f'"bar h t={t}"')
-        )
-        assert f"h t={t}: {number(value, 4)} (normal)" in line
-        heights[t] = (np.log10(value), float(re.search(r"height=([\d.]+)", line)[1]))
-    logs, bars = zip(*heights.values(), strict=True)
-    slope = np.polyfit(logs, bars, 1)
-    assert np.allclose(np.polyval(slope, logs), bars, atol=2e-3)
+        assert by_step[t].high == pytest.approx(value) and by_step[t].said == number(value)
+        assert bars.y.low == by_step[t].low <= value <= bars.y.high
+
+
+def test_the_figure_shows_what_the_sheet_describes():
+    """Read off matplotlib's own axes: heights of bars, the kind of axis, colours of cells."""
+    loss, _ = network(T=6)
+    picture = viz.gradient(loss)
+    drawn = {round(bar.get_height() + bar.get_y(), 12) for ax in picture.figure.axes for bar in ax.patches}
+    described = {
+        round(m.high, 12)
+        for p in picture.sheet.every
+        if hasattr(p, "marks")
+        for m in p.marks
+        if isinstance(m, Bar)
+    }
+    assert described <= drawn and {ax.get_yscale() for ax in picture.figure.axes} == {"log", "linear"}
 
 
 def test_a_thousand_steps_are_sampled_and_that_is_said():
     loss, steps = network(T=300, H=4)
-    dot = viz.gradient(loss).dot
-    assert re.search(r"Every 12th of 301 steps is drawn", dot) and ">300<" in dot
-    assert "of 300 steps are drawn, evenly chosen" in viz.gates(steps).dot
+    words = words_of(viz.gradient(loss))
+    assert re.search(r"Every 12th of 301 steps is drawn", words) and " 300 " in words
+    assert "of 300 steps are drawn, evenly chosen" in words_of(viz.gates(steps))
 
 
 def test_gates_show_values_means_ranges_and_saturation():
     _, steps = network(T=4, H=8)
-    picture = viz.gates(steps).dot
-    for name in ("f", "i", "c_tilde", "c", "o", "h"):
-        values = np.concatenate([s[name].value for s in steps])
-        assert f"range {number(values.min())} … {number(values.max())}" in picture
-        assert all(f">{brief(float(row.mean()), 46)}<" in picture for row in values)
-    assert f">{number(steps[2].f.value[0, 5])}<" in picture
+    sheet = viz.gates(steps).sheet
+    for name in ("f", "i", "c̃", "c", "o", "h"):
+        (block,) = [p for p in sheet.every if p.head == name]
+        values = np.concatenate([s[name.replace("c̃", "c_tilde")].value for s in steps])
+        assert f"{number(values.min())} … {number(values.max())}" in block.said
+        assert [c.said for c in block.rows[block.labels.index("mean")]] == [
+            number(float(row.mean())) for row in values
+        ]
+    (f,) = [p for p in sheet.every if p.head == "f"]
+    assert f.rows[f.labels.index("unit 5")][2].said.rstrip("▴▾") == number(steps[2].f.value[0, 5])
+    assert all(c.of == SHARE for c in f.rows[f.labels.index("unit 5")])
 
 
 def test_saturation_is_marked():
@@ -99,5 +112,7 @@ def test_saturation_is_marked():
     cell = cells.LSTM(3, 4, rng, "float64")
     cell.b_f.value = np.array([20.0, -20.0, 0.0, 0.0])
     steps = cells.unroll(cell, 0.1 * rng.standard_normal((3, 2, 3)))
-    dot = viz.gates(steps, sequence=1).dot
-    assert ">1▴<" in dot and "▾<" in dot and "saturated 50 %" in dot and "sequence 1 of 2" in dot
+    picture = viz.gates(steps, sequence=1)
+    (f,) = [p for p in picture.sheet.every if p.head == "f"]
+    assert "50 % saturated" in f.said and "sequence 1 of 2" in words_of(picture)
+    assert {c.said for c in f.rows[f.labels.index("saturated %")]} == {"50"}

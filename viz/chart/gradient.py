@@ -57,7 +57,8 @@ def gradient(
     network = read(root, records, captions)
     names = carried("gradient", network)
     assert network is not None
-    times, stride = drawn(sorted({*network.steps, *(g.t for g in network.first.values())}))
+    every = sorted({*network.steps, *(g.t for g in network.first.values())})
+    times, stride = drawn(every)
     states = [split(network, *which, times) for which in names]
     numbers = [v for s in states for own in (s.total, *s.parts.values()) for v in own.values() if v]
     scale = scale or Scale.of(numbers)
@@ -69,7 +70,7 @@ def gradient(
         "Arrows: the way back from step t + 1 to step t. "
              "Rows: by which way it came."]  # fmt: skip
     sheet = Sheet(
-        title or "The gradient on its way back through time", panels, [*lines, *sampled(stride, len(network.steps))],
+        title or "The gradient on its way back through time", panels, [*lines, *sampled(stride, len(every))],
         [words.headline(one) for one in found.values()], scale, notes=_notes(network, bool(found)),
     )  # fmt: skip
     return Chart(sheet, arrays(states))
@@ -82,6 +83,7 @@ def _notes(network: Network, arrows: bool) -> list[str]:
         else UNKNOWN,
         "“straight along”: element by element from the next step's state; “through f”: by way of gate f of step t + 1.",
         *[words.ON_ARROWS] * arrows,
+        "–: no gradient arrives at that step.",
     ]
 
 
@@ -97,7 +99,7 @@ def _panels(network: Network, state: State, transport: Transport | None, scale: 
     bars.x = Axis(0, len(columns), ticks=())
     for k, t in enumerate(state.times):
         if t in state.total and not known.get(t):
-            said = "0" if t in known else "✂ cut" if state.why.get(t) == CUT else "–"
+            said = "0" if t in known else "–"
             bars.marks.append(
                 Words(k + 0.5, bars.y.low * (bars.y.high / bars.y.low) ** 0.08, said, bold=True)
             )
