@@ -23,11 +23,10 @@ from ..read.network import Captions, read, roots_of
 from ..read.sizes import sizes
 from ..read.units import NEAR
 from .figure import Chart
-from .panels import BLANK, VALUE, Cell, Heat, Panel, Sheet, gradient_cell, share_cell, value_cell
+from .panels import BLANK, UNKNOWN, VALUE, Cell, Heat, Panel, Sheet, gradient_cell, share_cell, value_cell
 from .steps import captions_of, drawn, sampled
 
 MOST_UNITS, WIDTH = 16, 378.0  # of a panel, in points, where two stand side by side
-UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 
 
 def gates(

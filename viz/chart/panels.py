@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..language.scale import NAN, Scale, Stroke, mix, signed
+from ..language.scale import NAN, Scale, Stroke, mix, shade, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import number
 
 CELL = 17.0  # the height of a row of cells with numbers
 # For kinds of things (after Okabe and Ito); each also bears its name, a dash or a marker.
 KINDS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#7f3c8d", "#3d3d3d")
+UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
 MARKS = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}
 GRADIENT, VALUE, SHARE, WEIGHT = "gradient", "value", "share", "weight"  # the scales of colours
@@ -37,6 +38,7 @@ class Cell:
 
 
 BLANK = Cell(framed=False)
+NEVER = "#dfe3e8"  # of a weight that is exactly 0
 NAN_CELL = Cell(NAN, "?", state=NOT_A_NUMBER)
 
 
@@ -77,6 +79,13 @@ def share_cell(value: float, said: str | None = None) -> Cell:
     if math.isnan(value):
         return NAN_CELL
     return Cell(share_colour(value), number(value) if said is None else said, SHARE)
+
+
+def weight_cell(alpha: float, said: str = "") -> Cell:
+    """A weight of attention from 0 to 1; exactly 0 is what may not be looked at."""
+    if not math.isfinite(alpha):
+        return NAN_CELL
+    return Cell(shade(alpha), said, WEIGHT) if alpha else Cell(NEVER)
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,7 @@ class Words:
     bold: bool = False
     align: str = "center"
     colour: str = ""  # "": that of text
+    room: float = 0.0  # points that it may take, 0: any
 
 
 Mark = Bar | Curve | Line | Dots | Words
@@ -181,6 +191,7 @@ class Heat:
     width: float | None = None
     below: str = "step t"  # what the columns are
     above: bool = False  # columns stand above
+    named: bool = False  # columns have names, not numbers: upright where they are longer than a cell
     left: str = ""  # what the rows are
     bold: Sequence[int] = ()  # rows whose labels and numbers are
 
