@@ -40,7 +40,11 @@ from .panels import (
 
 VIEWS = ("matrix", "lines")
 PAGE, BETWEEN, MOST_PANELS, LONGEST = 950.0, 44.0, 16, 24
-SMALL, LARGE, WIDE = 15.0, 34.0, 64.0  # the least width for a cell, the most, and the most between ends of lines
+SMALL, LARGE, WIDE = (
+    15.0,
+    34.0,
+    64.0,
+)  # the least width for a cell, the most, and the most between ends of lines
 
 
 def attention(
@@ -94,7 +98,9 @@ def attention(
     heads_ = [head for line in lines for head in line]
     known = [np.abs(h.gradient[h.alpha != 0]) for h in heads_ if h.gradient is not None] if gradient else []
     scale = scale or Scale.of(np.concatenate(known).tolist() if known else [])
-    sheet = Sheet(title or "Attention: where each output looks", [], _said(view, rows, columns, chosen, found, sequence))
+    sheet = Sheet(
+        title or "Attention: where each output looks", [], _said(view, rows, columns, chosen, found, sequence)
+    )
     if view == "matrix":
         _matrices(sheet, lines, rows, columns, scale, gradient)
     else:
@@ -116,7 +122,7 @@ def _said(
         f"sequence {sequence} of {count}" * (count > 1),
     ]  # fmt: skip
     how = {
-        "matrix": "A row is an output step: how it shares its attention among the inputs.",
+        "matrix": "A row is an output step: how it shares its attention among the inputs, which are the columns.",
         "lines": "Inputs below, outputs above: a line is wide and dark where the output looks at that input.",
     }[view]
     return [how, *[said + "." for said in ["; ".join(note for note in notes if note)] if said]]
@@ -161,6 +167,7 @@ def _data(found: list[Weights]) -> dict[str, np.ndarray]:
             data[f"{before}d alpha"] = weights.gradient
     return data
 
+
 @dataclass
 class _Head:
     """What one panel shows, place by place: weights, and what is known of their gradient."""
@@ -193,14 +200,26 @@ def _in_lines(chosen: list[tuple[Weights, int]], rows: Places, columns: Places) 
     return lines
 
 
-def _fitting(most: int, count: int, labels: Sequence[str], largest: float, doubled: bool) -> tuple[int, float]:
+def _fitting(
+    most: int, count: int, labels: Sequence[str], largest: float, doubled: bool
+) -> tuple[int, float]:
     """How many panels stand side by side, and the width of their cells; gradients beside weights where there is room."""
-    beside = 10 + 6.2 * max((min(len(label), LONGEST) for label in labels), default=0)
+    beside = _beside(labels)
     for across in [2 * most] * doubled + list(range(most, 0, -1)):
         room = ((PAGE + BETWEEN) / across - BETWEEN - beside) / count
         if room >= (SMALL if across <= most else 26.0) or across == 1:
             break
     return across, max(7.0, min(largest, room))
+
+
+def _beside(labels: Sequence[str]) -> float:
+    """About the room for the names of rows."""
+    return 10 + 6.2 * max((min(len(label), LONGEST) for label in labels), default=0)
+
+
+def _width(across: int, most: int, panel: float) -> float:
+    """Of the page: no wider than its panels need, with room for the words around them."""
+    return min(PAGE + 30, max(600.0, 30 + min(across, most) * (panel + BETWEEN)))
 
 
 def _rows(lines: list[list[Panel]], across: int) -> list[list[Panel]]:
@@ -217,6 +236,7 @@ def _matrices(
     count = len(columns.places)
     across, cell = _fitting(max(map(len, lines)), count, rows.labels, LARGE, gradient)
     look = _Look(rows, columns, cell, scale)
+    sheet.width = _width(across, max(map(len, lines)) * (1 + gradient), _beside(rows.labels) + cell * count)
     for line in lines:
         own: list[Panel] = [look.weights(head) for head in line]
         slopes: list[Panel] = [look.slopes(head) for head in line] if gradient else []
@@ -231,7 +251,9 @@ def _matrices(
         if any(head.gradient is None for line in lines for head in line):
             sheet.notes.insert(0, UNKNOWN)
         grouped = rows.each > 1 or columns.each > 1
-        sheet.notes.append("∂L/∂α of steps taken together: the norm." if grouped else "− marks a negative gradient.")
+        sheet.notes.append(
+            "∂L/∂α of steps taken together: the norm." if grouped else "− marks a negative gradient."
+        )
 
 
 @dataclass
@@ -272,7 +294,9 @@ class _Look:
         return self.heat(cells, f"∂L/∂α  {head.name}".strip(), state or "")
 
     def _slope(self, size: float, state: str | None) -> Cell:
-        said = ("−" if size < 0 else "") if state is None and np.isfinite(size) and size else None
+        said = None
+        if state is None and np.isfinite(size) and size:
+            said = number(size, 1) if self.cell >= 30 else "−" if size < 0 else ""
         return gradient_cell(abs(size) if state is None else None, self.scale, state, said)
 
 
@@ -283,12 +307,14 @@ def _bipartite(sheet: Sheet, lines: list[list[_Head]], rows: Places, columns: Pl
     """Inputs below, outputs above, and a line for every weight; then a sample of the lines."""
     count = max(len(rows.places), len(columns.places))
     across, pitch = _fitting(max(map(len, lines)), count, [], WIDE, False)
-    sheet.panels += _rows([[_lines(head, rows, columns, pitch, least) for head in line] for line in lines], across)
+    sheet.width = _width(across, max(map(len, lines)), pitch * count)
+    sheet.panels += _rows(
+        [[_lines(head, rows, columns, pitch, least) for head in line] for line in lines], across
+    )
     samples: list[Mark] = [Line([k + 0.15, k + 0.85], [1, 1], line_of(k / 10)) for k in range(1, 11)]
     samples += [Words(k + 0.5, 0.35, f"{k / 10:g}") for k in range(1, 11)]
-    sheet.panels.append(
-        [Plot(samples, Axis(0.9, 11), Axis(0, 1.3), 26, width=300, grid=False, label="weight α")]
-    )
+    samples.append(Words(0, 1, "weight α", bold=True))
+    sheet.panels.append([Plot(samples, Axis(-1, 11), Axis(0, 1.3), 26, width=330, grid=False)])
     if not all(np.isfinite(head.alpha).all() for line in lines for head in line):
         sheet.keys.append((NAN, "dashed: not a number (NaN, ∞)"))
     sheet.notes.append(f"Left out: weights below {least:g}, or below half of the largest of that output.")

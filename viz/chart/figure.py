@@ -58,6 +58,7 @@ EAST_ASIAN = (
     "Droid Sans Fallback",
 )
 EDGE, GAP, BETWEEN, HEAD, UNDER = 14.0, 14.0, 34.0, 18.0, 16.0  # points: around, between panels, heads, steps
+CHIP, SAMPLE = 15.0, 14.0  # of a row beside its label; the height of a line that says what a curve is
 SAID = {
     NOT_COMPUTED: "not computed",
     CUT: "cut (detach)",
@@ -566,7 +567,7 @@ class _Page:
                 self.words(x + left - 4, y - 7, panel.left, 9, self.inks.soft, align="right")
             height = panel.height * len(panel.rows)
         else:
-            y += 12 * (not panel.bare)  # for numbers over the highest bar
+            y = self._curves(panel, x + left, y) + 12 * (not panel.bare)  # for numbers over the highest bar
             height = panel.height
         self._axes(panel, x + left, y, width, height)
         y += height
@@ -577,6 +578,16 @@ class _Page:
             y += UNDER * bool(panel.x.ticks is None or panel.x.ticks) + 14 * bool(panel.x.label)
         elif isinstance(panel, Plot) and panel.label:
             self.words(x + left - 4, y - height / 2, panel.label, 9, self.inks.soft, align="right")
+        return y
+
+    def _curves(self, panel: Plot, x: float, y: float) -> float:
+        """What each curve of a plot is: a sample of it and its label, one below the other."""
+        for m in panel.marks:
+            if isinstance(m, Curve) and m.label:
+                sample = Curve([0, 1], [0.5, 0.5], m.kind, marks=m.marks)
+                self._axes(Plot([sample], Axis(0, 1), Axis(0, 1), grid=False), x, y + 3, 28, 8)
+                self.words(x + 38, y + 7, m.label, 9.5)
+                y += SAMPLE
         return y
 
     def _axes(self, panel: Panel, left: float, top: float, width: float, height: float) -> None:
