@@ -28,7 +28,7 @@ from .diagram.taps import taps
 from .formula.equations import equations
 from .language.picture import Picture
 from .language.scale import Scale
-from .measure.transports import Transports, transport
+from .measure.transport import Transports, transport
 from .page.page import Page, page
 
 __all__ = [

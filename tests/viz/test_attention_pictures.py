@@ -14,11 +14,10 @@ import cells
 import minigrad as mg
 import viz
 from minigrad import InputError, Tensor, scope, softmax
-from viz.measure.attention import sharpness
 from viz.language.scale import SHADES, shade
-from viz.measure.attention import Places, sizes, together
-from viz.read.attention import order
 from viz.language.text import number
+from viz.measure.attention import Places, sharpness, sizes, together
+from viz.read.attention import order
 
 
 def looked(Q=4, K=5, N=2, heads=3, seed=0, mask=None, backward=True):

@@ -19,7 +19,7 @@ import numpy as np
 from minigrad import InputError
 
 from ..language.picture import Picture, checked_width
-from ..language.scale import Scale, Stroke, ink_on, mix, shade, signed
+from ..language.scale import Scale, Stroke, ink_on, mix, opening, shade, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import clean, number
 from .panels import (
@@ -35,13 +35,13 @@ from .panels import (
     Curve,
     Dots,
     Heat,
+    Items,
     Line,
     Panel,
     Plot,
     Sheet,
     Words,
     gradient_cell,
-    share_colour,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -121,6 +121,14 @@ class Chart(Picture):
 
     def __repr__(self) -> str:
         return f"<Chart {self.title!r}: .figure is matplotlib's, .save('picture.svg') draws it>"
+
+
+def one_panel(who: str, ax: Axes | None, choices: Sequence[str]) -> None:
+    """Raises InputError where axes are given for several states: they take one panel."""
+    if ax is not None and len(choices) > 1:
+        raise InputError(
+            f"{who}: ax takes one panel, and here are {len(choices)}; choose with of = one of {', '.join(choices)}"
+        )
 
 
 @contextmanager
@@ -225,6 +233,8 @@ def _write(
 
 def panel_on(ax: Axes, panel: Panel, width: float) -> None:
     """Draw a panel into axes that are `width` points wide."""
+    if isinstance(panel, Items):
+        raise InputError("ax: paragraphs have no axes; draw this picture as a figure of its own")
     (_heat if isinstance(panel, Heat) else _plot)(ax, panel, width)  # type: ignore[operator]
 
 
@@ -257,7 +267,7 @@ def _heat(ax, panel: Heat, width: float) -> None:
     for side in ax.spines.values():
         side.set_visible(False)
     ax.tick_params(length=0, labelsize=9, pad=3)
-    _row_names(ax, panel, tall)
+    _row_names(ax, panel, tall, wide)
     _column_names(ax, panel, wide, count)
 
 
@@ -278,9 +288,14 @@ def _in_cell(ax, cell: Cell, k: int, r: int, wide: float, tall: float, bold: boo
     _write(ax, k + 0.5, r + 0.52, said, size, colour, bold, va="center_baseline")
 
 
-def _row_names(ax, panel: Heat, tall: float) -> None:
-    """As many as there is room for, counted from the last row."""
+def _row_names(ax, panel: Heat, tall: float, wide: float) -> None:
+    """As many as there is room for, counted from the last row; with chips of colour between them and the cells."""
     every = max(1, math.ceil(11 / tall))
+    for r, colour in enumerate(panel.chips):
+        if colour:
+            ax.plot([-8 / wide], [r + 0.5], "s", color=colour, markersize=7, clip_on=False)
+    if panel.chips:
+        ax.tick_params(axis="y", pad=CHIP)
     names = [(r + 0.5, n) for r, n in enumerate(panel.labels) if (len(panel.labels) - 1 - r) % every == 0]
     _ticks(ax.yaxis, names)
     for label, (r, _) in zip(ax.get_yticklabels(), names, strict=True):
@@ -521,7 +536,9 @@ class _Page:
                 room = max(
                     [width_of(clean(n, 60), 9, r in p.bold) for r, n in enumerate(p.labels)]
                     + [width_of(p.below, 9) if p.columns and not p.above else 0.0, width_of(p.left, 9)]
-                )
+                ) + CHIP * bool(p.chips)
+            elif isinstance(p, Items):
+                room = 0.0
             elif p.bare:
                 room = width_of(p.label, 9)
             else:
@@ -558,6 +575,8 @@ class _Page:
 
     def _panel(self, panel: Panel, x: float, left: float, top: float, width: float) -> float:
         """Draw one panel whose axes begin at x + left; returns its bottom."""
+        if isinstance(panel, Items):
+            return self._items(panel, x, top)
         y, heat = top, isinstance(panel, Heat)
         if isinstance(panel, Heat):
             if panel.above:
@@ -590,6 +609,21 @@ class _Page:
                 y += SAMPLE
         return y
 
+    def _items(self, panel: Items, x: float, top: float) -> float:
+        """Paragraphs beside the words that say what they are about; returns their bottom."""
+        chip = max((width_of(item.word, 9.5, True) for item in panel.items), default=0.0) + 14
+        self.y = top
+        for item in panel.items:
+            self._axes(Heat([[Cell(item.colour, framed=False)]], height=CELL), x, self.y, chip, CELL)
+            self.words(
+                x + chip / 2, self.y + CELL / 2, item.word, 9.5, ink_on(item.colour), True, align="center"
+            )
+            self.y += 1
+            for k, said in enumerate(item.said):
+                self.paragraph(said, 10, self.inks.soft if k else "", x=x + chip + 12)
+            self.y += 7
+        return self.y
+
     def _axes(self, panel: Panel, left: float, top: float, width: float, height: float) -> None:
         def do() -> None:
             wide, high = self.sheet.width, self.height
@@ -614,7 +648,7 @@ class _Page:
             )
         for of, head in ((SHARE, "gate, 0 to 1"), (WEIGHT, "weight α")):
             if of in scales:
-                colours = [(share_colour if of == SHARE else shade)(k / 10) for k in range(11)]
+                colours = [(opening if of == SHARE else shade)(k / 10) for k in range(11)]
                 x = self._ramp(x, top, head, colours, [(0.0, "0"), (0.5, "0.5"), (1.0, "1")])
         used = x > EDGE
         self.y = top + (44 if used else 0)

@@ -23,11 +23,10 @@ from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split
 from ..read.network import Captions, Network, read, roots_of
 from ..read.sizes import sizes
 from .figure import Chart
-from .panels import Axis, Dots, Heat, Line, Panel, Plot, Sheet, Words, gradient_cell, gradient_panel
+from .panels import UNKNOWN, Axis, Dots, Heat, Line, Panel, Plot, Sheet, Words, gradient_cell, gradient_panel
 from .steps import captions_of, drawn, sampled
 
 __all__ = ["FROM_LOSS", "STRAIGHT", "gradient", "split"]
-UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 
 
 def gradient(

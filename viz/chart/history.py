@@ -1,279 +1,233 @@
-"""How a network changes while it is trained: gradient flow, gates and weights at chosen steps of the training.
-
-A recorder runs the loss on one small fixed batch, eagerly and with `record=True`, and keeps
-nothing but norms and shares, so that it takes a few hundredths of the time of the training.
-"""
+"""How a network changes while it is trained: gradients, saturation and half-life over the steps of the training."""
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minigrad import GraphError, InputError, Tensor, ancestors
+from minigrad import InputError
 
-from ..diagram.render import Diagram
-from ..language.files import write
-from ..language.scale import Scale
-from ..language.states import norm
-from ..language.text import Keys
-from ..measure.recurrence import flows_back
-from ..measure.ways import weight_names
-from ..read.network import QUANTITY, Network, gradient_of, read
-from ..read.units import NEAR, RANGES
-from .history_page import flow_page, gates_page, half_life_page
+from ..language.picture import Picture
+from ..language.scale import ORANGE, Scale, Stroke, mix
+from ..language.states import NOT_COMPUTED
+from ..language.text import clean, key, number, of_gradient, pretty
+from ..measure.history import Recording
+from ..measure.words import half_lives
+from .figure import Chart
+from .panels import Axis, Cell, Curve, Heat, Line, Panel, Plot, Sheet, gradient_cell
 
-FIXED = ("step", "loss", "t")  # what `data` always has
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_ROWS, MOST_COLUMNS, MOST_GATES, MOST_POINTS = 30, 25, 12, 200
+Data = dict[str, np.ndarray]
 
 
-class History:
-    """Records how gradients flow, and where gates stand, while a network is trained.
+class History(Recording):
+    __doc__ = f"""Records how gradients flow, and where gates stand, while a network is trained, and draws it.
+{(Recording.__doc__ or "").split(chr(10), 1)[1]}"""
 
-    every : how many steps of training lie between two records.
-
-    ``mg.fit(…, watch=history.watch(loss, *batch))`` records before the first step, and then every so many.
-    `data` has arrays by name; R records, T steps of the sequence, names of layers before, as "layer 1 / ":
-
-    =========================  ========  =====================================================
-    "step"                     (R,)      the step of the training, 0: before it
-    "loss"                     (R,)      the loss on the batch that is recorded
-    "t"                        (T,)      the steps of the sequence; with no recurrence (0,)
-    "dh"                       (R, T)    ‖∂L/∂h_t‖ of every named quantity; NaN: none
-    "f mean"                   (R, T)    mean of every named quantity
-    "f saturated low", "high"  (R, T)    share of units within 0.05 of the ends of σ or tanh
-    "half-life"                (R,)      of the gradient through the states, in steps;
-                                         negative: it doubles; NaN: nothing flows
-    "rate"                     (R,)      log of its growth per step back; with T = 1 neither
-    "dW_f norm", "W_f norm"    (R,)      of every weight's gradient, and of the weight
-    =========================  ========  =====================================================
-    """
-
-    def __init__(self, every: int = 100):
-        if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
-            raise InputError(f"History: every = {every!r}; give a whole number of at least 1")
-        self.every = int(every)
-        self._records: list[dict[str, np.ndarray]] = []
-        self._times = np.zeros(0, np.int64)
-        self._names: dict[int, str] = {}  # of weights, by number
-        self._state = ""  # what is carried last in the last layer
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __repr__(self) -> str:
-        steps = [int(r["step"]) for r in self._records]
-        return f"<History: {len(steps)} records{f', steps {steps[0]} … {steps[-1]}' if steps else ''}>"
-
-    @property
-    def data(self) -> dict[str, np.ndarray]:
-        """The arrays by name; what a record does not have is NaN there."""
-        names = dict.fromkeys(name for r in self._records for name in r)
-        found: dict[str, np.ndarray] = {"step": np.zeros(0, np.int64), "loss": np.zeros(0), "t": self._times}
-        for name in names:
-            shape = next(r[name].shape for r in self._records if name in r)
-            rows = [r.get(name, np.full(shape, np.nan)) for r in self._records]
-            found[name] = np.array(rows)
-        return found
-
-    def watch(
-        self, loss: Callable, *batch, start: bool = True, then: Callable | None = None
-    ) -> Callable[[int, float], object]:
-        """For `fit`'s watch: records every so many steps, and at once the state before the first.
-
-        loss : as for `fit`, not compiled: a function of the batch's arrays that gives the loss, or a tuple that
-            begins with it.
-        batch : its arguments, the same at every record; few sequences are enough.
-        start : record now, as step 0.
-        then : another function to call at every step, such as one that stops the training.
-        """
-        if start:
-            self.record(0, loss, *batch)
-
-        def watching(step: int, value: float):
-            if step % self.every == 0:
-                self.record(step, loss, *batch)
-            return then(step, value) if then is not None else None
-
-        return watching
-
-    def record(self, step: int, loss: Callable, *batch) -> None:
-        """Run the loss on the batch and keep its figures as those of a step of the training.
-
-        Gradients that were left in the weights are as before.  Raises InputError where the loss is no single number,
-        or the batch has another number of steps than that of the record before.
-        """
-        function = getattr(loss, "function", loss)  # of what is compiled: the graph is needed
-        result = function(*(x if isinstance(x, Tensor) else Tensor(np.asarray(x)) for x in batch))
-        root = result[0] if isinstance(result, (tuple, list)) else result
-        if not isinstance(root, Tensor) or root.is_symbol or root.size != 1:
-            raise InputError("History: the loss must give a single number, or a tuple that begins with it")
-        leaves = [n for n in ancestors(root) if n.op is None]
-        kept = [(n, n.grad) for n in leaves]
-        try:
-            root.backward(record=True)
-            network = read(root)
-            figures = self._figures(root, network, [n for n in leaves if n.requires_grad])
-        except GraphError as error:
-            raise InputError(f"History: step {step}: {error}") from None
-        finally:
-            for n, gradient in kept:
-                n.grad = gradient
-        self._keep(int(step), network, figures)
-
-    def _keep(self, step: int, network: Network | None, figures: dict[str, np.ndarray]) -> None:
-        times = np.array(network.steps if network is not None else [], np.int64)
-        if self._records and not np.array_equal(times, self._times):
-            raise InputError(
-                f"History: the batch of step {step} has {len(times)} steps, that before had {len(self._times)}; "
-                "record the same batch every time"
-            )
-        self._times = times
-        for band in network.bands if network is not None else ():
-            if network is not None and network.carried[band]:
-                self._state = named(band, f"d{network.carried[band][-1]}")
-        self._records.append({"step": np.array(step), **figures})
-
-    def _figures(self, root: Tensor, network: Network | None, weights: list[Tensor]) -> dict[str, np.ndarray]:
-        """All that one record holds."""
-        found: dict[str, np.ndarray] = {"loss": np.array(float(root.value.item()))}
-        if network is not None:
-            for band in network.bands:
-                names = dict.fromkeys(
-                    g.name
-                    for t in network.steps
-                    for g in network.cells.get((band, t), ())
-                    if g.kind == QUANTITY and g.name
-                )
-                for name in names:
-                    found |= _quantity(network, band, name)
-            for flow in flows_back(network):
-                rate = np.nan if flow.rate is None else flow.rate
-                half = np.nan if flow.rate is None else np.inf if flow.half_life is None else flow.half_life
-                found |= {
-                    named(flow.band, "rate"): np.array(rate),
-                    named(flow.band, "half-life"): np.array(half),
-                }
-        if [n.number for n in weights] != list(self._names):
-            names, fresh = weight_names(network) if network is not None else {}, Keys().fresh
-            self._names = {n.number: names.get(n.number) or fresh(n.name or "weight") for n in weights}
-        for n in weights:
-            layer, _, own = self._names[n.number].rpartition(" / ")
-            found[named(layer, f"d{own} norm")] = np.array(np.nan if n.grad is None else norm(n.grad))
-            found[named(layer, f"{own} norm")] = np.array(norm(n.value))
-        return found
-
-    # Files.
-
-    def save(self, path: str | os.PathLike) -> Path:
-        """Write `data` as an .npz file, which appears complete or not at all."""
-        path = Path(path)
-        data = self.data
-        buffer = io.BytesIO()
-        arrays = {f"a{k}": value for k, value in enumerate(data.values())}
-        arrays |= {
-            "every": np.array(self.every),
-            "names": np.array(list(data), np.str_),
-            "state": np.array(self._state, np.str_),
-        }
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        return write(path, buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> History:
-        """Read what `save` wrote; raises InputError for anything else."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                names, state = [str(n) for n in file["names"]], str(file["state"])
-                every = int(file["every"])
-                data = {name: file[f"a{k}"] for k, name in enumerate(names)}
-        except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
-            raise InputError(f"History.load: {path} is no recorded history ({error})") from None
-        count = len(data["step"]) if all(name in data for name in FIXED) else -1
-        if any(len(v) != count for name, v in data.items() if name != "t"):
-            raise InputError(f"History.load: {path} is no recorded history: its arrays do not fit together")
-        found = cls(every)
-        found._times, found._state = data["t"], state
-        found._records = [{name: v[k] for name, v in data.items() if name != "t"} for k in range(count)]
-        return found
-
-    # Pictures.
-
-    def flow(
-        self, of: str | None = None, *, relative: bool = True, title: str = "", scale: Scale | None = None,
-        time_limit: float = 20.0,
-    ) -> Diagram:  # fmt: skip
-        """‖∂L/∂h_t‖ over the training: rows are its steps, columns are the steps t of the sequence, colour is the norm.
-
-        relative : each row is divided by its largest, as all of it falls with the loss; False: as it is.
-        of : a quantity, as in `data` without the d: "h", "layer 1 / c"; default: the state carried last.
-        """
-        data = self._some()
-        names = {n[: -len(" mean")]: _gradient(n[: -len(" mean")]) for n in data if n.endswith(" mean")}
-        wanted = self._state if of is None else names.get(of, "")
-        if wanted not in data:
-            known = ", ".join(names) or "none, for nothing stands in steps"
-            raise InputError(f"History.flow: {of or 'a carried state'} was not recorded; there are {known}")
-        title = title or "Gradient flow over training"
-        shown = {"step": data["step"], "t": data["t"], wanted: data[wanted]}
-        return Diagram(flow_page(title, data, wanted, relative, scale), title, "nop2", time_limit, shown)
-
-    def gates(self, *, title: str = "", time_limit: float = 20.0) -> Diagram:
-        """How many units of each gate are saturated over the training: rows are its steps, columns the gates."""
-        data = self._some()
-        names = [n[: -len(" saturated low")] for n in data if n.endswith(" saturated low")]
-        if not names:
-            raise InputError("History.gates: no named sigmoid or tanh was recorded")
-        title = title or "Saturated units over training"
-        shown = {"step": data["step"]} | {
-            f"{n} saturated {end}": data[f"{n} saturated {end}"] for n in names for end in ("low", "high")
-        }
-        return Diagram(gates_page(title, data, names), title, "nop2", time_limit, shown)
-
-    def half_life(self, *, title: str = "", time_limit: float = 20.0) -> Diagram:
-        """The loss, and what one step back leaves of the gradient with its half-life, over the training."""
-        data = self._some()
-        names = [n for n in data if n.rpartition(" / ")[2] == "rate"]
-        title = title or "Loss and half-life of the gradient over training"
-        more = [f"{n[: -len('rate')]}half-life" for n in names]
-        shown = {name: data[name] for name in ("step", "loss", *names, *more)}
-        return Diagram(half_life_page(title, data, names), title, "nop2", time_limit, shown)
-
-    def _some(self) -> dict[str, np.ndarray]:
-        if not self._records:
+    def _some(self) -> Data:
+        if not len(self):
             raise InputError(
                 "History: nothing was recorded yet; train with watch=history.watch(loss, *batch)"
             )
         return self.data
 
+    def flow(
+        self, of: str | None = None, *, relative: bool = True, title: str = "", scale: Scale | None = None,
+        ax: Axes | None = None,
+    ) -> Picture:  # fmt: skip
+        """‖∂L/∂h_t‖ over the training: rows are its steps, columns are the steps t of the sequence, colour is the norm.
 
-def _quantity(network: Network, band: str, name: str) -> dict[str, np.ndarray]:
-    """The gradient, the mean and the saturation of one quantity, by step; NaN where it is not."""
-    gradients, means, lows, highs = np.full((4, len(network.steps)), np.nan)
-    ends = None
-    for k, t in enumerate(network.steps):
-        g = network.find(band, t, name)
-        if g is None or g.out.is_symbol or g.out.dtype.kind != "f" or not g.out.size:
-            continue
-        gradient, value = gradient_of(network.states, g.out), g.out.value
-        gradients[k] = np.nan if gradient is None else norm(gradient)
-        means[k] = value.mean(dtype=np.float64)
-        ends = RANGES.get(g.out.op.name if g.out.op is not None else "")
-        if ends is not None:
-            lows[k], highs[k] = (value < ends[0] + NEAR).mean(), (value > ends[1] - NEAR).mean()
-    found = {f"d{name}": gradients, f"{name} mean": means}
-    if ends is not None:
-        found |= {f"{name} saturated low": lows, f"{name} saturated high": highs}
-    return {named(band, key): value for key, value in found.items()}
+        relative : each row is divided by its largest, as all of it falls with the loss; False: as it is.
+        of : a quantity, as in `data` without the d: "h", "layer 1 / c"; default: the state carried last.
+        ax : axes of matplotlib to draw into, without the columns of the largest norm and the loss.
+        """
+        data = self._some()
+        names = [n.removesuffix(" mean") for n in data if n.endswith(" mean")]
+        wanted = self._state if of is None else of
+        if wanted not in names:
+            known = ", ".join(names) or "none, for nothing stands in steps"
+            raise InputError(f"History.flow: {of or 'a carried state'} was not recorded; there are {known}")
+        name = of_gradient(wanted)
+        shown = {"step": data["step"], "t": data["t"], name: data[name]}
+        return Chart(_flow(title or "Gradient flow over training", data, wanted, relative, scale), shown, ax)
+
+    def gates(self, *, title: str = "", ax: Axes | None = None) -> Picture:
+        """How many units of each gate are saturated over the training: columns are its steps, rows the gates.
+
+        ax : axes of matplotlib to draw into.
+        """
+        data = self._some()
+        names = [n.removesuffix(" saturated low") for n in data if n.endswith(" saturated low")]
+        if not names:
+            raise InputError("History.gates: no named sigmoid or tanh was recorded")
+        shown = {"step": data["step"]} | {
+            f"{n} saturated {end}": data[f"{n} saturated {end}"] for n in names for end in ("low", "high")
+        }
+        return Chart(_gates(title or "Saturated units over training", data, names), shown, ax)
+
+    def half_life(self, *, title: str = "", ax: Axes | None = None) -> Picture:
+        """What one step back leaves of the gradient, with its half-life, and the loss, over the training.
+
+        ax : axes of matplotlib, into which the first of both is drawn (without a recurrence the loss).
+        """
+        data = self._some()
+        names = [n for n in data if n.rpartition(" / ")[2] == "rate"]
+        more = [f"{n.removesuffix('rate')}half-life" for n in names]
+        shown = {name: data[name] for name in ("step", "loss", *names, *more)}
+        return Chart(
+            _half_life(title or "Half-life of the gradient and loss over training", data, names), shown, ax
+        )
 
 
-def named(band: str, name: str) -> str:
-    return f"{band} / {name}" if band else name
+def evenly(count: int, most: int) -> list[int]:
+    """All of 0 … count − 1, or `most` of them, first and last included."""
+    return (
+        sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
+        if count > most
+        else list(range(count))
+    )
 
 
-def _gradient(name: str) -> str:
-    """layer 1 / dh of layer 1 / h."""
-    band, _, own = name.rpartition(" / ")
-    return named(band, f"d{own}")
+def _said(name: str) -> str:
+    """layer 1: c̃ of layer 1 / c_tilde."""
+    layer, _, own = name.rpartition(" / ")
+    return f"{clean(layer)}: {pretty(clean(own))}" if layer else pretty(clean(own))
+
+
+def _left_out(records: int, kept: int, what: str) -> list[str]:
+    return [f"{kept} of {records} {what} are drawn."] if kept < records else []
+
+
+def _speeds(data: Data, layer: str) -> str:
+    """What a step back leaves of the gradient, at the first record and at the last; nothing where no state is carried."""
+    if key(layer, "rate") not in data:
+        return ""
+    rates, halves, steps = data[key(layer, "rate")], data[key(layer, "half-life")], data["step"]
+    said = []
+    for r in dict.fromkeys([0, len(steps) - 1]):
+        speed = (
+            "nothing comes back"
+            if np.isnan(rates[r])
+            else f"× {number(np.exp(rates[r]))}, {half_lives([float(halves[r])])}"
+        )
+        said.append(f"at step {int(steps[r]):,} {speed}")
+    return f"{clean(layer) + ': ' if layer else ''}what a step back leaves of the gradient: {'; '.join(said)}"
+
+
+def _flow(title: str, data: Data, name: str, relative: bool, scale: Scale | None) -> Sheet:
+    """Rows: steps of the training; columns: steps of the sequence; colour: the norm of the gradient."""
+    values, layer = data[of_gradient(name)], name.rpartition(" / ")[0]
+    largest = np.array([row[np.isfinite(row)].max(initial=0.0) for row in values])
+    if relative:
+        values = values / np.where(largest > 0, largest, 1.0)[:, None]
+    rows, columns = evenly(len(values), MOST_ROWS), evenly(values.shape[1], MOST_COLUMNS)
+    scale = scale or Scale.of(float(v) for v in values.ravel() if np.isfinite(v))
+    said = f"Row: step of the training, column: step t of the sequence, colour: ‖∂L/∂{pretty(clean(name.rpartition(' / ')[2]))}_t‖"
+    said += f"{' of ' + clean(layer) if layer else ''}{', as a share of the largest of its row' if relative else ''}."
+    cells = [
+        [gradient_cell(float(v), scale, NOT_COMPUTED if np.isnan(v) else None) for v in values[r, columns]]
+        for r in rows
+    ]
+    beside = [[Cell("", number(float(v[r])), framed=False) for v in (largest, data["loss"])] for r in rows]
+    labels, ts = [f"{int(data['step'][r]):,}" for r in rows], [str(int(t)) for t in data["t"][columns]]
+    left_out = _left_out(len(values), len(rows), "records") + _left_out(
+        values.shape[1], len(columns), "steps t"
+    )
+    return Sheet(
+        title, [[Heat(cells, labels, ts, left="training step ↓"), Heat(beside, columns=["largest", "loss"], width=116, below="", left=" ")]],
+        [said, *left_out], [_capital(s)] if (s := _speeds(data, layer)) else [], scale,
+        notes=["‖∂L/∂·_t‖ is a total: what the loss of step t adds, and what comes back from the steps behind it."],
+    )  # fmt: skip
+
+
+def _capital(said: str) -> str:
+    return f"{said[:1].upper()}{said[1:]}."
+
+
+def _gates(title: str, data: Data, names: Sequence[str]) -> Sheet:
+    """Three rows for each gate: saturated low and high, and the mean."""
+    steps, shown = data["step"], list(names[:MOST_GATES])
+    columns, cells, labels = evenly(len(steps), MOST_COLUMNS), [], []
+    for name in shown:
+        for end, mark in (("low", "▾"), ("high", "▴")):
+            labels.append(f"{_said(name)}  {mark} %")
+            cells.append([_share(_mean(data[f"{name} saturated {end}"][r])) for r in columns])
+        labels.append("mean")
+        means = [_mean(data[f"{name} mean"][r]) for r in columns]
+        cells.append([Cell("", "" if np.isnan(m) else f"{m:.2f}".replace("-", "−")) for m in means])
+    more = [f"{len(names) - MOST_GATES} more gates are not drawn."] * (len(names) > MOST_GATES)
+    said = "% of units near the lower (▾) and the upper (▴) end of σ or tanh, over all steps t, and the mean."
+    heat = Heat(cells, labels, [f"{int(steps[r]):,}" for r in columns], below="training step")
+    return Sheet(title, [[heat]], [said, *_left_out(len(steps), len(columns), "records"), *more])
+
+
+def _mean(values: np.ndarray) -> float:
+    good = values[np.isfinite(values)]
+    return float(good.mean()) if good.size else float("nan")
+
+
+def _share(share: float) -> Cell:
+    if np.isnan(share):
+        return Cell(said="–")
+    return Cell(mix("#ffffff", ORANGE, share), f"{100 * share:.0f}" if share >= 0.005 else "")
+
+
+def _half_life(title: str, data: Data, names: Sequence[str]) -> Sheet:
+    """Two charts above each other: what a step back leaves of the gradient of every layer, and the loss."""
+    rows = evenly(len(data["step"]), MOST_POINTS)
+    xs = data["step"][rows].astype(float).tolist()
+    panels: list[list[Panel]] = []
+    if names:
+        curves = [
+            Curve(xs, np.exp(data[n][rows]).tolist(), k, _capital(_speeds(data, n.rpartition(" / ")[0])))
+            for k, n in enumerate(names)
+        ]
+        head = "What one step back leaves of the gradient: 1 keeps it, below it vanishes, above it explodes"
+        kept = Line([xs[0], xs[-1]], [1, 1], Stroke("", 1.2, "dashed", ""))
+        panels.append(
+            [Plot([kept, *curves], _training(xs), _factors([y for c in curves for y in c.ys]), 150, head)]
+        )
+    losses = data["loss"][rows]
+    good = losses[np.isfinite(losses)]
+    log = bool(good.size) and good.min() > 0
+    low, high = (good.min(), good.max()) if good.size else (0.0, 1.0)
+    axis = (
+        Axis(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high) + 1e-9), log=True)
+        if log
+        else Axis(low, high + (low == high))
+    )
+    panels.append([Plot([Curve(xs, losses.tolist(), len(names))], _training(xs), axis, 130, "Loss")])
+    return Sheet(title, panels, ["Over the steps of the training, on the batch that is recorded.",
+                                 *_left_out(len(data["step"]), len(rows), "records")])  # fmt: skip
+
+
+def _training(xs: Sequence[float]) -> Axis:
+    room = ((xs[-1] - xs[0]) or 1.0) * 0.02
+    return Axis(xs[0] - room, xs[-1] + room, label="training step")
+
+
+def _factors(found: Sequence[float]) -> Axis:
+    """From 0 to a little above 1, with half-lives beside the factors; logarithmic where some are far above."""
+    good = [v for v in found if np.isfinite(v)]
+    if max(good, default=1.0) > 3:
+        return Axis(
+            10 ** np.floor(np.log10(min([0.1, *(v for v in good if v > 0)]))),
+            10 ** np.ceil(np.log10(max(good))),
+            log=True,
+        )
+    ticks = [
+        (0.0, "0"),
+        (0.25, "0.25  (½ in 0.5 steps)"),
+        (0.5, "0.5  (½ in 1 step)"),
+        (0.75, "0.75  (½ in 2.4 steps)"),
+    ]
+    return Axis(
+        0,
+        max(1.2, *good) if good else 1.2,
+        ticks=[*ticks, *((float(k), str(k)) for k in range(1, 4) if k <= max([1.2, *good]))],
+    )

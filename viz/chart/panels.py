@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..language.scale import NAN, Scale, Stroke, mix, shade, signed
+from ..language.scale import NAN, Scale, Stroke, opening, shade, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import number
 
@@ -69,16 +69,11 @@ def value_cell(value: float, top: float, said: str | None = None) -> Cell:
     return Cell(signed(value, top), (number(value) if said is None else said) + beyond, VALUE)
 
 
-def share_colour(value: float) -> str:
-    """From white for 0 to dark violet for 1; a gate has a scale of its own, apart from signed values."""
-    return mix("#ffffff", "#5e3c99", min(max(value, 0.0), 1.0))
-
-
 def share_cell(value: float, said: str | None = None) -> Cell:
     """A gate's value, or a share, from 0 to 1."""
     if math.isnan(value):
         return NAN_CELL
-    return Cell(share_colour(value), number(value) if said is None else said, SHARE)
+    return Cell(opening(value), number(value) if said is None else said, SHARE)
 
 
 def weight_cell(alpha: float, said: str = "") -> Cell:
@@ -194,9 +189,27 @@ class Heat:
     named: bool = False  # columns have names, not numbers: upright where they are longer than a cell
     left: str = ""  # what the rows are
     bold: Sequence[int] = ()  # rows whose labels and numbers are
+    chips: Sequence[str] = ()  # colours beside the labels, as those of bars above; "": none
 
 
-Panel = Plot | Heat
+@dataclass(frozen=True)
+class Item:
+    """A word on a coloured ground, and beside it paragraphs: the first in ink, the others softer."""
+
+    word: str
+    colour: str
+    said: Sequence[str]
+
+
+@dataclass
+class Items:
+    """Paragraphs below each other, over the whole width."""
+
+    items: list[Item]
+    width: float | None = None
+
+
+Panel = Plot | Heat | Items
 
 
 @dataclass

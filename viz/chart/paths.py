@@ -7,239 +7,152 @@ hangs below zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minigrad import Tensor
 
-from ..diagram.canvas import Canvas
-from ..diagram.legend import UNKNOWN, legend
-from ..diagram.markup import square
-from ..diagram.render import Diagram
-from ..language.scale import INK, SOFT, Scale, ink_on, mix
+from ..language.picture import Picture
+from ..language.scale import Scale, mix
 from ..language.states import CUT
-from ..language.text import clean, number, pretty
+from ..language.text import clean, columns, key, number, pretty
+from ..measure.shares import cancelled, shares
 from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, passed_on, slope, split
 from ..read.network import Captions, Network, read, roots_of
-from .canvas_chart import (
-    CELL,
-    KINDS,
-    LABELS,
-    Frame,
-    column_width,
-    drawn,
-    gradient_cell,
-    row,
-    sampled,
-    steps_below,
-)
+from ..read.sizes import sizes
+from .figure import Chart, one_panel
+from .panels import KINDS, UNKNOWN, Axis, Bar, Cell, Heat, Panel, Plot, Sheet, gradient_cell
+from .steps import captions_of, drawn, sampled
 
-SHARES, MOST_SHARE = 104.0, 3.0  # the height of the chart of shares, and where its axis ends
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_SHARE = 3.0  # where the axis of shares ends
 OWN = {FROM_LOSS: "#b8bec8", STRAIGHT: "#f0cf5a"}  # as the loss and the memory line elsewhere
 PASSES = "#2c9b80"
-NOTHING_LEFT = 1e-3  # of the sum of the parts' norms; of less, which may be rounding, shares say nothing
+NOTES = [
+    "“through f”: by way of gate f of step t + 1; “straight along”: element by element from its state.",
+    "“f passes”: ‖what comes back to the state by way of f‖ ÷ ‖∂L/∂f‖; below 1 the gate weakens the gradient.",
+    "“cancelled”: 1 − ‖sum of the parts‖ ÷ sum of their norms.",
+]
 
 
 def paths(
     what: Tensor | list, steps: list | None = None, *, of: str | None = None, title: str = "",
-    scale: Scale | None = None, time_limit: float = 20.0, captions: Captions | None = None,
-) -> Diagram:  # fmt: skip
+    scale: Scale | None = None, captions: Captions | None = None, ax: Axes | None = None,
+) -> Picture:  # fmt: skip
     """By which gate how much of ∂L/∂state came, step by step: which lets it through, and which kills it.
 
     what, steps : the loss after ``loss.backward(record=True)``, as for `gradient`.
-    of : the name of a carried state, such as "c"; default: all of them, in all layers.
-    title, scale, time_limit, captions : as for `draw`.
+    of : the name of a carried state, such as "c", or "layer 1 / c"; default: all of them, in all layers.
+    ax : axes of matplotlib, into which the shares of one state are drawn.
+    title, scale, captions : as for `draw`.
 
     The picture's `data` has the parts as vectors (steps, N, H): "dc" is the sum of all "dc through f" and
-    the like.  `text` is the same as a table of words.  Raises InputError where no such state is carried.
+    the like.  `text` is the same as a table of words.  Raises InputError where no such state is carried, and
+    where `ax` is given for several.
     """
     root, records = roots_of(what, steps)
     network = read(root, records, captions)
     found = carried("paths", network, of)
     assert network is not None
+    one_panel("paths", ax, [key(*which) for which in found])
     times, stride = drawn(sorted({*network.steps, *(g.t for g in network.first.values())}))
     states = [split(network, band, name, times, far=True) for band, name in found]
-    title = title or "Which way the gradient took"
-    page = _Paths(network, states, title, scale, stride)
-    picture = Diagram(page.draw(), title, "nop2", time_limit, arrays(states))
-    picture.text = "\n\n".join(_table(network, s) for s in states)
+    numbers = [v for s in states for own in (s.total, *s.parts.values()) for v in own.values() if v]
+    gates = dict.fromkeys(w for s in states for w in s.ways if w not in OWN)
+    colours = OWN | {way: KINDS[k % len(KINDS)] for k, way in enumerate(gates)}
+    scale = scale or Scale.of(numbers)
+    lines = [sizes(network), "Bars: the share of each way in ∂L/∂state (in %, together 100); what hangs below 0 works "
+             "against the sum. Rows: norms."]  # fmt: skip
+    sheet = Sheet(
+        title or "Which way the gradient took", [[p] for s in states for p in _panels(network, s, colours, scale)],
+        [*lines, *sampled(stride, len(network.steps))], scale=scale, notes=NOTES if network.computed else [UNKNOWN],
+    )  # fmt: skip
+    picture = Chart(sheet, arrays(states), ax)
+    picture.text = "\n\n".join(_table(s) for s in states)
     return picture
 
 
-def shares(state: State, t: int) -> dict[str, float]:
-    """The signed share of each way at a step; together 1.  None where the gradient is 0 or not finite,
-    or where the parts cancel to next to nothing."""
-    if (cancelled(state, t) or 0.0) > 1 - NOTHING_LEFT:
-        return {}
-    whole, parts = state.whole.get(t), state.vectors.get(t, {})
-    top = float(np.abs(whole).max(initial=0)) if whole is not None else 0.0
-    if whole is None or not top or not np.isfinite(top):
-        return {}
-    unit = whole / top
-    return {way: float((part / top * unit).sum() / (unit * unit).sum()) for way, part in parts.items()}
+def _panels(network: Network, state: State, colours: dict[str, str], scale: Scale) -> list[Panel]:
+    """Bars of shares, where there are some, and rows of numbers below them."""
+    head = f"{clean(state.band) + ': ' if state.band else ''}∂L/∂{pretty(state.name)}"
+    said = verdict(network, state)
+    found = {t: shares(state, t) for t in state.times}
+    rows = _rows(network, state, colours, scale)
+    if not any(found.values()):
+        rows.head, rows.said = head, said
+        return [rows]
+    marks, low, high = _bars(state, found, colours)
+    ends = np.arange(np.ceil(low * 2), np.floor(high * 2) + 1) / 2
+    axis = Axis(low, high, ticks=[(v, f"{100 * v:.0f} %".replace("-", "−")) for v in ends])
+    return [Plot(marks, Axis(0, len(found), ticks=()), axis, 104, head, said), rows]
 
 
-def cancelled(state: State, t: int) -> float | None:
-    """1 − ‖sum of the parts‖ / sum of their norms: 0 where all point one way, 1 where nothing is left."""
-    sizes, total = [p[t] for p in state.parts.values() if t in p], state.total.get(t)
-    return (
-        None
-        if total is None or not sum(sizes) or not np.isfinite(sum(sizes))
-        else max(0.0, 1 - total / sum(sizes))
+def _bars(
+    state: State, found: dict[int, dict[str, float]], colours: dict[str, str]
+) -> tuple[list, float, float]:
+    """Stacked: up what adds to the gradient, down what works against it; and the ends of their axis."""
+    ups = [sum(v for v in s.values() if v > 0) for s in found.values()]
+    downs = [sum(v for v in s.values() if v < 0) for s in found.values()]
+    high, low = min(max([1.0, *ups]), MOST_SHARE), max(min([0.0, *downs]), 1 - MOST_SHARE)
+    marks: list = []
+    for k, t in enumerate(state.times):
+        for sign in (1, -1):
+            start = 0.0
+            for way in (w for w in state.ways if found[t].get(w, 0.0) * sign > 0):
+                ends = [min(max(v, low), high) for v in (start, start + found[t][way])]
+                tall = (max(ends) - min(ends)) / (high - low) * 104 > 9.5
+                name = short(way, pretty(state.name)) if tall else ""
+                marks.append(Bar(k + 0.5, min(ends), max(ends), colours[way], 0.7, inside=name))
+                start += found[t][way]
+        if ups[k] > high or downs[k] < low:  # where the axis ends it says where the bar does
+            beyond = f"+{100 * ups[k]:.0f} −{-100 * downs[k]:.0f}" if len(found) <= 12 else "▴"
+            marks.append(Bar(k + 0.5, high, high, "#ffffff", said=beyond))
+    return marks, low, high
+
+
+def _rows(network: Network, state: State, colours: dict[str, str], scale: Scale) -> Heat:
+    """The norms of the parts and of their sum, how much cancels, and what each gate passes on."""
+    name, times = pretty(state.name), state.times
+    cuts = dict.fromkeys(state.cut, CUT)
+
+    def norms(values: dict, whys: dict) -> list[Cell]:
+        return [
+            gradient_cell(v := values.get(t), scale, None if v is not None else whys.get(t, ""))
+            for t in times
+        ]
+
+    rows = [(f"{way} {name}" if way == STRAIGHT else way, norms(state.parts[way], cuts if way in state.gates else {}),
+             colours[way]) for way in state.ways]  # fmt: skip
+    rows.append((f"‖∂L/∂{name}‖", norms(state.total, {t: state.why.get(t) or "" for t in state.total}), ""))
+    bold = len(rows) - 1
+    lost = _ratios(times, lambda t: cancelled(state, t), lambda v: f"{100 * v:.0f} %", KINDS[1])
+    rows.append(("cancelled", lost, ""))
+    for way in (w for w in state.ways if w in state.gates):
+        passes = _ratios(
+            times, lambda t, w=way: passed_on(network, state, w, t), lambda v: f"×{number(v)}", PASSES
+        )  # type: ignore[misc]
+        rows.append((f"{short(way, name)} passes", passes, ""))
+    rows = [row for k, row in enumerate(rows) if k <= bold or any(c.said for c in row[1])]
+    labels, cells, chips = zip(*rows, strict=True)
+    return Heat(
+        list(cells), labels, [str(t) for t in times], captions_of(network, times), bold=[bold], chips=chips
     )
 
 
-class _Paths:
-    def __init__(self, network: Network, states: list[State], title: str, scale: Scale | None, stride: int):
-        self.network, self.states, self.stride = network, states, stride
-        self.canvas = Canvas(title)
-        numbers = [
-            v for s in states for v in [*s.total.values(), *(v for p in s.parts.values() for v in p.values())]
-        ]
-        self.scale = scale or Scale.of(v for v in numbers if v)
-        self.times = states[0].times
-        self.column = column_width(len(self.times))
-        gates = list(dict.fromkeys(w for s in states for w in s.ways if w not in OWN))
-        self.colours = OWN | {way: KINDS[k % len(KINDS)] for k, way in enumerate(gates)}
-
-    def draw(self) -> str:
-        canvas, right = self.canvas, LABELS + self.column * len(self.times)
-        canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        said = (
-            "Bars: the share of each way in ∂L/∂state (in %, together 100); what hangs below 0 works against the sum. "
-            "Cells: norms."
-        )
-        said += sampled(self.stride, len(self.network.steps))
-        canvas.words(8, 33, said, 9.5, SOFT, align="left", longest=220)
-        y = 52.0
-        for state in self.states:
-            y = self._state(state, y, right) + 24
-        notes = [
-            "“through f”: by way of gate f of step t + 1; “straight along”: element by element from its state.",
-            "“passes”: ‖what comes back to the state by a gate‖ ÷ ‖∂L/∂gate‖: below 1 the gate weakens the gradient.",
-            "“cancelled”: 1 − ‖sum of the parts‖ ÷ sum of their norms.",
-        ]
-        if not self.network.computed:
-            notes[0] = UNKNOWN
-        legend(canvas, 8, y - 6, max(right, 780), self.scale, None, notes, lines=False)
-        return canvas.picture_text()
-
-    def _state(self, state: State, top: float, right: float) -> float:
-        canvas, key = self.canvas, f"{state.band} {state.name}".strip()
-        head = f"{state.band + ': ' if state.band else ''}∂L/∂{pretty(state.name)}"
-        canvas.words(8, top + 8, head, 13, INK, True, "left")
-        start = max(LABELS, 20 + 8.2 * len(head))
-        canvas.words(start, top + 8, verdict(self.network, state), 10.5, INK, align="left", longest=190)
-        found = {t: shares(state, t) for t in state.times}
-        y = top + 24
-        if any(found.values()):
-            self._shares(state, found, y, right, key)
-            y += SHARES + 12
-        return self._rows(state, y, key)
-
-    def _shares(
-        self, state: State, found: dict[int, dict[str, float]], top: float, right: float, key: str
-    ) -> None:
-        """Stacked bars: up what adds to the gradient, down what works against it."""
-        ups = [sum(v for v in s.values() if v > 0) for s in found.values()]
-        downs = [sum(v for v in s.values() if v < 0) for s in found.values()]
-        high, low = min(max([1.0, *ups]), MOST_SHARE), max(min([0.0, *downs]), 1 - MOST_SHARE)
-        frame = Frame(self.canvas, LABELS, top, right - LABELS, SHARES, low, high, log=False)
-        frame.grid(key, lambda v: f"{100 * v:.0f} %".replace("-", "−"))
-        for k, t in enumerate(state.times):
-            up = down = 0.0
-            for way in [w for w in state.ways if w in found[t]]:
-                share = found[t][way]
-                start = up if share > 0 else down
-                up, down = up + max(share, 0), down + min(share, 0)
-                self._segment(frame, k, start, start + share, way, pretty(state.name), f"{key} t={t}")
-            if up > high or down < low:
-                beyond = f"+{100 * up:.0f} −{-100 * down:.0f}"
-                self.canvas.words(self._x(k), top - 2, beyond, 8, INK, True, paper="#ffffff")
-
-    def _segment(
-        self, frame: Frame, k: int, start: float, end: float, way: str, state: str, key: str
-    ) -> None:
-        """One piece of a bar with the name of its gate, where there is room."""
-        top, bottom = frame.y(max(start, end)), frame.y(min(start, end))
-        if bottom - top < 0.4:
-            return
-        width, colour = min(self.column * 0.7, 70), self.colours[way]
-        name = short(way, state) if bottom - top > 9.5 else ""
-        said = f"{key}: {way} {100 * (end - start):.0f} %"
-        left = self._x(k) - width / 2
-        self.canvas.box(
-            f"{key} {way} share", left, top, width, bottom - top, border=0.6, colour="#ffffff", fill=colour,
-            rounded=False, tooltip=said,
-        )  # fmt: skip
-        if name:
-            self.canvas.words(self._x(k), (top + bottom) / 2, name, 9, ink_on(colour), True)
-
-    def _x(self, k: int) -> float:
-        return LABELS + self.column * (k + 0.5)
-
-    def _rows(self, state: State, y: float, key: str) -> float:
-        """The norms of the parts and of their sum, how much cancels, and what each gate passes on."""
-        name = pretty(state.name)
-        y += CELL / 2
-        for way in state.ways:
-            self._chip(f"{key} {way} colour", self.colours[way], y)
-            label = f"{way} {name}" if way == STRAIGHT else way
-            self._cells(
-                f"{key} {way}",
-                label,
-                y,
-                [state.parts[way].get(t) for t in state.times],
-                self._cuts(state, way),
-            )
-            y += CELL
-        whys = [state.why.get(t) if t in state.total else "" for t in state.times]
-        self._cells(f"{key} sum", f"‖∂L/∂{name}‖", y, [state.total.get(t) for t in state.times], whys, True)
-        y += CELL
-        lost = [None if (v := cancelled(state, t)) is None else (v, f"{100 * v:.0f} %") for t in state.times]
-        if any(lost):
-            self._plain(f"{key} cancelled", "cancelled", y, lost, KINDS[1])
-            y += CELL + 6
-        for way in [w for w in state.ways if w in state.gates]:
-            passes = [passed_on(self.network, state, way, t) for t in state.times]
-            said = [None if v is None else (v, f"× {number(v)}") for v in passes]
-            if any(said):
-                self._plain(f"{key} {way} passes", f"{short(way, name)} passes", y, said, PASSES)
-                y += CELL
-        return steps_below(self.canvas, LABELS, y + 4, self.column, state.times, self.network.captions)
-
-    def _cells(self, key: str, label: str, y: float, values, states: Sequence, bold: bool = False) -> None:
-        cells = [
-            gradient_cell(v, self.scale, self.column, state=why if v is None else None)
-            for v, why in zip(values, states, strict=False)
-        ]
-        row(self.canvas, key, LABELS, y, self.column, cells, label, bold=bold, gap=20)
-
-    def _cuts(self, state: State, way: str) -> list[str]:
-        """What a cell without a number says."""
-        return [CUT if way in state.gates and t in state.cut else "" for t in state.times]
-
-    def _plain(self, key: str, label: str, y: float, said: Sequence, colour: str) -> None:
-        """Cells that are darker the nearer a ratio is to 1."""
-        cells = [
-            square("#ffffff", self.column, CELL)
-            if v is None
-            else square(mix("#ffffff", colour, min(v[0], 1.0) * 0.75), self.column, CELL, v[1], 8.5)
-            for v in said
-        ]
-        row(self.canvas, key, LABELS, y, self.column, cells, label, gap=20)
-
-    def _chip(self, key: str, colour: str, y: float) -> None:
-        """The colour of a way beside its name."""
-        self.canvas.box(key, LABELS - 15, y - 4.5, 9, 9, border=0, fill=colour, rounded=False)
+def _ratios(times: list[int], of: Callable, said: Callable, colour: str) -> list[Cell]:
+    """Cells that are darker the nearer a ratio is to 1."""
+    found = [of(t) for t in times]
+    return [Cell() if v is None else Cell(mix("#ffffff", colour, min(v, 1.0) * 0.75), said(v)) for v in found]
 
 
 def short(way: str, straight: str = "straight") -> str:
     """A way in a word: the name of its gate."""
-    return {FROM_LOSS: "loss", STRAIGHT: straight}.get(way) or way.removeprefix("through ").removeprefix(
-        "from "
-    )
+    found = {FROM_LOSS: "loss", STRAIGHT: straight}.get(way)
+    return found or way.removeprefix("through ").removeprefix("from ")
 
 
 def verdict(network: Network, state: State) -> str:
@@ -275,24 +188,18 @@ def verdict(network: Network, state: State) -> str:
     return " ".join(said)
 
 
-def _mean(values) -> float:
+def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return float(np.mean(values)) if values else 0.0
 
 
-def _table(network: Network, state: State) -> str:
+def _table(state: State) -> str:
     """The same numbers as text: norm and share of each way, and what cancels."""
-    head = f"{clean(state.band) + ' / ' if state.band else ''}∂L/∂{state.name}: norm, and share of the sum by way"
-    columns = ["t", "norm", *map(clean, state.ways), "cancelled"]
-    lines = [columns]
-    for t in state.times:
-        if t not in state.total:
-            continue
+    lines = [["t", "norm", *map(clean, state.ways), "cancelled"]]
+    for t in (t for t in state.times if t in state.total):
         part, total, lost = shares(state, t), state.total[t], cancelled(state, t)
         line = [str(t), (state.why.get(t) or "–") if total is None else number(total)]
         line += [f"{100 * part[w]:.0f} %" if w in part else "–" for w in state.ways]
         lines.append([*line, "–" if lost is None else f"{100 * lost:.0f} %"])
-    widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
-    return "\n".join(
-        [head, *("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)]
-    )
+    head = f"{key(clean(state.band), f'∂L/∂{state.name}')}: norm, and share of the sum by way"
+    return "\n".join([head, *columns(lines)])

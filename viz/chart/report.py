@@ -1,35 +1,45 @@
-"""The health report: what is wrong with a network, in words, tables and a picture, with figures and what to try."""
+"""The health report: what is wrong with a network, in words, tables and a picture, with figures and what to try.
+
+The picture has the findings on top, and below them, step by step, where they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from minigrad import Tensor
 
-from ..diagram.render import Diagram
-from ..language.states import norm
+from ..language.scale import EXPLODED, ORANGE, Scale, mix
+from ..language.states import CUT, NORMAL, NOT_COMPUTED, ZERO, norm
 from ..language.text import clean, number, pretty
-from ..measure.diagnosis import Finding, findings, folded, power
-from ..measure.health import UNKNOWN, Facts, facts_of
-from ..measure.recurrence import Flow
-from .report_page import draw
+from ..measure.diagnosis import Finding, findings
+from ..measure.health import FROZEN, Facts, Weight, facts_of
+from ..measure.recurrence import Decay
+from ..measure.report import arrays, speed, tables, text, verdict
+from ..read.sizes import sizes
+from .figure import Chart
+from .panels import Axis, Cell, Curve, Heat, Item, Items, Panel, Plot, Sheet, gradient_cell, gradient_panel
+from .steps import captions_of, drawn, sampled
 
-WIDTH, MOST_ROWS = 100, 24
+MOST_FINDINGS, MOST_LAYERS, MOST_ROWS, MOST_WEIGHTS, DECADES = 12, 8, 16, 24, 16
+SEEN = 0.05  # a gate of which less is saturated at every step has no row
+GOOD, NOTE, KEPT, MASKED = "#1a7f4b", "#5d6470", "#2c9b80", "#8a909a"
 
 
-class Report(Diagram):
-    """A health report: ``print`` shows it as text, rich as tables, and it is a `Diagram` besides.
+class Report(Chart):
+    """A health report: ``print`` shows it as text, rich as tables, and it is a `Chart` besides.
 
     Attributes: `findings`, faults first, each with its `kind`, `where`, `said`, `advice` and `steps`; `data`, the
-    figures by name; `text`, what is printed; and those of `Diagram`.
+    figures by name; `text`, what is printed; and those of `Chart`.
     """
 
-    def __init__(self, facts: Facts, found: list[Finding], title: str, time_limit: float):
-        super().__init__(draw(facts, found, title), title, "nop2", time_limit, _data(facts))
+    def __init__(self, facts: Facts, found: list[Finding], title: str):
+        super().__init__(sheet(facts, found, title), arrays(facts))
         self.findings, self._facts = found, facts
-        self.text = _text(facts, found, title)
+        self.text = text(facts, found, title)
 
     @property
     def faults(self) -> list[Finding]:
@@ -43,6 +53,9 @@ class Report(Diagram):
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        return f"<Report {self.title!r}: {verdict(self._facts, self.findings)}>"
 
     def __rich__(self):
         from rich.console import Group as Rows  # imported when it is first needed
@@ -58,9 +71,9 @@ class Report(Diagram):
                 kind = Text(f.kind, style="bold red" if f.fault else "bold")
                 table.add_row(kind, Text(f.where), Text(f.said), Text(f.advice))
             parts.append(table)
-        for head, columns, rows in tables(self._facts):
+        for head, heads, rows in tables(self._facts):
             table = Table(title=Text(head, style="bold"), title_justify="left")
-            for k, column in enumerate(columns):
+            for k, column in enumerate(heads):
                 table.add_column(Text(column), justify="left" if k == 0 else "right")
             for row in rows:
                 table.add_row(*map(Text, row))
@@ -70,7 +83,7 @@ class Report(Diagram):
 
 def report(
     what: Tensor | list, steps: list | None = None, parameters: Mapping[str, Tensor] | Iterable[Tensor] | None = None,
-    *, title: str = "", time_limit: float = 20.0,
+    *, title: str = "",
 ) -> Report:  # fmt: skip
     """Name what is wrong with a network: vanishing, exploding, saturated, dead, cut, masked and frozen places.
 
@@ -78,7 +91,7 @@ def report(
     steps : those, with a loss.
     parameters : what is trained, by name as a layer's `parameters()` gives it; then what the loss does
         not depend on is named too, and names are these.
-    title, time_limit : as for `draw`.
+    title : as for `draw`.
 
     How fast the gradient goes back is measured on the graph, from each step's states to those of the step
     before, from random directions: losses at many steps do not hide that none reaches far.  The rate per step
@@ -87,132 +100,222 @@ def report(
 
     The report's `data` has, with the layer's name before where there is one: "rate" (per step), "half-life"
     (steps; negative where it doubles), "left" (log of what is left, at steps "t"), "f saturated" by step, "h dead"
-    (share of units), "W_f gradient" (norm).  Raises InputError for what is no graph with values.
+    (share of units), "dW_f norm".  Raises InputError for what is no graph with values.
     """
     facts = facts_of(what, steps, parameters)
-    return Report(facts, findings(facts), clean(title, 120) or "Health report", time_limit)
+    return Report(facts, findings(facts), clean(title, 120) or "Health report")
 
 
-def verdict(facts: Facts, found: list[Finding]) -> str:
-    """In words: how many faults there are, and of what kind."""
-    faults, notes = [f for f in found if f.fault], [f for f in found if not f.fault]
-    kinds = ", ".join(dict.fromkeys(f.kind for f in faults))
-    said = f"{_count(faults, 'fault')}: {kinds}" if faults else "No fault found"
-    if not facts.computed and not faults:
-        said = "No fault found so far, but the gradient is not computed: run loss.backward(record=True)"
-    return said + (f"; {_count(notes, 'note')}" if notes else "") + "."
+# The picture.
 
 
-def _count(found: list, what: str) -> str:
-    return f"{len(found)} {what}{'s' * (len(found) > 1)}"
-
-
-def tables(facts: Facts) -> list[tuple[str, list[str], list[list[str]]]]:
-    """The figures: heading, columns, rows."""
-    found = []
-    flows = [_flow_row(f) for f in facts.flows]
-    if flows:
-        columns = ["states", "half-life (steps)", "× per step", "rate λ", "steps", "left over all"]
-        found.append(("The gradient on its way back through the states", columns, flows))
-    gates = [
-        [_in(g.band, f"{g.name}  {'σ' if g.kind == 'sigmoid' else g.kind}"), number(float(g.mean.mean())), _percent(g.low.mean()),
-         _percent(g.high.mean()), "high keeps memory" if g.keeps > 0 else "low keeps memory" if g.keeps < 0 else ""]
-        for g in facts.gates
-    ]  # fmt: skip
-    if gates:
-        found.append(("Gates and candidates", ["", "mean", "saturated low", "saturated high", ""], gates))
-    rectifiers = [
-        [_in(r.band, r.name), str(r.units), _percent(r.off), f"{r.samples:,}"] for r in facts.rectifiers
-    ]
-    if rectifiers:
-        found.append(("ReLU", ["", "units", "off everywhere", "samples"], rectifiers))
-    weights = [
-        [w.name, "–" if w.norm is None else number(w.norm), number(norm(w.tensor.value)), w.state if w.state != UNKNOWN else ""]
-        for w in facts.weights
-    ]  # fmt: skip
-    if weights:
-        found.append(("Weights", ["", "‖∂L/∂W‖", "‖W‖", ""], weights))
-    return [(head, columns, _shortened(rows)) for head, columns, rows in found]
-
-
-def _flow_row(flow: Flow) -> list[str]:
-    rate, half = flow.rate, flow.half_life
-    names = _in(flow.band, " ".join(pretty(s) for s in flow.states))
-    if rate is None or flow.over is None:
-        return [names, "–", "–", "–", str(flow.steps), "nothing"]
-    said = "keeps its size" if half is None else number(half) if half > 0 else f"doubles in {number(-half)}"
-    return [
-        names,
-        said,
-        number(float(np.exp(rate)), 3),
-        number(rate, 3),
-        str(flow.stretch[1] - flow.stretch[0]),
-        power(flow.over),
-    ]
-
-
-def _shortened(rows: list[list[str]]) -> list[list[str]]:
-    if len(rows) <= MOST_ROWS:
-        return rows
-    more = f"… and {len(rows) - MOST_ROWS} more"
-    return [*rows[:MOST_ROWS], [more, *[""] * (len(rows[0]) - 1)]]
-
-
-def _in(band: str, name: str) -> str:
-    return f"{clean(band)}: {name}" if band else name
-
-
-def _percent(share: float) -> str:
-    return f"{100 * float(share):.0f} %"
-
-
-def _text(facts: Facts, found: list[Finding], title: str) -> str:
-    lines = [title, verdict(facts, found)]
-    for k, f in enumerate(found, 1):
-        where = f" ({f.where})" if f.where else ""
-        lines += ["", f"{k}. {f.kind.upper() if f.fault else 'note: ' + f.kind}{where}", *_wrapped(f.said)]
-        lines += _wrapped(f"Try: {f.advice}") if f.advice else []
-    for head, columns, rows in tables(facts):
-        lines += ["", head, *_columns([columns, *rows])]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _wrapped(said: str) -> list[str]:
-    return [f"   {line}" for line in folded(said, WIDTH - 3)]
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    """Rows as text, the first column to the left and numbers to the right."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return [
-        "   " + "  ".join(s.rjust(w) if k else s.ljust(w) for k, (s, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]  # fmt: skip
-
-
-def _data(facts: Facts) -> dict[str, np.ndarray]:
-    data: dict[str, np.ndarray] = {}
+def sheet(facts: Facts, found: list[Finding], title: str) -> Sheet:
+    """Findings; the way back and, step by step, gates and masks; without steps, units and layers; weights."""
+    scale = Scale.of([w.norm for w in facts.weights if w.norm] + [v for _, v in facts.depth])
+    panels: list[list[Panel]] = [[_findings(facts, found)]]
+    lines, notes = [f"No recurrence, {len(facts.nodes):,} nodes."], []
     if facts.network is not None:
-        data["t"] = np.array(facts.network.steps)
+        times, stride = drawn(facts.network.steps)
+        lines = [sizes(facts.network), *sampled(stride, len(facts.network.steps))]
+        lines += ["Findings and figures are over all steps."] * (stride > 1)
+        rows = _Steps(facts, times, stride)
+        panels += [[p] for p in rows.panels()]
+        notes = rows.notes
+    else:
+        panels += [[p] for p in _units(facts, scale)]
+    return Sheet(title, [*panels, *_weights(facts, scale)], lines, [verdict(facts, found)],
+                 scale if facts.weights or facts.depth else None, notes=notes)  # fmt: skip
 
-    def by_step(times, values) -> np.ndarray:
-        found = dict(zip(times, values, strict=True))
-        return (
-            np.array([found.get(t, np.nan) for t in facts.network.steps])
-            if facts.network
-            else np.array(values)
+
+def _findings(facts: Facts, found: list[Finding]) -> Items:
+    items = []
+    if not any(f.fault for f in found):
+        known = facts.computed
+        said = "No fault found" if known else "No fault found so far; the gradient is not computed"
+        items.append(Item("healthy" if known else NOT_COMPUTED, GOOD if known else NOTE, [said]))
+    for f in found[:MOST_FINDINGS]:
+        said = [f"{f.where}: {f.said}" if f.where else f.said, *([f"Try: {f.advice}"] if f.advice else [])]
+        items.append(Item(f.kind, EXPLODED if f.fault else NOTE, said))
+    if len(found) > MOST_FINDINGS:
+        items.append(Item("…", NOTE, [f"And {len(found) - MOST_FINDINGS} more: print the report."]))
+    return Items(items)
+
+
+class _Steps:
+    """What is told over the steps: a column may stand for several, of which it tells the worst."""
+
+    def __init__(self, facts: Facts, times: list[int], stride: int):
+        assert facts.network is not None
+        self.facts, self.times, self.stride = facts, times, stride
+        self.steps, self.network = facts.network.steps, facts.network
+        self.notes: list[str] = []
+
+    def panels(self) -> list[Panel]:
+        decays = [d for d in self.facts.decays if len(d.times) > 1][:MOST_LAYERS]
+        rows = [*self._way_back(decays), *self._masks(), *self._entries(), *self._gates()]
+        if len(rows) > MOST_ROWS:
+            self.notes.append(f"{len(rows) - MOST_ROWS} more rows are not drawn.")
+        rows = rows[:MOST_ROWS]
+        steps = Heat(
+            [cells for _, cells in rows], [name for name, _ in rows], [str(t) for t in self.times],
+            captions_of(self.network, self.times),
+        )  # fmt: skip
+        return [*([self._left(decays)] if decays else []), *([steps] if rows else [])]
+
+    def _left(self, decays: list[Decay]) -> Plot:
+        """What is left of a gradient of the last step at every step, on a logarithmic axis."""
+        head = "What is left, at step t, of a gradient that starts as 1 at the last step"
+        head += ", and anew behind a cut" if any(d.cuts for d in decays) else ""
+        logs = np.concatenate([d.left for d in decays]) / np.log(10)
+        low = int(np.floor(max(min(logs.min(), -1.0), -DECADES)))
+        high = int(np.ceil(min(max(logs.max(), 0.5), DECADES)))
+        curves = [self._curve(d, k, low, high) for k, d in enumerate(decays)]
+        return Plot(
+            [*curves], Axis(0, len(self.times), ticks=()), Axis(10.0**low, 10.0**high, log=True), 150, head
         )
 
-    for f in facts.flows:
-        key = f"{f.band} / " if f.band else ""
-        data[f"{key}rate"] = np.array(np.nan if f.rate is None else f.rate)
-        data[f"{key}half-life"] = np.array(np.inf if f.half_life is None else f.half_life)
-        data[f"{key}left"] = by_step(f.times, f.left)
-    for g in facts.gates:
-        key = f"{g.band} / " if g.band else ""
-        data[f"{key}{g.name} saturated"] = by_step(g.times, g.saturated) if g.times != [0] else g.saturated
-    for r in facts.rectifiers:
-        data[f"{r.band} / {r.name} dead" if r.band else f"{r.name} dead"] = np.array(r.dead)
-    for w in facts.weights:
-        data[f"{w.name} gradient"] = np.array(np.nan if w.norm is None else w.norm)
-    return data
+    def _curve(self, d: Decay, kind: int, low: int, high: int) -> Curve:
+        """The line of a layer, which starts anew behind a cut; the axis ends where next to nothing is left."""
+        xs, ys = [], []
+        first = self.steps.index(self.times[0])
+        places = {t: 0.5 + (k - first) / self.stride for k, t in enumerate(self.steps)}
+        for k, (t, left) in enumerate(zip(d.times, d.left, strict=True)):
+            decades = left / np.log(10)
+            if places[t] >= 0:
+                xs.append(places[t])
+                ys.append(10**decades if low <= decades <= high else np.nan)
+            if k in d.why and xs:
+                xs.append(xs[-1])
+                ys.append(np.nan)
+        return Curve(xs, ys, kind, speed(d))
+
+    # Rows: a name and a cell for each step that is drawn.
+
+    def _grouped(self, values: Mapping[int, object]) -> list[list]:
+        """By column, what is known of its step and of those before it that are not drawn."""
+        found: list[list] = [[] for _ in self.times]
+        for t, v in values.items():
+            found[bisect_left(self.times, t)].append(v)
+        return found
+
+    def _way_back(self, decays: list[Decay]) -> Iterator[tuple[str, list[Cell]]]:
+        """The factor of each step, and cuts, zeros and what is no number between steps."""
+        for d in decays:
+            between = {
+                t: (float(np.exp(f)), d.why.get(k), d.cuts.get(k))
+                for k, (t, f) in enumerate(zip(d.times, d.log_factors, strict=False))
+            }
+            yield _label(d.band, "× per step back"), [_factor(own) for own in self._grouped(between)]
+        if decays:
+            self.notes.append(
+                "“× per step back” at t: what a gradient of the states of the step after becomes on its way to step t."
+            )
+
+    def _masks(self) -> Iterator[tuple[str, list[Cell]]]:
+        for d in self.facts.decays:
+            if d.real is not None and not d.real.all():
+                hidden = self._grouped(dict(zip(d.times, 1 - d.real.mean(axis=1), strict=True)))
+                yield _label(d.band, "masked %"), [_percent(max(own, default=None), MASKED) for own in hidden]
+
+    def _entries(self) -> Iterator[tuple[str, list[Cell]]]:
+        entries = self.facts.entries
+        if len(entries) > 1 and not all(entries.values()):
+            cells = [
+                Cell() if not own else Cell("#e8eaee", "●") if all(own) else Cell(MASKED, "0")
+                for own in self._grouped(entries)
+            ]
+            yield "loss enters", cells
+
+    def _gates(self) -> Iterator[tuple[str, list[Cell]]]:
+        """A row for every gate that is saturated somewhere; the names of the others go into a note."""
+        idle = []
+        for g in self.facts.gates:
+            if g.saturated.max(initial=0) < SEEN:
+                idle.append(_label(g.band, pretty(g.name)))
+                continue
+            shares = self._grouped(dict(zip(g.times, g.saturated, strict=True)))
+            yield (
+                _label(g.band, f"{pretty(g.name)} saturated %"),
+                [_percent(max(own, default=None), ORANGE) for own in shares],
+            )
+        if len(idle) < len(self.facts.gates):
+            self.notes.append(
+                "Orange: % of units that are saturated, so that they hardly react (a memory held open does not count)."
+            )
+        if idle:
+            more = f" and {len(idle) - 8} more" if len(idle) > 8 else ""
+            self.notes.append(f"Hardly a unit is saturated in {', '.join(idle[:8])}{more}.")
+
+
+def _factor(own: Sequence[tuple[float, str | None, list[str] | None]]) -> Cell:
+    """Of the steps of a column: a cut of all states, what is zero or no number, a cut of some; else the mean factor."""
+    whys = [why for _, why, _ in own if why]
+    if whys:
+        return gradient_cell(None, Scale(), CUT if CUT in whys else whys[0])
+    cut = sorted({s for _, _, cuts in own for s in cuts or ()})
+    if cut:
+        return Cell("#e4e6ea", f"✂ {' '.join(map(pretty, cut))}", state=CUT)
+    known = [v for v, _, _ in own if np.isfinite(v)]
+    if not known:
+        return Cell()
+    middle = float(np.exp(np.mean(np.log(known))))
+    return Cell(mix("#ffffff", KEPT, min(middle, 1.0) * 0.75), f"×{number(middle)}")
+
+
+def _percent(share: float | None, colour: str) -> Cell:
+    if share is None or not np.isfinite(share):
+        return Cell()
+    return Cell(mix("#ffffff", colour, float(share)), f"{100 * share:.0f}" if share >= 0.005 else "")
+
+
+def _label(band: str, name: str) -> str:
+    return f"{clean(band)}: {clean(name)}" if band else clean(name)
+
+
+# Without steps, and the weights.
+
+
+def _units(facts: Facts, scale: Scale) -> Iterator[Panel]:
+    """Rectifiers and gates with a share each, and the gradient from layer to layer."""
+    found = [
+        (f"{_label(r.band, r.name)}: off for all samples, of {r.units} ReLU units", r.off)
+        for r in facts.rectifiers
+    ]
+    found += [
+        (f"{_label(g.band, g.name)} ({g.kind}): saturated", float(g.saturated.mean())) for g in facts.gates
+    ]
+    shown = [(name, share) for name, share in found if share > 0][:MOST_ROWS]
+    if shown:
+        cells = [[Cell(mix("#ffffff", ORANGE, share), f"{100 * share:.0f} %")] for _, share in shown]
+        yield Heat(cells, [name for name, _ in shown], head="Units that hardly react", width=60)
+    if facts.depth:
+        names, sizes_ = zip(*facts.depth[:MOST_ROWS], strict=True)
+        head = "‖∂L/∂·‖ of each activation, from the first layer to the last"
+        yield gradient_panel(head, "", np.array(sizes_), scale, [clean(n, 12) for n in names])
+
+
+def _weights(facts: Facts, scale: Scale) -> list[list[Panel]]:
+    """The norm of each weight's gradient, on the scale of gradients, and what does not learn; in three columns."""
+    weights = facts.weights
+    shown = sorted(weights, key=lambda w: w.state == NORMAL)[:MOST_WEIGHTS]
+    shown = [w for w in weights if any(w is s for s in shown)]
+    per = max(1, -(-len(shown) // 3))
+    row: list[Panel] = []
+    for k in range(0, len(shown), per):
+        own = shown[k : k + per]
+        cells = [[_weight(w, scale), Cell("", number(norm(w.tensor.value)))] for w in own]
+        row.append(Heat(cells, [clean(w.name, 24) for w in own], ["‖∂L/∂W‖", "‖W‖"], width=128, above=True))
+    if row:
+        assert isinstance(row[0], Heat)
+        row[0].head = "Gradient of each weight, and the weight"
+        if len(weights) > MOST_WEIGHTS:
+            row[0].said = f"{MOST_WEIGHTS} of {len(weights)} are drawn, those with a fault first"
+    return [row] if row else []
+
+
+def _weight(w: Weight, scale: Scale) -> Cell:
+    if w.state == FROZEN:
+        return Cell("#c3c9d1", FROZEN)
+    if w.state == CUT or w.norm is None:
+        return gradient_cell(None, scale, CUT if w.state == CUT else NOT_COMPUTED)
+    return gradient_cell(w.norm, scale, ZERO if not w.norm else None)

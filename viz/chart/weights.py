@@ -2,50 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minigrad import InputError, Tensor
-from minigrad.items import itemised
 
-from ..diagram.canvas import Canvas
-from ..diagram.legend import UNKNOWN, legend
-from ..diagram.markup import square
-from ..diagram.render import Diagram
-from ..language.scale import INK, SOFT, Scale, mix
+from ..language.picture import Picture
+from ..language.scale import Scale, mix
 from ..language.states import NOT_COMPUTED, ZERO, norm
-from ..language.text import clean, number
-from ..measure.ways import before_steps, weight_names, where
-from ..read.network import OUTPUT, Captions, Network, read, roots_of
-from .canvas_chart import CELL, KINDS, column_width, drawn, gradient_cell, row, sampled, steps_below
+from ..language.text import clean, number, of_gradient
+from ..measure.weights import AT_ONCE, Parts, by_step
+from ..read.network import Captions, read, roots_of
+from ..read.sizes import sizes
+from .figure import Chart
+from .panels import KINDS, UNKNOWN, Cell, Heat, Sheet, gradient_cell
+from .steps import captions_of, drawn, sampled
 
-LABELS, SUM = 150.0, 62.0
-AT_ONCE = "at once"  # what no single step adds: a product over all steps outside of them
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-
-@dataclass
-class Parts:
-    """The gradient of one weight: by step its norm, and the sum of all."""
-
-    name: str
-    norms: dict[int | str, float] = field(default_factory=dict)
-    total: np.ndarray | None = None
-
-    @property
-    def agreement(self) -> float | None:
-        """‖sum‖ ÷ sum of norms: 1 where all steps pull the same way."""
-        sizes = sum(self.norms.values())
-        return norm(self.total) / sizes if self.total is not None and sizes and np.isfinite(sizes) else None
+SUM = 60.0  # the width of a column behind those of the steps
 
 
 def weights_by_step(
     what: Tensor | list, steps: list | None = None, *, title: str = "", scale: Scale | None = None,
-    time_limit: float = 20.0, captions: Captions | None = None,
-) -> Diagram:  # fmt: skip
+    captions: Captions | None = None, ax: Axes | None = None,
+) -> Picture:  # fmt: skip
     """‖∂L/∂W‖ of each weight, step by step: what step t alone adds, the sum, and whether the steps agree.
 
-    what, steps, title, scale, time_limit, captions : as for `gradient`, after ``loss.backward(record=True)``.
+    what, steps, title, scale, captions : as for `gradient`, after ``loss.backward(record=True)``.
+    ax : axes of matplotlib, into which the steps are drawn, without the columns of sums.
 
     The picture's `data` has the norms of all steps "t" as "dW_f", (steps,), and the sum, of W_f's own shape,
     as "dW_f sum".  Raises InputError where no step reads a weight.
@@ -57,103 +44,54 @@ def weights_by_step(
         raise InputError(
             "weights_by_step: no step in this graph reads a weight; give the loss of an unrolled cell"
         )
-    title = title or "What each step adds to the gradient of each weight"
+    numbers = [v for p in found for v in p.norms.values()] + [
+        norm(p.total) for p in found if p.total is not None
+    ]
+    scale = scale or Scale.of(numbers)
+    times, stride = drawn(network.steps)
+    cells = [[_cell(p, p.norms.get(t), scale, AT_ONCE not in p.norms) for t in times] for p in found]
+    by_time = Heat(
+        cells, [clean(p.name, 40) for p in found], [str(t) for t in times], captions_of(network, times)
+    )
+    heads, outside = ["sum", "agree"], any(AT_ONCE in p.norms for p in found)
+    sums = [[_cell(p, None if p.total is None else norm(p.total), scale), _agreement(p)] for p in found]
+    if outside:
+        heads = [AT_ONCE, *heads]
+        sums = [
+            [_cell(p, p.norms.get(AT_ONCE), scale, False), *row] for p, row in zip(found, sums, strict=True)
+        ]
+    lines = [
+        sizes(network),
+        "Cells: ‖∂L/∂W‖ of step t alone. Sum: over all steps, the gradient that training uses.",
+    ]
+    notes = ["“agree”: ‖sum over all steps‖ ÷ sum of their norms: 100 % where all steps pull the same way."]
+    notes += ["“at once”: used outside of the steps, in one product for all."] * outside
+    sheet = Sheet(
+        title or "What each step adds to the gradient of each weight",
+        [[by_time, Heat(sums, columns=heads, width=SUM * len(heads), below="")]],
+        [*lines, *sampled(stride, len(network.steps))], [verdict(found)], scale, notes=notes if network.computed else [UNKNOWN],
+    )  # fmt: skip
     data = {"t": np.array(network.steps)}
     for p in found:
-        data[_d(p.name)] = np.array([p.norms.get(t, 0.0 if p.norms else np.nan) for t in network.steps])
-        data[f"{_d(p.name)} sum"] = np.array(np.nan) if p.total is None else p.total
-    return Diagram(_Weights(network, found, title, scale).draw(), title, "nop2", time_limit, data)
+        name = of_gradient(p.name)
+        data[name] = np.array([p.norms.get(t, 0.0 if p.norms else np.nan) for t in network.steps])
+        data[f"{name} sum"] = np.array(np.nan) if p.total is None else p.total
+    return Chart(sheet, data, ax)
 
 
-def _d(name: str) -> str:
-    """layer 1 / dW_f of layer 1 / W_f."""
-    layer, slash, own = name.rpartition(" / ")
-    return f"{layer}{slash}d{own}"
+def _cell(p: Parts, value: float | None, scale: Scale, told: bool = True) -> Cell:
+    """A norm; told: whether its absence is (a weight of no single step has nothing to say in a step)."""
+    missing = (ZERO if p.norms else NOT_COMPUTED) if told else ""
+    return gradient_cell(value, scale, None if value is not None else missing)
 
 
-def by_step(network: Network) -> list[Parts]:
-    """The parts of every weight, in the order in which the weights were made."""
-    places, leaves = where(network), {number: Parts(name) for number, name in weight_names(network).items()}
-    through = before_steps(network)
-    seeds: dict[int | str, list] = {}
-    for n in network.nodes:
-        if n.op is None or n.number in through or not n.contributions:
-            continue
-        g = network.group_of[n.number]
-        when = places.place.get(n.number, g.t if g.kind == OUTPUT else AT_ONCE)
-        when = when if when in network.steps else AT_ONCE  # a learned first state
-        for x, part in zip(n.inputs, n.contributions, strict=True):
-            if part is not None and (x.number in leaves or x.number in through):
-                seeds.setdefault(when, []).append((x, 0, part))
-    for when, own in seeds.items():
-        for n, _, batch in itemised(own, through, leaves):
-            if n.number in leaves:
-                p, part = leaves[n.number], batch[0].astype(np.float64)
-                p.norms[when] = norm(part)
-                p.total = part if p.total is None else p.total + part
-    return list(leaves.values())
-
-
-class _Weights:
-    def __init__(self, network: Network, found: list[Parts], title: str, scale: Scale | None):
-        self.network, self.found = network, found
-        self.canvas = Canvas(title)
-        sizes = [v for p in found for v in p.norms.values()]
-        sizes += [norm(p.total) for p in found if p.total is not None]
-        self.scale = scale or Scale.of(sizes)
-        self.times, self.stride = drawn(network.steps)
-        self.column = min(column_width(len(self.times)), 96.0)
-        self.right = LABELS + self.column * len(self.times)
-
-    def draw(self) -> str:
-        canvas = self.canvas
-        canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        said = "Cells: ‖∂L/∂W‖ of step t alone. Sum: the gradient that training uses."
-        said += sampled(self.stride, len(self.network.steps))
-        said += " The sums are over all." if self.stride > 1 else ""
-        canvas.words(8, 33, said, 9.5, SOFT, align="left", longest=220)
-        canvas.words(8, 52, verdict(self.found), 10.5, INK, align="left", longest=200)
-        outside = any(AT_ONCE in p.norms for p in self.found)
-        heads = [*([AT_ONCE] if outside else []), "sum", "agree"]
-        for k, head in enumerate(heads):
-            canvas.words(self.right + 14 + SUM * (k + 0.5), 72, head, 9.5, INK, True)
-        y = 72 + CELL
-        for p in self.found:
-            self._row(p, y, outside)
-            y += CELL
-        y = steps_below(canvas, LABELS, y, self.column, self.times, self.network.captions)
-        notes = [
-            "“agree”: ‖sum over all steps‖ ÷ sum of their norms: 100 % where all steps pull the same way.",
-            "“at once”: used outside of the steps, in one product for all." if outside else "",
-        ]
-        if not self.network.computed:
-            notes[0] = UNKNOWN
-        legend(canvas, 8, y + 8, max(self.right, 780), self.scale, None, [n for n in notes if n], lines=False)
-        return canvas.picture_text()
-
-    def _row(self, p: Parts, y: float, outside: bool) -> None:
-        canvas, known = self.canvas, bool(p.norms)
-        state = ZERO if known else NOT_COMPUTED
-
-        def cell_of(value: float | None, width: float, why: str = state) -> str:
-            return gradient_cell(value, self.scale, width, state=None if value is not None else why)
-
-        missing = "" if AT_ONCE in p.norms else state  # a weight of no single step: nothing to say there
-        row(
-            canvas,
-            p.name,
-            LABELS,
-            y,
-            self.column,
-            [cell_of(p.norms.get(t), self.column, missing) for t in self.times],
-            clean(p.name, 24),
-        )
-        last = [cell_of(p.norms.get(AT_ONCE), SUM, "")] if outside else []
-        last.append(cell_of(None if p.total is None else norm(p.total), SUM))
-        share = p.agreement if len(p.norms) > 1 else None
-        colour = "#ffffff" if share is None else mix("#ffffff", KINDS[2], 0.75 * min(share, 1.0))
-        last.append(square(colour, SUM, CELL, "" if share is None else f"{100 * share:.0f} %", 8.5))
-        row(canvas, f"{p.name} sum", self.right + 14, y, SUM, last)
+def _agreement(p: Parts) -> Cell:
+    share = p.agreement if len(p.norms) > 1 else None
+    return (
+        Cell()
+        if share is None
+        else Cell(mix("#ffffff", KINDS[2], 0.75 * min(share, 1.0)), f"{100 * share:.0f} %")
+    )
 
 
 def verdict(found: list[Parts]) -> str:

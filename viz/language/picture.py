@@ -27,6 +27,10 @@ class Picture:
 
     Attributes: `title`; `data`, the arrays behind the picture, by name; `text`, what it says as a
     table of words, where it has one.  The same program draws the same bytes.
+
+    A name in `data` has, in this order: the layer, where there are several, "layer 1 / "; a d, where it is
+    the gradient's; the quantity; and what of it, in a word: "f", "df", "layer 2 / dc through f", "dW_f norm".
+    Arrays by step have steps as their first axis, and "t" says which; NaN stands where there is nothing.
     """
 
     formats: tuple[str, ...] = ("svg", "png", "pdf")

@@ -57,6 +57,17 @@ class Keys:
         return key
 
 
+def key(layer: str, name: str) -> str:
+    """The name of an array in a picture's `data`: "layer 1 / f"."""
+    return f"{layer} / {name}" if layer else name
+
+
+def of_gradient(name: str, what: str = "") -> str:
+    """The name of what belongs to a gradient: "layer 1 / dW_f norm", of "layer 1 / W_f" and "norm"."""
+    layer, _, own = name.rpartition(" / ")
+    return key(layer, f"d{own} {what}".rstrip())
+
+
 def pretty(name: str) -> str:
     """`c_tilde` as c̃, the way the slide writes it."""
     return re.sub(r"(\w)_tilde\b", "\\1\u0303", name)
@@ -115,3 +126,12 @@ def brief(value: float, width: float) -> str:
         if abs(value) < 1
         else f"{value:.1f}".replace("-", "−")
     )
+
+
+def columns(rows: Sequence[Sequence[str]], left: bool = False) -> list[str]:
+    """Rows as lines of text whose columns line up on the right; left: the first column on its left."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return [
+        "  ".join(s.ljust(w) if left and k == 0 else s.rjust(w) for k, (s, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]  # fmt: skip

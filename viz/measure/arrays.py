@@ -8,7 +8,7 @@ import numpy as np
 
 from minigrad import Tensor
 
-from ..language.text import Keys
+from ..language.text import Keys, key, of_gradient
 from ..read.network import END, PARAMETER, SHARED, Group, Network, flows, gradient_of, joined
 from .ways import weight_names
 
@@ -29,8 +29,8 @@ def of_network(network: Network, shown: Sequence[int]) -> dict[str, np.ndarray]:
     data: dict[str, np.ndarray] = {"t": np.array(shown)}
     for (band, name), own in by_name.items():
         nodes = [own[t].out if t in own else None for t in shown]
-        data[_named(band, name)] = _stacked(nodes, lambda n: None if n.is_symbol else n.value)
-        data[_named(band, f"d{name}")] = _stacked(nodes, lambda n: gradient_of(network.states, n))
+        data[key(band, name)] = _stacked(nodes, lambda n: None if n.is_symbol else n.value)
+        data[key(band, f"d{name}")] = _stacked(nodes, lambda n: gradient_of(network.states, n))
     names = weight_names(network)
     for n in network.nodes:
         if n.number in names:
@@ -39,8 +39,8 @@ def of_network(network: Network, shown: Sequence[int]) -> dict[str, np.ndarray]:
         when = f.source.t if f.target.kind == END else f.target.t
         if f.norm is not None and when in shown and f.source.kind != PARAMETER:
             apart = f.source.t != f.target.t and f.target.kind != END
-            key = f"{_label(network, f.source)}{' before' * apart} → {_label(network, f.target)}"
-            line = data.setdefault(key, np.full(len(shown), np.nan))
+            name = f"{_label(network, f.source)}{' before' * apart} → {_label(network, f.target)}"
+            line = data.setdefault(name, np.full(len(shown), np.nan))
             line[list(shown).index(when)] = f.norm
     return data
 
@@ -54,24 +54,19 @@ def of_nodes(nodes: Sequence[Tensor], states: dict[int, str]) -> dict[str, np.nd
 
 
 def _both(name: str, n: Tensor, states: dict[int, str]) -> dict[str, np.ndarray]:
-    """Value and gradient; the d stands before the name itself, behind that of the layer."""
-    layer, _, own = name.rpartition(" / ")
+    """Value and gradient."""
     gradient = gradient_of(states, n)
     return {
         name: np.array(np.nan) if n.is_symbol else np.asarray(n.value),
-        _named(layer, f"d{own}"): np.full(n.shape if not n.is_symbol else (), np.nan)
+        of_gradient(name): np.full(n.shape if not n.is_symbol else (), np.nan)
         if gradient is None
         else np.asarray(gradient),
     }
 
 
-def _named(band: str, name: str) -> str:
-    return f"{band} / {name}" if band else name
-
-
 def _label(network: Network, g: Group) -> str:
     name = joined(network, g) if g.kind == SHARED else "loss" if g.kind == END else g.name or "x"
-    return _named(g.band, name)
+    return key(g.band, name)
 
 
 def _stacked(nodes: Sequence[Tensor | None], read: Callable[[Tensor], np.ndarray | None]) -> np.ndarray:

@@ -16,11 +16,11 @@ import numpy as np
 
 from minigrad import Tensor
 
-from ..language.scale import VANISHED_BELOW
+from ..language.states import CUT, NORMAL, VANISHED_BELOW, ZERO
 from ..language.text import clean, number, pretty
 from ..read.network import gradient_of, step_of
-from .health import FINE, FROZEN, ZERO, Facts
-from .recurrence import CUT, GONE, Flow
+from .health import FROZEN, Facts
+from .recurrence import Decay
 
 VANISHING_HALF_LIFE = 1.05  # steps; the usual starts have 1.1 (a basic layer with large inputs) and more
 SHUT_HALF_LIFE = 0.5  # with gates, which can open: half open they have 1, beside a leak 0.7
@@ -100,7 +100,7 @@ def _numbers(facts: Facts) -> Iterator[Finding]:
         )
     elif facts.computed:
         zero = [w for w in facts.weights if w.state == ZERO]
-        if zero and not any(w.state == FINE for w in facts.weights):
+        if zero and not any(w.state == NORMAL for w in facts.weights):
             said = "The gradient of every weight is exactly zero: nothing can be learned."
             yield Finding("exactly zero", "", said, TRY["zero"])
         elif zero:
@@ -117,20 +117,20 @@ def _called(n: Tensor) -> str:
 
 
 def _exploding(facts: Facts) -> Iterator[Finding]:
-    for flow in facts.flows:
-        rate = flow.rate
+    for decay in facts.decays:
+        rate = decay.rate
         if rate is None:
             continue
-        growth = flow.over
+        growth = decay.over
         fast = rate >= EXPLODING_RATE and growth >= np.log(EXPLODING_GROWTH)
         slow = rate >= SLOW_RATE and growth >= np.log(SLOW_GROWTH)
         advice = TRY["explodes"] + (
-            "layer normalisation." if flow.gated else "a cell with gates (LSTM, GRU)."
+            "layer normalisation." if decay.gated else "a cell with gates (LSTM, GRU)."
         )
-        radii = {} if flow.gated else flow.radii  # gates, not the weights alone, decide how it grows
+        radii = {} if decay.gated else decay.radii  # gates, not the weights alone, decide how it grows
         large = {k: r for k, r in radii.items() if r >= LARGE_RADIUS}
         if fast or slow:
-            yield Finding("exploding", clean(flow.band), f"{_speed(flow)} {_over(flow)}", advice)
+            yield Finding("exploding", clean(decay.band), f"{_speed(decay)} {_over(decay)}", advice)
         elif large:
             name, radius = max(large.items(), key=lambda item: item[1])
             said = (
@@ -138,39 +138,39 @@ def _exploding(facts: Facts) -> Iterator[Finding]:
                 f"the gradient grows × {number(radius, 3)} in each step. Here saturation holds it at "
                 f"× {number(np.exp(rate))}."
             )
-            yield Finding("large weights", clean(flow.band), said, advice, fault=False)
+            yield Finding("large weights", clean(decay.band), said, advice, fault=False)
         elif growth >= np.log(SLOW_GROWTH):
-            yield Finding("grows slowly", clean(flow.band), f"{_speed(flow)} {_over(flow)}", fault=False)
+            yield Finding("grows slowly", clean(decay.band), f"{_speed(decay)} {_over(decay)}", fault=False)
     share, said = _depth(facts)
     if share > DEPTH_GROWN:
         yield Finding("exploding", "across layers", said, TRY["too steep"])
 
 
 def _vanishing(facts: Facts) -> Iterator[Finding]:
-    for flow in facts.flows:
-        gone = [flow.times[k] for k in sorted(flow.why) if flow.why[k] == GONE]
+    for decay in facts.decays:
+        gone = [decay.times[k] for k in sorted(decay.why) if decay.why[k] == ZERO]
         if gone:
             said = f"Nothing at all comes back to the states of {spans(gone)}: the gradient is exactly zero there."
-            yield Finding("vanishing", clean(flow.band), said, TRY["gone"], tuple(gone))
-        rate, half = flow.rate, flow.half_life
+            yield Finding("vanishing", clean(decay.band), said, TRY["gone"], tuple(gone))
+        rate, half = decay.rate, decay.half_life
         if rate is None or half is None or rate >= 0:
             continue
-        left, bound = flow.over, SHUT_HALF_LIFE if flow.gated else VANISHING_HALF_LIFE
-        advice = _remember(facts, flow)
+        left, bound = decay.over, SHUT_HALF_LIFE if decay.gated else VANISHING_HALF_LIFE
+        advice = _remember(facts, decay)
         if half <= bound * (1 + 1e-9) and left <= np.log(VANISHING_LEFT):
-            yield Finding("vanishing", clean(flow.band), f"{_speed(flow)} {_over(flow)}", advice)
+            yield Finding("vanishing", clean(decay.band), f"{_speed(decay)} {_over(decay)}", advice)
         elif left <= np.log(VANISHED_BELOW):
             reach = int(np.log(VANISHED_BELOW) / rate)
-            said = f"{_speed(flow)} A loss reaches about {reach} of {flow.steps} steps back (there 1e−6 is left)."
+            said = f"{_speed(decay)} A loss reaches about {reach} of {decay.steps} steps back (there 1e−6 is left)."
             advice = f"Nothing, if no older input matters; else: {advice[:1].lower()}{advice[1:]}"
-            yield Finding("short memory", clean(flow.band), said, advice, fault=False)
+            yield Finding("short memory", clean(decay.band), said, advice, fault=False)
     share, said = _depth(facts)
     if share < DEPTH_LEFT:
         yield Finding("vanishing", "across layers", said, TRY["too deep"])
 
 
-def _speed(flow: Flow) -> str:
-    rate, half = flow.rate, flow.half_life
+def _speed(decay: Decay) -> str:
+    rate, half = decay.rate, decay.half_life
     assert rate is not None and half is not None
     way = (
         f"halves every {number(half)} steps (half-life)"
@@ -180,10 +180,10 @@ def _speed(flow: Flow) -> str:
     return f"The gradient {way}: × {number(np.exp(rate))} per step back, rate λ = {number(rate, 3)}."
 
 
-def _over(flow: Flow) -> str:
-    start, end = flow.stretch
-    assert flow.over is not None
-    return f"From t = {flow.times[end]} back to t = {flow.times[start]}: × {power(flow.over)}."
+def _over(decay: Decay) -> str:
+    start, end = decay.stretch
+    assert decay.over is not None
+    return f"From t = {decay.times[end]} back to t = {decay.times[start]}: × {power(decay.over)}."
 
 
 def power(logarithm: float) -> str:
@@ -192,8 +192,8 @@ def power(logarithm: float) -> str:
     return number(10**decades) if abs(decades) < 300 else f"1e{decades:.0f}".replace("-", "−")
 
 
-def _remember(facts: Facts, flow: Flow) -> str:
-    keeper = next((g for g in facts.gates if g.band == flow.band and g.keeps), None)
+def _remember(facts: Facts, decay: Decay) -> str:
+    keeper = next((g for g in facts.gates if g.band == decay.band and g.keeps), None)
     if keeper is None:
         return TRY["remember"]
     return f"{_keep(keeper)}; larger recurrent weights; shorter sequences."
@@ -256,16 +256,16 @@ def _dead(facts: Facts) -> Iterator[Finding]:
 
 
 def _cuts(facts: Facts) -> Iterator[Finding]:
-    for flow in facts.flows:
+    for decay in facts.decays:
         by_states: dict[tuple[str, ...], list[int]] = {}
-        for k in sorted(flow.cuts):
-            if lost := tuple(s for s in flow.cuts[k] if s not in flow.still):
+        for k in sorted(decay.cuts):
+            if lost := tuple(s for s in decay.cuts[k] if s not in decay.still):
                 by_states.setdefault(lost, []).append(k)
         for states, places in by_states.items():
             gaps = {b - a for a, b in itertools.pairwise(places)}
-            regular = flow.detached and len(states) == len(flow.states) and len(gaps) == 1
-            by = "detach" if flow.detached else "what hands it on has no derivative"
-            at = ", ".join(f"{flow.times[k]} and {flow.times[k + 1]}" for k in places[:6])
+            regular = decay.detached and len(states) == len(decay.states) and len(gaps) == 1
+            by = "detach" if decay.detached else "what hands it on has no derivative"
+            at = ", ".join(f"{decay.times[k]} and {decay.times[k + 1]}" for k in places[:6])
             at += f" (and {len(places) - 6} more)" if len(places) > 6 else ""
             said = (
                 f"The gradient of {_list(pretty(clean(s)) for s in states)} is cut ({by}) between t = {at}."
@@ -274,17 +274,17 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
                 f" Every {gaps.pop()} steps: truncated backpropagation."
                 if regular
                 else " No loss on one side reaches the other."
-                if len(states) == len(flow.states)
+                if len(states) == len(decay.states)
                 else " What comes back goes by the other states alone."
             )
-            steps = tuple(flow.times[k + 1] for k in places)
-            yield Finding("cut", clean(flow.band), said, "" if regular else TRY["cut"], steps, not regular)
-        if flow.still:
-            names = _list(pretty(clean(s)) for s in flow.still)
+            steps = tuple(decay.times[k + 1] for k in places)
+            yield Finding("cut", clean(decay.band), said, "" if regular else TRY["cut"], steps, not regular)
+        if decay.still:
+            names = _list(pretty(clean(s)) for s in decay.still)
             said = (
                 f"No gradient comes back through {names}: what hands it on has no derivative, in all steps."
             )
-            yield Finding("no derivative", clean(flow.band), said, TRY["no derivative"], fault=False)
+            yield Finding("no derivative", clean(decay.band), said, TRY["no derivative"], fault=False)
     behind = [w.name for w in facts.weights if w.state == CUT]
     if behind:
         said = f"No gradient reaches {_list(behind)}: every way to the loss leads through detach."
@@ -293,22 +293,22 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
 
 def _masks(facts: Facts) -> Iterator[Finding]:
     """Steps at which the states are only handed on."""
-    for flow in facts.flows:
-        if flow.real is None or flow.real.all():
+    for decay in facts.decays:
+        if decay.real is None or decay.real.all():
             continue
-        order = np.argsort(flow.times)
-        real, times = flow.real[order], np.array(flow.times)[order]
+        order = np.argsort(decay.times)
+        real, times = decay.real[order], np.array(decay.times)[order]
         before, after = np.maximum.accumulate(real), np.maximum.accumulate(real[::-1])[::-1]
         gaps = (~real & before & after).any(axis=1) | ~real.any(axis=1)
         if gaps.any():
             share = 100 * (1 - float(real[gaps].mean()))
             steps = tuple(int(t) for t in times[gaps])
             said = f"A mask hides {spans(steps)} of {share:.0f} % of the sequences: the states are only handed on there."
-            yield Finding("masked", clean(flow.band), said, TRY["gap"], steps)
+            yield Finding("masked", clean(decay.band), said, TRY["gap"], steps)
         else:
             share = 100 * (1 - float(real.mean()))
             said = f"{share:.0f} % of all places are padding, which costs time and teaches nothing."
-            yield Finding("padding", clean(flow.band), said, TRY["padding"], fault=False)
+            yield Finding("padding", clean(decay.band), said, TRY["padding"], fault=False)
 
 
 def _silent(facts: Facts) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""What a health report measures on one graph: flow through the states, gates, rectifiers, weights, losses by step."""
+"""What a health report measures on one graph: the way back through the states, gates, rectifiers, weights, losses by step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from minigrad import InputError, Tensor, ancestors, describe
 
-from ..language.states import norm
+from ..language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
 from ..language.text import Keys, clean
 from ..read.network import CUT_STATE, Network, gradient_of, read, roots_of, states_of, step_of
 from ..read.units import Gate, Rectifier, gates_of, rectifier_input, rectifiers_of
-from .recurrence import BAD, CUT, Flow, flows_back
+from .recurrence import Decay, decays
 from .ways import weight_names, where
 
-FROZEN, ZERO, FINE, UNKNOWN = "frozen", "exactly zero", "", "not computed"
+FROZEN = "frozen"  # the state of a weight beside those of its gradient
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Facts:
     states: dict[int, str]
     given: dict[int, str] | None  # names of the parameters that training moves, by number
     unused: list[str]
-    flows: list[Flow] = field(default_factory=list)
+    decays: list[Decay] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     rectifiers: list[Rectifier] = field(default_factory=list)
     weights: list[Weight] = field(default_factory=list)
@@ -64,17 +64,17 @@ class Facts:
         """‖∂L/∂·‖ from the first layer to the last: of states by layer, else of what activations give."""
         if self.network is not None:
             found = [
-                (band, max((norm(g) for t in flow.times if (g := self._state_gradient(flow, t)) is not None), default=0.0))
-                for flow in self.flows
-                for band in [flow.band]
+                (band, max((norm(g) for t in decay.times if (g := self._state_gradient(decay, t)) is not None), default=0.0))
+                for decay in self.decays
+                for band in [decay.band]
             ]  # fmt: skip
             return found if len(found) > 1 and not self.network.mirrored else []
         chain = [n for n in self.nodes if _activation(n) and gradient_of(self.states, n) is not None]
         return [(n.name or f"{k}", norm(n.grad)) for k, n in enumerate(chain, 1)] if len(chain) > 1 else []
 
-    def _state_gradient(self, flow: Flow, t: int) -> np.ndarray | None:
+    def _state_gradient(self, decay: Decay, t: int) -> np.ndarray | None:
         assert self.network is not None
-        g = self.network.find(flow.band, t, flow.states[-1])
+        g = self.network.find(decay.band, t, decay.states[-1])
         return gradient_of(self.states, g.out) if g is not None else None
 
 
@@ -92,7 +92,7 @@ def facts_of(what, steps=None, parameters=None) -> Facts:
     unused = [name for number_, name in (given or {}).items() if number_ not in there]
     facts = Facts(root, nodes, network, states_of(root), given, unused)
     if network is not None:
-        facts.flows = flows_back(network)
+        facts.decays = decays(network)
     facts.gates, facts.rectifiers = gates_of(nodes, network), rectifiers_of(nodes, network)
     facts.weights = _weights(facts)
     return facts
@@ -140,7 +140,15 @@ def _weights(facts: Facts) -> list[Weight]:
         elif facts.states.get(n.number) == CUT_STATE:
             state = CUT
         else:
-            state = UNKNOWN if size is None else BAD if not np.isfinite(size) else FINE if size else ZERO
+            state = (
+                NOT_COMPUTED
+                if size is None
+                else NOT_A_NUMBER
+                if not np.isfinite(size)
+                else NORMAL
+                if size
+                else ZERO
+            )
         found.append(Weight(clean(name), n, size, state))
     return found
 

@@ -1,4 +1,4 @@
-"""How fast a gradient goes away, or grows, from step to step: measured on the graph of any recurrence.
+"""How fast a gradient decays, or grows, from step to step: measured on the graph of any recurrence.
 
 The way back over a step is walked by itself, from random
 gradients of a step's states to those of the step before, so that losses at other steps
@@ -16,16 +16,16 @@ import numpy as np
 from minigrad import Tensor
 from minigrad.items import itemised, reach
 
+from ..language.states import CUT, NOT_A_NUMBER, ZERO
 from ..language.text import clean
 from ..read.network import Network, step_of
 
 DIRECTIONS = 4  # random gradients per sequence; fewer where there are many sequences
 BURN_IN = 5  # steps until a random gradient has turned to where it shrinks least
-CUT, GONE, BAD = "cut", "exactly zero", "not finite"
 
 
 @dataclass
-class Flow:
+class Decay:
     """The way back through the states of one layer; `times` in the order in which the steps were computed."""
 
     band: str
@@ -108,8 +108,8 @@ def operations(network: Network) -> tuple[dict[tuple[str, int], set[int]], set[i
 # The way back.
 
 
-def flows_back(network: Network, seed: int = 0) -> list[Flow]:
-    """One `Flow` for each layer that carries a state."""
+def decays(network: Network, seed: int = 0) -> list[Decay]:
+    """One `Decay` for each layer that carries a state."""
     inside, free = operations(network)
     found = []
     for band in network.bands:
@@ -122,7 +122,7 @@ def flows_back(network: Network, seed: int = 0) -> list[Flow]:
         times = sorted(states, key=lambda t: states[t][0].number)
         if len(times) > 1:
             rng = np.random.default_rng(seed)
-            found.append(_flow(network, band, names, times, states, inside, free, rng))
+            found.append(_decay(network, band, names, times, states, inside, free, rng))
     return found
 
 
@@ -132,9 +132,9 @@ def _moves(network: Network, band: str, name: str) -> bool:
     return all(g is None or g.out.dtype.kind == "f" for g in found)
 
 
-def _flow(network, band, names, times, states, inside, free, rng) -> Flow:
-    flow = Flow(band, names, times, np.full(len(times) - 1, np.nan))
-    flow.real = _real(times, states)
+def _decay(network, band, names, times, states, inside, free, rng) -> Decay:
+    decay = Decay(band, names, times, np.full(len(times) - 1, np.nan))
+    decay.real = _real(times, states)
     walk = _Walk(states[times[-1]], rng)
     for k in range(len(times) - 2, -1, -1):
         t, before = times[k + 1], states[times[k]]
@@ -142,16 +142,16 @@ def _flow(network, band, names, times, states, inside, free, rng) -> Flow:
         arrived, reached = walk.back(states[t], before, through)
         lost = cut_states(states[t], before, through, reached)
         if lost:
-            flow.cuts[k] = [flow.states[j] for j in lost]
-        flow.log_factors[k], why = walk.settle(arrived, real_sequences(states[t][0]))
+            decay.cuts[k] = [decay.states[j] for j in lost]
+        decay.log_factors[k], why = walk.settle(arrived, real_sequences(states[t][0]))
         if why:
-            flow.why[k] = CUT if len(lost) == len(before) else why
-        flow.detached |= any(n.op.name == "detach" for g in network.cells[band, t] for n in g.nodes)
-    always = [s for s in flow.states if all(s in flow.cuts.get(k, ()) for k in range(len(times) - 1))]
-    flow.still = [] if flow.detached or len(always) == len(names) else always
-    flow.gated = _gated(network, band, times[-1])
-    flow.blocks = _blocks(network, band, times[-1], states[times[-2]])
-    return flow
+            decay.why[k] = CUT if len(lost) == len(before) else why
+        decay.detached |= any(n.op.name == "detach" for g in network.cells[band, t] for n in g.nodes)
+    always = [s for s in decay.states if all(s in decay.cuts.get(k, ()) for k in range(len(times) - 1))]
+    decay.still = [] if decay.detached or len(always) == len(names) else always
+    decay.gated = _gated(network, band, times[-1])
+    decay.blocks = _blocks(network, band, times[-1], states[times[-2]])
+    return decay
 
 
 def _gated(network: Network, band: str, t: int) -> bool:
@@ -220,9 +220,9 @@ class _Walk:
             for a, b in zip(self._scaled(arrived, safe), self.now, strict=True)
         ]  # fmt: skip
         if not finite.all():
-            return np.nan, BAD
+            return np.nan, NOT_A_NUMBER
         if not alive.any():
-            return np.nan, GONE
+            return np.nan, ZERO
         if real is not None and real.size == self.rows:
             counts = counts & real.reshape(1, -1)  # padding hands the gradient on as it is
             if not counts.any():

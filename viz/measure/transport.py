@@ -5,6 +5,7 @@ steps, losses and layers above send to it is g (what its own step makes of it, a
 within the step and is not counted twice).  J is the derivative of the states of step t + 1 with
 respect to those of step t: Jᵀg arrives at step t, and what that step's own loss adds comes on top.
 A total ‖∂L/∂h_t‖ mixes the two and counts losses; a factor ‖Jᵀg‖ ÷ ‖g‖ does not.
+`transport` gives them in numbers and in words.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minigrad import Tensor
+from minigrad import InputError, Tensor
 from minigrad.items import flows_back, itemised, pulled, reach
 
 from ..language.states import norm, norms
-from ..read.network import QUANTITY, SHARED, Network, gradient_of
+from ..language.text import clean, columns, number
+from ..read.network import QUANTITY, SHARED, Network, gradient_of, read, roots_of
 from .recurrence import cut_states, operations
-from .ways import Where, where
+from .ways import Where, carried, split, where
+from .words import headline
 
 MOST_LOSSES, MOST_UNITS = 100, 64  # of a stretch; of a layer
 
@@ -81,16 +84,74 @@ class Transport:
         return [v for link in self.links if (v := link.by_state.get(state)) is not None]
 
 
+class Transports(list[Transport]):
+    """One `Transport` for each layer that carries states; printed as a few lines of words."""
+
+    def __repr__(self) -> str:
+        return "\n".join(line for one in self for line in _lines(one))
+
+
+def transport(what: Tensor | list, steps: list | None = None) -> Transports:
+    """Of the gradient at step t + 1, which part arrives at step t: for each layer, step, state and way.
+
+    what, steps : the loss after ``loss.backward(record=True)``, as for `gradient`.
+
+    A `Transport` has a link for each two steps: `factor` is ‖Jᵀg‖ ÷ ‖g‖ of all states together, a number
+    without unit; `by_state` and `by_way` are those parts' norms over the same ‖g‖.  `added` is the norm of
+    what the step's own loss adds.  Each of `stretches`, from cut to cut, has a half-life in steps, fitted to
+    rows, and, of at most 64 units, the largest and the typical stretch of the product of its Jacobians, per
+    step.  `rows` has the norms of ∂L_s/∂(states of step t), for at most 100 losses of a stretch.
+
+    Raises InputError where no state is carried or no gradient was recorded.
+    """
+    root, records = roots_of(what, steps)
+    network = read(root, records)
+    names = carried("transport", network)
+    assert network is not None
+    if not network.computed:
+        raise InputError("transport: no gradient was recorded; run loss.backward(record=True)")
+    found = Transports(transports(network))
+    for one in found:
+        follow(network, one, MOST_LOSSES)
+        jacobians(network, one)
+        for band, name in names:
+            if band == one.band:
+                state = split(network, band, name, [link.t for link in one.links])
+                for link in (link for link in one.links if one.size[link.after]):
+                    for way in state.gates:
+                        if (part := state.parts.get(way, {}).get(link.t)) is not None:
+                            link.by_way[name, way] = part / one.size[link.after]
+    return found
+
+
+def _lines(one: Transport) -> list[str]:
+    """The headline, and the links as a table."""
+    lines = [headline(one)]
+    rows = [["t", "joint", *map(clean, one.states), "own loss"]]
+    for link in reversed(one.links):
+        parts = [
+            "cut" if s in link.cut else number(link.by_state[s]) if s in link.by_state else "–"
+            for s in one.states
+        ]
+        joint = "cut" if link.is_cut else "–" if link.factor is None else number(link.factor)
+        rows.append([f"{link.t} ← {link.after}", joint, *parts, number(one.added.get(link.t, 0.0))])
+    if len(rows) > 14:
+        rows = [*rows[:7], ["…"] + [""] * (len(rows[0]) - 1), *rows[-6:]]
+    return lines + columns(rows)
+
+
 def transports(network: Network) -> list[Transport]:
     """One for each layer that carries states and got a gradient by ``backward(record=True)``.
 
-    Rows are followed of a few losses of each stretch; `follow` follows more.
+    Rows are followed of a few losses of each stretch; `follow` follows more.  Measured once for a network.
     """
-    bands = [band for band in network.bands if network.carried[band]] if network.computed else []
-    found = [_transport(network, band) for band in bands]
-    for one in found:
-        follow(network, one)
-    return found
+    if "transports" not in network.measured:
+        bands = [band for band in network.bands if network.carried[band]] if network.computed else []
+        found = [_transport(network, band) for band in bands]
+        for one in found:
+            follow(network, one)
+        network.measured["transports"] = found
+    return network.measured["transports"]  # type: ignore[return-value]
 
 
 def state_nodes(network: Network, band: str) -> dict[int, dict[str, Tensor]]:

@@ -14,7 +14,7 @@ from minigrad import InputError, Tensor
 from minigrad.items import itemised, pulled
 
 from ..language.states import norm
-from ..language.text import Keys, pretty
+from ..language.text import Keys, key, pretty
 from ..read.network import (
     CUT,
     END,
@@ -33,19 +33,22 @@ FROM_LOSS, STRAIGHT, BY_HOOK = "from the loss", "straight along", "by a hook"
 
 
 def carried(who: str, network: Network | None, of: str | None = None) -> list[tuple[str, str]]:
-    """Band and name of every carried state (or those called `of`), memory lines first; InputError if there is none."""
+    """Band and name of every carried state (or those called `of`: "c", "layer 1 / c"), memory lines first.
+
+    Raises InputError where there is none.
+    """
     every = [
         (band, name)
         for band in (network.bands if network is not None else ())
         for name in sorted(network.carried[band], key=lambda s, b=band: s not in network.memory[b])  # type: ignore[union-attr]
     ]
-    found = [(band, name) for band, name in every if of in (None, name)]
+    found = [(band, name) for band, name in every if of in (None, name, key(band, name))]
     if not every:
         raise InputError(
             f"{who}: no state is carried from step to step in this graph; give the loss of an unrolled cell"
         )
     if not found:
-        known = ", ".join(dict.fromkeys(name for _, name in every))
+        known = ", ".join(dict.fromkeys(key(*which) for which in every))
         raise InputError(f"{who}: of = {of!r} is no carried state; there are {known}")
     return found
 
@@ -246,7 +249,7 @@ def arrays(states: list[State]) -> dict[str, np.ndarray]:
     for s in states:
         shape = next((v.shape for v in s.whole.values()), ())
         unknown, none = np.full(shape, np.nan), np.zeros(shape)
-        name = f"{s.band} / d{s.name}" if s.band else f"d{s.name}"
+        name = key(s.band, f"d{s.name}")
         found[name] = np.array([s.whole.get(t, unknown) for t in s.times])
         for way in s.ways:
             parts = [s.vectors.get(t, {}).get(way, none) if t in s.whole else unknown for t in s.times]
@@ -300,5 +303,5 @@ def weight_names(network: Network) -> dict[int, str]:
     for n in network.nodes:
         if n.number in wanted and n.number in bands:
             band = " and ".join(sorted(bands[n.number] - {""})) if len(network.bands) > 1 else ""
-            found[n.number] = fresh(f"{band} / {n.name or 'weight'}" if band else n.name or "weight")
+            found[n.number] = fresh(key(band, n.name or "weight"))
     return found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..language.states import CUT, NOT_COMPUTED
 from ..language.text import clean, number, pretty
 from ..read.network import Flow
-from .transport import Transport
+
+if TYPE_CHECKING:
+    from .transport import Transport
 
 
 def factor(value: float) -> str:
