@@ -6,7 +6,7 @@ VENV     ?= .venv
 WORKERS  ?= 2
 PICTURES ?= pictures
 TORCH    ?= torch==2.13.0
-# How long `make fuzz` draws programs, and options of its own: make fuzz FUZZ="--seed 1 --numba-share 0.2"
+# How long `make fuzz` draws programs, and options of its own: make fuzz FUZZ="--seed 1 --machine-share 0.8"
 MINUTES  ?= 30
 FUZZ     ?=
 # Given to pytest in place of the whole suite: make test ARGS="tests/minigrad/test_ops.py -k tanh"

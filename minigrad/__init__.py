@@ -64,7 +64,7 @@ from .training import fit
 
 def compile(function, *, threads: int = 1, check: bool = False):
     """The same function, compiled when it is first called: see `minigrad.compiler.compile`."""
-    from .compiler import compile as compile_function  # Numba is imported when it is first needed
+    from .compiler import compile as compile_function  # LLVM is loaded when it is first needed
 
     return compile_function(function, threads=threads, check=check)
 

@@ -9,9 +9,10 @@ told from "exactly zero".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import heappop, heappush
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def itemised(
         yield node, rows_of(mine), batch
         if number not in through or node.op is None:
             continue
+        starts = _starts(node)
         for k, x in enumerate(node.inputs):
             passed = mine & sums.bits.get(x.number, 0)
             if not passed or not flows_back(node, k):
@@ -56,7 +58,7 @@ def itemised(
             if node.op is SLICE:  # adds to its own place only: T slices of a sequence cost no T² zeros
                 sums.add(x, passed, part, _window(*node.params))
             else:
-                sums.add(x, passed, pulled(node, k, part))
+                sums.add(x, passed, pulled(node, k, part, starts))
 
 
 class _Sums:
@@ -102,13 +104,19 @@ def flows_back(node: Tensor, k: int) -> bool:
     )
 
 
-def pulled(node: Tensor, k: int, batch: np.ndarray) -> np.ndarray:
-    """What the rule of input k makes of each cotangent of a batch (items, …)."""
+def _starts(node: Tensor) -> list[int]:
+    """Where the inputs of a concatenation begin, found once: T states cost no T² sums."""
+    sizes = [x.shape[node.params[0]] for x in node.inputs] if node.op is CONCAT else []
+    return [0, *accumulate(sizes)]
+
+
+def pulled(node: Tensor, k: int, batch: np.ndarray, starts: Sequence[int] | None = None) -> np.ndarray:
+    """What the rule of input k makes of each cotangent of a batch (items, …); starts: those of `_starts`."""
     op, x = node.op, node.inputs[k]
     assert op is not None
     if op is CONCAT:
         axis = node.params[0]
-        start = sum(i.shape[axis] for i in node.inputs[:k])
+        start = (starts or _starts(node))[k]
         return batch[(*(slice(None),) * (axis + 1), slice(start, start + x.shape[axis]))]
     if op is SUM:
         kept = (1 if a in node.params[0] else n for a, n in enumerate(x.shape))

@@ -55,7 +55,7 @@ def fit(
     step, when the loss or a gradient is not finite; the parameters are then those of the step before.
     Raises what `checkpoint.load_training` raises for a file of another training; nothing is changed then.
     """
-    from .compiler import Compiled, compile  # Numba is imported when it is first needed
+    from .compiler import Compiled, compile  # LLVM is loaded when it is first needed
 
     step_of = loss if isinstance(loss, Compiled) else compile(loss)
     schedule = lr if callable(lr) else None

@@ -17,7 +17,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["minigrad", "cells", "viz"]
-HEAVY = ["numba", "matplotlib", "rich", "graphviz", "pygraphviz", "safetensors", "torch", "platformdirs"]
+HEAVY = [
+    "numba",
+    "llvmlite",
+    "matplotlib",
+    "rich",
+    "graphviz",
+    "pygraphviz",
+    "safetensors",
+    "torch",
+    "platformdirs",
+]
 
 
 def python(program: str) -> str:

@@ -1,42 +1,34 @@
 """Programs and their machine code on disk, so that the next process need not compile them.
 
-A folder of the user's own holds a program's source, for readers, and machine code, one file per
-function, which stands here in place of Numba's cache: that one does not notice a kernel that changed
-in another file, and garbage in it ends the program.  A file is named by the hash of all that the
-code was made of and made with, begins with a checksum, is written beside its place and moved there,
-and is read only where it belongs to the user (or root) and nobody else may write to it.  Whatever
-goes wrong with the folder costs time and one warning, never a result.
+A folder of the user's own holds a program's source, for readers, and machine code, one file for each
+program and each kernel.  A file is named by the hash of all that the code was made of and made with,
+begins with a checksum, is written beside its place and moved there, and is read only where it belongs
+to the user (or root) and nobody else may write to it.  Whatever goes wrong with the folder costs time
+and one warning, never a result.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import linecache
 import os
-import pickle
 import re
-import sys
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
 from typing import Any
 
 import llvmlite
-import numba
-import numpy as np
 import platformdirs
-from llvmlite import binding
-from numba import config
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
 
 from ..names import file_stem
+from .machine import MADE_FOR, Loaded, object_code
 
 try:
     import fcntl
@@ -44,13 +36,14 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
 
-KERNELS = ("kernels", "runtime")  # modules whose text becomes part of every program
-SETTINGS = (  # of Numba's, that change machine code
-    "BOUNDSCHECK", "CPU_FEATURES", "CPU_NAME", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML", "ENABLE_AVX",
-    "ENABLE_PROFILING", "EXTEND_VARIABLE_LIFETIMES", "JIT_COVERAGE", "LLVM_REFPRUNE_FLAGS", "LLVM_REFPRUNE_PASS",
-    "LOOP_VECTORIZE", "OPT", "SLP_VECTORIZE", "USE_LLVMLITE_MEMORY_MANAGER", "USE_RVSDG_FRONTEND",
-)  # fmt: skip
-OURS = re.compile(r".+_[0-9a-f]{20}\.(py|nbc)|part_\w{8}")
+WRITTEN_BY = (
+    "instructions",
+    "kernels",
+    "llvm",
+    "machine",
+    "runtime",
+)  # modules whose text makes machine code what it is
+OURS = re.compile(r".+_[0-9a-f]{20}\.(py|o|nbc)|part_\w{8}")  # nbc: of older versions
 MOST_FILES, MOST_BYTES = 4_000, 500_000_000  # of a folder, before what was not used for longest is removed
 WAIT = 120.0  # seconds for another process that makes the same program
 DAY = 86_400.0
@@ -60,23 +53,13 @@ DAY = 86_400.0
 
 
 def _made_with() -> tuple:
-    """What machine code depends on besides its own source: the kernels' text, versions, processor, settings."""
+    """What machine code depends on besides its own source: what writes it, LLVM's version, processor, settings."""
     texts = []
-    for name in KERNELS:
+    for name in WRITTEN_BY:
         spec = importlib.util.find_spec(f"{__package__}.{name}")
         assert spec and spec.origin
         texts.append(hashlib.sha256(spec.loader.get_data(spec.origin)).hexdigest())  # type: ignore[union-attr]
-    return (
-        *texts,
-        numba.__version__,
-        llvmlite.__version__,
-        np.__version__,
-        sys.version,
-        binding.get_process_triple(),
-        binding.get_host_cpu_name(),
-        binding.get_host_cpu_features().flatten(),
-        [(name, str(getattr(config, name, None))) for name in SETTINGS],
-    )
+    return (*texts, llvmlite.__version__, *MADE_FOR)
 
 
 MADE_WITH = _made_with()
@@ -277,88 +260,61 @@ def _unlock(handle: int) -> None:
             msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined, unused-ignore]
 
 
-# Machine code.
+# Programs, and the kernels that they call.
 
-
-class MachineCode:
-    """The cache of one function, in the form in which Numba's dispatcher asks for it.
-
-    Two functions of one module and one qualified name must be the same function.
-    """
-
-    cache_path = None
-
-    def __init__(self, function: FunctionType):
-        assert function.__closure__ is None, "what a closure holds does not stand in the key"
-        self.function, self.stem = function, file_stem(Path(function.__code__.co_filename).stem, 64)
-
-    def name(self, signature: object) -> str:
-        """The file of the function for a signature (Numba's, or as text)."""
-        digest = _digest(self.function.__module__, self.function.__qualname__, str(signature))
-        return f"{self.stem}.{self.function.__name__}_{digest}.nbc"
-
-    def load_overload(self, signature, target_context):
-        name = self.name(signature)
-        data = folder().read(name)
-        if data is None:
-            return None
-        target_context.refresh()
-        try:
-            return CompileResult._rebuild(target_context, *pickle.loads(data))
-        except Exception:  # sound, yet another Numba's: it is made anew, and written over it
-            return None
-
-    def save_overload(self, signature, result) -> None:
-        if result.library.has_dynamic_globals or any(not x.can_cache for x in result.lifted):
-            return
-        name, data = self.name(signature), dumps(result._reduce())
-        folder().write(name, _checksum(name, data) + data)
-
-    def enable(self) -> None:
-        """Numba's dispatchers may ask for it; it always is."""
-
-    disable = flush = enable
-
-
-def cached(dispatcher, signature: str = ""):
-    """A function of Numba's that keeps its machine code here; compiled at once where a signature is given."""
-    if not hasattr(dispatcher, "py_func"):  # Numba was told to compile nothing
-        return dispatcher
-    dispatcher._cache = code = MachineCode(dispatcher.py_func)
-    if signature:
-        place = folder()
-        with place.made_once(code.name(signature)) as made:
-            dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        if made:
-            place.trim()
-    return dispatcher
-
-
-# Programs.
-
+INT, ADDRESS = ctypes.c_int64, ctypes.c_void_p
+RUN = ctypes.CFUNCTYPE(
+    INT, ADDRESS, INT, ADDRESS, INT, INT, INT, INT, INT
+)  # lets go of the interpreter's lock
 _one_at_a_time = threading.RLock()
+_programs: dict[str, Program] = {}
+_kernels: dict[str, Loaded] = {}
 
 
-def load(source: str, name: str) -> ModuleType:
-    """The module of a source, from memory or made now; its machine code is found or compiled meanwhile."""
+class Program:
+    """Machine code that runs: ``run(table's address and length, scratch's, part, parts, first, last)``."""
+
+    def __init__(self, loaded: Loaded, found: bool):
+        self.loaded, self.found = loaded, found  # found: it was in the folder
+        self.run = RUN(loaded.addresses["run"])
+
+
+def load(source: str, name: str) -> Program:
+    """The program of a source, from memory or made now; its machine code is found or compiled meanwhile."""
     digest = _digest(source)
-    module_name, stem = f"minigrad_program_{digest}", f"{file_stem(name)}_{digest}"
     with _one_at_a_time:
-        if module_name in sys.modules:
-            return sys.modules[module_name]
-        place = folder()
-        path = str((place.path or Path("minigrad")) / f"{stem}.py")
-        _show(place, f"{stem}.py", path, source)
-        module = ModuleType(module_name)
-        module.__file__ = path
-        sys.modules[module_name] = module  # before it runs: Numba looks for it there
-        try:
-            exec(compile(source, path, "exec"), module.__dict__)
-        except BaseException:
-            del sys.modules[module_name]
-            raise
-        return module
+        if digest not in _programs:
+            place, stem = folder(), f"{file_stem(name)}_{digest}"
+            _show(place, f"{stem}.py", str((place.path or Path("minigrad")) / f"{stem}.py"), source)
+            with place.made_once(f"{stem}.o") as made:
+                loaded, found = _loaded(place, f"{stem}.o", "run", source)
+            _programs[digest] = Program(loaded, found)
+            if made:
+                place.trim()
+        return _programs[digest]
+
+
+def _loaded(place: Folder, file: str, symbol: str, source: str = "") -> tuple[Loaded, bool]:
+    """A function from its file, or made now and put there, with the kernels that it calls; was it in the file?"""
+    data = place.read(file)
+    found = data is not None
+    if data is None:
+        from .llvm import kernel_code, program_code  # only now: what is found needs no writer
+
+        code = program_code(source) if source else kernel_code(symbol)
+        data = " ".join(code.needs).encode() + b"\n" + object_code(code.text)
+        place.write(file, _checksum(file, data) + data)
+    needs, _, code = data.partition(b"\n")
+    imports = {name: _kernel(place, name) for name in needs.decode().split()}
+    return Loaded([code], [symbol], imports), found
+
+
+def _kernel(place: Folder, symbol: str) -> int:
+    """The address of a kernel for the argument types that its symbol names."""
+    if symbol not in _kernels:
+        file = f"kernel_{symbol}_{_digest('kernel', symbol)}.o"
+        _kernels[symbol] = _loaded(place, file, symbol)[0]
+    return _kernels[symbol].addresses[symbol]
 
 
 def _show(place: Folder, name: str, path: str, source: str) -> None:

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from sys import getrefcount
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -463,7 +462,7 @@ class Variant:
         return earliest(groups, ours, theirs)
 
     @cached_property
-    def module(self) -> ModuleType:
+    def module(self) -> cache.Program:
         """The program as machine code."""
         return cache.load(self.program.source, self.traced.name)
 
@@ -570,7 +569,17 @@ class Plan:
         ]
         count = len(traced.outputs)
         self.values, self.gradients = parts[:count], parts[count:]
-        self.scratch = [np.empty(SCRATCH, program.scratch) for _ in range(os.cpu_count() or 1)]
+        self.scratch: list[np.ndarray] = []
+        self.rooms: list[
+            tuple[int, int, int, int]
+        ] = []  # the table's address and length, a thread's scratch's
+        self.run_part, self.scratch_type = self.module.run, program.scratch
+        self._rooms_for(1)
+
+    def _rooms_for(self, threads: int) -> None:
+        while len(self.rooms) < threads:
+            self.scratch.append(np.empty(SCRATCH, self.scratch_type))
+            self.rooms.append((_address(self.table), len(self.table), _address(self.scratch[-1]), SCRATCH))
 
     def run(self, arrays: list, threads: int) -> np.ndarray:
         held: list[np.ndarray] = []  # copies that live as long as the call
@@ -609,28 +618,26 @@ class Plan:
         return self.output
 
     def _run_alone(self) -> int:
-        return self.module.run(self.table, self.scratch[0], 0, 1, 0, len(self.parallel))
+        return self.run_part(*self.rooms[0], 0, 1, 0, len(self.parallel))
 
     def _part(self, held: list, p: int, threads: int, k: int) -> int:
         """Thread p's part of stage k: the pool so holds all memory that it reads and writes, whoever lets go of it."""
-        return self.module.run(self.table, self.scratch[p], p, threads, k, k + 1)
+        return self.run_part(*self.rooms[p], p, threads, k, k + 1)
 
     def _run_threads(self, threads: int, held: list) -> int:
-        pool, bad = _pool(threads), 0
-        while len(self.scratch) < threads:
-            self.scratch.append(np.empty_like(self.scratch[0]))
-        run, stages = self.module.run, len(self.parallel)
+        pool, bad, stages = _pool(threads), 0, len(self.parallel)
+        self._rooms_for(threads)
         k = 0
         while k < stages:
             if self.parallel[k]:
                 futures = [pool.submit(self._part, held, p, threads, k) for p in range(1, threads)]
-                bad = bad or run(self.table, self.scratch[0], 0, threads, k, k + 1)
+                bad = bad or self._part(held, 0, threads, k)
                 for future in futures:
                     bad = bad or future.result()
                 k += 1
             else:
                 following = next((j for j in range(k, stages) if self.parallel[j]), stages)
-                bad = bad or run(self.table, self.scratch[0], 0, 1, k, following)
+                bad = bad or self.run_part(*self.rooms[0], 0, 1, k, following)
                 k = following
         return bad
 

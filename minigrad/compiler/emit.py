@@ -21,11 +21,11 @@ from ..scan import LAST, SCAN, STACKED
 from ..sizes import SIZE, Size, Variable, is_one, resolve, source
 from ..tensor import Tensor, describe
 from ..trace import asked_of
-from . import runtime
 from .loops import Loop
 from .places import (
     DEFECT,
     DTYPES,
+    IMPORTED,
     PANEL_MOST,
     ROWS,
     CannotCompile,
@@ -159,7 +159,7 @@ class Emitter:
     @staticmethod
     def _fresh(name: str, taken: set[str]) -> str:
         base = identifier(name)
-        if base in RESERVED or NUMBERED.fullmatch(base) or base in runtime.__all__:
+        if base in RESERVED or NUMBERED.fullmatch(base) or base in IMPORTED:
             base = f"{base}_"
         return unique(base, taken)
 
@@ -875,9 +875,14 @@ class Emitter:
                     return False
                 if not self._is_dead(y, level, readers):
                     return False
-            elif level.readers.get(y.number) or not self._is_dead(y, home, (*readers, scan)):
+            elif self._read_at_every_step(y, level) or not self._is_dead(y, home, (*readers, scan)):
                 return False
         return True
+
+    @staticmethod
+    def _read_at_every_step(y: Tensor, level: Level) -> bool:
+        """Is this, from outside, read by the step's operations, or handed on by the step as it is?"""
+        return bool(level.readers.get(y.number)) or y.number in level.wanted
 
     def _is_dead(self, y: Tensor, home: Level | None, readers: Collection[int]) -> bool:
         if home is None or y.number in home.wanted:
@@ -1039,7 +1044,7 @@ class Emitter:
         return found
 
     def text(self) -> str:
-        """One function with all stages: Numba's time goes by the number of functions and statements."""
+        """One function with all stages: compiling takes as long as there are functions and statements."""
         functions, instead = merge_functions(self.functions, self._means_the_same)
         stages = self._written_stages()
         blocks: list[Sequence[str]] = []
@@ -1067,9 +1072,7 @@ class Emitter:
 
     def _means_the_same(self, word: str) -> bool:
         """Is this a word of Python, of the kernels or a call, rather than a name of an array, a size or a number?"""
-        return (
-            keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in runtime.__all__
-        )
+        return keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in IMPORTED
 
     def scratch_type(self) -> str:
         """The scratch array of sums of products, which have one dtype."""

@@ -22,252 +22,47 @@ summed in the same order over k, whatever m and n are: rows computed together, a
 agree to the last bit.  There is no state: every function may run in several threads at once.  Where an array
 starts does not change results; it is fastest where packed copies and scratch start at a multiple of 64 bytes.
 
-The text of this file stands in the key of every cached program: see cache.py.
+The text of this file is what llvm.py makes into machine code; imported, it is the same kernels by Numba, for the
+reference in tests.
 """
 
 # Numba's intrinsics are called with fewer arguments than they are written with, which no type checker knows.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 
-import contextlib
 import functools
-import math
 
-import numpy as np
-from llvmlite import binding, ir
-from numba import config, njit, types
-from numba.core import cgutils
+from llvmlite import ir
+from numba import njit, types
 from numba.core.errors import TypingError
 from numba.core.typing.templates import infer, infer_global, make_overload_template
 from numba.extending import intrinsic
 
-from .cache import cached
-
-INT32, INT64 = ir.IntType(32), ir.IntType(64)
-
-
-# --- exp, tanh, sigmoid, log, log1p, softplus ---------------------------------------------------------------
-
-# Polynomials: least largest relative error (minimax), fitted by fit_coefficients.py.
-#   expm1:  (exp(r) - 1 - r) / r^2                              on |r| <= ln2 / 2
-#   log:    the rest of log(1 + f) = f - f^2/2 + s (f^2/2 + z R(z)), s = f / (2 + f), z = s^2
-# ln2 is split in two: n * ln2_high is exact for every exponent n.
-_FLOAT32 = dict(
-    type=ir.FloatType(), bits=ir.IntType(32), numpy=np.float32, mantissa=23, bias=127,
-    exp_low=-104.0, exp_high=89.0, tanh_one=10.0, tiny=2.0**-126,
-    ln2_high=0.693145751953125, ln2_low=1.4286068203094173e-06,
-    expm1=(0.4999999701976776, 0.1666654348373413, 0.04166720062494278, 0.008366520516574383,
-           0.0013882518978789449),
-    log=(0.6666677594184875, 0.3997756838798523, 0.29871076345443726),
-)  # fmt: skip
-_FLOAT64 = dict(
-    type=ir.DoubleType(), bits=ir.IntType(64), numpy=np.float64, mantissa=52, bias=1023,
-    exp_low=-746.0, exp_high=710.0, tanh_one=20.0, tiny=2.0**-1022,
-    ln2_high=0.693147180559663, ln2_low=2.8235290563031577e-13,
-    expm1=(0.5000000000000004, 0.1666666666666541, 0.041666666666598434, 0.008333333334206909,
-           0.0013888888923706479, 0.00019841267855319638, 2.480151451830574e-05, 2.755913231219055e-06,
-           2.762255012336994e-07, 2.449374996715274e-08),
-    log=(0.6666666666667036, 0.39999999996539304, 0.2857142945955979, 0.22222121345108764,
-         0.181876653717966, 0.1520822871914414, 0.15856212190480315),
-)  # fmt: skip
+from . import instructions
+from .instructions import (
+    A_BLOCK,
+    INT64,
+    K_BLOCK,
+    M_BLOCK,
+    PANELS_BLOCK,
+    REDUCTION_FLAGS,
+    ROWS,
+    SHORT_K,
+    VECTOR_BYTES,  # noqa: F401
+    Kind,
+)
 
 
-class _Number:
-    """A number in the making: arithmetic on it emits LLVM instructions.
-
-    Every instruction carries its own flag.  Numba would give the caller's flags to those without one, and
-    `arcp` or `contract` could then round differently in the vector loop and in its scalar remainder.
-    """
-
-    def __init__(self, build, kind, value):
-        self.build, self.kind, self.value = build, kind, value
-
-    def _new(self, value):
-        return _Number(self.build, self.kind, value)
-
-    def _operand(self, other):
-        return other.value if isinstance(other, _Number) else ir.Constant(self.kind["type"], other)
-
-    def __add__(self, other):
-        return self._new(self.build.fadd(self.value, self._operand(other), flags=("nsz",)))
-
-    def __sub__(self, other):
-        return self._new(self.build.fsub(self.value, self._operand(other), flags=("nsz",)))
-
-    def __mul__(self, other):
-        return self._new(self.build.fmul(self.value, self._operand(other), flags=("nsz",)))
-
-    def __truediv__(self, other):
-        return self._new(self.build.fdiv(self.value, self._operand(other), flags=("nsz",)))
-
-    def times_plus(self, factor, addend):
-        """self * factor + addend, rounded once where the machine can."""
-        operands = [self.value, self._operand(factor), self._operand(addend)]
-        name = f"llvm.fmuladd.f{self.kind['bits'].width}"
-        kind = self.kind["type"]
-        function = cgutils.get_or_insert_function(self.build.module, ir.FunctionType(kind, [kind] * 3), name)
-        return self._new(self.build.call(function, operands))
-
-    def polynomial(self, coefficients):
-        total = coefficients[-1]
-        total = self._new(self._operand(total))
-        for coefficient in reversed(coefficients[:-1]):
-            total = total.times_plus(self, coefficient)
-        return total
-
-    def select(self, relation, other, if_true, if_false):
-        """if_true where `self relation other`, else (and where a NaN is compared) if_false."""
-        holds = self.build.fcmp_ordered(relation, self.value, self._operand(other), flags=("nsz",))
-        return self._new(self.build.select(holds, self._operand(if_true), self._operand(if_false)))
-
-    def at_most(self, limit):  # keeps NaN
-        return self.select(">", limit, limit, self)
-
-    def at_least(self, limit):
-        return self.select("<", limit, limit, self)
-
-    def bits(self):
-        return self.build.bitcast(self.value, self.kind["bits"])
-
-    def from_bits(self, bits):
-        return self._new(self.build.bitcast(bits, self.kind["type"]))
-
-    def sign_and_size(self):
-        """The sign bit, and the absolute value."""
-        bits, sign = self.bits(), self.kind["bits"](1 << (self.kind["bits"].width - 1))
-        size = self.build.and_(bits, self.kind["bits"](sign.constant - 1))
-        return self.build.and_(bits, sign), self.from_bits(size)
-
-
-def _round_to_integer(x):
-    """The nearest integer to x, as a number, and as bits (plus those of the returned third value).
-
-    Adding 1.5 * 2^mantissa leaves the integer in the low bits: no conversion instruction, which not every
-    machine has for vectors, and nothing undefined for NaN.
-    """
-    magic = 1.5 * 2.0 ** x.kind["mantissa"]
-    shifted = x + magic
-    magic_bits = int(np.array(magic, x.kind["numpy"]).view(f"i{x.kind['bits'].width // 8}"))
-    return shifted - magic, shifted.bits(), magic_bits
-
-
-def _reduce(x):
-    """x = n ln2 + r with |r| <= ln2 / 2: r, expm1(r), the bits of n with an offset, the offset."""
-    n, bits, offset = _round_to_integer(x * (1 / math.log(2)))
-    r = n.times_plus(-x.kind["ln2_low"], n.times_plus(-x.kind["ln2_high"], x))
-    return r, (r * r).times_plus(r.polynomial(x.kind["expm1"]), r), bits, offset
-
-
-def _exp(x, low_only=False):
-    kind, build = x.kind, x.build
-    x = x.at_least(kind["exp_low"])
-    if not low_only:
-        x = x.at_most(kind["exp_high"])
-    _, power, bits, offset = _reduce(x)
-    # 2^n is out of range where the result is subnormal or almost infinite, so it is applied in two halves.
-    # The bias is added twice first: the number to be halved is then positive.
-    integer, one = kind["bits"], kind["bits"](1)
-    both = build.sub(bits, integer(offset - 2 * kind["bias"]))
-    half = build.lshr(both, one)
-    mantissa = integer(kind["mantissa"])
-    first, second = build.shl(half, mantissa), build.shl(build.sub(both, half), mantissa)
-    return (power + 1.0) * x.from_bits(first) * x.from_bits(second)
-
-
-def _tanh(x):
-    """expm1(2 |x|) / (expm1(2 |x|) + 2), with the sign of x: accurate near zero too."""
-    kind, build = x.kind, x.build
-    sign, size = x.sign_and_size()
-    size = size.at_most(kind["tanh_one"])
-    _, power, bits, offset = _reduce(size + size)
-    integer = kind["bits"]
-    exponent = build.sub(bits, integer(offset - kind["bias"]))
-    scale = x.from_bits(build.shl(exponent, integer(kind["mantissa"])))
-    grown = power.times_plus(scale, scale - 1.0)
-    return x.from_bits(build.or_((grown / (grown + 2.0)).bits(), sign))
-
-
-def _sigmoid(x):
-    """From exp(-|x|), which cannot overflow: the left tail keeps its relative accuracy."""
-    _, size = x.sign_and_size()
-    small = _exp(size * -1.0, low_only=True)
-    return x.select("<", 0.0, small, 1.0) / (small + 1.0)
-
-
-def _log(x):
-    kind, given = x.kind, x
-    # Subnormal numbers are scaled up first.
-    x = given.select("<", kind["tiny"], given * 2.0 ** kind["mantissa"], given)
-    y, e, zero = _fraction_and_exponent(x)
-    e = e - given.select("<", kind["tiny"], zero + kind["mantissa"], zero)
-    result = _log_of(e, y - 1.0)
-    special = given.select("==", 0.0, -math.inf, given.select("<", 0.0, math.nan, given))
-    return given.select(">", 0.0, given.select("<", math.inf, result, special), special)
-
-
-def _log1p(x):
-    """log(u) of u = 1 + x, and what u lost by rounding made good; where 1 + x is near 1, from x itself."""
-    u = x + 1.0
-    lost = x.select("<", 1.0, x - (u - 1.0), (x - u) + 1.0)
-    y, e, zero = _fraction_and_exponent(u)
-    e = e - zero
-    result = _log_of(e, e.select("==", 0.0, x, y - 1.0), e.select("==", 0.0, 0.0, lost / u))
-    special = x.select("==", -1.0, -math.inf, x.select("<", -1.0, math.nan, x))
-    return x.select(">", -1.0, x.select("<", math.inf, result, special), special)
-
-
-def _softplus(x):
-    """log(1 + exp(x)), from exp(-|x|)."""
-    _, size = x.sign_and_size()
-    return x.at_least(0.0) + _log1p(_exp(size * -1.0, low_only=True))
-
-
-def _fraction_and_exponent(x):
-    """x = 2^e y with sqrt(1/2) <= y < sqrt(2), for a normal x: y, and e plus a number that is returned third."""
-    kind, build = x.kind, x.build
-    integer, mantissa = kind["bits"], kind["mantissa"]
-    # Subtract the bits of sqrt(1/2), and the exponent comes out whole.
-    root = int(np.array(math.sqrt(0.5), kind["numpy"]).view(f"i{integer.width // 8}"))
-    above = build.sub(x.bits(), integer(root))
-    y = x.from_bits(build.add(build.and_(above, integer((1 << mantissa) - 1)), integer(root)))
-    # e to a number by the trick of _round_to_integer; a shift that keeps the sign is no vector instruction
-    # everywhere, so the exponent is kept positive with the bias.
-    magic = 1.5 * 2.0**mantissa
-    magic_bits = int(np.array(magic, kind["numpy"]).view(f"i{integer.width // 8}"))
-    exponent = build.lshr(build.add(above, integer(kind["bias"] << mantissa)), integer(mantissa))
-    return y, x.from_bits(build.add(exponent, integer(magic_bits))), magic + kind["bias"]
-
-
-def _log_of(e, f, more=None):
-    """e ln2 + log(1 + f) + more, a small number."""
-    kind = e.kind
-    s = f / (f + 2.0)
-    z, half_square = s * s, f * f * 0.5
-    rest = s * z.times_plus(z.polynomial(kind["log"]), half_square)
-    rest = e.times_plus(kind["ln2_low"], rest if more is None else rest + more)
-    return e.times_plus(kind["ln2_high"], f - (half_square - rest))
-
-
-def _scalar_function(name, formula):
+def _scalar_function(name):
     def function(typing, x):
-        kind = {types.float32: _FLOAT32, types.float64: _FLOAT64}.get(x)
-        if kind is None:
+        if x not in (types.float32, types.float64):
             raise TypingError(f"{name}(x): x must be float32 or float64, not {x}")
-
-        def emit(context, build, signature, args):
-            return formula(_Number(build, kind, args[0])).value
-
-        return x(x), emit
+        return x(x), lambda context, build, signature, args: instructions.formula(name, build, args[0])
 
     function.__name__ = function.__qualname__ = name
     return intrinsic(function)
 
 
-exp = _scalar_function("exp", _exp)
-tanh = _scalar_function("tanh", _tanh)
-sigmoid = _scalar_function("sigmoid", _sigmoid)
-log = _scalar_function("log", _log)
-log1p = _scalar_function("log1p", _log1p)
-softplus = _scalar_function("softplus", _softplus)
+exp, tanh, sigmoid, log, log1p, softplus = map(_scalar_function, instructions.FORMULAS)
 
 
 # --- The products -------------------------------------------------------------------------------------------
@@ -277,16 +72,14 @@ def kernel(function):
     """Compile `function` once for each dtype, when compiled code calls it.
 
     A plain njit function would be compiled anew for each combination of constant arguments that its callers
-    write; an overload is offered the types without the constants.  Calls from Python work too, for tests and
-    trials: those are compiled apart and not cached, since the cached code has no entry for Python, which
-    halves its cost.
+    write; an overload is offered the types without the constants.
     """
     return _offered(function, False)
 
 
 def reduction(function):
     """A kernel whose sums may be taken in any order, so that they become vector code."""
-    return _offered(function, {"reassoc", "contract", "nsz"})
+    return _offered(function, set(REDUCTION_FLAGS))
 
 
 def _offered(function, fastmath):
@@ -298,16 +91,9 @@ def _offered(function, fastmath):
 
     options = {"error_model": "numpy", "fastmath": fastmath}
     template = make_overload_template(call, lambda *types: function, options, False, "never")
-    template._get_jit_decorator = lambda self: _cached_njit
     infer(template)
     infer_global(call, types.Function(template))
     return call
-
-
-def _cached_njit(**options):
-    """What `overload` compiles with, and our cache in place of Numba's, which knows nothing of callees."""
-    compiler = njit(**options)
-    return lambda function: cached(compiler(function))
 
 
 @kernel
@@ -417,51 +203,6 @@ def matmul_sum(a, a_at, a_row, b, b_at, b_row, k, m, n, c, c_at, c_row, accumula
                                c, c_from + rest * c_row, c_row, m0 + rows - rest, columns, add)  # fmt: skip
 
 
-# --- What the products are made of --------------------------------------------------------------------------
-
-
-def _vector_bytes():
-    """Width of a vector register of the machine that Numba compiles for, and whether there are 32 of them."""
-    if config.CPU_FEATURES is not None:
-        features = set(config.CPU_FEATURES.split(","))
-    else:
-        features = set(binding.get_host_cpu_features().flatten().split(","))
-    if "+avx512f" in features:
-        return 64, True
-    if "+avx2" in features or "+avx" in features:
-        return 32, False
-    return 16, "+neon" in features
-
-
-VECTOR_BYTES, MANY_REGISTERS = _vector_bytes()
-# A tile of C, ROWS by two vectors, stays in registers while k runs, beside two vectors of B.
-ROWS = 12 if MANY_REGISTERS else 6
-FEW_ROWS = 4
-# k is taken in blocks: two vectors' width of B, K_BLOCK deep, is 32 kB with the widest vectors.
-K_BLOCK = 256
-# Up to this k matmul_sum reads A and B where they are.
-SHORT_K = 32
-# Rows of A taken at a time by matmul: with K_BLOCK columns they fit the second-level cache.
-M_BLOCK = 20 * ROWS
-# Rows of the result of matmul_sum whose part of A is packed at a time.
-A_BLOCK = 10 * ROWS
-# Panels of B which matmul_sum packs at a time: with K_BLOCK rows they fit the second-level cache.
-PANELS_BLOCK = 16
-
-
-class _Kind:
-    """How one dtype is laid out in vectors."""
-
-    def __init__(self, dtype):
-        self.scalar = ir.FloatType() if dtype == types.float32 else ir.DoubleType()
-        self.bytes = dtype.bitwidth // 8
-        self.width = VECTOR_BYTES // self.bytes
-        self.panel = 2 * self.width
-        self.vector = ir.VectorType(self.scalar, self.width)
-        self.name = f"v{self.width}f{dtype.bitwidth}"
-        self.zero = ir.Constant(self.vector, [0.0] * self.width)
-
-
 def _kind_of(*arrays):
     for array in arrays:
         ok = isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C"
@@ -470,216 +211,7 @@ def _kind_of(*arrays):
                 "matrix products take one-dimensional C-contiguous arrays, all float32 or all float64 "
                 f"(use .reshape(-1)), not {', '.join(map(str, arrays))}"
             )
-    return _Kind(arrays[0].dtype)
-
-
-def _load(build, kind, address, vector=None):
-    vector = vector or kind.vector
-    value = build.load(build.bitcast(address, vector.as_pointer()))
-    value.align = kind.bytes
-    return value
-
-
-def _store(build, kind, value, address):
-    build.store(value, build.bitcast(address, value.type.as_pointer())).align = kind.bytes
-
-
-def _lanes_below(build, kind, count):
-    """A mask of the lanes whose number is less than count."""
-    vector = ir.VectorType(INT64, kind.width)
-    lanes = ir.Constant(vector, list(range(kind.width)))
-    return build.icmp_signed("<", lanes, _splat(build, count, kind.width))
-
-
-def _splat(build, scalar, width):
-    undef = ir.Constant(ir.VectorType(scalar.type, width), ir.Undefined)
-    first = build.insert_element(undef, scalar, INT32(0))
-    return build.shuffle_vector(first, undef, ir.Constant(ir.VectorType(INT32, width), [0] * width))
-
-
-def _masked_load(build, kind, address, mask):
-    pointer = kind.vector.as_pointer()
-    of = ir.FunctionType(kind.vector, [pointer, INT32, mask.type, kind.vector])
-    function = cgutils.get_or_insert_function(build.module, of, f"llvm.masked.load.{kind.name}.p0")
-    return build.call(function, [build.bitcast(address, pointer), INT32(kind.bytes), mask, kind.zero])
-
-
-def _masked_store(build, kind, value, address, mask):
-    pointer = kind.vector.as_pointer()
-    of = ir.FunctionType(ir.VoidType(), [kind.vector, pointer, INT32, mask.type])
-    function = cgutils.get_or_insert_function(build.module, of, f"llvm.masked.store.{kind.name}.p0")
-    build.call(function, [value, build.bitcast(address, pointer), INT32(kind.bytes), mask])
-
-
-def _shared_function(module, name, of, write_body):
-    """The function of that name in this module, written when first asked for, and never inlined.
-
-    However many products a program calls, each kernel is compiled once in it.
-    """
-    name = f"minigrad_kernel_{name}"
-    known = name in module.globals
-    function = cgutils.get_or_insert_function(module, of, name)
-    if not known:
-        function.linkage = "linkonce_odr"
-        function.attributes.add("noinline")
-        function.attributes.add("nounwind")
-        write_body(ir.IRBuilder(function.append_basic_block("entry")), *function.args)
-    return function
-
-
-# --- The tile: a few rows by a few vectors of C -------------------------------------------------------------
-
-
-def _write_tile(kind, rows, vectors, build, *args):
-    """The body of a tile kernel.
-
-    Rows beyond `row_count` repeat the last row: they read and write what it does.  Columns beyond
-    `column_count` are computed from the zeros of the packed panel (panels beyond the last one repeat it), and
-    not stored.
-    """
-    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate = args
-    last_row = build.sub(row_count, INT64(1))
-    row = [INT64(0)] + [_smaller(build, INT64(r), last_row) for r in range(1, rows)]
-    a_rows = [build.gep(a, [build.mul(r, a_row)]) for r in row]
-    c_rows = [build.gep(c, [build.mul(r, c_row)]) for r in row]
-    last_panel = build.sdiv(build.sub(column_count, INT64(1)), INT64(kind.panel))
-    panel = [INT64(0)] + [_smaller(build, INT64(p), last_panel) for p in range(1, (vectors + 1) // 2)]
-    b_panels = [build.gep(b, [build.mul(p, b_panel)]) for p in panel]
-    tile = [(r, v) for r in range(rows) for v in range(vectors)]
-    with _counted_loop(build, k_count, [kind.zero] * len(tile)) as (k, totals, results):
-        b_at, a_at = build.mul(k, b_row), build.mul(k, a_col)
-        b_vectors = [
-            _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
-            for v in range(vectors)
-        ]
-        numbers = [_splat(build, build.load(build.gep(a_line, [a_at])), kind.width) for a_line in a_rows]
-        for (r, v), total in zip(tile, totals, strict=True):
-            results.append(_multiply_add(build, kind, numbers[r], b_vectors[v], total))
-    _write_back(kind, build, dict(zip(tile, results, strict=True)), c_rows, column_count, accumulate)
-    build.ret_void()
-
-
-@contextlib.contextmanager
-def _counted_loop(build, count, start=()):
-    """A loop over i < count which carries values: yields i, the values, and a list for the next ones to
-    append to.
-
-    After the loop that list holds the last values.  The loop is neither unrolled nor vectorised further:
-    there is work enough in one round, and that would only take longer to compile.
-    """
-    before, loop, after = build.block, build.append_basic_block("loop"), build.append_basic_block("done")
-    build.cbranch(build.icmp_signed(">", count, INT64(0)), loop, after)
-    build.position_at_end(loop)
-    index, values, following = build.phi(INT64), [build.phi(value.type) for value in start], []
-    yield index, values, following
-    index_next, end = build.add(index, INT64(1)), build.block
-    for phi, first, then in [(index, INT64(0), index_next), *zip(values, start, following, strict=True)]:
-        phi.add_incoming(first, before)
-        phi.add_incoming(then, end)
-    _leave_alone(build, build.cbranch(build.icmp_signed("<", index_next, count), loop, after))
-    build.position_at_end(after)
-    for i, (first, then) in enumerate(zip(start, following, strict=True)):
-        following[i] = build.phi(first.type)
-        following[i].add_incoming(first, before)
-        following[i].add_incoming(then, end)
-
-
-def _write_back(kind, build, result, c_rows, column_count, accumulate):
-    """C = or += the tile.  All is read before anything is written, since rows may be repeated."""
-    vectors = 1 + max(v for _, v in result)
-    address = {(r, v): build.gep(c_rows[r], [INT64(v * kind.width)]) for r, v in result}
-    whole = build.icmp_signed(">=", column_count, INT64(vectors * kind.width))
-    mask = [_lanes_below(build, kind, build.sub(column_count, INT64(v * kind.width))) for v in range(vectors)]
-    with build.if_else(whole) as (full, partial):
-        for way, load, store in (
-            (full, lambda at, v: _load(build, kind, at), lambda x, at, v: _store(build, kind, x, at)),
-            (
-                partial,
-                lambda at, v: _masked_load(build, kind, at, mask[v]),
-                lambda x, at, v: _masked_store(build, kind, x, at, mask[v]),
-            ),
-        ):
-            with way:
-                start, ready, add = (
-                    build.block,
-                    build.append_basic_block("ready"),
-                    build.append_basic_block("add"),
-                )
-                build.cbranch(accumulate, add, ready)
-                build.position_at_end(add)
-                sums = {i: build.fadd(load(address[i], i[1]), result[i]) for i in result}
-                build.branch(ready)
-                build.position_at_end(ready)
-                for i in result:
-                    value = build.phi(kind.vector)
-                    value.add_incoming(result[i], start)
-                    value.add_incoming(sums[i], add)
-                    sums[i] = value
-                for i in result:
-                    store(sums[i], address[i], i[1])
-
-
-def _smaller(build, x, y):
-    return build.select(build.icmp_signed("<", x, y), x, y)
-
-
-def _multiply_add(build, kind, x, y, z):
-    of = ir.FunctionType(kind.vector, [kind.vector] * 3)
-    return build.call(
-        cgutils.get_or_insert_function(build.module, of, f"llvm.fmuladd.{kind.name}"), [x, y, z]
-    )
-
-
-def _leave_alone(build, branch):
-    """Mark the loop that this branch closes, against unrolling and vectorising."""
-    module = build.module
-    string, false = functools.partial(ir.MetaDataString, module), ir.IntType(1)(0)
-    wishes = [[string("llvm.loop.unroll.disable")], [string("llvm.loop.vectorize.enable"), false]]
-    loop = module.add_metadata([INT32(len(module.metadata))])  # unlike any other; then made to name itself
-    loop.operands = (loop, *(module.add_metadata(wish) for wish in wishes))
-    branch.set_metadata("llvm.loop", loop)
-
-
-def _tile(kind, module, rows, vectors):
-    """The tile kernel of that size, as an LLVM function."""
-    body = functools.partial(_write_tile, kind, rows, vectors)
-    return _shared_function(module, f"tile_{rows}_{vectors}_{kind.name}", _block_type(kind), body)
-
-
-def _block_type(kind):
-    number, flag = kind.scalar.as_pointer(), ir.IntType(1)
-    a, b, c = [number, INT64, INT64], [number, INT64, INT64], [number, INT64]
-    return ir.FunctionType(ir.VoidType(), [*a, *b, INT64, *c, INT64, INT64, flag])
-
-
-def _write_block(kind, build, *args):
-    """Any number of rows, one panel wide (a single row: up to four panels), tile by tile from the top."""
-    a, a_row, a_col, b, b_row, b_panel, k, c, c_row, m, n, accumulate = args
-    tile, choose = functools.partial(_tile, kind, build.module), build.select
-    narrow = build.icmp_signed("<=", n, INT64(kind.width))
-    # One row of one panel is too little work at a time to keep the machine busy.
-    single = build.and_(build.icmp_signed("==", m, INT64(1)), build.icmp_signed(">", n, INT64(kind.panel)))
-    few_tile = choose(single, tile(1, 8), choose(narrow, tile(FEW_ROWS, 1), tile(FEW_ROWS, 2)))
-    many_tile = choose(narrow, tile(ROWS, 1), tile(ROWS, 2))
-
-    before, loop, after = build.block, build.append_basic_block("rows"), build.append_basic_block("done")
-    build.cbranch(build.icmp_signed(">", m, INT64(0)), loop, after)
-    build.position_at_end(loop)
-    row = build.phi(INT64)
-    left = build.sub(m, row)
-    many = build.icmp_signed(">", left, INT64(2 * FEW_ROWS))
-    rows = _smaller(build, left, choose(many, INT64(ROWS), INT64(FEW_ROWS)))
-    a_here, c_here = build.gep(a, [build.mul(row, a_row)]), build.gep(c, [build.mul(row, c_row)])
-    build.call(
-        choose(many, many_tile, few_tile),
-        [a_here, a_row, a_col, b, b_row, b_panel, k, c_here, c_row, rows, n, accumulate],
-    )
-    row_next = build.add(row, rows)
-    row.add_incoming(INT64(0), before)
-    row.add_incoming(row_next, loop)
-    build.cbranch(build.icmp_signed("<", row_next, m), loop, after)
-    build.position_at_end(after)
-    build.ret_void()
+    return Kind(ir.FloatType() if arrays[0].dtype == types.float32 else ir.DoubleType())
 
 
 @intrinsic
@@ -689,9 +221,7 @@ def _block(typing, a, a_at, a_row, a_col, b, b_at, b_row, b_panel, k, c, c_at, c
 
     def emit(context, build, signature, args):
         at = functools.partial(_address, context, build, signature, args)
-        body = functools.partial(_write_block, kind)
-        function = _shared_function(build.module, f"block_{kind.name}", _block_type(kind), body)
-        build.call(function, [at(0), *args[2:4], at(4), *args[6:9], at(9), *args[11:]])
+        instructions.block(kind, build, [at(0), *args[2:4], at(4), *args[6:9], at(9), *args[11:]])
         return context.get_dummy_value()
 
     return types.void(a, *[count] * 3, b, *[count] * 4, c, *[count] * 4, types.boolean), emit
@@ -721,26 +251,17 @@ def _never_inline(typing):
     return types.void(), emit
 
 
-def _copy_kernel(write_body):
-    """Intrinsic that copies a block; its body is written by the decorated function.
-
-    Positions and steps count elements.  Each body takes what it needs of the strides, and names the rest `_`.
-    """
-
+def _copy_kernel(name):
     @intrinsic
     def copy(
         typing, source, source_at, source_row, source_col, target, target_at, target_row, count, columns
     ):
+        """A copy of a block; positions and steps count elements."""
         kind, count_type = _kind_of(source, target), types.intp
 
         def emit(context, build, signature, args):
-            number = kind.scalar.as_pointer()
-            of = ir.FunctionType(ir.VoidType(), [number, INT64, INT64, number, INT64, INT64, INT64])
-            function = _shared_function(
-                build.module, f"{write_body.__name__}_{kind.name}", of, functools.partial(write_body, kind)
-            )
             at = functools.partial(_address, context, build, signature, args)
-            build.call(function, [at(0), args[2], args[3], at(4), *args[6:]])
+            instructions.copy(name, kind, build, [at(0), args[2], args[3], at(4), *args[6:]])
             return context.get_dummy_value()
 
         return types.void(source, *[count_type] * 3, target, *[count_type] * 4), emit
@@ -748,82 +269,7 @@ def _copy_kernel(write_body):
     return copy
 
 
-@_copy_kernel
-def _copy_panels(kind, build, source, source_row, _, target, target_panel, count, columns):
-    """`count` rows of `columns` numbers into panels target_panel apart, the last one filled up with zeros."""
-    panels = build.sdiv(build.add(columns, INT64(kind.panel - 1)), INT64(kind.panel))
-    with _counted_loop(build, count) as (i, _, _), _counted_loop(build, panels) as (p, _, _):
-        at = build.mul(p, INT64(kind.panel))
-        here = build.gep(source, [build.add(build.mul(i, source_row), at)])
-        there = build.gep(target, [build.add(build.mul(i, INT64(kind.panel)), build.mul(p, target_panel))])
-        left = build.sub(columns, at)
-        sources, targets = ([build.gep(q, [INT64(v * kind.width)]) for v in range(2)] for q in (here, there))
-        with build.if_else(build.icmp_signed(">=", left, INT64(kind.panel))) as (full, partial):
-            with full:
-                for v in range(2):
-                    _store(build, kind, _load(build, kind, sources[v]), targets[v])
-            with partial:
-                for v in range(2):
-                    mask = _lanes_below(build, kind, build.sub(left, INT64(v * kind.width)))
-                    _store(build, kind, _masked_load(build, kind, sources[v], mask), targets[v])
-    build.ret_void()
-
-
-@_copy_kernel
-def _copy_slivers(kind, build, source, source_row, _, target, target_sliver, count, slivers):
-    """`count` rows of slivers * ROWS numbers into slivers of ROWS columns, target_sliver apart."""
-    vector = ir.VectorType(kind.scalar, ROWS)
-    with _counted_loop(build, count) as (i, _, _), _counted_loop(build, slivers) as (s, _, _):
-        here = build.gep(source, [build.add(build.mul(i, source_row), build.mul(s, INT64(ROWS)))])
-        there = build.gep(target, [build.add(build.mul(i, INT64(ROWS)), build.mul(s, target_sliver))])
-        _store(build, kind, _load(build, kind, here, vector), there)
-    build.ret_void()
-
-
-@_copy_kernel
-def _clear(kind, build, source, _, __, target, target_row, count, columns):
-    """`count` rows of zeros, each a panel wide."""
-    with _counted_loop(build, count) as (i, _, _):
-        for v in range(2):
-            at = build.add(build.mul(i, target_row), INT64(v * kind.width))
-            _store(build, kind, kind.zero, build.gep(target, [at]))
-    build.ret_void()
-
-
-@_copy_kernel
-def _copy_numbers(kind, build, source, source_row, source_col, target, target_row, count, columns):
-    """`count` rows of `columns` numbers, one by one: the edges of what the others copy."""
-    with _counted_loop(build, count) as (i, _, _), _counted_loop(build, columns) as (j, _, _):
-        here = build.gep(source, [build.add(build.mul(i, source_row), build.mul(j, source_col))])
-        build.store(build.load(here), build.gep(target, [build.add(j, build.mul(i, target_row))]))
-    build.ret_void()
-
-
-@_copy_kernel
-def _copy_squares(kind, build, source, _, source_col, target, target_row, count, __):
-    """`count` squares of a vector's width, one above the other, whose columns are contiguous in the source.
-
-    A square is turned over by log2(width) rounds of shuffles, all in registers.
-    """
-    width = kind.width
-    with _counted_loop(build, count) as (square, _, _):
-        here = build.gep(source, [build.mul(square, INT64(width))])
-        there = build.gep(target, [build.mul(square, build.mul(target_row, INT64(width)))])
-        rows = [_load(build, kind, build.gep(here, [build.mul(source_col, INT64(i))])) for i in range(width)]
-        step = 1
-        while step < width:  # swap the off-diagonal quarters of every square of 2 * step
-            lanes = range(width)
-            low = [i if not i & step else width + i - step for i in lanes]
-            high = [i + step if not i & step else width + i for i in lanes]
-            masks = [ir.Constant(ir.VectorType(INT32, width), m) for m in (low, high)]
-            for i in lanes:
-                if not i & step:
-                    pair = rows[i], rows[i + step]
-                    rows[i], rows[i + step] = (build.shuffle_vector(*pair, mask) for mask in masks)
-            step *= 2
-        for i, value in enumerate(rows):
-            _store(build, kind, value, build.gep(there, [build.mul(target_row, INT64(i))]))
-    build.ret_void()
+_copy_panels, _copy_slivers, _clear, _copy_numbers, _copy_squares = map(_copy_kernel, instructions.COPIES)
 
 
 @intrinsic

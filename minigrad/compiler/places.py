@@ -16,6 +16,15 @@ from ..sizes import Size, Variable, is_one, resolve
 from ..tensor import Tensor
 
 DTYPES = {"float32": "f4", "float64": "f8", "int64": "i8", "int32": "i4", "bool": "b1"}
+IMPORTED = (  # what a program imports from runtime.py
+    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "entry",
+    "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
+    "loop", "matmul", "matmul_batch", "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns",
+    "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute", "place_slice",
+    "scatter", "shift_rows", "sigmoid", "sign", "sin", "softplus", "sqrt", "stage", "start_rows",
+    "sum_columns", "sum_rows", "tanh", "top_columns", "top_rows", "view",
+    "wrapping_add", "wrapping_mul", "wrapping_sub",
+)  # fmt: skip
 BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own block
 SUMS_IN_CACHE = 200_000  # numbers
 # Rows of a product that is made inside a loop: enough to run at full speed, few enough for the cache.

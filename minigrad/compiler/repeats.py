@@ -1,7 +1,7 @@
 """What a program does several times over, such as the same layer at every level, is written once.
 
-Numba's time goes by the number of statements, so that eight equal layers would take eight
-times as long to compile.  Loops and stages are the same when their text is the same but for the
+Compiling takes as long as there are statements, so that eight equal layers would take eight
+times as long.  Loops and stages are the same when their text is the same but for the
 names of arrays and sizes; the first keeps its names, and the others call it with theirs.
 """
 
@@ -42,7 +42,7 @@ def merge_stages(
 
     entries : name of an array or size → (its kind, such as "f4" or "size", where it stands in the table).
     Which arrays and sizes a call works on stands in the table too, from `start` on: the third
-    result is what has to be put there.  A call with that many arguments takes Numba far longer.
+    result is what has to be put there.  So a call has few arguments, however many there are.
     """
     groups: dict[str, list[int]] = {}
     for k, block in enumerate(blocks):

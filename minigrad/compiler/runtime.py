@@ -1,12 +1,12 @@
 """What generated code calls besides the kernels: arrays from addresses, copies, reductions, table look-ups.
 
-Generated modules import all of this file's public names.  Everything here is
-compiled once per dtype; the text of this file and of kernels.py stands in the key of
-every cached program, so that a change of either is noticed.
+Compiled programs run as llvm.py writes them, from the text of this file and of kernels.py, which stands in the key of
+every cached program, so that a change of either is noticed.  Imported, it is what makes emitted source valid
+Numba: generated modules import all of this file's public names, and so run in tests as the reference.
 """
 
 # Numba's intrinsics are called with fewer arguments than they are written with, which no type checker knows.
-# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportUnsupportedDunderAll=false
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .cache import cached
-from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh
+from .instructions import LOOP_FLAGS
+from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh  # noqa: F401
+from .places import IMPORTED
 
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos = math.sqrt, math.sin, math.cos
-FLAGS = {"contract", "arcp"}  # keep NaN, infinity and the sign of 0: never nnan, ninf or nsz
+FLAGS = set(LOOP_FLAGS)
 
 # Only compiled code calls loops: without the doors for Python and C they compile quicker.
 loop = njit(error_model="numpy", fastmath=FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -34,9 +35,8 @@ stage = njit(error_model="numpy", boundscheck=False, no_cpython_wrapper=True, no
 
 
 def entry(signature: str):
-    """A function that Python calls: compiled at once, cached beside its file, and without the interpreter's lock."""
-    compiler = njit(nogil=True, error_model="numpy", boundscheck=False)
-    return lambda function: cached(compiler(function), signature)
+    """A function that Python calls: compiled at once, and without the interpreter's lock."""
+    return njit(signature, nogil=True, error_model="numpy", boundscheck=False)
 
 
 def _view_at(context, build, array_type, pointer, n):
@@ -423,12 +423,4 @@ def logsumexp_columns(origin, target, outer, count, width):
             logsumexp_rows(row, target[o * width + j : o * width + j + 1], 1, count)
 
 
-__all__ = [
-    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "entry",
-    "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
-    "loop", "matmul", "matmul_batch", "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns",
-    "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute", "place_slice",
-    "scatter", "shift_rows", "sigmoid", "sign", "sin", "softplus", "sqrt", "stage", "start_rows",
-    "sum_columns", "sum_rows", "tanh", "top_columns", "top_rows", "view",
-    "wrapping_add", "wrapping_mul", "wrapping_sub",
-]  # fmt: skip
+__all__ = list(IMPORTED)

@@ -82,6 +82,30 @@ def test_inputs_of_different_numbers_of_rows_in_one_step():
     same(function, drawn(5, 2, 3), drawn(5, 4, 2, seed=1), leaves=[A, C])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("step", [lambda h, v: mg.tanh(v), lambda h, v: v + h @ W], ids=["loop", "product"])
+@pytest.mark.parametrize(
+    "handed", [lambda s: s, lambda s: s[-1], lambda s: s.detach()], ids=["whole", "last", "cut"]
+)
+def test_a_sequence_that_the_step_reads_and_hands_on(handed, step, reverse):
+    """No operation of the step reads it as a whole, and yet no step may write over it."""
+
+    def function(x):
+        zeros = mg.zeros(x.shape[1:], "float64")
+        s = mg.scan(lambda h, v: (mg.tanh(h + v), mg.sin(h) * v), zeros, x)[1]
+
+        def one(state, v):
+            h, k = state
+            y = step(h, v)
+            return (mg.tanh(0.5 * h + y * k.sum()), handed(s)), y
+
+        (h, k), o = mg.scan(one, (zeros, handed(x)), s, reverse=reverse)
+        return (h * h).sum() + (k * k).sum() + (o * o).sum()
+
+    same(function, drawn(4, 3, 3))
+    same(function, Tensor(drawn(3, 3, 3), requires_grad=True))
+
+
 # What is assigned anew.
 
 

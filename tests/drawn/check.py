@@ -92,7 +92,7 @@ def _wrt(program: Program, built: Built, arguments: list) -> dict[str, mg.Tensor
 # Runners: (compiled function, arguments, threads, with gradients?) -> (values, gradients or None)
 
 
-def by_numba(function, arguments, threads, gradients):
+def by_machine(function, arguments, threads, gradients):
     """The machine code, on as many threads as the program says, however small its arrays are."""
     module = importlib.import_module("minigrad.compiler.compile")  # the package has a function of this name
 
@@ -111,16 +111,16 @@ def by_interpreter(function, arguments, threads, gradients):
     return interpreted(function, *arguments, parts=threads, gradients=gradients)
 
 
-RUNNERS = {"numba": by_numba, "interpret": by_interpreter}
+RUNNERS = {"machine": by_machine, "interpret": by_interpreter}
 
 
 # The comparison.
 
 
-def check(program: Program, run: str | Callable = "numba") -> Finding | None:
+def check(program: Program, run: str | Callable = "machine") -> Finding | None:
     """None, or the first thing in which compiled and eager differ.
 
-    run : "numba", "interpret", or a function like them.
+    run : "machine", "interpret", or a function like them.
     """
     runner = RUNNERS[run] if isinstance(run, str) else run
     built = build(program)

@@ -1,6 +1,6 @@
 """``python -m tests.drawn.fuzz --minutes 30``: draw programs and compare, as long as wanted; see `check.py`.
 
-Nearly all are run by the interpreter of the emitted source (milliseconds), a share by Numba (seconds).  Each
+Half are run by the interpreter of the emitted source, half as machine code: that takes a little longer to make.  Each
 finding is made small, kept in tests/drawn/found/ and printed as Python; the exit code is 1 if there was one.
 Every line of progress says from which seed to which: ``--seed`` starts there again.
 """
@@ -34,14 +34,14 @@ class Report:
     """What a worker has to say since it last said something."""
 
     drawn: int = 0
-    by_numba: int = 0
+    as_machine_code: int = 0
     eagerly: Counter = field(default_factory=Counter)
     finding: tuple[int, str, str, str] | None = None  # seed, kind, message, small program as JSON
 
 
 def examine(seed: int, run: str, kinds: Counter) -> Report:
     """One program, with its finding made small if it has one."""
-    report = Report(drawn=1, by_numba=int(run == "numba"))
+    report = Report(drawn=1, as_machine_code=int(run == "machine"))
     checking.RUNS_EAGERLY.clear()
     program = draw(seed)
     finding = check(program, run)
@@ -53,7 +53,7 @@ def examine(seed: int, run: str, kinds: Counter) -> Report:
         kinds[finding.kind, finding.stamp] += 1
         if kinds[finding.kind, finding.stamp] <= (ALIKE if finding.stamp else 10 * ALIKE):
             program = shrink(
-                program, lambda p: finding.same(judge(p)), 40 if run == "numba" else 1000, seconds=60
+                program, lambda p: finding.same(judge(p)), 40 if run == "machine" else 1000, seconds=60
             )
         finding = judge(program) or finding
         report.finding = (seed, _kind_of(finding, program), str(finding), to_json(program))
@@ -73,8 +73,8 @@ def work(first: int, step: int, share: float, until: float, reports, stop) -> No
     try:
         while time.time() < until and not stop.is_set():
             due += share
-            run = "numba" if due >= 1 else "interpret"
-            due -= run == "numba"
+            run = "machine" if due >= 1 else "interpret"
+            due -= run == "machine"
             try:
                 reports.put(examine(seed, run, kinds))
             except Exception:  # a defect of the generator itself
@@ -100,19 +100,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, help="the first seed (default: from the clock)")
     parser.add_argument(
-        "--numba-share", type=float, default=0.05, help="share of programs that Numba compiles"
+        "--machine-share", type=float, default=0.5, help="share of programs that run as machine code"
     )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, default=FOUND, help="the folder for findings")
     options = parser.parse_args(arguments)
     seed = int(time.time()) * 1000 if options.seed is None else options.seed
     until = time.time() + 60 * options.minutes
-    context = multiprocessing.get_context("spawn")  # fork copies Numba's threads and locks
+    context = multiprocessing.get_context("spawn")  # fork copies threads and locks
     reports, stop = context.Queue(), context.Event()
     workers = [
         context.Process(
             target=work,
-            args=(seed + k, options.workers, options.numba_share, until, reports, stop),
+            args=(seed + k, options.workers, options.machine_share, until, reports, stop),
             daemon=True,
         )
         for k in range(options.workers)
@@ -147,7 +147,7 @@ def collect(reports, running: int, seed: int, until: float, folder: Path) -> int
             running -= 1
             continue
         total.drawn += report.drawn
-        total.by_numba += report.by_numba
+        total.as_machine_code += report.as_machine_code
         eagerly.update(report.eagerly)
         if report.finding:
             at, kind, message, program = report.finding
@@ -176,7 +176,7 @@ def show(seed: int, kind: str, message: str, program: str, folder: Path) -> None
 
 def progress(total: Report, eagerly: Counter, kinds: Counter, seconds: float) -> None:
     print(
-        f"{seconds:6.0f} s: {total.drawn} programs drawn, {total.by_numba} of them run by Numba; "
+        f"{seconds:6.0f} s: {total.drawn} programs drawn, {total.as_machine_code} of them run as machine code; "
         f"{eagerly.total()} ran eagerly; {kinds.total()} findings of {len(kinds)} kinds",
         flush=True,
     )

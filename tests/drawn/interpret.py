@@ -1,6 +1,6 @@
 """The emitted source, run by Python itself on tiny arrays, with an eye on every element that is read and written.
 
-The text that Numba would compile is executed as it stands; arrays are `Array`s, which know of each
+The text that becomes machine code is executed as it stands; arrays are `Array`s, which know of each
 element whether it was written yet, and by which thread.  So a program needs milliseconds in place of the
 compiler's seconds, and three kinds of defects show that numbers alone may hide: what lies outside of an
 array, what is read before it was written, and what two threads of one stage touch at once.

@@ -38,6 +38,10 @@ MUTATIONS = (
         "return all(r.number in readers or r.number in self.done for r in home.readers.get(y.number, []))", "return True",
     ),
     Mutation(
+        "what a step hands on from outside is overwritten", "compiler.emit", "Emitter._read_at_every_step",
+        " or y.number in level.wanted", "",
+    ),
+    Mutation(
         "what has no slot of its own for each step makes room for what is kept for all steps", "compiler.loops",
         "Loop._targets", "x.number in level.stepwise and ", "",
     ),

@@ -122,10 +122,10 @@ class Browser:
         self.send("Page.navigate", url=path.as_uri())
         while not self.loaded and time.monotonic() < start + PATIENCE:
             self._receive()
-        taken = time.monotonic() - start
         if scripts:
+            self.until("document.querySelector('#sheet.live')")  # the picture is the script's
             self.run("new Promise(requestAnimationFrame)")
-        return taken
+        return time.monotonic() - start
 
     def size(self, width: int, height: int) -> None:
         self.send(

@@ -13,9 +13,10 @@ from drawn import GRU, attributes_of, edges, network, plain, structure
 
 import cells
 import viz
-from minigrad import GraphError, InputError, Tensor, scope, stack, tanh
+from minigrad import GraphError, InputError, Tensor, cross_entropy, scope, stack, tanh
+from viz.diagram.unrolled import Unrolled
 from viz.language.states import norm
-from viz.language.text import number
+from viz.language.text import number, tight
 from viz.read.network import QUANTITY, read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,11 +125,95 @@ def test_width_grows_with_the_gradient_on_one_scale():
 
 
 def test_long_sequences_leave_out_the_middle_and_say_so():
-    loss, _ = network(T=30)
+    loss, _ = network(T=60)
+    for level in ("step", "gate"):
+        dot = viz.draw(loss, level=level).dot
+        found = re.findall(r">t = (\d+) … (\d+)<", dot)
+        assert found and ">not drawn<" in dot
+        for first, last in found:
+            assert f">{int(last) - int(first) + 1} steps<" in dot and int(last) - int(first) >= 2
+            assert f'"t={(int(first) + int(last)) // 2}"' not in dot
+        assert (
+            f"t={found[0][0]}..{found[0][1]}",
+            f"t={int(found[0][1]) + 1}" + " c" * (level == "gate"),
+        ) in edges(dot)
+
+
+def test_eight_steps_are_drawn_whole():
+    for level in ("step", "gate"):
+        assert "not drawn" not in viz.draw(network(T=8)[0], level=level).dot
+
+
+@pytest.mark.parametrize("cell", [cells.LSTM, cells.GRU])
+def test_steps_that_go_on_in_another_line_keep_their_arrows(cell):
+    loss, _ = network(cell, T=8)
     dot = viz.draw(loss).dot
-    assert ">t = 3 … 28<" in dot and ">26 steps<" in dot
-    assert "t=15" not in dot and '"t=30 f"' in dot and '"t=1 f"' in dot
-    assert (">t = 6 … 25<" in viz.draw(loss, level="step").dot) and ("t=3..28", "t=29 c") in edges(dot)
+    assert '"t=4 h again"' in dot
+    state = "c" if cell is cells.LSTM else "h"
+    for t in range(1, 9):
+        assert (f"t={t - 1} {state}", f"t={t} {state}") in edges(dot), t
+        assert ">×" in attributes_of(dot, f"t={t - 1} {state}", f"t={t} {state}")
+
+
+def test_the_loss_is_no_output():
+    rng = np.random.default_rng(0)
+    cell, output = cells.LSTM(3, 5, rng, "float64"), cells.Output(5, 3, rng, "float64")
+    steps = cells.unroll(cell, rng.standard_normal((3, 2, 3)))
+    y = output(steps[-1].h)
+    loss = cross_entropy(y, [0, 1])
+    loss.backward(record=True)
+    net = read(loss)
+    assert net.outputs[3].out is y and net.outputs[3].name == "y" and net.end.out is loss
+    for level in ("step", "gate"):
+        dot = viz.draw(loss, level=level).dot
+        assert ("t=3 output", "loss") in edges(dot) and f"∂y {number(norm(y.grad))}<" in dot
+    alone = (steps[-1].h ** 2).sum()
+    alone.backward(record=True)
+    assert not read(alone).outputs and ("t=3 h", "loss") in edges(viz.draw(alone).dot)
+
+
+def test_a_gate_says_its_value_and_whether_it_is_shut():
+    for bias, word in ((-9.0, "shut"), (0.0, ""), (9.0, "open")):
+        rng = np.random.default_rng(0)
+        cell = cells.LSTM(3, 5, rng, "float64")
+        cell.b_f.value = np.full(5, bias)
+        steps = cells.unroll(cell, rng.standard_normal((3, 2, 3)))
+        loss = (steps[-1].h ** 2).sum()
+        loss.backward(record=True)
+        f = steps[1].f.value
+        line = next(r for r in viz.draw(loss).dot.splitlines() if r.strip().startswith('"t=2 f"'))
+        assert f"<B>{number(f.mean())}{' ' * bool(word)}{word}</B>" in line
+        assert all(number(v) in line or tight(v, 5) in line for v in (f.min(), f.max()))
+        h = next(r for r in viz.draw(loss).dot.splitlines() if r.strip().startswith('"t=2 h"'))
+        assert "shut" not in h and "open" not in h
+
+
+def test_a_gradient_of_zero_says_why():
+    line = next(r for r in viz.draw(network()[0]).dot.splitlines() if r.strip().startswith('"t=1 f"'))
+    assert ">as c_0 = 0<" in line
+    assert "as c_" not in next(
+        r for r in viz.draw(network()[0]).dot.splitlines() if r.strip().startswith('"t=2 f"')
+    )
+
+
+def test_the_heading_has_the_sizes_and_the_equations_of_the_graph():
+    dot = viz.draw(network(N=3, T=4, H=8, D=5)[0]).dot
+    for said in (
+        "T = 4 steps",
+        "N = 3 sequences",
+        "D = 5 inputs",
+        "H = 8 units",
+        "c_t = f_t ⊙ c_{t−1} + i_t ⊙ c\u0303_t",
+    ):
+        assert said in dot
+
+
+def test_the_legend_explains_what_occurs():
+    loss, _ = network(cells.RNN)
+    dot = viz.draw(loss).dot
+    assert "cut (detach)" not in dot and "scale of gates" not in dot and "scale of values" in dot
+    assert "scale of gates" in viz.draw(network()[0]).dot
+    assert "gradient</B>" not in Unrolled(read(loss), [1, 2], "t", None).draw(legend=False)
 
 
 def test_a_window_opens_any_steps():

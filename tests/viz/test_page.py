@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import os
 import re
 import time
-import zlib
+from collections import Counter
 
 import browser as driver
 import drawn
 import numpy as np
 import pytest
+from unpacked import Unpacked
 
 import cells
 import minigrad as mg
 import viz
-from viz.language.text import number
+from viz.diagram.sequence import draw_steps
+from viz.diagram.unrolled import draw_gates
+from viz.language.text import number, shape_text
+from viz.page.numbers import decimals
 from viz.page.parts import contrast
+from viz.read.network import gradient_state, read
 
 WIDE = 1280
 CAPTIONS = ["h → e", "e → l", "l → l", "l → o"]
@@ -191,15 +196,6 @@ def test_a_graph_without_steps_is_shown_by_its_operations():
     assert '"steps":[]' in made.html and made.data == {"": {}}
 
 
-def lines(made, view: str) -> list[tuple[int, str, str]]:
-    """(beat, from, to) of every line along which a gradient flows, out of a packed picture."""
-    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', made.html, re.DOTALL)[1]
-    packed = json.loads(data)["recordings"][-1]["views"][view][""]
-    svg = zlib.decompress(base64.b64decode(packed)).decode()
-    found = re.findall(r'data-beat="(\d+)"[^>]*><title>(.*?) → (.*?): gradient', svg)
-    return [(int(beat), source, target) for beat, source, target in found]
-
-
 def stacked(kind):
     rng = np.random.default_rng(0)
     made = kind(rng)
@@ -220,7 +216,7 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_gradient_goes_on_only_when_it_is_complete(name):
     made = viz.page(NETWORKS[name]())
-    found = lines(made, "gates")
+    found = Unpacked(made.html).beats("gates")
     assert len(found) > 40
     arrives = {}
     for beat, source, _ in found:
@@ -229,14 +225,191 @@ def test_a_gradient_goes_on_only_when_it_is_complete(name):
         assert beat > arrives.get(target, 0), (source, target)
 
 
-def test_long_sequences_say_what_is_left_out():
-    loss, steps = drawn.network(T=62, H=2, D=2)
+# Numbers of steps that are laid out together.
+
+
+def masked():
+    """Two sequences of 4 and 2 steps side by side."""
+    rng = np.random.default_rng(0)
+    cell = cells.GRU(3, 4, rng)
+    run = cells.run(cell, rng.standard_normal((5, 2, 3)).astype(np.float32), lengths=[5, 2])
+    loss = (run.last**2).sum()
+    loss.backward(record=True)
+    return loss, run.steps
+
+
+def cut():
+    rng = np.random.default_rng(0)
+    cell = cells.LSTM(3, 4, rng)
+    run = cells.run(cell, rng.standard_normal((6, 1, 3)).astype(np.float32), truncate=3)
+    loss = sum((s.h**2).sum() for s in run.steps)
+    loss.backward(record=True)
+    return loss, run.steps
+
+
+class Changing(cells.Cell):
+    """A cell whose every third step computes something else by the same names."""
+
+    gates = "f h"
+
+    def build(self, rng):
+        self.gate_parameters("f", rng)
+        self.gate_parameters("h", rng)
+        self.count = 0
+
+    def step(self, x, h_prev):
+        self.count += 1
+        f = mg.sigmoid(mg.concat(h_prev, x) @ self.W_f)
+        new = mg.concat(h_prev, x) @ self.W_h
+        h = f * mg.tanh(new) if self.count % 3 else f * h_prev + (1 - f) * mg.tanh(new)
+        return {"f": f, "h": h}
+
+
+MANY = {
+    **{name: (lambda own=own: (own(), None)) for name, own in NETWORKS.items()},
+    "masked": masked,
+    "cut": cut,
+    "steps that differ": lambda: drawn.network(Changing, T=9),
+    "a loss at the end alone": lambda: long(7, last=True),
+}
+
+
+def long(T, H=4, last=False):
+    rng = np.random.default_rng(1)
+    steps = cells.unroll(cells.LSTM(3, H, rng), rng.standard_normal((T, 1, 3)).astype(np.float32))
+    loss = (steps[-1].h ** 2).sum() if last else sum((s.h**2).sum() for s in steps)
+    loss.backward(record=True)
+    return loss, steps
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_every_step_has_the_numbers_of_its_own_nodes(name):
+    loss, steps = MANY[name]()
+    found, net = Unpacked(viz.page(loss, steps).html), read(loss, steps)
+    for k, t in enumerate(net.steps):
+        groups = [g for b in net.bands for g in net.cells.get((b, t), ())]
+        own = {(g.band, g.name or "shared"): g for g in groups}
+        own |= {(b, g.name or "x"): g for b in net.bands for g in net.inputs.get((b, t), ())}
+        seen = 0
+        for box, (_, shape, columns, _, why, _, _) in found.boxes(k, "gates"):
+            if box["output"]:
+                g = net.outputs[t]
+            elif box["dt"]:
+                g = net.first[box["band"], box["key"]]
+            else:
+                g = own[box["band"], box["key"]]
+                seen += 1
+            gradient, state = gradient_state(net.states, g.out)
+            assert shape == shape_text(g.out.shape) and (state or "") == why
+            expected = [norm(g.out.value), gradient, g.out.value.min(), g.out.value.max()]
+            for column, number_ in zip(columns, expected, strict=False):
+                assert (column < 0) is (number_ is None)
+                if column >= 0:
+                    assert found.number(k, column) == pytest.approx(float(number_), rel=5.1e-4)
+        assert seen == len(own)
+
+
+def flowing(dot: str) -> Counter:
+    """What the lines of a picture say flows along them, with how often each is said."""
+    said = re.findall(r'-> [^\n]* tooltip=("[^"]*"|\w+)', dot)
+    found = [x.strip('"').split(": ")[-1] for x in said]
+    return Counter(x.removeprefix("gradient ").split(" (")[0] for x in found if x)
+
+
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("level", ["step", "gate", "operation"])
+def test_lines_carry_what_the_pictures_of_draw_say(name, level):
+    loss, steps = MANY[name]()
+    found, net = Unpacked(viz.page(loss, steps).html), read(loss, steps)
+
+    def said(k):
+        return [
+            v if isinstance(v, str) else number(v, 4)
+            for *_, v in found.lines(k, f"{level}s" if level != "step" else "steps")
+        ]
+
+    if level == "operation":
+        for k, t in enumerate(net.steps):
+            picture = viz.draw(loss, steps, level=level, window=(t, t), budget=4000)
+            assert Counter(said(k)) - flowing(picture.dot) == Counter(), t
+            more = flowing(picture.dot) - Counter(said(k))
+            assert sum(more.values()) <= 4  # what is left out, among itself
+        return
+    everything = (draw_steps if level == "step" else draw_gates)(net, net.steps, "", None, 20.0)
+    lines = [
+        line
+        for line in everything.dot.splitlines()
+        if "legend" not in line and '"scale ' not in line and '"state ' not in line
+    ]
+    drawn_ = flowing("\n".join(lines))
+    assert Counter(v for k in range(len(net.steps)) for v in said(k)) == drawn_
+
+
+def test_steps_that_are_alike_share_a_plan_and_others_do_not():
+    def plans(name):
+        loss, steps = MANY[name]()
+        found = Unpacked(viz.page(loss, steps).html)
+        return [found.recording["plans"][kind] for kind in found.kind]
+
+    first, *inner, last = plans("a loss at the end alone")
+    assert len({first, *inner, last}) == 3 and len(set(inner)) == 1
+    by_step = plans("cut")
+    assert by_step[3] not in by_step[:3] + by_step[4:]  # nothing goes back from t = 4 to t = 3
+    changing = plans("steps that differ")
+    assert len({changing[2], changing[5]}) == 1 and changing[2] not in (changing[3], changing[4])
+
+
+def test_a_thousand_steps_are_all_there_in_little_time_and_room():
+    loss, steps = drawn.network(T=1000, H=4)
+    start = os.times()
     made = viz.page(loss, steps)
-    assert "t = 31 … 32: 2 steps are not drawn." in made.html
-    assert made.html.count('class="step"') == 60
+    taken = sum(b - a for a, b in zip(start[:4], os.times()[:4], strict=True))
+    assert taken < 4.5 and len(made.html.encode()) < 1_500_000  # 3 s where nothing else is measured
+    found = Unpacked(made.html)
+    assert found.data["steps"] == list(range(1, 1001)) and len(found.data["plans"]) < 6
+    for t in (1, 2, 500, 999, 1000):
+        for name in ("f", "c", "h"):
+            own = next(e for b, e in found.boxes(t - 1, "gates") if (b["key"], b["dt"]) == (name, 0))
+            q = steps[t - 1][name]
+            for column, expected in zip(own[2], (norm(q.value), norm(q.grad)), strict=False):
+                assert number(found.number(t - 1, column), 4) == number(expected, 4)
+
+
+def test_numbers_are_rounded_once():
+    rng = np.random.default_rng(0)
+    given = rng.standard_normal(20000) * 10.0 ** rng.integers(-12, 8, 20000)
+    given = np.concatenate(
+        [given, 2.0 ** np.arange(-140, 140), np.arange(1, 3000) / 8, [0, 1e-120, 3.3e101, 99.96, 9.996]]
+    )
+    codes, powers = decimals(given)
+    for v, code, power in zip(given, codes.tolist(), powers.tolist(), strict=True):
+        digits, unit = code & 0x3FFF, {2: 10, 3: 1}.get(power, 100)
+        four = float(f"{digits}e{power - 3}")
+        two = (digits // unit + (code >> 14 & 1) * (unit > 1)) * unit
+        assert float(number(four, 4).replace("−", "-")) == float(number(abs(v), 4).replace("−", "-"))
+        assert float(number(float(f"{two}e{power - 3}")).replace("−", "-")) == float(
+            number(abs(v)).replace("−", "-")
+        )
+        assert bool(code >> 15) == (v < 0)
 
 
 # The browser.
+
+# Of every box: words that lie on each other, and those that do not lie within it, in units of the picture.
+OVERLAPS = """[...document.querySelectorAll('#sheet .node')].flatMap(node => {
+  const frame = node.querySelector('rect').getBBox(), found = [];
+  const words = [...node.querySelectorAll('text')].map(e => [e.textContent, e.getBBox()]);
+  words.forEach(([a, p], i) => {
+    if (p.x < frame.x - 0.5 || p.x + p.width > frame.x + frame.width + 0.5) found.push(a);
+    if (p.y + 0.15 * p.height < frame.y || p.y + 0.8 * p.height > frame.y + frame.height) found.push(a);
+    for (const [b, q] of words.slice(i + 1)) {
+      const across = Math.min(p.x + p.width, q.x + q.width) - Math.max(p.x, q.x);
+      const down = Math.min(p.y + 0.8 * p.height, q.y + 0.8 * q.height) - Math.max(p.y + 0.2 * p.height, q.y + 0.2 * q.height);
+      if (across > 0.5 && down > 0.5) found.push(`${a} | ${b}`);
+    }
+  });
+  return found;
+})"""
 
 
 @in_browser[0]
@@ -257,7 +430,7 @@ class TestInTheBrowser:
         if q is not None:
             assert float(found["‖value‖"].replace("−", "-")) == pytest.approx(norm(q.value), rel=6e-4)
             assert float(found["‖gradient‖"].replace("−", "-")) == pytest.approx(norm(q.grad), rel=6e-4)
-        assert found[""] == {"x": "x, t = 4", "output": "output, t = 2"}.get(
+        assert found[""] == {"x": "x, t = 4", "output": "y, t = 2"}.get(
             name[4:], name if not t else f"{name[4:]}, t = {t}"
         )
         assert found["state of the gradient"] == "normal"
@@ -435,7 +608,7 @@ class TestInTheBrowser:
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_it_is_readable(self, screen, file, scheme):
-        screen.open(file, prefers_color_scheme=scheme)
+        screen.open(file, height=1600, prefers_color_scheme=scheme)
         screen.click(*screen.middle("#in"))
         for selector, least in (
             ("h1", 7), ("#label", 4.5), ("#status", 4.5), ("#play", 7), ("[aria-pressed=true]", 4.5),
@@ -475,6 +648,54 @@ class TestInTheBrowser:
     def test_it_fits_a_telephone(self, screen, file):
         screen.open(file, width=400, height=800)
         assert screen.run("document.documentElement.scrollWidth") <= 400
+
+    def test_any_step_of_a_long_sequence_is_drawn_with_its_own_numbers(self, screen, tmp_path):
+        loss, steps = long(200)
+        screen.open(viz.page(loss, steps).save(tmp_path / "long.html"))
+        for where, name in (("gates", "f"), ("steps", "c")):
+            screen.run(f"document.querySelector('[data-view={where}]').click()")
+            screen.until(f"document.querySelector('#levels [aria-pressed=true]').dataset.view === '{where}'")
+            for t in (1, 100, 200):
+                screen.run(
+                    f"(e => {{ e.value = {t - 1}; e.dispatchEvent(new Event('input')) }})(document.getElementById('where'))"
+                )
+                key = f"t={t} {name}"
+                screen.until(f"document.querySelector('[data-key=\"{key}\"]')")
+                assert screen.run("document.querySelectorAll('#sheet *').length") < 6000
+                words = screen.run(
+                    f"[...document.querySelectorAll('[data-key=\"{key}\"] text')].map(e => e.textContent)"
+                )
+                q = steps[t - 1][name]
+                assert f"∂{name} {number(norm(q.grad))}" in words
+                if name == "f":
+                    assert number(q.value.mean()) in words
+                screen.point(*screen.middle(f'[data-key="{key}"]'))
+                found = shown(screen)
+                assert (found["‖value‖"], found["‖gradient‖"]) == (
+                    number(norm(q.value), 4),
+                    number(norm(q.grad), 4),
+                )
+        screen.run("document.querySelector('[data-view=operations]').click()")
+        for t in (2, 101, 199):
+            screen.run(
+                f"(e => {{ e.value = {t - 1}; e.dispatchEvent(new Event('input')) }})(document.getElementById('where'))"
+            )
+            screen.until(
+                f"document.getElementById('sheet').textContent.includes('t = {t + 1} … 200') || {t} === 199"
+            )
+            seen = screen.run("[...document.querySelectorAll('#sheet .edge title')].map(e => e.textContent)")
+            picture = viz.draw(loss, steps, level="operation", window=(t, t))
+            said = Counter(x.split(": gradient ")[1].split(" (")[0] for x in seen)
+            assert said - flowing(picture.dot) == Counter() and len(seen) > 30
+
+    @pytest.mark.parametrize("name", ["LSTM", "masked", "both directions", "wide"])
+    def test_words_lie_neither_on_each_other_nor_on_the_border_of_their_box(self, screen, tmp_path, name):
+        loss, steps = drawn.network(T=5, H=100, N=3) if name == "wide" else MANY[name]()
+        screen.open(viz.page(loss, steps).save(tmp_path / "words.html"), width=1300)
+        for where in ("steps", "gates", "operations"):
+            screen.run(f"document.querySelector('[data-view={where}]').click()")
+            screen.until(f"document.querySelector('#levels [aria-pressed=true]').dataset.view === '{where}'")
+            assert screen.run(OVERLAPS) == [], where
 
     def test_evil_names_do_nothing(self, screen, tmp_path):
         evil = '</script><script>alert(1)</script><img src=x onerror="console.log(1)">'

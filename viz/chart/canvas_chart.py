@@ -12,13 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..diagram.canvas import Canvas, Point
-from ..diagram.markup import cell, square, table
+from ..diagram.markup import table
 from ..language.scale import FAINT, INK, SOFT, Scale, Stroke
-from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import decade, fitting, number
 
 MOST_COLUMNS, LABELS, CELL = 27, 128.0, 17.0
-NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
 # For kinds of things (after Okabe and Ito); each also bears its name, a dash or a marker.
 KINDS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#7f3c8d", "#3d3d3d")
 DASHES = ("solid", "dashed", "dotted")
@@ -127,29 +125,6 @@ def column_width(count: int) -> float:
 
 
 # Rows of cells.
-
-
-def gradient_cell(
-    value: float | None, scale: Scale, width: float, height: float = CELL, state: str | None = None
-) -> str:
-    """A gradient's norm as a coloured cell: its number where there is room, else a mark where colour says too little.
-
-    value : None where there is none; `state` says why, and "" that nothing is to be said.
-    """
-    kind = scale.state(value) if state is None else state
-    if kind == NO_WAY:
-        return cell(BORDER=0, FIXEDSIZE="TRUE", WIDTH=f"{width:g}", HEIGHT=f"{height:g}")
-    colour = {CUT: "#e4e6ea", NOT_COMPUTED: "#ffffff", ZERO: "#ffffff", "": "#ffffff"}.get(
-        kind
-    ) or scale.colour(value, kind)
-    mark = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}.get(
-        kind, ""
-    )
-    if width >= 30 and value is not None and kind not in (CUT, NOT_COMPUTED, ""):
-        mark = fitting(number(value), width + 8, 8.5)
-    if min(width, height) < 9:  # a frame would take too much of it
-        return cell(BORDER=0, FIXEDSIZE="TRUE", WIDTH=f"{width:g}", HEIGHT=f"{height:g}", BGCOLOR=colour)
-    return square(colour, width, height, mark, min(8.5, height - 2))
 
 
 def row(

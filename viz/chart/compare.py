@@ -11,7 +11,7 @@ from minigrad import InputError, Tensor
 
 from ..diagram.canvas import Canvas
 from ..diagram.legend import legend
-from ..diagram.markup import square
+from ..diagram.markup import gradient_cell, square
 from ..diagram.render import Diagram
 from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, Stroke, mix, signed
 from ..language.text import clean, fitting, number, pretty
@@ -27,7 +27,6 @@ from .canvas_chart import (
     curve,
     decades,
     drawn,
-    gradient_cell,
     path,
     row,
     sampled,

@@ -182,7 +182,8 @@ def width_of(said: str, size: float, bold: bool = False) -> float:
 
     with _quiet():
         font = FontProperties(family=_families(said), size=size, weight="bold" if bold else "normal")
-        return float(TextToPath().get_text_width_height_descent(said, font, ismath=False)[0])
+        # Hinted letters, as pixels have them, are a little wider.
+        return 1.02 * float(TextToPath().get_text_width_height_descent(said, font, ismath=False)[0])
 
 
 def _families(said: str) -> list[str]:
@@ -256,27 +257,31 @@ def panel_on(ax: Axes, panel: Panel, width: float) -> None:
 
 
 def _heat(ax, panel: Heat, width: float) -> None:
-    from matplotlib.collections import PolyCollection
+    from matplotlib.collections import PathCollection
+    from matplotlib.path import Path
 
     count, rows = max((len(r) for r in panel.rows), default=0), len(panel.rows)
     ax.set_xlim(0, max(count, 1))
     ax.set_ylim(max(rows, 1), 0)
     inks, wide = _Inks(), width / max(count, 1)
     tall = panel.height
-    found: dict[bool, tuple[list, list]] = {True: ([], []), False: ([], [])}
+    found: dict[tuple[str, bool], list] = {}  # one path for all cells of a colour
     for r, row in enumerate(panel.rows):
         for k, cell in enumerate(row):
             if cell.colour or cell.framed:
-                corners, colours = found[cell.framed and min(wide, tall) >= 9]
-                corners.append([(k, r), (k + 1, r), (k + 1, r + 1), (k, r + 1)])
-                colours.append(cell.colour or inks.paper)
+                key = cell.colour or inks.paper, cell.framed and min(wide, tall) >= 9
+                found.setdefault(key, []).append([(k, r), (k + 1, r), (k + 1, r + 1), (k, r + 1), (k, r)])
             _in_cell(ax, cell, k, r, wide, tall, r in panel.bold, inks)
-    for framed, (corners, colours) in found.items():
-        edges = inks.faint if framed else colours
+    if found:
+        edges = [inks.faint if framed else colour for colour, framed in found]
         ax.add_collection(
-            PolyCollection(corners, facecolors=colours, edgecolors=edges, linewidths=0.6 if framed else 0.2),
+            PathCollection(
+                [Path.make_compound_path(*map(Path, own)) for own in found.values()],
+                facecolors=[colour for colour, _ in found], edgecolors=edges,
+                linewidths=[0.6 if framed else 0.2 for _, framed in found], clip_on=False,
+            ),
             autolim=False,
-        )
+        )  # fmt: skip
     for side in ax.spines.values():
         side.set_visible(False)
     ax.tick_params(length=0, labelsize=9, pad=3)
@@ -461,15 +466,11 @@ class _Page:
 
         self.sheet, self.inks = sheet, _Inks()
         self.y, self.todo = EDGE, []  # what to draw once the height is known
-        self.left = [self._left(row) for row in sheet.panels]
+        lefts = [self._left(row) for row in sheet.panels]
         self._header()
-        for k, row in enumerate(sheet.panels):
-            self._row(
-                row,
-                self.left[k]
-                if len(row) > 1
-                else max(x for x, r in zip(self.left, sheet.panels, strict=True) if len(r) == 1),
-            )
+        for row in sheet.panels:  # those of as many panels stand in line
+            like = [x for x, r in zip(lefts, sheet.panels, strict=True) if len(r) == len(row)]
+            self._row(row, [max(own) for own in zip(*like, strict=True)])
         self._legend()
         self.height = self.y + EDGE
         with _quiet():
@@ -543,25 +544,31 @@ class _Page:
         given = sum(p.width or 0 for p in row)
         free = [p for p in row if p.width is None]
         share = max(60.0, (room - given) / len(free)) if free else 0.0
-        x, top, bottom = EDGE, self.y, self.y
-        for panel, left in zip(row, lefts, strict=True):
-            width = panel.width or share
-            bottom = max(bottom, self._panel(panel, x, left, top, width))
-            x += left + width + BETWEEN
+        widths = [panel.width or share for panel in row]
+        xs = [EDGE + sum(lefts[:k]) + sum(widths[:k]) + BETWEEN * k for k in range(len(row))]
+        ends = [x - 12 for x in xs[1:]] + [self.sheet.width - EDGE]
+        # Panels side by side begin at one height, however long their heads are.
+        top = max(map(self._head, row, xs, lefts, ends))
+        bottom = max(map(self._panel, row, xs, lefts, [top] * len(row), widths))
         self.y = bottom + (4 if all(isinstance(p, Plot) and p.bare for p in row) else GAP)
+
+    def _head(self, panel: Panel, x: float, left: float, end: float) -> float:
+        """What stands over a panel: its head, and beside it what is said; returns its bottom."""
+        y = self.y
+        if not isinstance(panel, (Heat, Plot)) or not panel.head + panel.said:
+            return y
+        self.words(x, y + 8, panel.head, 11.5, bold=True)
+        start = x + max(left, width_of(panel.head, 11.5, True) + 12 if panel.head else 0)
+        for k, line in enumerate(folded(panel.said, end - start, 9.5) if panel.said else []):
+            y += 13 * (k > 0)
+            self.words(start, y + 8, line, 9.5, self.inks.soft)
+        return y + HEAD
 
     def _panel(self, panel: Panel, x: float, left: float, top: float, width: float) -> float:
         """Draw one panel whose axes begin at x + left; returns its bottom."""
         if isinstance(panel, Items):
             return self._items(panel, x, top)
         y, heat = top, isinstance(panel, Heat)
-        if panel.head or panel.said:
-            self.words(x, y + 8, panel.head, 11.5, bold=True)
-            start = x + max(left, width_of(panel.head, 11.5, True) + 12 if panel.head else 0)
-            for k, line in enumerate(folded(panel.said, x + left + width - start, 9.5) if panel.said else []):
-                y += 13 * (k > 0)
-                self.words(start, y + 8, line, 9.5, self.inks.soft)
-            y += HEAD
         if isinstance(panel, Heat):
             y += UNDER * panel.above + 12 * bool(panel.left)
             if panel.left:
@@ -644,11 +651,32 @@ class _Page:
         """A scale of colours with its ends in numbers; returns where the next may begin."""
         width = 190.0
         self.words(x, y + 6, head, 9, bold=True)
-        self._axes(Heat([[Cell(c, framed=False) for c in colours]], height=9), x, y + 14, width, 9)
+        for k, colour in enumerate(colours):
+            self._swatch(colour, x + width * k / len(colours), y + 14, width / len(colours), 9)
+        written = -math.inf
         for share, said in ends:
-            align = "left" if share == 0 else "right" if share == 1 else "center"
-            self.words(x + width * share, y + 30, said, 8.5, align=align)
+            align, long = "left" if share == 0 else "right" if share == 1 else "center", width_of(said, 8.5)
+            start = x + width * share - {"left": 0, "center": long / 2, "right": long}[align]
+            if start > written:
+                self.words(x + width * share, y + 30, said, 8.5, align=align)
+                written = start + long + 4
         return x + width + 40
+
+    def _swatch(
+        self, colour: str, x: float, y: float, width: float, height: float, framed: bool = False
+    ) -> None:
+        def do() -> None:
+            from matplotlib.patches import Rectangle
+
+            wide, high, face = self.sheet.width, self.height, colour or self.inks.paper
+            self.figure.add_artist(
+                Rectangle(
+                    (x / wide, 1 - (y + height) / high), width / wide, height / high, facecolor=face,
+                    edgecolor=self.inks.faint if framed else face, linewidth=0.6 if framed else 0.2,
+                )
+            )  # fmt: skip
+
+        self.todo.append(do)
 
     def _samples(self) -> None:
         """States that occur, and keys, each with a sample of its colour."""
@@ -664,7 +692,10 @@ class _Page:
             wide = 30 + width_of(said, 9)
             if x + wide > self.sheet.width - EDGE:
                 x, self.y = EDGE, self.y + 18
-            self._axes(Heat([[cell]], height=12), x, self.y, 20, 12)
+            self._swatch(cell.colour, x, self.y, 20, 12, framed=True)
+            self.words(
+                x + 10, self.y + 6, cell.said, 8.5, ink_on(cell.colour) if cell.colour else "", align="center"
+            )
             self.words(x + 26, self.y + 6, said, 9)
             x += wide + 18
         self.y += 22 if found else 0

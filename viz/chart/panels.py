@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..language.scale import Scale, Stroke, mix, signed
+from ..language.scale import NAN, Scale, Stroke, mix, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import number
 
@@ -39,6 +39,7 @@ class Cell:
 
 
 BLANK = Cell(framed=False)
+NAN_CELL = Cell(NAN, "?", state=NOT_A_NUMBER)
 
 
 def gradient_cell(
@@ -62,17 +63,21 @@ def gradient_cell(
 
 def value_cell(value: float, top: float, said: str | None = None) -> Cell:
     """A signed value: blue, white, orange from −top to +top; what lies outside is marked."""
+    if math.isnan(value):
+        return NAN_CELL
     beyond = "▴" if value > top else "▾" if value < -top else ""
     return Cell(signed(value, top), (number(value) if said is None else said) + beyond, VALUE)
 
 
 def share_colour(value: float) -> str:
     """From white for 0 to dark violet for 1; a gate has a scale of its own, apart from signed values."""
-    return "#d9a3c9" if math.isnan(value) else mix("#ffffff", "#5e3c99", min(max(value, 0.0), 1.0))
+    return mix("#ffffff", "#5e3c99", min(max(value, 0.0), 1.0))
 
 
 def share_cell(value: float, said: str | None = None) -> Cell:
     """A gate's value, or a share, from 0 to 1."""
+    if math.isnan(value):
+        return NAN_CELL
     return Cell(share_colour(value), number(value) if said is None else said, SHARE)
 
 

@@ -133,7 +133,7 @@ class Canvas:
 
     def line(
         self, source: str, target: str, points: Sequence[Point], stroke: Stroke, tooltip: str = "",
-        arrow: str = "end", label: str = "", at: Point | None = None,
+        arrow: str = "end", label: str = "", at: Point | None = None, small: bool = False,
     ) -> None:  # fmt: skip
         """A line through `points` with rounded corners; arrow: "end", "start" or "none"."""
         attributes = {
@@ -143,7 +143,7 @@ class Canvas:
             "arrowsize": f"{0.5 + 0.05 * stroke.width:.2f}",
         }  # fmt: skip
         if label:
-            attributes |= {"label": f"<{text(label, 8.5, INK, True)}>"}
+            attributes |= {"label": f"<{text(label, 7.5 if small else 8.5, INK, True)}>"}
         self.edges.append((source, target, attributes, points, at))
 
     def picture_text(self) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from minigrad import Tensor
 
-from ..language.scale import INK, SOFT, Scale, signed
+from ..language.scale import INK, SOFT, Scale, opening, signed
 from ..language.states import NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
 from ..language.text import clean, number, pretty, shape_text, tight
-from ..read.network import Group, gradient_of, gradient_state
+from ..read.network import FIRST, SHARED, Group, gradient_of, gradient_state
 from .markup import strip, text
 
 BOUNDED = ("sigmoid", "tanh")
+SHUT_BELOW, OPEN_ABOVE = 0.05, 0.95  # of a gate's mean
+VALUES, GATES, NUMBERS = "values", "gates", "gradients"  # what a legend explains besides the states of lines
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Look:
     scale: Scale
     top: float  # the end of the scale of values
     states: dict[int, str]
+    seen: set[str] = field(default_factory=set)  # what occurred, for the legend
 
 
 def value_top(nodes: Iterable[Tensor], least: float = 1.0) -> float:
@@ -53,10 +56,45 @@ def value_line(node: Tensor, width: float, look: Look) -> str:
     if value.size == 1:
         return text(number(float(value.ravel()[0]), 3), 10, INK)
     if is_small(value):
-        return strip(
-            value, width, 9, lambda v: signed(v, look.top), lambda v: "?" if not math.isfinite(v) else ""
-        )
-    return text(f"‖·‖ {number(norm(value))}", 9.5, SOFT)
+        if is_gate(node):
+            look.seen.add(GATES)
+            return strip(value, width, 9, opening, lambda v: "" if math.isfinite(v) else "?")
+        look.seen.add(VALUES)
+        return strip(value, width, 9, lambda v: signed(v, look.top), lambda v: beyond(v, look.top))
+    return ""
+
+
+def _fitted(line: str, width: float) -> float:
+    """The size of letters at which a line fits."""
+    return round(max(5.5, min(8.5, width / (0.64 * len(line)))), 1)
+
+
+def is_gate(node: Tensor) -> bool:
+    return node.op is not None and node.op.name == "sigmoid"
+
+
+def beyond(value: float, top: float) -> str:
+    """The mark of what lies outside of the scale of values."""
+    return "?" if not math.isfinite(value) else "›" if value > top else "‹" if value < -top else ""
+
+
+def value_words(node: Tensor, width: float) -> list[str]:
+    """The values in numbers: a gate's mean, with "shut" or "open" where it is so, and the range of any."""
+    if node.is_symbol or node.dtype.kind != "f" or node.value.size < 2:
+        return []
+    value = node.value.astype(np.float64)
+    good = value[np.isfinite(value)]
+    if not good.size:
+        return ["not a number"]
+    least, most = float(good.min()), float(good.max())
+    ends = number(least) if number(least) == number(most) else f"{number(least)} … {number(most)}"
+    if 5.2 * len(ends) > width:
+        ends = f"{tight(least, 5)}…{tight(most, 5)}"
+    if not is_gate(node):
+        return [ends]
+    mean = float(good.mean())
+    word = " shut" if mean < SHUT_BELOW else " open" if mean > OPEN_ABOVE else ""
+    return [f"{number(mean)}{word}"] + [ends] * (number(least) != number(most))
 
 
 def gradient_line(node: Tensor, width: float, look: Look) -> str:
@@ -64,6 +102,8 @@ def gradient_line(node: Tensor, width: float, look: Look) -> str:
     gradient = gradient_of(look.states, node)
     if gradient is None or gradient.size == 1 or not is_small(gradient):
         return ""
+
+    look.seen.add(NUMBERS)
 
     def colour(g: float) -> str:
         return "#ffffff" if g == 0 else look.scale.colour(abs(g))
@@ -93,11 +133,25 @@ def card(
     """Rows of markup for a group's box and the height that they need."""
     node = group.out
     norm_, state = gradient_state(look.states, node)
-    title = text(short(name), 13, INK, True) + (" &nbsp;" + text(symbol, 10, SOFT) if symbol else "")
-    strips = [value_line(node, width - 8, look), gradient_line(node, width - 8, look)]
+    called = short(name)
+    size = min(13.0, (width - 8) / (0.72 * len(called)))
+    title = text(called, round(size, 1), INK, True)
+    if symbol and 9.4 * len(called) + 6.5 * len(symbol) + 8 < width - 6:
+        title += " &nbsp;" + text(symbol, 10, SOFT)
+    said = value_words(node, width - 8) if group.kind not in (SHARED, FIRST) else []
     rows = [
         title,
-        *strips,
+        value_line(node, width - 8, look),
+        *[
+            text(
+                line,
+                9 if is_gate(node) and k == 0 else _fitted(line, width - 6),
+                INK,
+                is_gate(node) and k == 0,
+            )
+            for k, line in enumerate(said)
+        ],
+        gradient_line(node, width - 8, look),
         gradient_text(
             norm_,
             state,
@@ -111,8 +165,8 @@ def card(
     if norm_ is not None and look.scale.state(norm_) not in (NORMAL, ZERO):
         rows.append(text(wrong(look.scale.state(norm_)), 8, look.scale.colour(norm_), True))
     rows = [r for r in rows if r]
-    heights = [19.0] + [12 + 9 * (r.count("<TR>") - 1) if r.startswith("<TABLE") else 14 for r in rows[1:]]
-    return rows, 6 + sum(heights)
+    heights = [19.0] + [13 + 9 * (r.count("<TR>") - 1) if r.startswith("<TABLE") else 15 for r in rows[1:]]
+    return rows, 8 + sum(heights)
 
 
 def flow_said(value: float | None, state: str | None, scale: Scale) -> str:

@@ -7,6 +7,7 @@ from minigrad import InputError, Tensor, ancestors
 from ..language.scale import Scale
 from ..language.text import clean
 from ..measure.arrays import of_network, of_nodes
+from ..measure.folding import LEAST_FOLD, MOST, WHOLE, steps_shown
 from ..read.network import Captions, Network, read, roots_of, states_of
 from .operations import draw_operations
 from .render import Diagram
@@ -14,7 +15,6 @@ from .sequence import draw_steps
 from .unrolled import draw_gates
 
 LEVELS = ("step", "gate", "operation")
-PAGE = {"step": 10, "gate": 4, "operation": 1}  # steps that can be read at the width of a page
 LEAST_BUDGET = 10
 
 
@@ -31,8 +31,8 @@ def draw(
         without steps is always drawn by its operations.
     budget : the greatest number of nodes.  The middle of longer sequences and
         chains is left out, and the picture says so.
-    window : the first and the last step to draw, e.g. (3, 4); default: as many at
-        either end as can be read on a page.
+    window : the first and the last step to draw, e.g. (3, 4); default: all up to 8, of
+        more the ends and every step at which something happens.
     scale : a `Scale`, to set several pictures side by side.
     time_limit : seconds that Graphviz may take.
     captions : what is written beside "t = 3", such as the input and the target "e → l":
@@ -73,7 +73,7 @@ def draw(
 
 
 def choose(network: Network, level: str, budget: int, window: tuple[int, int] | None) -> list[int]:
-    """The steps to draw: those of the window, or as many at both ends as page and budget allow."""
+    """The steps to draw: those of the window, or those that `steps_shown` finds, within the budget."""
     steps = network.steps
     if window is not None:
         try:
@@ -88,16 +88,14 @@ def choose(network: Network, level: str, budget: int, window: tuple[int, int] | 
                 f"draw: window = {window!r} holds no step; "
                 f"there are t = {network.steps[0]} … {network.steps[-1]}"
             )
-    cost = _cost(network, level)
     # Outside the steps stand the end and the first states.
-    most = max(1, (budget - 6) // cost)
-    if window is None:
-        most = min(most, PAGE[level])
-    if len(steps) <= most:
-        return steps
-    # The end is where the gradient comes from: with a single step to show, show that.
-    start = most // 2
-    return steps[:start] + steps[len(steps) - (most - start) :]
+    most = max(1, (budget - 6) // _cost(network, level))
+    if window is not None:
+        start = most // 2
+        return steps if len(steps) <= most else steps[:start] + steps[len(steps) - (most - start) :]
+    if level == "operation":
+        return steps_shown(network, 1, min(most, LEAST_FOLD))
+    return steps_shown(network, WHOLE, min(most, MOST), level == "gate")
 
 
 def _cost(network: Network, level: str) -> int:
@@ -107,5 +105,5 @@ def _cost(network: Network, level: str) -> int:
     if level == "step":
         return sum(3 + max(1, len(network.carried[band])) for (band, _), _ in cells)
     if level == "gate":
-        return sum(len(groups) + len(network.inputs.get(key, ())) for key, groups in cells) + 1
+        return sum(len(groups) + len(network.inputs.get(key, ())) for key, groups in cells) + 2
     return sum(2 * len(g.nodes) for _, groups in cells for g in groups)

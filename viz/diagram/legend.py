@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..chart.canvas_chart import gradient_cell
-from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix
+from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix, opening
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATES, VANISHED, ZERO
 from ..language.text import decade, number
 from .canvas import Canvas
-from .markup import square, table
+from .cards import GATES, VALUES
+from .markup import gradient_cell, square, table
 
 UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 
@@ -21,8 +21,16 @@ def legend(
     values: float | None,
     notes: list[str],
     lines: bool = True,
+    seen: set[str] | None = None,
 ) -> float:
-    """Draw it and return its bottom; values: the end of the scale of values, None where none are shown."""
+    """Draw it and return its bottom.
+
+    values : the end of the scale of values, None where none are shown.
+    seen : what occurs in the picture and is explained; None: everything.
+    """
+    gates = seen is not None and GATES in seen
+    if seen is not None and VALUES not in seen:
+        values = None
     rule = top + 6
     canvas.words(left, rule + 12, "gradient", 10, INK, True, "left")
     unit = "its norm ‖∂L/∂·‖, on a logarithmic scale" + (": colour and width" if lines else ": colour")
@@ -31,11 +39,13 @@ def legend(
     right = left + 400
     if values is not None:
         value_scale(canvas, left, rule + 72, values)
-    _states(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 104), scale, lines)
-    y = rule + (72 if width >= 760 else 158)
+    if gates:
+        gate_scale(canvas, left, rule + 72 + 28 * (values is not None))
+    _states(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 132), scale, lines, seen)
+    y = rule + (72 if width >= 760 else 186)
     for k, note in enumerate(notes):
         canvas.words(right if width >= 760 else left, y + 13 * k, note, 9, SOFT, align="left", longest=150)
-    return y + 13 * max(len(notes), 2) + 8
+    return y + 13 * max(len(notes), 4) + 8
 
 
 def _gradient_scale(canvas: Canvas, left: float, y: float, scale: Scale) -> None:
@@ -68,15 +78,27 @@ def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
     canvas.words(left + 193, y + 13, "0", 9)
 
 
-def _states(canvas: Canvas, left: float, y: float, scale: Scale, lines: bool) -> None:
+def gate_scale(canvas: Canvas, left: float, y: float) -> None:
+    canvas.words(left, y, "gate (σ)", 10, INK, True, "left")
+    cells = [square(opening(k / 10), 15, 10) for k in range(11)]
+    canvas.box("scale of gates", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
+    canvas.words(left + 100, y, "0 shut", 9, align="right")
+    canvas.words(left + 286, y, "1 open", 9, align="left")
+
+
+def _states(
+    canvas: Canvas, left: float, y: float, scale: Scale, lines: bool, seen: set[str] | None = None
+) -> None:
     """A sample of every state, as a line or as a cell, with the bounds in figures."""
     said = {
         NOT_COMPUTED: "not computed", CUT: "cut (detach)", ZERO: "exactly zero",
         VANISHED: f"vanished: < {number(scale.vanished)}", EXPLODES: f"exploded: > {number(scale.exploded)}",
         NOT_A_NUMBER: "not a number (NaN, ∞)",
     }  # fmt: skip
-    canvas.words(left, y, "states", 10, INK, True, "left")
-    for k, state in enumerate(s for s in STATES if s != NORMAL):
+    found = [s for s in STATES if s != NORMAL and (seen is None or s in seen)]
+    if found:
+        canvas.words(left, y, "states", 10, INK, True, "left")
+    for k, state in enumerate(found):
         x, row = left + 56 + 196 * (k % 3), y + 22 * (k // 3)
         if not lines:
             cell = gradient_cell(None, scale, 24, 14, state)

@@ -15,12 +15,23 @@ import numpy as np
 
 from minigrad import Tensor
 
-from ..language.scale import FAINT, FONT, INK, PANEL, SOFT, Scale, ramp
-from ..language.states import CUT, NORMAL, NOT_COMPUTED, is_small, norm
+from ..language.scale import FAINT, FONT, INK, PANEL, SOFT, Scale, ramp, signed
+from ..language.states import (
+    CUT,
+    EXPLODES,
+    NORMAL,
+    NOT_A_NUMBER,
+    NOT_COMPUTED,
+    VANISHED,
+    ZERO,
+    is_small,
+    norm,
+)
 from ..language.text import Keys, decade, identifier, number, plain, shape_text, span
 from ..read.network import (
     CUT_STATE,
     END,
+    FIRST,
     PARAMETER,
     QUANTITY,
     SHARED,
@@ -60,7 +71,7 @@ def draw_operations(
     root: Tensor, nodes: Sequence[Tensor], states: dict[int, str], network: Network | None, shown: list[int],
     budget: int, title: str, scale: Scale | None, time_limit: float,
 ) -> Diagram:  # fmt: skip
-    items, edges = _select(root, nodes, network, shown, budget)
+    items, edges = select(root, nodes, network, shown, budget)
     gradients = [_edge_norm(states, e) for e in edges]
     drawn = [i for i in items if not i.said]
     own = [gradient_state(states, i.nodes[0])[0] for i in drawn]
@@ -70,10 +81,11 @@ def draw_operations(
         value_top([i.nodes[0] for i in drawn if i.nodes[0].is_symbol or is_small(i.nodes[0].value)]),
         states,
     )
+    seen = [state or scale.state(value) for value, state in gradients]
     graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
     graph.attr(
         "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.16", ranksep="0.42", fontname=FONT,
-        label=f"<{text(title, 15, INK, True)}>" if title else "", labelloc="t", labeljust="l",
+        label=_heading(title, scale, look, seen, any(n.contributions for n in nodes)), labelloc="t", labeljust="l",
         tooltip=plain(title),
     )  # fmt: skip
     graph.attr(
@@ -82,17 +94,24 @@ def draw_operations(
         style="rounded,filled",
         fillcolor="white",
         fontname=FONT,
-        margin="0.06,0.04",
+        margin="0.1,0.05",
         height="0.3",
         width="0.3",
         color=INK,
     )
     graph.attr("edge", fontname=FONT, fontsize="9")
     few = len(drawn) <= 40 and network is None
-    _frames(graph, items, look, network, few)
+
+    def write(into, item: Item) -> None:
+        n = item.nodes[0]
+        weight = (
+            network is not None and len(network.steps) > 1 and network.group_of[n.number].kind == PARAMETER
+        )
+        _node(into, item, look, few, weight and n.requires_grad)
+
+    frames(graph, items, network, write)
     for edge, (value, state) in zip(edges, gradients, strict=True):
         _edge(graph, edge, value, state, scale, few)
-    _legend(graph, scale, look, any(n.contributions for n in nodes))
     return Diagram(graph.source, title, "dot", time_limit)
 
 
@@ -114,8 +133,8 @@ class _Selection:
         if own is None:
             return
         for k, x in enumerate(n.inputs):
-            if _is_constant(x):
-                own.label = own.label or _with_constant(n, k, x)
+            if is_constant(x):
+                own.label = own.label or with_constant(n, k, x)
                 continue
             other = self.item(x, n)
             if other is not None and other is not own:
@@ -135,9 +154,14 @@ class _Selection:
         group = None
         if self.network is not None:
             group = self.network.group_of[n.number]
+            if (
+                group.kind in (PARAMETER, FIRST)
+                and n.op is None
+                and reader is not None
+                and reader.number in self.holder
+            ):
+                return None
             if group.kind == PARAMETER and n.op is None and reader is not None:
-                if reader.number in self.holder:
-                    return None
                 group = self.network.group_of[reader.number]
                 which = (n.number, group.band, group.t)
         if which not in self.items:
@@ -154,7 +178,7 @@ class _Selection:
         return {QUANTITY: (step, group.name), SHARED: (step,)}.get(group.kind, ())
 
 
-def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
+def select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]]:
     """What is drawn, in the order of computation."""
     selection = _Selection(network, _hidden(root, nodes, network, shown, budget))
     for n in reversed(nodes):  # so that every leaf is met by a reader first
@@ -163,11 +187,11 @@ def _select(root, nodes, network, shown, budget) -> tuple[list[Item], list[Edge]
     return list(selection.items.values())[::-1], list(selection.edges.values())[::-1]
 
 
-def _is_constant(n: Tensor) -> bool:
+def is_constant(n: Tensor) -> bool:
     return n.op is None and not n.requires_grad and n.name is None and n.shape == () and not n.is_symbol
 
 
-def _with_constant(n: Tensor, k: int, x: Tensor) -> str:
+def with_constant(n: Tensor, k: int, x: Tensor) -> str:
     """The operation with its constant: `1 −` or `⊙ 2`."""
     constant = number(x.value.item(), 3) if x.value.dtype.kind in "fiub" else ""
     symbol = (n.op.symbol or n.op.name) if n.op is not None else ""
@@ -187,7 +211,8 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
             if network.end is not None and network.group_of[n.number] is network.end:
                 holder[n.number] = END
         _what_only_the_end_reads(nodes, network, holder)
-    visible = [n for n in nodes if n.number not in holder and not _is_constant(n)]
+        _what_only_hidden_steps_read(nodes, network, holder)
+    visible = [n for n in nodes if n.number not in holder and not is_constant(n)]
     depth = _depths(nodes)
     deepest = max((depth[n.number] for n in visible), default=0)
     if network is None and deepest > DEEPEST:
@@ -215,6 +240,22 @@ def _what_only_the_end_reads(nodes, network, holder: dict[int, str]) -> None:
             holder[n.number] = END
         if holder.get(n.number) != END:
             others.update(x.number for x in n.inputs)
+
+
+def _what_only_hidden_steps_read(nodes, network, holder: dict[int, str]) -> None:
+    """A piece cut out of a sequence belongs to the step that reads it."""
+    readers: dict[int, set[str | None]] = {}
+    for n in reversed(nodes):
+        own = readers.get(n.number, set())
+        if (
+            n.op is not None
+            and network.group_of[n.number].kind == PARAMETER
+            and len(own) == 1
+            and None not in own
+        ):
+            holder.setdefault(n.number, *own)  # type: ignore[arg-type]
+        for x in n.inputs:
+            readers.setdefault(x.number, set()).add(holder.get(n.number))
 
 
 def _runs(steps: list[int], shown: list[int]) -> list[tuple[str, set[int]]]:
@@ -267,43 +308,35 @@ def _edge_norm(states: dict[int, str], edge: Edge) -> tuple[float | None, str | 
 # How it is written.
 
 
-def _frames(graph, items: Sequence[Item], look: Look, network: Network | None, few: bool) -> None:
-    """Nodes into the frames of their step and gate."""
+def frames(graph, items: Sequence[Item], network: Network | None, write) -> None:
+    """Nodes into the frames of their step and gate; write(graph, item) puts a node there."""
     captions = _captions_by_frame(network)
     tree: dict[str, dict[str, list[Item]]] = {}
     for item in items:
         if not item.frame:
-            _node(graph, item, look, few)
+            write(graph, item)
         else:
-            tree.setdefault(item.frame[0], {}).setdefault(
-                item.frame[1] if len(item.frame) > 1 else "", []
-            ).append(item)
+            step, gate = (*item.frame, "")[:2]
+            tree.setdefault(step, {}).setdefault(gate, []).append(item)
     for step, gates in tree.items():
         with graph.subgraph(name=f"cluster {identifier(step)}") as frame:
-            said = captions.get(step, "")
+            label = text(step.replace("t=", "t = "), 12, INK, True) + captions.get(step, "")
             frame.attr(
-                label=f"<{text(step.replace('t=', 't = '), 12, INK, True)}{said}>",
-                style="rounded,filled",
-                fillcolor=PANEL,
-                color=FAINT,
-                margin="6",
+                label=f"<{label}>", style="rounded,filled", fillcolor=PANEL, color=FAINT, margin="6",
                 tooltip=plain(step),
-            )
+            )  # fmt: skip
             for gate, members in gates.items():
                 if not gate:
                     for item in members:
-                        _node(frame, item, look, few)
+                        write(frame, item)
                     continue
                 with frame.subgraph(name=f"cluster {identifier(step)} {identifier(gate)}") as inner:
                     inner.attr(
-                        label=f"<{text(short(gate), 11, SOFT, True)}>",
-                        fillcolor="white",
-                        color=FAINT,
-                        margin="5",
-                        tooltip=plain(gate),
-                    )
+                        label=f"<{text(short(gate), 11, SOFT, True)}>", fillcolor="white", color=FAINT,
+                        margin="5", tooltip=plain(gate),
+                    )  # fmt: skip
                     for item in members:
-                        _node(inner, item, look, few)
+                        write(inner, item)
 
 
 def step_name(band: str, t: int) -> str:
@@ -321,7 +354,8 @@ def _captions_by_frame(network: Network | None) -> dict[str, str]:
     }
 
 
-def _node(into, item: Item, look: Look, few: bool) -> None:
+def _node(into, item: Item, look: Look, few: bool, everywhere: bool) -> None:
+    """A box; everywhere: what it shows is the sum over all steps."""
     if item.said:
         _left_out(into, item)
         return
@@ -333,9 +367,11 @@ def _node(into, item: Item, look: Look, few: bool) -> None:
     if few and _readable(n):
         rows += _numbers(n, look)
     else:
-        rows += [value_line(n, 66, look), gradient_line(n, 66, look)]
+        rows += [value_line(n, 66, look) or text(f"‖·‖ {number(norm(n.value))}", 9.5, SOFT)]
+        rows.append(gradient_line(n, 66, look))
     if n.dtype.kind == "f":
-        rows.append(gradient_text(gradient, state, name if len(name) < 9 else "", 10))
+        said = gradient_text(gradient, state, name if len(name) < 9 else "", 10)
+        rows.append(text("all t:\u00a0\u00a0", 8.5, SOFT) + said if everywhere else said)
         wrong = look.scale.state(gradient)
         if gradient is not None and wrong not in (NORMAL, NOT_COMPUTED):
             rows.append(text(wrong, 8.5, look.scale.colour(gradient), True))
@@ -363,9 +399,9 @@ def _left_out(into, item: Item) -> None:
 
 def _title(n: Tensor, name: str, with_constant: str) -> str:
     """Name and operation."""
-    symbol = _symbol(n, with_constant)
+    symbol = symbol_of(n, with_constant)
     if name and symbol:
-        return text(name, 14, INK, True) + text(f"\u00a0=\u00a0{symbol}", 11, SOFT)
+        return text(name, 14, INK, True) + text(f"\u00a0\u00a0=\u00a0{symbol}", 11, SOFT)
     return (
         text(name, 14, INK, True)
         if name
@@ -375,7 +411,7 @@ def _title(n: Tensor, name: str, with_constant: str) -> str:
     )
 
 
-def _symbol(n: Tensor, with_constant: str) -> str:
+def symbol_of(n: Tensor, with_constant: str) -> str:
     if n.op is None:
         return ""
     if n.op.name == "power":
@@ -392,7 +428,6 @@ def _readable(n: Tensor) -> bool:
 
 def _numbers(n: Tensor, look: Look) -> list[str]:
     """Values and gradient written into their cells."""
-    from ..language.scale import signed
 
     def grid(array, colours) -> str:
         rows = array.reshape(-1, array.shape[-1]).tolist() if array.ndim else [[array.item()]]
@@ -425,36 +460,39 @@ def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scal
     graph.edge(edge.source, edge.target, **attributes)
 
 
-def _legend(graph, scale: Scale, look: Look, computed: bool) -> None:
-    """A node of its own: dot finds a place for it."""
-    samples = []
-    for k in range(12):
-        samples.append(
-            cell("", BGCOLOR=ramp((k + 0.5) / 12), WIDTH=16, HEIGHT=4 + round(0.7 * k), FIXEDSIZE="TRUE")
-        )
-    bar = table(["".join(f'<TD VALIGN="MIDDLE">{table([s])}</TD>' for s in samples)])
-    rows = [
-        text(
-            "gradient ‖∂L/∂·‖, colour and width of lines, colour of cells; logarithmic:", 9, SOFT, longest=120
-        ),
-        table(
-            [cell(text(decade(scale.low), 9)) + cell(bar) + cell(text(decade(scale.high), 9))], CELLPADDING=2
-        ),
-        text(
-            f"– – not computed   - ✂ - cut   0 exactly zero   ··· vanished < {number(scale.vanished)}   "
-            f"━ exploded > {number(scale.exploded)}   - NaN -",
-            9,
-            SOFT,
-            longest=160,
-        ),
-        text(
-            f"values: blue −{number(look.top)}, white 0, orange +{number(look.top)}; "
-            "upper cells: values, lower cells: gradient",
-            9,
-            SOFT,
-            longest=160,
-        ),
-    ]
+def _heading(title: str, scale: Scale, look: Look, seen: Sequence[str], computed: bool) -> str:
+    """The title, and below it the legend: the scales, and the states that occur."""
+    rows = [text(title, 15, INK, True, 200)] if title else []
     if not computed:
-        rows.insert(0, text(UNKNOWN, 10, INK, True, 100))
-    graph.node("legend", label=node_label(rows), color=FAINT, fillcolor="white", tooltip="legend")
+        rows.append(text(UNKNOWN, 10, INK, True, 100))
+    bar = "".join(
+        cell(
+            table(
+                [
+                    cell(
+                        "",
+                        BGCOLOR=ramp((k + 0.5) / 12),
+                        WIDTH=16,
+                        HEIGHT=4 + round(0.7 * k),
+                        FIXEDSIZE="TRUE",
+                    )
+                ]
+            )
+        )
+        for k in range(12)
+    )
+    values = "".join(square(signed(k / 4, 1.0), 14, 10) for k in range(-4, 5))
+    parts = [
+        text("gradient ‖∂L/∂·‖: colour and width of lines", 9, SOFT, longest=120),
+        text(decade(scale.low), 9), table([bar]), text(decade(scale.high), 9),
+        text("   values (upper cells):", 9, SOFT), text(f"≤ −{number(look.top)}", 9), table([values]),
+        text(f"≥ {number(look.top)}", 9), text("lower cells: gradient", 9, SOFT),
+    ]  # fmt: skip
+    said = {
+        NOT_COMPUTED: "– – not computed", CUT: "- ✂ - cut", ZERO: "0 exactly zero",
+        VANISHED: f"··· vanished < {number(scale.vanished)}", EXPLODES: f"━ exploded > {number(scale.exploded)}",
+        NOT_A_NUMBER: "- NaN - not a number",
+    }  # fmt: skip
+    parts += [text(f"   {said[s]}", 9, SOFT) for s in said if s in seen]
+    rows.append(table(["".join(map(cell, parts))], CELLPADDING=2))
+    return f"<{table([cell(row, ALIGN='LEFT') for row in rows])}>"

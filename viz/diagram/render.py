@@ -73,6 +73,11 @@ class Diagram(Picture):
         return f"<Diagram {self.title!r}: {len(self.dot):,} characters of DOT; .save('picture.svg') draws it>"
 
 
+def layout(dot: str, engine: str, time_limit: float) -> bytes:
+    """Where Graphviz places everything, as JSON; raises LayoutError as `Diagram` does."""
+    return _graphviz(dot, "json0", engine, time_limit)
+
+
 def font_directory() -> Path | None:
     """The folder of the fonts that this package brings for machines without any: a subset of DejaVu Sans.
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..language.scale import INK, SOFT
 from ..language.text import number, span
 from ..measure import words
+from ..measure.folding import held, product
 from ..measure.transport import Transport
-from ..read.network import QUANTITY, SHARED, Group, Network, joined, parameter_flows
+from ..read.network import FIRST, QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
 from .markup import text
+from .titles import equations_of, sizes
 
-COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 64.0, 8.0, 22.0, 42.0, 12.0, 8.0
+COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 66.0, 10.0, 22.0, 42.0, 12.0, 8.0
 
 
 @dataclass
@@ -84,7 +86,9 @@ class Band:
         extra = []
         for flow in sorted(parameter_flows(network, g), key=lambda f: -f.source.out.ndim)[:1]:
             said = "–" if flow.norm is None else number(flow.norm)
-            extra.append(text(f"∂{short(flow.source.name or 'W')} {said}", 9.5, SOFT))
+            line = f"∂{short(flow.source.name or 'W')} {said}"
+            extra.append(text(line, min(9.5, 60 / (0.62 * len(line))), SOFT))
+        extra = [text(why, 8, SOFT) for why in zero_because(network, g)] + extra
         width = COLUMN
         if g.name in self.top_states:
             first, last = self.span(network, g)
@@ -115,7 +119,7 @@ class Band:
         self.up_bottom = y + (16 + TRACK * upward if self.top_states else 6)
         self.gate_top = self.up_bottom
         y = self.gate_top + self.heights["gate"]
-        self.low_top = y + 10
+        self.low_top = y + 15  # a mark above the first line is clear of the gates
         if self.heights["low"]:
             y = self.low_top + (TRACK * max(len(self.gates), 1) + 8 if self.gates else 4)
             for s in self.low_states or [""]:
@@ -129,6 +133,23 @@ class Band:
     @property
     def first_low(self) -> float:
         return self.lane_y[(self.low_states or [""])[0]]
+
+
+def zero_because(network: Network, g: Group) -> list[str]:
+    """Why a gradient is exactly zero, where all that reads it multiplies it by a state that is: as c_0 = 0."""
+    if gradient_state(network.states, g.out)[0] != 0:
+        return []
+    found = []
+    for n in network.readers.get(g.out.number, ()):
+        others = [x for x in n.inputs if x is not g.out]
+        zeros = [x for x in others if not x.is_symbol and x.value.size and not x.value.any()]
+        if n.op.name != "mul" or not zeros:
+            return []
+        q = network.group_of[zeros[0].number]
+        found.append(
+            f"as first {q.name} = 0" if q.kind == FIRST and q.t else f"as {q.name or 'input'}_{q.t} = 0"
+        )
+    return list(dict.fromkeys(found))[:1]
 
 
 def columns(
@@ -145,7 +166,7 @@ def columns(
             # Room on its left for the number on the line that runs into it.
             start = left + max(0.0, 34 - between)
             found.append(Column(None, hidden, start, gap))
-            left, hidden = start + gap + between, []
+            left, hidden = start + gap + (max(34, between) if network.mirrored else between), []
         if t is not None:
             found.append(Column(t, (), left, width))
             left += width + between
@@ -154,33 +175,70 @@ def columns(
 
 def above(
     canvas: Canvas, network: Network, look: Look, y: float, first: float, right: float,
-    places: Sequence[tuple[Group, float, float]],
+    places: Sequence[tuple[Group, float, float]], again: bool = False,
+    loss: bool = True,
 ) -> tuple[float, dict[int, Box]]:  # fmt: skip
     """The end as a bar from `first` to `right`, and below it the outputs, each with its left end and width.
 
     Returns where the steps begin, and the boxes by id of their groups.
     """
     boxes: dict[int, Box] = {}
-    if network.end is not None:
+    if network.end is not None and loss:
         content, said = text(network.end_text, 13, bold=True), tip(network.end.out, look, "loss")
-        boxes[id(network.end)] = canvas.box("loss", first, y, right - first, 26, content, tooltip=said)
+        box = canvas.box(
+            "loss" + " again" * ("loss" in canvas.key.__self__.used),
+            first,
+            y,
+            right - first,
+            26,
+            content,
+            tooltip=said,
+        )
+        boxes[id(network.end)] = replace(box, key="loss")
         y += 52
     made = [card(g, width, look, g.name) for g, _, width in places]
     height = max((h for _, h in made), default=0.0)
     for (g, left, width), (rows, _) in zip(places, made, strict=True):
         said = tip(g.out, look, f"output t={g.t}")
         boxes[id(g)] = canvas.box(f"t={g.t} output", left, y, width, height, rows, tooltip=said)
-    return y + (height + 26 if made else 0), boxes
+    return y + (height + 26 if made else 0 if boxes else 16), boxes
 
 
-def gap_rows(column: Column) -> list[str]:
-    """What the box of a gap says."""
-    count = len(column.hidden)
-    return [
+def gap_rows(network: Network, band: str, column: Column, one: Transport | None, gates: bool) -> list[str]:
+    """What the box of a gap says: its steps, the factor over all of them, the range of everything in it."""
+    rows = [
         text(span(column.hidden), 12, bold=True),
-        text(f"{count} step{'s' * (count > 1)}", 10, SOFT),
+        text(f"{len(column.hidden)} step{'s' * (len(column.hidden) > 1)}", 10, SOFT),
         text("not drawn", 10, SOFT),
     ]
+    over = product(one, column.hidden) if one is not None else None
+    if over is not None:
+        rows.append(text(f"all of them ×{number(over)}", 8.5, INK, True))
+    rows += [text("arrows: first, last of them", 8, SOFT)] * (one is not None)
+    return rows + [
+        text(line, max(6.0, min(8.5, 112 / (0.6 * len(line)))))
+        for line in held(network, band, column.hidden, gates)
+    ]
+
+
+def heading(
+    canvas: Canvas, network: Network, found: Iterable[Transport], right: float, title: bool = True
+) -> float:
+    """The title, the sizes, the equations in as many columns as fit, the headlines; returns where they end."""
+    y = 12.0
+    if title:
+        canvas.words(8, y, canvas.title, 15, INK, True, "left")
+        y += 20
+    for line in textwrap.wrap(sizes(network), int(max(right, 780) / 6.8)):
+        canvas.words(8, y, line, 10, SOFT, align="left", longest=400)
+        y += 15
+    lines = equations_of(network)
+    width = 6.8 * max(map(len, lines), default=1) + 24
+    across = max(1, int((max(right, 780) - 8) / width))
+    down = -(-len(lines) // across)
+    for k, line in enumerate(lines):
+        canvas.words(8 + width * (k // down), y + 14 * (k % down), line, 10, INK, align="left", longest=400)
+    return headlines(canvas, found, y + 14 * down + 6, right)
 
 
 def headlines(canvas: Canvas, found: Iterable[Transport], y: float, right: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..diagram.rows import headlines
 from ..language.scale import INK, PANEL, SOFT, Scale
 from ..language.text import clean, fitting
 from ..measure import words
@@ -22,12 +21,13 @@ from ..read.network import (
 )
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
-from .legend import UNKNOWN, legend
+from .legend import UNKNOWN
+from .legend import legend as draw_legend
 from .render import Diagram
 from .router import Route, lay
-from .rows import above, columns, gap_rows
+from .rows import above, columns, gap_rows, heading
 
-GAP_WIDTH, LEFT = 84.0, 56.0
+GAP_WIDTH, LEFT = 126.0, 64.0
 
 
 def draw_steps(
@@ -75,27 +75,32 @@ class _Sequence:
         last = next(groups for (b, _), groups in self.network.cells.items() if b == band)
         return ordered or [g.name for g in last if g.kind == QUANTITY][-1:]
 
-    def draw(self) -> str:
+    def draw(self, title: bool = True, legend: bool = True) -> str:
+        """All of it as DOT; title, legend : whether they stand in it."""
         canvas, net = self.canvas, self.network
         room = 1240.0 / max(len(self.shown), 1)
         self.width = min(118.0, max(70.0, room - 56))
         self.gap = min(64.0, max(44.0, room - self.width))
         self.columns = columns(net, self.shown, 8 + LEFT + self.gap, self.width, self.gap, GAP_WIDTH)
         right = self.columns[-1].right
-        canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        y = self._above(headlines(canvas, self.transport.values(), 36.0, right), right)
+        y = self._above(heading(canvas, net, self.transport.values(), right, title), right)
         for band in reversed(net.bands):
             y = self._band(band, y) + 34
         self._lines()
+        if legend:
+            self.legend(canvas, y - 20, right)
+        return canvas.picture_text()
+
+    def legend(self, canvas: Canvas, y: float, right: float) -> None:
+        """What occurs in the picture, explained; to be called after `draw`."""
         notes = [
             "Arrows: the forward computation. The gradient flows back against them;",
-            "colour and width: how much of it flows along the line.",
+            "colour and width: how much of it flows along the line; ∂h = ‖∂L/∂h‖.",
             *[words.ON_ARROWS] * bool(self.transport),
         ]
-        if not net.computed:
+        if not self.network.computed:
             notes[0] = UNKNOWN
-        legend(canvas, 8, y - 20, max(right, 780), self.scale, self.look.top, notes)
-        return canvas.picture_text()
+        draw_legend(canvas, 8, y, max(right, 780), self.scale, self.look.top, notes, seen=self.look.seen)
 
     def _above(self, y: float, right: float) -> float:
         net = self.network
@@ -104,7 +109,15 @@ class _Sequence:
             for c in self.columns
             if c.t is not None and c.t in net.outputs
         ]
-        y, boxes = above(self.canvas, net, self.look, y, self.columns[0].left, right, places)
+        y, boxes = above(
+            self.canvas,
+            net,
+            self.look,
+            y,
+            min([x for _, x, _ in places], default=self.columns[0].left),
+            right,
+            places,
+        )
         self.boxes.update(boxes.items())
         return y
 
@@ -134,7 +147,15 @@ class _Sequence:
             if c.t is None:
                 key = f"{band} t={c.hidden[0]}..{c.hidden[-1]}".strip()
                 box = canvas.box(
-                    key, c.left, top, c.width, height, gap_rows(c), dash="dashed", colour=SOFT, fill=PANEL
+                    key,
+                    c.left,
+                    top,
+                    c.width,
+                    height,
+                    gap_rows(self.network, band, c, self.transport.get(band), False),
+                    dash="dashed",
+                    colour=SOFT,
+                    fill=PANEL,
                 )
                 self.boxes.update({(band, hidden): box for hidden in c.hidden})
                 continue
@@ -225,6 +246,7 @@ class _Sequence:
             assert isinstance(f, Flow)
             state, label = words.on_arrow(self.transport, f) if r.lane else (f.state, "")
             stroke = self.scale.stroke(f.norm, state)
+            self.look.seen.add(state or self.scale.state(f.norm))
             said = flow_said(f.norm, state, self.scale)
             label = label or stroke.mark
             (x0, y0), (x1, y1) = r.points[0], r.points[-1]

@@ -8,11 +8,14 @@ flows back.
 
 from __future__ import annotations
 
+import copy
 import itertools
+from dataclasses import replace
 
-from ..diagram.rows import headlines
+import numpy as np
+
 from ..language.scale import INK, PANEL, SOFT, Scale
-from ..language.text import fitting
+from ..language.text import fitting, identifier
 from ..measure import words
 from ..measure.transport import transports
 from ..read.network import (
@@ -30,11 +33,14 @@ from ..read.network import (
 )
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
-from .legend import UNKNOWN, legend
+from .legend import UNKNOWN
+from .legend import legend as draw_legend
 from .render import Diagram
 from .router import Corridor, Route, lay
-from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, above, columns, gap_rows
+from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, above, columns, gap_rows, heading
 
+PAGE, FIRST_WIDTH = 1690.0, 60.0  # points of a line of steps; of the states that come into it
+START = 8 + FIRST_WIDTH + STEP_GAP + 20
 LANE, STATE = "#fbeec3", "#fff9e8"
 
 
@@ -78,35 +84,87 @@ class Unrolled:
 
     # Places.
 
-    def draw(self) -> str:
+    def draw(self, title: bool = True, legend: bool = True) -> str:
+        """All of it as DOT; title, legend : whether they stand in it."""
         net, canvas = self.network, self.canvas
-        self.bands = [Band(net, b, self.shown, self.look) for b in net.bands]
-        step_width = max(b.step_width for b in self.bands)
-        self.columns = columns(net, self.shown, 8 + 46 + STEP_GAP, step_width, STEP_GAP, 92)
-        right = self.columns[-1].right
-        canvas.words(8, 12, canvas.title, 15, INK, True, "left")
-        y = self._end_and_outputs(headlines(canvas, self.transport.values(), 34.0, right), right)
+        self.whole = [Band(net, b, self.shown, self.look) for b in net.bands]
+        for band in self.whole:
+            self._room_for_labels(band)
+        step_width = max(b.step_width for b in self.whole)
+        lines = self._wrapped(columns(net, self.shown, START, step_width, STEP_GAP, 128))
+        right = max(line[-1].right for line in lines)
+        y = heading(canvas, net, self.transport.values(), right, title)
+        for self.columns in lines:
+            y = self._steps(y) + 18
+        if legend:
+            self.legend(canvas, y - 12, right)
+        return canvas.picture_text()
+
+    def _room_for_labels(self, band: Band) -> None:
+        """Boxes of states so high that each arrow that leaves them has its number."""
+        counts: dict[tuple[str, int, int], int] = {}
+        for f in self.flows + self.gap_flows:
+            if f.source.band == band.name and self._between(f):
+                key = f.source.name, f.source.t, f.target.t
+                counts[key] = counts.get(key, 0) + 1
+        for row, names in (("top", band.top_states), ("low", band.low_states)):
+            most = max([n for (name, *_), n in counts.items() if name in names], default=0)
+            if most > 1:
+                band.heights[row] = max(band.heights[row], 2 * (11 + 11.0 * (most + 1)))
+
+    def legend(self, canvas: Canvas, y: float, right: float) -> None:
+        """What occurs in the picture, explained; to be called after `draw`."""
+        notes = [
+            "Arrows: the forward computation. The gradient flows back against them;",
+            "colour and width of a line: how much of it flows along that line.",
+            "In a box: cells and numbers are the values (of a gate: mean, and range), then cells of the gradient",
+            "(− marks negative); ∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖.",
+            *[words.ON_ARROWS] * bool(self.transport),
+        ]
+        if not self.network.computed:
+            notes = [UNKNOWN, "Arrows: the forward computation."]
+        draw_legend(canvas, 8, y, max(right, 780), self.scale, self.look.top, notes, seen=self.look.seen)
+
+    def _wrapped(self, whole: list[Column]) -> list[list[Column]]:
+        """Lines of steps that a page is wide enough for; a fold never ends a line, as its states run on."""
+        net, before = self.network, self.network.before
+        far = any(
+            f.source.kind == QUANTITY and f.target.kind in (QUANTITY, SHARED) and f.source.t != f.target.t
+            and (f.source.band != f.target.band or before.get((f.target.band, f.target.t)) != f.source.t)
+            for f in self.flows
+        )  # fmt: skip
+        if far or whole[-1].right <= PAGE * 1.05:
+            return [whole]
+        count = -(-len(net.steps if len(whole) == len(net.steps) else whole) // max(
+            1, int((PAGE - START) / (whole[-1].width + STEP_GAP))
+        ))  # fmt: skip
+        each, lines = -(-len(whole) // count), [[]]  # type: ignore[var-annotated]
+        for column in whole:
+            steps = [c for c in lines[-1] if c.t is not None]
+            if len(steps) >= each or (column.t is None and len(steps) == each):
+                lines.append([])
+            lines[-1].append(column)
+        for line, following in itertools.pairwise(lines):
+            if line[-1].t is None:
+                following.insert(0, line.pop())
+        for line in lines:
+            by = line[0].left - START
+            for column in line:
+                column.left -= by
+        return lines
+
+    def _steps(self, y: float) -> float:
+        """One line of steps, with the loss above and the states that come into it on its left."""
+        self.bands, start = [copy.copy(b) for b in self.whole], len(self.routes)
+        y = self._end_and_outputs(y, self.columns[-1].right)
         for band in reversed(self.bands):  # the first layer lowest, near its inputs
             y = band.place(y, self._upward(band)) + (26 if band is not self.bands[0] else 10)
             self._band(band)
         self._route_all()
-        lay(self.routes)
-        for route in self.routes:
+        lay(self.routes[start:])
+        for route in self.routes[start:]:
             self._line(route)
-        notes = [
-            "Arrows: the forward computation. The gradient flows back against them;",
-            "colour and width of a line: how much of it flows along that line.",
-            "In a box: the values (upper cells), the gradient (lower cells; − marks negative),",
-            "∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖.",
-            *[words.ON_ARROWS] * bool(self.transport),
-        ]
-        if not net.computed:
-            notes[:2] = [
-                UNKNOWN,
-                "Arrows: the forward computation.",
-            ]
-        legend(canvas, 8, y + 6, right, self.scale, self.look.top, notes)
-        return canvas.picture_text()
+        return y
 
     def _flip(self, band: str, column: Column, x: float, width: float) -> float:
         """The left end of a box, in the mirror where the band runs backwards."""
@@ -117,7 +175,13 @@ class Unrolled:
         outputs = [(c, net.outputs[c.t]) for c in self.columns if c.t is not None and c.t in net.outputs]
         first = min([c.left for c, _ in outputs], default=self.columns[0].left)
         places = [(g, c.right - COLUMN - 40, COLUMN + 36) for c, g in outputs]
-        y, boxes = above(canvas, net, self.look, y, first, right, places)
+        again = id(net.end) in self.boxes  # in a line above
+        here = {t for c in self.columns for t in (c.hidden or [c.t])}
+        sent = [
+            f.source.t for f in self.flows if f.target.kind == END and f.source.kind in (QUANTITY, OUTPUT)
+        ]
+        loss = not set(sent).isdisjoint(here) or (not sent and not again)
+        y, boxes = above(canvas, net, self.look, y, first, right, places, again, loss)
         self.boxes.update(boxes)
         return y
 
@@ -151,7 +215,7 @@ class Unrolled:
             else:
                 self._step(band, column, column.t)
         last = self.columns[-1]
-        for name in band.top_states:
+        for name in filter(lambda s: self._is_memory(band, s), band.top_states):
             y = band.lane_y[name]
             lane = canvas.panel(
                 f"{band.name} memory line {name}".strip(), 30, y - 13, last.right - 30, 26, "", LANE
@@ -161,24 +225,48 @@ class Unrolled:
         if band.name:
             canvas.words(8, band.panel_top - 8, band.name, 11, SOFT, True, "left")
 
+    def _is_memory(self, band: Band, name: str) -> bool:
+        """A state that runs on element by element is called a memory line where no other carries more back."""
+        one = self.transport.get(band.name)
+        carried = (
+            {s: float(np.median(one.factors(s) or [0.0])) for s in one.states} if one is not None else {}
+        )
+        return carried.get(name, 0.0) >= max(carried.values(), default=0.0)
+
     def _first_states(self, band: Band, x: float) -> None:
         """In the column before the step that is computed first."""
-        found = [(name, g) for name in band.lane_y if (g := self.network.first.get((band.name, name)))]
+        net, mirrored = self.network, band.name in self.mirrored
+        every = [t for c in self.columns for t in (c.hidden or [c.t]) if t is not None]
+        times = [t for t in every if (band.name, t) in net.cells]
+        start = times[-1 if mirrored else 0] if times else 0
+        before = net.before.get((band.name, start))  # of a line of steps that goes on from the one above
+        found = [
+            (name, g)
+            for name in band.lane_y
+            if (
+                g := net.first.get((band.name, name)) if before is None else net.find(band.name, before, name)
+            )
+        ]
+        said = f"t = {before}" if before is not None else "first" if mirrored else "t = 0"
         if found:
-            said = "first" if band.name in self.mirrored else "t = 0"
-            self.canvas.words(x + 23, band.panel_top + 11, said, 12, INK, True)
+            self.canvas.words(x + 26, band.panel_top + 11, said, 12, INK, True)
         for name, g in found:
-            rows, height = card(g, 46, self.look, name)
-            self.boxes[id(g)] = self.canvas.box(
-                f"{band.name} t=0 {name}".strip(), x, band.lane_y[name] - height / 2, 46, height, rows,
-                tooltip=tip(g.out, self.look, f"first {name}"),
+            rows, height = card(g, FIRST_WIDTH, self.look, name)
+            height = max(height, band.heights["top" if name in band.top_states else "low"])
+            key = f"{band.name} t={0 if before is None else before} {name}".strip()
+            box = self.canvas.box(
+                key + " again" * (before is not None), x, band.lane_y[name] - height / 2, FIRST_WIDTH, height, rows,
+                tooltip=tip(g.out, self.look, f"{name} {said}"),
             )  # fmt: skip
+            # Where the step itself is drawn, its arrows keep its name.
+            self.boxes[id(g)] = replace(box, key=identifier(key)) if before in self.shown else box
 
     def _gap(self, band: Band, column: Column) -> None:
         times = column.hidden
+        rows = gap_rows(self.network, band.name, column, self.transport.get(band.name), True)
         box = self.canvas.box(
             f"{band.name} t={times[0]}..{times[-1]}".strip(), column.left, band.panel_top, column.width,
-            band.panel_bottom - band.panel_top, gap_rows(column), fill=PANEL, dash="dashed", colour=SOFT,
+            band.panel_bottom - band.panel_top, rows, fill=PANEL, dash="dashed", colour=SOFT,
         )  # fmt: skip
         self.gaps.append((column, box))
         for g in (g for t in times for g in self.network.cells.get((band.name, t), ())):
@@ -252,7 +340,10 @@ class Unrolled:
 
     def _route_all(self) -> None:
         by_name = {b.name: b for b in self.bands}
+        here = {t for c in self.columns for t in (c.hidden or [c.t])}
         for f in self.flows + self.gap_flows:
+            if (f.source.t if f.target.kind == END else f.target.t) not in here:
+                continue
             source, target = self.boxes.get(id(f.source)), self.boxes.get(id(f.target))
             if f.target.kind == "hidden":
                 target = next((b for c, b in self.gaps if f.target.t in c.hidden), None)
@@ -341,7 +432,7 @@ class Unrolled:
     def _from_before(self, f, source, target, band, to, role, margin, low, up, under) -> None:
         """From a state of the step before."""
         name = f.source.name
-        hidden = f.source.kind == QUANTITY and f.source.t not in self.shown
+        hidden = any(source is gap for _, gap in self.gaps)
         level = band.lane_y.get(name)
         if level is None:
             level = source.y
@@ -358,7 +449,7 @@ class Unrolled:
         }[to]
         route = Route(source, "right", target, enter, via, what=f)
         if hidden:  # leave the gap a little below the lane
-            source = Box(source.key, source.left, level - 24, source.width, 48)
+            source = Box(source.key, source.left, level - 48, source.width, 96)
             route.source = source
         self.routes.append(route)
 
@@ -372,7 +463,7 @@ class Unrolled:
             straight = overlap and role == SHARED
             self.routes.append(Route(source, "top", target, "bottom", [] if straight else [low], what=f))
         elif to == "gate" and role == "gate":
-            near = 0 < target.left - source.right < 2 * GAP
+            near = 0 < target.left - source.right < 1.5 * GAP
             self.routes.append(
                 Route(
                     source,
@@ -396,8 +487,9 @@ class Unrolled:
     def _line(self, route: Route) -> None:
         f = route.what
         assert isinstance(f, Flow)
-        state, said_of = words.on_arrow(self.transport, f) if route.lane else (f.state, "")
+        state, said_of = words.on_arrow(self.transport, f) if self._between(f) else (f.state, "")
         stroke = self.scale.stroke(f.norm, state)
+        self.look.seen.add(state or self.scale.state(f.norm))
         ends = [f"{g.name or g.kind} t={g.t}" if g.kind != END else "loss" for g in (f.source, f.target)]
         said = flow_said(f.norm, state, self.scale)
         label, at = "", None
@@ -408,7 +500,10 @@ class Unrolled:
             # Near the start of a long piece: other lines cross it further on.
             middle = min((x + end) / 2, x + 26) if end > x else max((x + end) / 2, x - 26)
             at = (middle, y - 8 - stroke.width / 2)
-        elif stroke.mark:
+        elif self._between(f) and route.leave in ("left", "right"):
+            label, (x, y) = said_of or stroke.mark, route.points[0]
+            at = (x + (20 if route.leave == "right" else -20), y - 5.5)
+        elif stroke.mark and _longest(route.points) > 6 + 6 * len(stroke.mark):
             label, at = stroke.mark, _middle(route.points, len(stroke.mark))
         self.canvas.line(
             route.source.key,
@@ -418,7 +513,21 @@ class Unrolled:
             f"{ends[0]} → {ends[1]}: {said}",
             label=label,
             at=at,
+            small=not route.lane and self._between(f),
         )
+
+    def _between(self, f: Flow) -> bool:
+        """Whether it runs from a state to the step after."""
+        return (
+            f.source.kind in (QUANTITY, FIRST)
+            and f.target.kind not in (OUTPUT, END)
+            and f.source.t != f.target.t
+            and f.source.band == f.target.band
+        )
+
+
+def _longest(points) -> float:
+    return max(abs(a[0] - b[0]) + abs(a[1] - b[1]) for a, b in itertools.pairwise(points))
 
 
 def _middle(points, length: int) -> tuple[float, float]:

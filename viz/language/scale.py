@@ -23,7 +23,9 @@ from .states import (
     ZERO,
 )
 
-FONT = "DejaVu Sans,Verdana,Helvetica,sans-serif"
+# The first that is installed is taken; letters that it lacks come from the others: install one of the Noto Sans
+# CJK fonts (Debian: fonts-noto-cjk) for captions in Chinese, Japanese or Korean.
+FONT = "DejaVu Sans,Verdana,Helvetica,Noto Sans CJK SC,Noto Sans CJK JP,Source Han Sans,Microsoft YaHei,PingFang SC,sans-serif"
 
 
 INK, SOFT, FAINT, PAPER, PANEL = "#1b1b1b", "#5d6470", "#c3c9d1", "#ffffff", "#f4f6f8"
@@ -34,6 +36,9 @@ RAMP = ("#c9dd5a", "#8acb5c", "#4fb56d", "#2c9b80", "#26808a", "#30658b", "#4049
 
 
 BLUE, ORANGE = "#2166ac", "#e08214"
+
+
+GATE = "#3f4a59"  # an open gate; a shut one is white
 
 
 EXPLODED, NAN, CUT_INK = "#c8102e", "#c51b8a", "#1b1b1b"
@@ -57,6 +62,11 @@ def signed(value: float, top: float) -> str:
         return "#d9a3c9"
     share = min(abs(value) / top, 1.0) if top else 0.0
     return mix("#ffffff", ORANGE if value > 0 else BLUE, share)
+
+
+def opening(value: float) -> str:
+    """White for a shut gate (0), dark for an open one (1)."""
+    return "#d9a3c9" if math.isnan(value) else mix("#ffffff", GATE, min(max(value, 0.0), 1.0))
 
 
 def ink_on(colour: str) -> str:

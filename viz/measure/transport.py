@@ -143,13 +143,15 @@ def _lines(one: Transport) -> list[str]:
 def transports(network: Network) -> list[Transport]:
     """One for each layer that carries states and got a gradient by ``backward(record=True)``.
 
-    Rows are followed of a few losses of each stretch; `follow` follows more.
+    Rows are followed of a few losses of each stretch; `follow` follows more.  Measured once for a network.
     """
-    bands = [band for band in network.bands if network.carried[band]] if network.computed else []
-    found = [_transport(network, band) for band in bands]
-    for one in found:
-        follow(network, one)
-    return found
+    if "transports" not in network.measured:
+        bands = [band for band in network.bands if network.carried[band]] if network.computed else []
+        found = [_transport(network, band) for band in bands]
+        for one in found:
+            follow(network, one)
+        network.measured["transports"] = found
+    return network.measured["transports"]  # type: ignore[return-value]
 
 
 def state_nodes(network: Network, band: str) -> dict[int, dict[str, Tensor]]:

@@ -1,8 +1,9 @@
 """One HTML file to walk about in: the unrolled network with pan and zoom, steps that open, training as a slider.
 
 The file needs nothing else: no network, no font, no library; a policy in it forbids every
-request.  Its first picture is plain SVG and stands there without scripts too.  The other
-pictures are SVG as well, drawn beforehand and packed; web/page.js only shows them.
+request.  Its first picture is plain SVG and stands there without scripts too.  Of steps that are
+alike the file has one plan and the numbers of each, from which web/page.js draws what is in view:
+so it is small and made soon at any length.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ import hashlib
 import json
 import os
 import re
-import zlib
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,43 +28,37 @@ from ..diagram.cards import value_top
 from ..diagram.legend import UNKNOWN, legend
 from ..diagram.operations import draw_operations
 from ..diagram.render import Diagram
-from ..diagram.sequence import _Sequence
-from ..diagram.unrolled import Unrolled
+from ..diagram.sequence import draw_steps
 from ..language.files import write
-from ..language.scale import Scale
-from ..language.states import norm
-from ..language.text import clean, html, identifier, number, pretty, shape_text, span
-from ..read.network import (
-    END,
-    FIRST,
-    INPUT,
-    OUTPUT,
-    PARAMETER,
-    QUANTITY,
-    SHARED,
-    Captions,
-    Flow,
-    Group,
-    Network,
-    flows,
-    gradient_state,
-    read,
-    roots_of,
-    states_of,
-)
-from ..read.units import NEAR, RANGES
-from .parts import Known, Parts, annotate
+from ..language.scale import Scale, ramp, signed
+from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO, is_small, norm
+from ..language.text import clean, html, identifier, number, pretty, shape_text
+from ..measure import words
+from ..measure.transport import Transport, transports
+from ..read.network import END, QUANTITY, SHARED, Captions, Network, gradient_state, read, roots_of, states_of
+from .alike import Kind, kinds
+from .numbers import LEVELS, Columns, Wanted, deflated, has_numbers, packed
+from .parts import cleaned
+from .plan import GATES, OPERATIONS, STEPS, Plan, lay_operations, lay_steps
 
-MOST_STEPS = 60  # steps times layers in one picture
-MOST_OPERATIONS = 120  # pictures of single steps; beyond, only the last recording has them
-STEPS, GATES, OPERATIONS = "steps", "gates", "operations"
+MOST_NUMBERS = 1_000_000  # in all recordings; beyond, only the last has operations
+MOST_CELLS = 800_000  # beyond, small arrays are shown by their norms
 
 
 class Page:
-    """A finished page.  `html` is its text, `title` its title, `data` the numbers in it, by recording and part."""
+    """A finished page.  `html` is its text, `title` its title."""
 
-    def __init__(self, text: str, title: str, data: dict[str, dict[str, list]]):
-        self.html, self.title, self.data = text, title, data
+    def __init__(self, text: str, title: str, made: Mapping[str, _Made]):
+        self.html, self.title, self._made = text, title, made
+
+    @cached_property
+    def data(self) -> dict[str, dict[str, list]]:
+        """The numbers of the boxes, by recording and by part such as "t=3 c".
+
+        Each is a list of name, step, shape, norm of the value, norm of the gradient, its state, smallest,
+        largest, share of saturated units, all as they are written.
+        """
+        return {label: made.numbers() for label, made in self._made.items()}
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the page to a file whose name ends in .html; a missing folder is made.
@@ -100,31 +94,38 @@ def page(
         (label, loss) or (label, loss, steps).
     steps, title, scale, time_limit, captions : as for `draw`.
 
-    The middle of sequences longer than 60 steps is left out, and the page says so; operations are drawn for
-    the last recording alone where all would be more than 120 pictures.  Raises InputError for what cannot be
-    drawn and for recordings that do not show the same steps.
+    Every step is in the page, at any length.  Where all recordings together have more than a million numbers,
+    operations are in it for the last recording alone.  Raises InputError for what cannot be drawn and for
+    recordings that do not show the same steps.
     """
     recordings = [_Recording(*r, captions) for r in _recordings(what, steps)]
     _same(recordings)
     last = recordings[-1]
     title = clean(title or _title(last), 200)
-    scale = scale or Scale.of(v for r in recordings for v in r.sizes())
-    make = _Drawing(recordings, title, scale, time_limit)
-    made = [make.views(r, last=r is last) for r in recordings]
-    packed = [
-        {
-            "label": r.label,
-            "loss": r.loss_text,
-            "views": {
-                view: {at: _packed(svg) for at, svg in own.items()} for view, own in views.items() if own
-            },
-            "nodes": r.numbers(scale),
-        }
-        for r, views in zip(recordings, made, strict=True)
-    ]
-    first = next(iter(next(iter(made[-1].values())).values()))
-    text = _document(title, _said(last, make.shown), first, make.legend(), packed, make.shown)
-    return Page(text, title, {r.label: own["nodes"] for r, own in zip(recordings, packed, strict=True)})
+    plans, layouts = _plans(recordings, time_limit)
+    every = [_Made(r, plans) for r in recordings]
+    scale = scale or Scale.of(v for made in every for v in made.sizes())
+    top = max(made.top() for made in every)
+    for made in every:
+        made.settle(scale, top)
+    numbers = sum(len(c.wanted.numbers) * len(c.kind.steps) for made in every for c in made.columns)
+    network = last.network
+    steps_ = network.steps if network is not None else []
+    data = {
+        "steps": steps_,
+        "captions": [clean(network.captions.get(t, ""), 60) for t in steps_] if network is not None else [],
+        "layouts": layouts,
+        "plans": [
+            {"nodes": [p.nodes.get(k) for k in range(max(p.nodes, default=-1) + 1)], "layout": p.layout, **p.levels}
+            for p in plans.values()
+        ],
+        "recordings": [made.packed(numbers <= MOST_NUMBERS or made is every[-1]) for made in every],
+        "style": _style(scale, top),
+    }  # fmt: skip
+    text = _document(
+        title, last, _first(last, title, scale, time_limit), _legend(scale, top, time_limit), data
+    )
+    return Page(text, title, {made.recording.label: made for made in every})
 
 
 # What is recorded.
@@ -147,72 +148,168 @@ class _Recording:
         self.nodes = self.network.nodes if self.network is not None else ancestors(self.root)
         self.states = self.network.states if self.network is not None else states_of(self.root)
 
+    @cached_property
+    def transport(self) -> list[Transport]:
+        return transports(self.network) if self.network is not None else []
+
+    @cached_property
+    def kinds(self) -> list[Kind]:
+        return kinds(self.network, self.nodes, self.states, self.transport)
+
+    @property
+    def end(self) -> Tensor:
+        end = self.network.end if self.network is not None else None
+        return end.out if end is not None else self.root
+
     @property
     def loss_text(self) -> str:
-        root = (
-            self.network.end.out if self.network is not None and self.network.end is not None else self.root
-        )
-        one = not root.is_symbol and root.value.size == 1 and root.dtype.kind in "fiub"
-        return f"{clean(root.name or 'loss', 20)} = {number(root.value.item(), 4)}" if one else ""
+        one = not self.end.is_symbol and self.end.value.size == 1 and self.end.dtype.kind in "fiub"
+        return f"{clean(self.end.name or 'loss', 20)} = {number(self.end.value.item(), 4)}" if one else ""
 
-    def sizes(self) -> list[float]:
-        """The norms that the scale must hold."""
-        if self.network is None:
-            return [v for n in self.nodes if (v := gradient_state(self.states, n)[0])]
-        groups = [g for g in self.groups().values() if g.kind != END]
-        ends = [self.network.end] if self.network.end is not None else []
-        found = [gradient_state(self.states, g.out)[0] for g in groups]
-        found += [f.norm for f in flows(self.network, [*groups, *ends]) if f.source.kind != PARAMETER]
-        return [v for v in found if v]
+    @property
+    def said(self) -> list[str]:
+        """What is not known, or how the gradient is carried back."""
+        known = any(n.contributions for n in self.nodes)
+        return [words.headline(one) for one in self.transport] if known else [UNKNOWN]
 
-    def groups(self) -> dict[str, Group]:
-        """Everything with a box of its own at the levels of steps and gates, by the id of that box."""
-        net = self.network
-        if net is None:
+
+class _Made:
+    """The numbers of one recording."""
+
+    def __init__(self, recording: _Recording, plans: Mapping[tuple, Plan]):
+        self.recording = recording
+        order = {signature: k for k, signature in enumerate(plans)}
+        self.plans = [plans[kind.signature] for kind in recording.kinds]
+        self.which = [order[kind.signature] for kind in recording.kinds]
+        sizes = {one.band: one.size for one in recording.transport}
+        self.columns = [
+            Columns(p.wanted, kind, recording.states, sizes)
+            for p, kind in zip(self.plans, recording.kinds, strict=True)
+        ]
+
+    @cached_property
+    def end(self) -> list:
+        """Of the end of the graph: as `Page.data` has it."""
+        n, name = self.recording.end, pretty(clean(self.recording.end.name or "loss"))
+        gradient, why = gradient_state(self.recording.states, n)
+        value = np.asarray(n.value, np.float64).ravel() if has_numbers(n) else None
+        return _entry(name, None, shape_text(n.shape), gradient, why, value, self.columns[0].scale)
+
+    def sizes(self) -> Iterator[float]:
+        """The norms that the scale of gradients must hold: of all groups and of the lines between them."""
+        for c in self.columns:
+            for key in c.wanted.numbers:
+                if key[0] == "flow" or (key[0] == "gradient" and key[1] < len(c.kind.example.nodes)):
+                    values = c.column(key)
+                    good = values[np.isfinite(values) & (values > 0)]
+                    yield from (float(f(good)) for f in (np.min, np.max) if good.size)
+
+    def top(self) -> float:
+        """The end of the scale of values."""
+        boxes = [(p.kind.node(c.kind.example, b["n"])) for p, c in zip(self.plans, self.columns, strict=True)
+                 for b in p.levels.get(GATES, p.levels[OPERATIONS])["boxes"] if b["n"] >= 0]  # fmt: skip
+        return value_top(boxes)
+
+    def settle(self, scale: Scale, top: float) -> None:
+        for c in self.columns:
+            c.scale, c.top = scale, top
+
+    def packed(self, deep: bool) -> dict:
+        """deep : with operations."""
+        parts = [
+            (c, *((None, None) if deep else p.shallow)) for c, p in zip(self.columns, self.plans, strict=True)
+        ]
+        rows = [c.matrix(numbers) for c, numbers, _ in parts]
+        cells = [c.colours(some) for c, _, some in parts]
+        r, of_step = self.recording, {k: at for at, kind in enumerate(self.recording.kinds) for k in kind.at}
+        return {
+            "label": r.label, "loss": r.loss_text, "said": r.said, "end": self.end, "deep": deep,
+            "plans": self.which, "of": deflated(np.array([of_step[k] for k in range(len(of_step))], "<u2")),
+            "sizes": [[len(a), len(b), a.shape[1]] for a, b in zip(rows, cells, strict=True)],
+            **packed(rows, cells), "beats": {level: self._beats(level) for level in (STEPS, GATES) if r.network},
+        }  # fmt: skip
+
+    def _beats(self, level: str) -> str:
+        """By kind, target and step: at which beat of the backward pass the lines into a target light up.
+
+        The gradient of a node is complete when all its readers have been visited, by falling
+        number; so lines into the same target light up together, those of the latest target first.
+        """
+        turns = [
+            [[self._turn(s, *what) for s in c.kind.steps] for what in p.turns.get(level, ())]
+            for p, c in zip(self.plans, self.columns, strict=True)
+        ]
+        flat = np.array([v for kind in turns for column in kind for v in column], np.float64)
+        order = np.unique(flat)
+        return deflated((len(order) - np.searchsorted(order, flat)).astype("<u4"))
+
+    def _turn(self, step, output, place: int = -1) -> float:
+        """The number by which a target is visited.
+
+        An output that is computed after all steps takes its turn just before its own step: nothing
+        between the two needs it, and so the pass goes back through time in one sweep.
+        """
+        if output == END:
+            return float(self.recording.end.number)
+        n, network = step.nodes[place], self.recording.network
+        if not output:
+            return n.number
+        inside = [m.number for m in step.nodes if network.group_of[m.number].kind in (QUANTITY, SHARED)]
+        return max([m for m in inside if m < n.number], default=n.number - 0.5) + 0.5
+
+    def numbers(self) -> dict[str, list]:
+        """By the id of a box of a step: see `Page.data`."""
+        if self.recording.network is None:
             return {}
-        shown = shown_steps(net)
-        found = [("", "loss", net.end)] if net.end is not None else []
-        found += [("", f"t={t} output", g) for t, g in net.outputs.items() if t in shown]
-        for (band, t), groups in net.cells.items():
-            if t not in shown:
-                continue
-            found += [(band, f"t={t} {g.name or SHARED}", g) for g in groups]
-            found += [(band, f"t={t} {g.name or 'x'}", g) for g in net.inputs.get((band, t), ())]
-        for (band, name), g in net.first.items():
-            found += [(band, f"t={t} {name}", g) for t in dict.fromkeys((0, g.t))]
-        return {identifier(f"{band} {key}".strip()): g for band, key, g in found if g is not None}
-
-    def numbers(self, scale: Scale) -> dict[str, list]:
-        """By the id of a box: name, step, shape, norm, gradient, its state, smallest, largest, saturated."""
-        return {key: _numbers(g, self.states, scale) for key, g in self.groups().items()}
-
-
-def shown_steps(network: Network) -> list[int]:
-    """All steps, or as many at both ends as one picture holds."""
-    steps, most = network.steps, max(4, MOST_STEPS // len(network.bands))
-    return steps if len(steps) <= most else [*steps[: most // 2], *steps[-(most - most // 2) :]]
+        found = {"loss": self.end} if self.recording.network.end is not None else {}
+        for p, c in zip(self.plans, self.columns, strict=True):
+            for box in p.levels[GATES]["boxes"]:
+                name, shape, (*where,), _, why, *_ = p.nodes[box["n"]]
+                keys = list(p.wanted.numbers)
+                columns = [c.column(keys[k]) if k >= 0 else None for k in where]
+                for k, step in enumerate(c.kind.steps):
+                    size, gradient, least, most, _, share = (
+                        None if v is None else float(v[k]) for v in columns
+                    )
+                    t = step.t + box["dt"]
+                    key = f"t={t} output" if box["output"] else f"{box['band']} t={t} {box['key']}".strip()
+                    found[identifier(key)] = [
+                        name, t, shape, "" if size is None else number(size, 4),
+                        "" if gradient is None else number(gradient, 4), why or c.scale.state(gradient),
+                        "" if least is None else number(least, 4), "" if most is None else number(most, 4),
+                        "" if share is None else f"{share:.0f} %",
+                    ]  # fmt: skip
+        return found
 
 
-def _numbers(g: Group, states: dict[int, str], scale: Scale) -> list:
-    n, (gradient, why) = g.out, gradient_state(states, g.out)
-    t = None if g.kind in (END, PARAMETER) else g.t
-    name = pretty(g.name) if g.name else {INPUT: "input", SHARED: "joined"}.get(g.kind, g.kind)
-    if g.kind == END:
-        name = pretty(clean(n.name or "loss"))
-    name = f"{clean(g.band)} {name}".strip()
-    entry = [name, t, shape_text(n.shape), "", "", why or scale.state(gradient), "", "", ""]
-    if gradient is not None:
-        entry[4] = number(gradient, 4)
-    if n.is_symbol or n.value.dtype.kind not in "fiub" or not n.size:
-        return entry
-    values = np.asarray(n.value, np.float64)
-    entry[3] = number(norm(values), 4)
-    entry[6], entry[7] = number(values.min(), 4), number(values.max(), 4)
-    if n.op is not None and n.op.name in RANGES:
-        low, high = RANGES[n.op.name]
-        share = float(((values < low + NEAR) | (values > high - NEAR)).mean())
-        entry[8] = f"{100 * share:.0f} %"
-    return entry
+def _entry(name, t, shape, gradient, why, value, scale: Scale) -> list:
+    said = ["", "", ""] if value is None else [number(v, 4) for v in (norm(value), value.min(), value.max())]
+    known = "" if gradient is None else number(gradient, 4)
+    return [name, t, shape, said[0], known, why or scale.state(gradient), *said[1:], ""]
+
+
+def _plans(recordings: Sequence[_Recording], time_limit: float) -> tuple[dict[tuple, Plan], list[dict]]:
+    """A plan for each kind of steps in any recording, by signature; and by layout what is common to its steps."""
+    cells = sum(
+        n.size * len(kind.steps)
+        for r in recordings
+        for kind in r.kinds
+        for n in kind.example.nodes
+        if has_numbers(n) and is_small(n.value)
+    )
+    found: dict[tuple, Plan] = {}
+    layouts: list[dict] = []
+    for r in reversed(recordings):
+        new = [k for k in r.kinds if k.signature not in found]
+        own = [Plan(k, r.network, Wanted(k, 2 * cells <= MOST_CELLS)) for k in new]
+        if own and r.network is not None:
+            layouts.append(lay_steps(own, r.network, r.transport, Scale()))
+        for p in own:
+            p.shallow = len(p.wanted.numbers), len(p.wanted.cells)
+            p.layout = max(len(layouts) - 1, 0)
+            lay_operations(p, r.nodes, r.root, time_limit)
+            found[p.kind.signature] = p
+    return found, layouts
 
 
 def _recordings(what, steps) -> list[tuple[str, Tensor, list | None]]:
@@ -258,156 +355,61 @@ def _title(r: _Recording) -> str:
     return f"{clean(r.root.name or 'graph')}: {len(r.network.steps)} steps"
 
 
-def _said(r: _Recording, shown: list[int]) -> str:
-    """What is left out, and what is not known."""
-    if r.network is None:
-        return "" if any(n.contributions for n in r.nodes) else UNKNOWN
-    hidden = [t for t in r.network.steps if t not in shown]
-    said = [f"{span(hidden)}: {len(hidden)} steps are not drawn."] if hidden else []
-    return " ".join([*said, *([] if r.network.computed else [UNKNOWN])])
-
-
 # Pictures.
 
 
-class _Drawing:
-    """Draws the views of all recordings on one scale."""
-
-    def __init__(self, recordings: list[_Recording], title: str, scale: Scale, time_limit: float):
-        self.title, self.scale, self.time_limit = title, scale, time_limit
-        self.network = recordings[-1].network
-        self.shown: list[int] = []
-        self.top = 1.0
-        if self.network is not None:
-            self.shown = shown_steps(self.network)
-            self.top = value_top(
-                g.out for r in recordings for g in r.groups().values() if g.kind in (QUANTITY, FIRST)
-            )
-        self.all = len(recordings) * len(self.shown) <= MOST_OPERATIONS
-
-    def views(self, r: _Recording, last: bool) -> dict[str, dict[str, str]]:
-        """By view and step ("" for all of them): SVG."""
-        net = r.network
-        if net is None:
-            return {OPERATIONS: {"": self._operations(r, [])}}
-        whole = [_Sequence(net, self.shown, self.title, self.scale)]
-        whole.append(Unrolled(net, self.shown, self.title, self.scale))  # type: ignore[arg-type]
-        found = {STEPS: {"": self._whole(r, whole[0])}, GATES: {"": self._whole(r, whole[1])}, OPERATIONS: {}}
-        if last or self.all:
-            with ThreadPoolExecutor(2) as pool:  # each waits for a Graphviz of its own
-                drawn = pool.map(lambda t: self._operations(r, [t]), self.shown)
-            found[OPERATIONS] = {str(t): svg for t, svg in zip(self.shown, drawn, strict=True)}
-        return found
-
-    def _whole(self, r: _Recording, view) -> str:
-        """All steps at one level; the legend stands beside the picture, once for all."""
-        view.look.top = self.top
-        view.draw()
-        canvas: Canvas = view.canvas
-        loose = canvas.nodes[""]
-        start = max(k for k, (key, _) in enumerate(loose) if re.fullmatch(r"text gradient( \d+)?", key))
-        del loose[start:], loose[0], canvas.edges[len(view.routes) :]  # its title is the page's
-        svg = Diagram(canvas.picture_text(), self.title, "nop2", self.time_limit).svg()
-        nodes = {
-            key: Known(g.t if g.kind != END else None, _spoken(g, r, self.scale))
-            for key, g in r.groups().items()
-        }
-        assert r.network is not None
-        for band, t in r.network.cells:
-            key = identifier(f"{band} t={t}".strip())
-            said = f"step t = {t} {r.network.captions.get(t, '')}".strip()
-            nodes[key] = nodes[f"cluster {key}"] = Known(t, f"{band} {said}".strip(), step=True)
-        return annotate(
-            svg,
-            Parts(nodes, _edges(r.network, [route.what for route in view.routes], self.scale)),
-            self.title,
-        )
-
-    def _operations(self, r: _Recording, shown: list[int]) -> str:
-        title = f"{self.title}: the operations of step t = {shown[0]}" if shown else self.title
-        drawn = draw_operations(
-            r.root, r.nodes, r.states, r.network, shown, 400, title, self.scale, self.time_limit
-        )
-        dot = "\n".join(line for line in drawn.dot.split("\n") if not line.startswith("\tlegend ["))
-        svg = Diagram(dot, title, "dot", self.time_limit).svg()
-        return annotate(svg, Parts({}, [], shown[0] if shown else None), title)
-
-    def legend(self) -> str:
-        canvas = Canvas("legend")
-        notes = [
-            "Arrows: the forward computation. The gradient flows back against them.",
-            "∂f = ‖∂L/∂f‖; ∂W = what this step alone adds to ‖∂L/∂W‖.",
-        ]
-        legend(canvas, 8, 0, 1000, self.scale, self.top, notes)
-        svg = Diagram(canvas.picture_text(), "legend", "nop2", self.time_limit).svg()
-        return annotate(svg, Parts({}, []), "Legend: the scale of gradients, of values, and the states")
+def _first(r: _Recording, title: str, scale: Scale, time_limit: float) -> str:
+    """What stands there without scripts: some steps at both ends."""
+    if r.network is None:
+        picture = draw_operations(r.root, r.nodes, r.states, None, [], 400, title, scale, time_limit)
+    else:
+        steps = r.network.steps
+        shown = steps if len(steps) <= 8 else [*steps[:4], *steps[-4:]]
+        picture = draw_steps(r.network, shown, title, scale, time_limit)
+    return cleaned(picture.svg(), title)
 
 
-def _spoken(g: Group, r: _Recording, scale: Scale) -> str:
-    """What a screen reader says of a box."""
-    name, t, shape, value, gradient, state, *_ = _numbers(g, r.states, scale)
-    where = "" if t is None else f" t={t}"
-    said = f"gradient {gradient} ({state})" if gradient else f"gradient: {state}"
-    return f"{name}{where}: {shape}, norm {value or 'unknown'}, {said}"
+def _legend(scale: Scale, top: float, time_limit: float) -> str:
+    canvas = Canvas("legend")
+    notes = [
+        "Arrows: the forward computation. The gradient flows back against them.",
+        "∂f = ‖∂L/∂f‖; ∂W = what this step alone adds to ‖∂L/∂W‖.",
+        words.ON_ARROWS,
+    ]
+    legend(canvas, 8, 0, 1000, scale, top, notes)
+    svg = Diagram(canvas.picture_text(), "legend", "nop2", time_limit).svg()
+    return cleaned(svg, "Legend: the scale of gradients, of values, and the states")
 
 
-def _edges(network: Network, drawn: Sequence[Flow], scale: Scale) -> list[tuple[str, int, int | None]]:
-    """By number of the line: what it says, the beat of the backward pass, and the step that it reaches.
-
-    The gradient of a node is complete when all its readers have been visited, by falling
-    number; so lines into the same target light up together, those of the latest target first.
-    """
-    turns = {id(f): _turn(network, f.target) for f in drawn}
-    beats = {turn: k + 1 for k, turn in enumerate(sorted(set(turns.values()), reverse=True))}
-    found = []
-    for f in drawn:
-        ends = []
-        for g in (f.source, f.target):
-            name = g.name or {SHARED: "joined", INPUT: "input", "step": "", "hidden": ""}.get(g.kind, g.kind)
-            own = " ".join(x for x in (clean(g.band), pretty(name), f"t={g.t}") if x)
-            ends.append(clean(g.out.name or "loss") if g.kind == END else own)
-        said = f.state if f.norm is None else f"{number(f.norm, 4)} ({scale.state(f.norm)})"
-        t = f.source.t if f.source.kind != PARAMETER else f.target.t
-        beat = beats[turns[id(f)]] if f.norm is not None else 0
-        found.append((f"{ends[0]} → {ends[1]}: gradient {said}", beat, t))
-    return found
-
-
-def _turn(network: Network, target: Group) -> float:
-    """The number by which a target is visited.
-
-    An output that is computed after all steps takes its turn just before its own step: nothing
-    between the two needs it, and so the pass goes back through time in one sweep.
-    """
-    if target.kind != OUTPUT:
-        return target.out.number
-    cells = (groups for (_, t), groups in network.cells.items() if t == target.t)
-    own = [n.number for groups in cells for g in groups for n in g.nodes if n.number < target.out.number]
-    return max(own) + 0.5 if own else target.out.number
+def _style(scale: Scale, top: float) -> dict:
+    """Colours and lines as `Scale` has them, for the script to look up."""
+    strokes = {s: scale.stroke(None, s) for s in (NOT_COMPUTED, CUT, ZERO, VANISHED, EXPLODES, NOT_A_NUMBER)}
+    return {
+        "low": scale.low, "high": scale.high, "vanished": scale.vanished, "exploded": scale.exploded,
+        "ramp": [ramp(k / (LEVELS - 1)) for k in range(LEVELS)],
+        "values": [signed((k - 64) / LEVELS, 1.0) for k in range(64 - LEVELS, 65 + LEVELS)],
+        "strokes": {s: [x.colour.split(":")[0], x.width, x.dash, x.mark] for s, x in strokes.items()},
+        "nan": signed(np.nan, 1.0), "top": number(top),
+    }  # fmt: skip
 
 
 # The document.
 
 
-def _packed(svg: str) -> str:
-    return base64.b64encode(zlib.compress(svg.encode("utf-8"), 9)).decode("ascii")
-
-
-def _document(
-    title: str, said: str, first: str, legend_svg: str, recordings: list[dict], shown: list[int]
-) -> str:
+def _document(title: str, last: _Recording, first: str, legend_svg: str, data: dict) -> str:
     folder = files(__package__ or "viz") / "web"
     template, style, script = (
         (folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
-    data = json.dumps({"recordings": recordings, "steps": shown}, ensure_ascii=False, separators=(",", ":"))
     parts = {
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src {_hash(script)}; style-src {_hash(style)}",
-        "title": html(title, 200), "style": style, "script": script, "said": html(said, 300),
-        "picture": first, "legend": legend_svg, "data": data.replace("<", "\\u003c"),
-        "last": str(len(recordings) - 1),
-        "label": html(" · ".join(x for x in (recordings[-1]["label"], recordings[-1]["loss"]) if x), 200),
+        "title": html(title, 200), "style": style, "script": script,
+        "said": html(" ".join(last.said), 2000),
+        "picture": first, "legend": legend_svg,
+        "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        "last": str(len(data["recordings"]) - 1), "steps": str(max(len(data["steps"]) - 1, 0)),
+        "label": html(" · ".join(x for x in (last.label, last.loss_text) if x), 200),
     }  # fmt: skip
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 

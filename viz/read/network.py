@@ -43,10 +43,11 @@ class Group:
     t: int
     name: str
     nodes: list[Tensor] = field(default_factory=list)  # by rising number
+    result: Tensor | None = None  # where it is not the last of the nodes
 
     @property
     def out(self) -> Tensor:
-        return self.nodes[-1]
+        return self.result if self.result is not None else self.nodes[-1]
 
     @property
     def symbols(self) -> str:
@@ -85,6 +86,9 @@ class Network:
     states: dict[int, str]  # of every node's gradient
     captions: dict[int, str] = field(default_factory=dict)  # what is written beside "t = …"
     data: set[int] = field(default_factory=set)  # numbers of leaves that are inputs, or cut into inputs
+    measured: dict[str, object] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # once, for all pictures
 
     def find(self, band: str, t: int, name: str) -> Group | None:
         return next((g for g in self.cells.get((band, t), ()) if g.kind == QUANTITY and g.name == name), None)
@@ -100,6 +104,15 @@ class Network:
         root = self.end.out if self.end is not None else self.root
         one = not root.is_symbol and root.value.size == 1 and root.dtype.kind in "fiub"
         return f"{root.name or 'loss'}  {number(root.value.item(), 4) if one else ''}".strip()
+
+    @cached_property
+    def readers(self) -> dict[int, list[Tensor]]:
+        """By the number of a node: what reads it."""
+        found: dict[int, list[Tensor]] = {}
+        for n in self.nodes:
+            for x in n.inputs:
+                found.setdefault(x.number, []).append(n)
+        return found
 
     @cached_property
     def computed(self) -> bool:
@@ -391,10 +404,10 @@ def _network(root, nodes, group_of, cells) -> Network:
     inputs = _inputs(groups, cells)
     outputs = {g.t: g for g in groups if g.kind == OUTPUT}
     _outputs_within(nodes, group_of, cells, carried, outputs)
+    end = _losses_apart(nodes, group_of, outputs, next((g for g in groups if g.kind == END), None))
     for g in outputs.values():
         if g.name == OUTPUT:
-            g.name = next((clean(n.name) for n in reversed(g.nodes) if n.name), OUTPUT)
-    end = next((g for g in groups if g.kind == END), None)
+            g.name = clean(g.out.name or "y")
     memory = _memory(cells, group_of, carried, before)
     states = states_of(root)
     return Network(
@@ -470,6 +483,40 @@ def _outputs_within(nodes, group_of, cells, carried, outputs: dict[int, Group]) 
                 group_of.update({n.number: merged for n in g.nodes})
                 merged.name = g.name
             merged.kind, merged.band = OUTPUT, ""
+
+
+def _losses_apart(nodes, group_of, outputs: dict[int, Group], end: Group | None) -> Group | None:
+    """An output y ends with the last node that has a name, reads a weight or is a product; what comes after it
+    is its loss and belongs to the end, unless a step reads it."""
+    readers: dict[int, list[Tensor]] = {}
+    for n in nodes:
+        for x in n.inputs:
+            readers.setdefault(x.number, []).append(n)
+    for t, g in list(outputs.items()):
+        made = [
+            n
+            for n in g.nodes
+            if n.ndim
+            and (n.name or any(x.op is None and x.requires_grad for x in n.inputs) or n.op.kind == "product")
+        ]
+        kept: set[int] = {n.number for n in g.nodes if made and n.number <= made[-1].number}
+        for n in reversed(g.nodes):  # what the next step reads, such as a word that was chosen
+            to = [group_of[r.number] for r in readers.get(n.number, ())]
+            if any(q is not g and q.kind not in (END, OUTPUT) for q in to) or any(
+                r.number in kept and n.number > (made[-1].number if made else -1)
+                for r in readers.get(n.number, ())
+            ):
+                kept.add(n.number)
+        rest = [n for n in g.nodes if n.number not in kept]
+        g.nodes = [n for n in g.nodes if n.number in kept]
+        g.result = made[-1] if made else None
+        if not g.nodes:
+            del outputs[t]
+        if rest:
+            end = end or Group(END, "", 0, "end")
+            end.nodes = sorted([*end.nodes, *rest], key=lambda n: n.number)
+            group_of.update({n.number: end for n in rest})
+    return end
 
 
 def _first_by_role(nodes, group_of, cells, bands, before, carried, first) -> None:

@@ -12,7 +12,7 @@ def sizes(network: Network) -> str:
     batch = _batch(network)
     if batch:
         said.append(f"N = {batch} sequence{'s' * (batch != 1)}")
-    for band in network.bands:
+    for band in [b for b in network.bands if network.carried[b]] or network.bands:
         who = f"{clean(band)}: " if band and len(network.bands) > 1 else ""
         given, units = _inputs(network, band), _units(network, band)
         parts = [f"D = {given} input{'s' * (given != 1)}"] if given else []

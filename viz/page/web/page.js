@@ -4,157 +4,587 @@
   const data = JSON.parse($("data").textContent);
   const sheet = $("sheet");
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
-  const FIELDS = ["", "", "shape", "‖value‖", "‖gradient‖", "state of the gradient", "smallest", "largest", "saturated"];
+  const FIELDS = ["shape", "‖value‖", "‖gradient‖", "state of the gradient", "smallest", "largest", "mean", "saturated"];
   const LEVELS = ["steps", "gates", "operations"];
-  const cache = new Map();
+  const MOST = { steps: 40, gates: 16 }; // steps in sight
+  const INK = "#1b1b1b", SOFT = "#5d6470", FAINT = "#c3c9d1", PANEL = "#f4f6f8";
+  const FILLS = ["#ffffff", "#fff9e8", "#eef4fb", PANEL];
+  const T = data.steps.length;
   const now = {
     recording: data.recordings.length - 1,
-    view: LEVELS.find((v) => has(v)),
-    t: data.steps.length ? data.steps[data.steps.length - 1] : null,
-    svg: sheet.querySelector("svg"),
+    view: T ? "steps" : "operations",
+    k: Math.max(T - 1, 0), // the step that one looks at, by its place in time
+    svg: null,
+    shown: new Map(), // by place in time: the groups of a step
     beat: 0, // 0: the whole backward pass is shown
     timer: 0,
     asked: 0,
+    pointed: null,
   };
+  const rec = () => data.recordings[now.recording];
 
-  // Pictures.
+  // Numbers.  Python rounded them: four digits, and a bit that says how the short form is rounded.
 
-  function has(view, t = null, k = data.recordings.length - 1) {
-    const own = data.recordings[k].views[view];
-    return Boolean(own && (t === null || own[""] !== undefined || own[t] !== undefined));
+  async function load(r) {
+    if (r.D) return;
+    const [D, E, C, of] = await Promise.all([r.digits, r.powers, r.cells, r.of].map(unpack));
+    Object.assign(r, { E: new Int16Array(joined(E, 2)), C, of: new Uint16Array(joined(of, 2)), beats_: {} });
+    const count = r.sizes.map(() => 0);
+    r.at = Array.from(r.of, (kind) => count[kind]++);
+    let n = 0, c = 0;
+    r.from = r.sizes.map(([columns, cells, steps]) => {
+      const own = [n, c];
+      n += columns * steps;
+      c += cells * steps;
+      return own;
+    });
+    for (const level of Object.keys(r.beats)) r.beats_[level] = passes(r, level, new Uint32Array(joined(await unpack(r.beats[level]), 4)));
+    r.D = new Uint16Array(joined(D, 2));
   }
 
   async function unpack(packed) {
     const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const text = await new Response(stream).text();
-    return document.importNode(new DOMParser().parseFromString(text, "image/svg+xml").documentElement, true);
+    return new Uint8Array(await new Response(stream).arrayBuffer());
   }
 
-  async function picture(k, view, t) {
-    const own = data.recordings[k].views[view];
-    const at = own[""] !== undefined ? "" : String(t);
-    const key = `${k} ${view} ${at}`;
-    if (!cache.has(key)) {
-      if (cache.size > 12) cache.delete(cache.keys().next().value);
-      cache.set(key, await unpack(own[at]));
+  /** Low bytes of all numbers, then the higher ones, to numbers of `size` bytes (little-endian). */
+  function joined(bytes, size) {
+    const n = bytes.length / size, out = new Uint8Array(bytes.length);
+    for (let b = 0; b < size; b++) for (let i = 0; i < n; i++) out[i * size + b] = bytes[b * n + i];
+    return out.buffer;
+  }
+
+  const planOf = (r, k) => data.plans[r.plans[r.of[k]]];
+  const layoutOf = (r, k) => data.layouts[planOf(r, k).layout][now.view];
+
+  function place(r, k, column) {
+    const kind = r.of[k];
+    return r.from[kind][0] + column * r.sizes[kind][2] + r.at[k];
+  }
+
+  /** The number in a column at a step, as text of 4 or of few digits. */
+  function text(r, k, column, short) {
+    if (column < 0) return "";
+    const at = place(r, k, column), code = r.D[at], e = r.E[at], m = code & 0x3fff;
+    if (m === 10001) return "NaN";
+    const sign = code >> 15 ? "−" : "";
+    if (m === 10002) return `${sign}∞`;
+    if (!m) return "0";
+    const drop = short ? (e === 2 ? 1 : e === 3 ? 0 : 2) : 0;
+    const digits = Math.floor(m / 10 ** drop) + (drop ? (code >> 14) & 1 : 0);
+    if (e >= -3 && e < 4) return sign + Number(`${digits}e${e - 3 + drop}`);
+    const more = String(digits).length - 1;
+    return `${sign}${Number(`${digits}e-${more}`)}e${more + e - 3 + drop}`.replace("e-", "e−");
+  }
+
+  function value(r, k, column) {
+    const at = place(r, k, column), code = r.D[at], m = code & 0x3fff;
+    if (m === 10001) return NaN;
+    return (m === 10002 ? Infinity : Number(`${m}e${r.E[at] - 3}`)) * (code >> 15 ? -1 : 1);
+  }
+
+  const style = data.style;
+
+  function stateOf(r, k, column, otherwise) {
+    if (column < 0) return otherwise || "not computed";
+    const v = value(r, k, column);
+    if (!Number.isFinite(v)) return "not a number";
+    return v === 0 ? "exactly zero" : v < style.vanished ? "vanished" : v > style.exploded ? "exploded" : "normal";
+  }
+
+  /** How a gradient is drawn: colour, width, dash and mark. */
+  function stroke(state, v) {
+    if (state !== "normal") return style.strokes[state];
+    const share = Math.min(Math.max((Math.log10(v) - style.low) / (style.high - style.low), 0), 1);
+    return [style.ramp[Math.round(share * (style.ramp.length - 1))], 1.2 + 4.8 * share, "solid", ""];
+  }
+
+  // Shapes.
+
+  const NS = "http://www.w3.org/2000/svg";
+
+  function make(name, attributes = {}, content = "") {
+    const e = document.createElementNS(NS, name);
+    for (const [key, v] of Object.entries(attributes)) if (v !== "" && v !== undefined && v !== null) e.setAttribute(key, v);
+    if (content !== "") e.textContent = content;
+    return e;
+  }
+
+  const word = (x, y, content, size, { fill = INK, bold = false, anchor = "middle" } = {}) =>
+    make("text", { x, y: y + size * 0.36, "font-size": size, fill, "font-weight": bold ? "bold" : "", "text-anchor": anchor }, content);
+
+  /** The size of letters at which words fit a width. */
+  const fitted = (content, size, width, share = 0.62) => Math.max(5, Math.min(size, width / (share * Math.max(1, [...content].length))));
+
+  const rect = (x, y, width, height, more) => make("rect", { x, y, width, height, ...more });
+
+  function named(g, said, t, more = {}) {
+    g.prepend(make("title", {}, said));
+    for (const [key, v] of Object.entries({ tabindex: -1, role: t === null ? "img" : "button", ...more })) g.setAttribute(key, v);
+    if (t !== null) g.dataset.t = t;
+    return g;
+  }
+
+  /** A box with what its node has at a step. */
+  function card(r, k, box) {
+    const t = T ? data.steps[k] : null;
+    const [x, y, w, h] = box.at;
+    const g = make("g", { class: "node" });
+    g.append(rect(x, y, w, h, {
+      rx: 4, fill: FILLS[box.fill], stroke: box.n < 0 ? SOFT : INK, "stroke-width": 1,
+      "stroke-dasharray": box.n < 0 || box.cut ? "4 3" : "",
+    }));
+    if (box.n < 0) {
+      const said = leftOut(r, k, box.name);
+      g.append(word(x + w / 2, y + h / 2 - (box.name === "end" ? 0 : 6), said, fitted(said, 11, w - 8), { bold: true }));
+      if (box.name !== "end") g.append(word(x + w / 2, y + h / 2 + 9, "not drawn", 9, { fill: SOFT }));
+      return named(g, said, null);
     }
-    return cache.get(key);
+    const entry = planOf(r, k).nodes[box.n];
+    const rows = box.op ? rowsOfOperation(r, k, box, entry) : rowsOfGroup(r, k, box, entry);
+    const high = () => rows.reduce((sum, row) => sum + row[0], 0);
+    while (high() > h - 2 && rows.some((row) => row.spare)) rows.splice(rows.findIndex((row) => row.spare), 1);
+    const squeeze = Math.min(1, (h - 2) / high());
+    let at = y + (h - high() * squeeze) / 2;
+    for (const [tall, draw] of rows) {
+      g.append(...[draw(x + w / 2, at + (tall * squeeze) / 2, w - 8)].flat());
+      at += tall * squeeze;
+    }
+    const own = box.output ? "output" : box.key;
+    const where = t === null ? null : t + (box.dt || 0);
+    g.dataset.key = `${box.output ? "" : box.band || ""} ${where === null ? "" : `t=${where}`} ${own}`.trim();
+    g.own = { k, n: box.n, t: where, all: box.all };
+    return named(g, spoken(r, k, entry, where), box.op ? null : t);
   }
 
-  async function show(view, t = now.t, { keep = false, focus = null } = {}) {
+  function leftOut(r, k, what) {
+    const s = data.steps;
+    if (what === "end") return r.loss || "end";
+    if (what !== "before" && what !== "after") return what;
+    const [a, b] = what === "before" ? [s[0], s[k - 1]] : [s[k + 1], s[T - 1]];
+    return a === b ? `t = ${a}` : `t = ${a} … ${b}`;
+  }
+
+  function spoken(r, k, entry, t) {
+    const [name, shape, columns, , why] = entry;
+    const gradient = text(r, k, columns[1]), state = stateOf(r, k, columns[1], why);
+    const said = gradient ? `gradient ${gradient} (${state})` : `gradient: ${state}`;
+    return `${name}${t === null ? "" : ` t=${t}`}: ${shape}, norm ${text(r, k, columns[0]) || "unknown"}, ${said}`;
+  }
+
+  /** A row of a box: its height, and how it is drawn. */
+  const line = (content, size, more) => [size + 4, (x, y, w) => word(x, y, content, fitted(content, size, w), more)];
+
+  function title(name, symbol, size) {
+    return [size + 6, (x, y, w) => {
+      const whole = name && symbol ? `${name}  ${symbol}` : name || symbol;
+      const e = word(x, y, "", fitted(whole, size, w, 0.66), { bold: true });
+      e.append(make("tspan", {}, name || symbol));
+      if (name && symbol) e.append(make("tspan", { "font-weight": "normal", "font-size": "80%", fill: SOFT, dx: 4 }, symbol));
+      return e;
+    }];
+  }
+
+  function rowsOfGroup(r, k, box, entry) {
+    const rows = [title(box.name, box.symbol, 13), ...values(r, k, entry), ...gradients(r, k, entry, box.name)];
+    if (box.more.length) rows.push(line(`${box.more[0]} ${text(r, k, box.more[1], true) || "–"}`, 9, { fill: SOFT }));
+    return rows.concat(wrong(r, k, entry));
+  }
+
+  function rowsOfOperation(r, k, box, entry) {
+    const rows = [title(box.name, box.symbol && box.name ? `= ${box.symbol}` : box.symbol, 13)];
+    if (box.shape) rows.push(line(box.shape, 8.5, { fill: SOFT }));
+    rows.push(...values(r, k, entry));
+    if (entry[6] === "f") rows.push(...gradients(r, k, entry, box.name, box.all && T ? "all t: " : ""), ...wrong(r, k, entry));
+    return rows;
+  }
+
+  function values(r, k, entry) {
+    const [, shape, columns, strip, , gate] = entry;
+    const say = (c) => text(r, k, c, true);
+    if (columns[0] < 0) return [line("no value", 8, { fill: SOFT })];
+    if (say(columns[2]) === say(columns[3]) && !strip) return [line(`${shape.includes("×") && !/^[1 ×]+$/.test(shape) ? "all " : ""}${say(columns[2])}`, 10)];
+    const rows = strip ? [cells(r, k, strip, strip[2], false)] : [];
+    if (gate) rows.push(line(`${say(columns[4])}${word_(r, k, columns[4])}`, 9, { bold: true }));
+    else if (!strip) rows.push(line(`‖·‖ ${say(columns[0])}`, 9.5, { fill: SOFT }));
+    if (Number.isFinite(value(r, k, columns[0]))) rows.push(Object.assign(line(`${say(columns[2])} … ${say(columns[3])}`, 8.5), { spare: true })); // where there is room
+    return rows;
+  }
+
+  const word_ = (r, k, mean) => (value(r, k, mean) < 0.05 ? " shut" : value(r, k, mean) > 0.95 ? " open" : "");
+
+  function gradients(r, k, entry, name, before = "") {
+    const [, , columns, strip, why] = entry;
+    const rows = strip && strip[3] >= 0 ? [cells(r, k, strip, strip[3], true)] : [];
+    const called = [...name].length <= 3 && /^\p{L}/u.test(name) ? name : "";
+    const said = columns[1] < 0 ? (why === "not computed" || !why ? "–" : why) : text(r, k, columns[1], true);
+    rows.push(line(`${before}∂${called} ${said}`, 9.5, { fill: columns[1] < 0 ? SOFT : INK }));
+    return rows;
+  }
+
+  function wrong(r, k, entry) {
+    const state = stateOf(r, k, entry[2][1], "normal");
+    return state === "normal" || state === "exactly zero" ? [] : [line(state, 8, { fill: stroke(state)[0], bold: true })];
+  }
+
+  /** A small array as coloured cells; a mark tells the sign of a gradient, zero, and what is no number. */
+  function cells(r, k, [rows, columns, , , ...written], first, gradient) {
+    const kind = r.of[k], steps = r.sizes[kind][2], column = written[gradient ? 1 : 0], high = column < 0 ? 9 : 14;
+    return [rows * high + 3, (x, y, w) => {
+      const size = column < 0 ? Math.max(1, Math.min(Math.floor(w / columns), 24)) : 38, found = [];
+      for (let i = 0; i < rows * columns; i++) {
+        const code = r.C[r.from[kind][1] + (first + i) * steps + r.at[k]];
+        const [fill, mark] = gradient ? ofGradient(code) : code === 127 ? [style.nan, "?"] : [style.values[code - 4], ""];
+        const left = x - (size * columns) / 2 + size * (i % columns), top = y - (rows * high) / 2 + high * Math.floor(i / columns);
+        found.push(rect(left, top, size, high, { fill, stroke: "#d5d9de", "stroke-width": 0.8 }));
+        const said = column < 0 ? (size < 5 ? "" : mark) : text(r, k, column + i, true);
+        if (said) found.push(word(left + size / 2, top + high / 2, said, column < 0 ? 7 : 8, { fill: inkOn(fill) }));
+      }
+      return found;
+    }];
+  }
+
+  function ofGradient(code) {
+    const level = code & 63, minus = code > 63 ? "−" : "";
+    if (!level) return ["#ffffff", "0"];
+    const state = level === 61 ? "vanished" : level === 62 ? "exploded" : level === 63 ? "not a number" : "";
+    return state ? [stroke(state)[0], level === 63 ? "!" : minus] : [style.ramp[level - 1], minus];
+  }
+
+  function inkOn(colour) {
+    const [red, green, blue] = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 140 ? "#ffffff" : INK;
+  }
+
+  // Lines.
+
+  /** A line, its arrow head and what is written on it. */
+  function edge(r, k, own) {
+    const [points, column, factor, otherwise, turn, from, fromDt, to, toDt, curve] = own;
+    const t = T ? data.steps[k] : null;
+    const state = stateOf(r, k, column, otherwise);
+    const [colour, width, dash, mark] = stroke(state, column < 0 ? 0 : value(r, k, column));
+    const g = make("g", { class: "edge" });
+    const pairs = [];
+    for (let i = 0; i < points.length; i += 2) pairs.push([points[i], points[i + 1]]);
+    const { d, tip, base } = curve ? bent(pairs) : straight(pairs, 8 + width);
+    const dashes = { dashed: "5 4", dotted: "1.5 3" }[dash] || "";
+    g.append(make("path", { d, fill: "none", stroke: colour, "stroke-width": width.toFixed(2), "stroke-dasharray": dashes }), head(base, tip, width, colour));
+    g.append(make("path", { d, class: "hit" }));
+    const share = factor >= 0 && value(r, k, factor) >= 0 ? `×${text(r, k, factor, true)}` : mark === "✂" && now.view !== "operations" ? "✂ cut" : mark;
+    if (share) {
+      const [x, y] = beside(pairs, curve, width, factor >= 0);
+      g.append(word(x, y, share, 8.5, { fill: factor >= 0 ? INK : colour, bold: true }));
+    }
+    const number = text(r, k, column);
+    const end = (name, dt) => (dt === null ? name : `${name} t=${t + dt}`.trim());
+    g.prepend(make("title", {}, `${end(from, fromDt)} → ${end(to, toDt)}: gradient ${number ? `${number} (${state})` : state}`));
+    if (t !== null) g.dataset.t = fromDt === null ? t : t + fromDt;
+    const beat = turn >= 0 ? r.beats_[now.view].of(k, turn) : 0;
+    if (beat) g.dataset.beat = beat;
+    light(g);
+    return g;
+  }
+
+  function towards(a, b, by) {
+    const far = Math.hypot(b[0] - a[0], b[1] - a[1]) || 1;
+    return [a[0] + ((b[0] - a[0]) * by) / far, a[1] + ((b[1] - a[1]) * by) / far];
+  }
+
+  /** Right angles with rounded corners; the end is pulled back for the arrow head. */
+  function straight(points, gap) {
+    const tip = points[points.length - 1];
+    const base = towards(tip, points[points.length - 2], gap);
+    const all = [...points.slice(0, -1), base];
+    let d = `M${all[0]}`;
+    for (let i = 1; i < all.length - 1; i++) {
+      const far = (p) => Math.hypot(p[0] - all[i][0], p[1] - all[i][1]);
+      const radius = Math.min(7, far(all[i - 1]) / 2, far(all[i + 1]) / 2);
+      d += `L${towards(all[i], all[i - 1], radius)}Q${all[i]} ${towards(all[i], all[i + 1], radius)}`;
+    }
+    return { d: `${d}L${base}`, tip, base };
+  }
+
+  function bent([tip, start, ...rest]) {
+    return { d: `M${start}C${rest.map((p) => p.join()).join(" ")}`, tip, base: rest[rest.length - 1] };
+  }
+
+  function head(base, tip, width, colour) {
+    const far = Math.hypot(tip[0] - base[0], tip[1] - base[1]) || 1;
+    const half = Math.min(2.6 + 0.5 * width, far * 0.6);
+    const nx = (-(tip[1] - base[1]) / far) * half, ny = ((tip[0] - base[0]) / far) * half;
+    return make("path", { class: "head", d: `M${tip}L${[base[0] + nx, base[1] + ny]}L${[base[0] - nx, base[1] - ny]}Z`, fill: colour });
+  }
+
+  /** Where words on a line stand: above the open piece of a lane or at its start, else beside the longest piece. */
+  function beside(points, curve, width, start) {
+    if (curve) {
+      const middle = points[1 + Math.floor((points.length - 1) / 2)];
+      return [middle[0], middle[1] - 7];
+    }
+    if (points.length === 2 && points[0][1] === points[1][1]) {
+      const [[x, y], [end]] = points;
+      const near = now.view === "gates" ? 26 : Infinity;
+      return [end > x ? Math.min((x + end) / 2, x + near) : Math.max((x + end) / 2, x - near), y - 7 - width / 2];
+    }
+    if (start && points[0][1] === points[1][1]) return [points[0][0] + (points[1][0] > points[0][0] ? 20 : -20), points[0][1] - 5.5];
+    let best = 0;
+    const length = (i) => Math.abs(points[i][0] - points[i + 1][0]) + Math.abs(points[i][1] - points[i + 1][1]);
+    for (let i = 1; i < points.length - 1; i++) if (length(i) > length(best)) best = i;
+    const [a, b] = [points[best], points[best + 1]];
+    const upright = Math.abs(a[0] - b[0]) < 0.1;
+    return [(a[0] + b[0]) / 2 + (upright ? 14 : 0), (a[1] + b[1]) / 2 - (upright ? 0 : 8)];
+  }
+
+  // The picture: what is in sight is drawn, what leaves it goes.
+
+  function bounds() {
+    const r = rec();
+    if (now.view === "operations") {
+      const [w, h] = planOf(r, now.k).operations.size;
+      return [-6, -6, w + 12, h + 12];
+    }
+    let [left, top, right, bottom] = [0, Infinity, 0, 0];
+    for (const p of new Set(r.plans.map((p) => data.plans[p]))) {
+      const { frames, boxes } = p[now.view];
+      for (const [x, y, w, h] of [...frames.map((f) => f.slice(1)), ...boxes.map((b) => b.at)]) {
+        [left, top] = [Math.min(left, x), Math.min(top, y)];
+        [right, bottom] = [Math.max(right, x + w), Math.max(bottom, y + h)];
+      }
+    }
+    const { pitch, end } = layoutOf(r, 0);
+    if (end) top = Math.min(top, end[0]);
+    return [left - 8, top - 8, (T - 1) * pitch + right - left + 16, bottom - top + 16];
+  }
+
+  const pitch = () => layoutOf(rec(), 0).pitch;
+
+  function blank() {
+    const svg = make("svg", { xmlns: NS, class: "picture", role: "group", "aria-label": document.title });
+    for (const name of ["back", "frames", "lanes", "lines", "boxes"]) svg.append(make("g", { class: name }));
+    now.shown.clear();
+    now.svg = svg;
+    const [x, y, w, h] = bounds();
+    now.whole = [x, y, w, h];
+    const back = svg.querySelector(".back");
+    back.append(rect(x, y, w, h, { fill: "#ffffff" }));
+    if (now.view === "operations") {
+      step(now.k);
+      return svg;
+    }
+    const { lanes, end, width } = layoutOf(rec(), 0);
+    for (const [top, high] of lanes) svg.querySelector(".lanes").append(rect(-20, top, (T - 1) * pitch() + width + 20, high, { rx: 8, fill: "#fbeec3" }));
+    if (end) {
+      const g = make("g", { class: "node" });
+      g.append(rect(0, end[0], (T - 1) * pitch() + width, end[1], { rx: 4, fill: "#ffffff", stroke: INK, "stroke-width": 1.2 }));
+      now.endText = word(0, end[0] + end[1] / 2, rec().loss || rec().end[0], 13, { bold: true });
+      g.append(now.endText);
+      const e = rec().end;
+      named(g, `${e[0]}: ${e[2]}, gradient: ${e[5]}`, null).dataset.key = "loss";
+      svg.querySelector(".boxes").append(g);
+    }
+    return svg;
+  }
+
+  /** Draw one step. */
+  function step(k) {
+    const r = rec(), t = T ? data.steps[k] : null, own = planOf(r, k)[now.view], operations = now.view === "operations";
+    const at = operations ? "" : `translate(${k * pitch()},0)`;
+    const groups = ["frames", "lines", "boxes"].map((name) => {
+      const g = make("g", { transform: at });
+      now.svg.querySelector(`.${name}`).append(g);
+      return g;
+    });
+    for (const f of own.frames) groups[0].append(operations ? frame(k, f) : stepFrame(k, t, f));
+    for (const l of own.lines) groups[1].append(edge(r, k, l));
+    for (const b of own.boxes) groups[2].append(card(r, k, b));
+    now.shown.set(k, groups);
+  }
+
+  function stepFrame(k, t, [band, x, y, w, h]) {
+    const said = data.captions[k], g = make("g", { class: "step" });
+    g.append(rect(x, y, w, h, { rx: 6, fill: PANEL, stroke: FAINT, "stroke-width": 1.2 }));
+    const title = [band, `t = ${t}`, said].filter(Boolean).join("  ");
+    g.append(word(x + w / 2, y + 11, title, fitted(title, 12, w - 8), { bold: true }));
+    g.dataset.key = `${band} t=${t}`.trim();
+    return named(g, `${band} step t = ${t} ${said}`.trim(), t);
+  }
+
+  function frame(k, [name, x, y, w, h, depth]) {
+    const g = make("g");
+    g.append(rect(x, y, w, h, { rx: 6, fill: depth > 1 ? "#ffffff" : PANEL, stroke: FAINT }));
+    const said = depth > 1 ? name : [`t = ${data.steps[k]}`, data.captions[k]].filter(Boolean).join("  ");
+    g.append(word(x + w / 2, y + 11, said, fitted(said, depth > 1 ? 11 : 12, w - 6), { bold: true, fill: depth > 1 ? SOFT : INK }));
+    return g;
+  }
+
+  /** Draw what came into sight, and take away what left it; what has the focus stays. */
+  function update() {
+    if (now.view === "operations") return;
+    const [x, , w] = boxOf();
+    const from = Math.max(0, Math.floor(x / pitch()) - 2), to = Math.min(T - 1, Math.ceil((x + w) / pitch()) + 1);
+    const held = now.svg.contains(document.activeElement) ? data.steps.indexOf(Number(document.activeElement.dataset.t)) : -1;
+    for (const [k, groups] of now.shown) {
+      if (k >= from && k <= to || k === held) continue;
+      for (const g of groups) g.remove();
+      now.shown.delete(k);
+    }
+    for (let k = from; k <= to; k++) if (!now.shown.has(k)) step(k);
+    if (now.endText) {
+      const wide = (T - 1) * pitch() + layoutOf(rec(), 0).width;
+      now.endText.setAttribute("x", (Math.max(x, 0) + Math.min(x + w, wide)) / 2);
+    }
+    map();
+  }
+
+  async function show(view, k = now.k, { keep = false, focus = null } = {}) {
     const asked = ++now.asked;
-    let svg;
     try {
-      svg = await picture(now.recording, view, t);
+      await load(rec());
     } catch {
-      $("status").textContent = "This browser cannot unpack the picture; a newer one can.";
+      $("status").textContent = "This browser cannot unpack the numbers; a newer one can.";
       return;
     }
     if (asked !== now.asked) return; // something else was asked for meanwhile
-    const box = keep && now.view === view ? now.svg.getAttribute("viewBox") : null;
-    const beat = keep && now.view === view && !now.timer ? now.beat : 0;
+    const same = keep && now.view === view && sheet.classList.contains("live");
+    const box = same && (view !== "operations" || planOf(rec(), k) === now.plan) ? boxOf() : null;
+    const beat = same && !now.timer ? now.beat : 0;
     stop();
-    const held = sheet.contains(document.activeElement);
-    const old = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.key : null;
-    Object.assign(now, { view, t, svg });
-    sheet.querySelector("svg").replaceWith(svg);
-    ready(svg);
-    if (box) svg.setAttribute("viewBox", box);
+    const held = now.svg && sheet.contains(document.activeElement);
+    const old = held ? document.activeElement.dataset.key : null;
+    Object.assign(now, { view, k, beat, plan: planOf(rec(), k) });
+    sheet.replaceChildren(blank());
+    sheet.classList.add("live");
+    $("atlas").hidden = T < 2;
+    if (box) setBox(box);
     else home();
-    light(beat);
+    pass(beat);
     tools();
-    const target = focus || (held ? old : null);
-    if (target || held) land((target && byKey(target)) || ofStep(now.t) || stops()[0]);
-    else inspect(now.pointed);
+    const target = focus || old;
+    if (focus || held) land((target && byKey(target)) || ofStep(k) || stops()[0]);
+    else inspect(null);
     if (!keep) tell();
   }
 
-  function byKey(key) {
-    return stops().find((e) => e.dataset.key === key);
-  }
+  const byKey = (key) => stops().find((e) => e.dataset.key === key);
 
-  function ofStep(t) {
-    return stops().find((e) => e.classList.contains("step") && e.dataset.t === String(t))
-      || stops().find((e) => e.dataset.t === String(t));
-  }
-
-  function ready(svg) {
-    if (svg.dataset.whole) return;
-    svg.dataset.whole = svg.getAttribute("viewBox");
-    svg.removeAttribute("width");
-    svg.removeAttribute("height");
-    for (const edge of svg.querySelectorAll(".edge")) {
-      const path = edge.querySelector("path");
-      if (!path) continue;
-      const hit = document.createElementNS("http://www.w3.org/2000/svg", "path");
-      hit.setAttribute("d", path.getAttribute("d"));
-      hit.setAttribute("class", "hit");
-      edge.append(hit);
-    }
+  function ofStep(k) {
+    const own = stops().filter((e) => e.dataset.t === String(data.steps[k]));
+    return own.find((e) => e.classList.contains("step")) || own[0];
   }
 
   // Where one looks.
 
-  const boxOf = (svg) => svg.getAttribute("viewBox").split(/[ ,]+/).map(Number);
-  const setBox = (box) => now.svg.setAttribute("viewBox", box.map((v) => v.toFixed(2)).join(" "));
+  const boxOf = () => now.box;
 
+  function setBox(box) {
+    now.box = box;
+    now.svg.setAttribute("viewBox", box.map((v) => v.toFixed(2)).join(" "));
+    update();
+  }
+
+  /** As much as can be read at the width of the page, around the step that one looks at. */
   function home() {
-    const [, , w, h] = all();
-    const whole = now.view === "gates" ? h : sheet.clientWidth * (h / w);
-    const tall = Math.min(whole, 1.4 * h, 0.66 * innerHeight);
-    sheet.style.height = `${Math.round(Math.max(tall, 230))}px`;
-    fit();
-    if (now.view === "gates" && now.t !== null) near(now.t);
+    const [x, y, w, h] = now.whole, room = sheet.clientWidth || 800;
+    const all = room / w; // the scale at which all of it is seen
+    const least = { steps: 0.8, gates: 0.8, operations: 0.6 }[now.view]; // at which it can be read
+    const scale = Math.min(1.4, all > least ? all : Math.max(least, room < 600 ? 0.8 : 0.95));
+    const tall = Math.min(Math.max(h * scale, 230), 0.72 * innerHeight);
+    sheet.style.height = `${Math.round(tall)}px`;
+    const real = Math.min(scale, tall / h), wide = room / real;
+    if (wide > w - 1) whole();
+    else if (now.view === "operations") setBox([x, y, wide, tall / real]);
+    else near(now.k, wide, tall / real);
   }
 
-  const all = () => now.svg.dataset.whole.split(/[ ,]+/).map(Number);
-  const fit = () => now.svg.setAttribute("viewBox", now.svg.dataset.whole);
-
-  /** A step at the full height of the picture, with as much beside it as there is room for. */
-  function near(t) {
-    const frames = [...now.svg.querySelectorAll(`.step[data-t="${Number(t)}"]`)];
-    if (!frames.length) return;
-    const boxes = frames.map(placed);
-    const left = Math.min(...boxes.map((b) => b.x));
-    const right = Math.max(...boxes.map((b) => b.x + b.width));
-    const [x, y, whole, height] = all();
-    const wide = Math.min(whole, Math.max(right - left + 120, (height * sheet.clientWidth) / sheet.clientHeight));
-    setBox([Math.min(Math.max((left + right - wide) / 2, x), x + whole - wide), y, wide, height]);
+  function near(k, wide = boxOf()[2], tall = boxOf()[3]) {
+    const [x, y, w] = now.whole;
+    const middle = k * pitch() + layoutOf(rec(), 0).width / 2;
+    setBox([Math.min(Math.max(middle - wide / 2, x), Math.max(x + w - wide, x)), tall === boxOf()?.[3] ? boxOf()[1] : y, wide, tall]);
   }
 
-  /** The place of a part in the coordinates of the viewBox. */
-  function placed(part) {
-    const box = part.getBBox();
-    const m = now.svg.getScreenCTM().inverse().multiply(part.getScreenCTM());
-    const a = new DOMPoint(box.x, box.y).matrixTransform(m);
-    const b = new DOMPoint(box.x + box.width, box.y + box.height).matrixTransform(m);
-    return { x: Math.min(a.x, b.x), y: Math.min(a.y, b.y), width: Math.abs(b.x - a.x), height: Math.abs(b.y - a.y) };
+  /** How far one may zoom out: no more steps than can be drawn at once. */
+  function widest() {
+    if (now.view === "operations" || T <= MOST[now.view]) return now.whole[2] * 1.5;
+    return MOST[now.view] * pitch();
   }
+
+  /** All of it, in the middle. */
+  function whole() {
+    const [x, y, w, h] = now.whole, aspect = sheet.clientWidth / sheet.clientHeight, wide = Math.max(w, h * aspect);
+    setBox([x - (wide - w) / 2, y - (wide / aspect - h) / 2, wide, wide / aspect]);
+  }
+
+  const fit = () => (now.whole[2] <= widest() ? whole() : home());
 
   function zoom(factor, at = null) {
-    const [x, y, w, h] = boxOf(now.svg);
-    const wide = Math.min(Math.max(w / factor, 40), all()[2] * 1.5);
+    const [x, y, w, h] = boxOf();
+    const wide = Math.min(Math.max(w / factor, 40), widest());
     const f = w / wide;
     const c = at || { x: x + w / 2, y: y + h / 2 };
     setBox([c.x - (c.x - x) / f, c.y - (c.y - y) / f, wide, h / f]);
   }
 
   function pan(dx, dy) {
-    const [x, y, w, h] = boxOf(now.svg);
-    setBox([x - dx, y - dy, w, h]);
+    const [x, y, w, h] = boxOf();
+    const [left, , whole] = now.whole;
+    setBox([Math.min(Math.max(x - dx, left - w / 2), left + whole - w / 2), y - dy, w, h]);
   }
 
   const point = (event) => new DOMPoint(event.clientX, event.clientY).matrixTransform(now.svg.getScreenCTM().inverse());
   const perPixel = () => 1 / now.svg.getScreenCTM().a;
 
+  /** The place of a part in the coordinates of the viewBox. */
+  function placed(part) {
+    const box = part.getBBox();
+    const m = now.svg.getScreenCTM().inverse().multiply(part.getScreenCTM());
+    const a = new DOMPoint(box.x, box.y).matrixTransform(m);
+    return { x: a.x, y: a.y, width: box.width, height: box.height };
+  }
+
   /** Bring a part into sight when it is not. */
   function reveal(part) {
     const b = placed(part);
-    const [x, y, w, h] = boxOf(now.svg);
+    const [x, y, w, h] = boxOf();
+    if (b.width > w) return;
     const dx = b.x < x ? x - b.x + 12 : b.x + b.width > x + w ? x + w - b.x - b.width - 12 : 0;
     const dy = b.y < y ? y - b.y + 12 : b.y + b.height > y + h ? y + h - b.y - b.height - 12 : 0;
     if (dx || dy) pan(dx, dy);
+  }
+
+  // The whole length in one strip: a row for each state, in the colours of its gradient.
+
+  function map() {
+    const canvas = $("map"), range = $("where"), r = rec();
+    if (T < 2) return;
+    const wide = Math.max(1, Math.round(canvas.clientWidth)), rows = states(r);
+    canvas.width = wide;
+    canvas.height = Math.max(1, rows.length) * 9;
+    const ink = canvas.getContext("2d"), width = wide / T;
+    rows.forEach(([band, name], row) => {
+      for (let k = 0; k < T; k++) {
+        const box = planOf(r, k).gates.boxes.find((b) => b.band === band && b.key === name && !b.dt);
+        if (!box) continue;
+        const [, , columns, , why] = planOf(r, k).nodes[box.n], state = stateOf(r, k, columns[1], why);
+        ink.fillStyle = stroke(state, columns[1] < 0 ? 0 : value(r, k, columns[1]))[0];
+        ink.fillRect(k * width, row * 9 + 1, Math.max(width + 0.5, 1), 7);
+      }
+    });
+    const frame = $("frame");
+    const [x, , w] = now.view === "operations" ? [now.k * 1, 0, 1] : boxOf().map((v) => v / pitch());
+    const left = Math.min(Math.max(x / T, 0), 1), right = Math.min(Math.max((x + w) / T, 0), 1);
+    frame.style.left = `${100 * left}%`;
+    frame.style.width = `max(4px, ${100 * (right - left)}%)`;
+    range.value = now.k;
+    range.setAttribute("aria-valuetext", `t = ${data.steps[now.k]}`);
+    $("rows").textContent = `‖gradient‖ of ${rows.map(([band, , name]) => `${band} ${name}`.trim()).join(", ")} over t = ${data.steps[0]} … ${data.steps[T - 1]}`;
+  }
+
+  function states(r) {
+    const found = new Map();
+    for (const p of new Set(r.plans)) for (const b of data.plans[p].gates.boxes) if (b.fill === 1 && !b.dt) found.set(`${b.band} ${b.key}`, [b.band, b.key, b.name]);
+    return [...found.values()].slice(0, 6);
   }
 
   // What is pointed at.
@@ -171,44 +601,78 @@
       return;
     }
     if (pointed.classList.contains("edge")) pointed.classList.add("pointed");
-    const numbers = data.recordings[now.recording].nodes[pointed.dataset.key];
-    const title = pointed.querySelector("title");
-    if (!numbers) {
-      $("name").textContent = title ? title.textContent : "";
-      return;
-    }
-    $("name").textContent = numbers[1] === null ? numbers[0] : `${numbers[0]}, t = ${numbers[1]}`;
-    FIELDS.forEach((field, k) => {
-      if (!field || !numbers[k]) return;
+    const [name, said] = numbersOf(pointed);
+    $("name").textContent = name;
+    said.forEach((content, i) => {
+      if (!content) return;
       const row = document.createElement("div");
       const dt = document.createElement("dt");
       const dd = document.createElement("dd");
-      dt.textContent = field;
-      dd.textContent = numbers[k];
+      dt.textContent = FIELDS[i];
+      dd.textContent = content;
       row.append(dt, dd);
       list.append(row);
     });
   }
 
+  function numbersOf(pointed) {
+    const r = rec(), own = pointed.own;
+    if (pointed.dataset.key === "loss") return [r.end[0], [...r.end.slice(2, 8), "", ""]];
+    if (!own) return [pointed.querySelector("title").textContent, []];
+    const [name, shape, columns, , why] = planOf(r, own.k).nodes[own.n];
+    const say = (i) => text(r, own.k, columns[i]);
+    const share = say(5) && `${say(5)} %`;
+    const state = stateOf(r, own.k, columns[1], why);
+    const where = own.t === null ? "" : own.all ? ", all steps together" : `, t = ${own.t}`;
+    return [name + where, [shape, say(0), say(1), state, say(2), say(3), say(4), share]];
+  }
+
   // The backward pass.
 
-  const edges = () => [...now.svg.querySelectorAll(".edge[data-beat]")];
-  const beats = () => Math.max(0, ...edges().map((e) => Number(e.dataset.beat)));
+  /** By beat the earliest step from which a line starts, and by step and target the beat. */
+  function passes(r, level, beats) {
+    const starts = [], first = [];
+    let from = 0;
+    r.plans.forEach((p, kind) => {
+      starts.push(from);
+      from += data.plans[p][level].turns * r.sizes[kind][2];
+    });
+    const of = (k, turn) => beats[starts[r.of[k]] + turn * r.sizes[r.of[k]][2] + r.at[k]];
+    for (let k = 0; k < T; k++) {
+      for (const [, , , , turn, , dt] of data.plans[r.plans[r.of[k]]][level].lines) {
+        if (turn < 0) continue;
+        const t = data.steps[k] + (dt || 0), beat = of(k, turn);
+        if (first[beat] === undefined || t < first[beat]) first[beat] = t;
+      }
+    }
+    return { of, first, last: Math.max(0, first.length - 1) };
+  }
 
-  function light(n) {
+  const beats = () => rec().beats_[now.view]?.last || 0;
+  const edges = () => [...now.svg.querySelectorAll(".edge")];
+
+  function light(e) {
+    const own = Number(e.dataset.beat || 0);
+    e.classList.toggle("lit", own > 0 && own <= now.beat);
+    e.classList.toggle("now", own > 0 && own === now.beat);
+  }
+
+  function pass(n) {
     now.beat = n;
     now.svg.classList.toggle("passing", n > 0);
-    const said = [];
-    for (const e of now.svg.querySelectorAll(".edge")) {
-      const own = Number(e.dataset.beat || 0);
-      e.classList.toggle("lit", own > 0 && own <= n);
-      e.classList.toggle("now", own > 0 && own === n);
-      if (own === n && n) said.push(e.querySelector("title").textContent);
-    }
-    if (n) {
-      const shown = said.slice(0, 3).join(" · ") + (said.length > 3 ? ` · and ${said.length - 3} more` : "");
-      $("status").textContent = `Backward pass, ${n} of ${beats()}: ${shown}`;
-    }
+    if (n) follow(rec().beats_[now.view].first[n]);
+    const all = edges();
+    all.forEach(light);
+    if (!n) return;
+    const said = all.filter((e) => e.classList.contains("now")).map((e) => e.querySelector("title").textContent);
+    const more = said.length > 3 ? ` · and ${said.length - 3} more` : "";
+    $("status").textContent = `Backward pass, ${n} of ${beats()}: ${said.slice(0, 3).join(" · ")}${more}`;
+  }
+
+  /** Keep in sight where the pass is. */
+  function follow(t) {
+    const k = Math.max(data.steps.indexOf(t), 0), [x, , w] = boxOf(), left = k * pitch();
+    if (left < x || left + pitch() > x + w) near(Math.max(0, k - Math.floor((0.3 * w) / pitch())));
   }
 
   function stop() {
@@ -217,31 +681,33 @@
     $("play").textContent = calm.matches ? "One step back in time" : "▶ Play the backward pass";
   }
 
-  function next() {
+  function next(by = 1) {
     const last = beats();
     if (!last) return false;
-    light(now.beat >= last ? 1 : now.beat + 1);
+    pass(now.beat >= last ? 1 : Math.min(now.beat + by, last));
     return now.beat < last;
   }
 
   /** Without motion: on to the last piece of the next step back in time. */
   function leap() {
     const last = beats();
-    const when = (n) => Math.min(...edges().filter((e) => Number(e.dataset.beat) === n).map((e) => Number(e.dataset.t)));
-    if (!next()) return;
-    const t = when(now.beat);
-    while (now.beat < last && when(now.beat + 1) === t) next();
+    if (!last) return;
+    const { first } = rec().beats_[now.view];
+    let n = now.beat >= last ? 1 : now.beat + 1;
+    while (n < last && first[n + 1] === first[n]) n++;
+    pass(n);
   }
 
   function play() {
     if (now.timer) return stop();
     if (calm.matches) return leap();
     const pause = Math.min(420, Math.max(40, 6000 / Math.max(1, beats())));
+    const by = Math.max(1, Math.round((beats() * pause) / 20000)); // at most some 20 s
     const tick = () => {
-      now.timer = next() ? setTimeout(tick, pause) : 0;
+      now.timer = next(by) ? setTimeout(tick, pause) : 0;
       if (!now.timer) stop();
     };
-    light(0);
+    pass(0);
     now.svg.classList.add("passing");
     tick();
     if (now.timer) $("play").textContent = "■ Stop";
@@ -254,9 +720,11 @@
   function land(target) {
     if (!target) return;
     for (const e of stops()) e.setAttribute("tabindex", e === target ? "0" : "-1");
-    reveal(target);
+    if (target.dataset.t !== undefined) now.k = Math.max(data.steps.indexOf(Number(target.dataset.t)), 0);
     target.focus({ preventScroll: true });
+    reveal(target);
     inspect(target);
+    map();
   }
 
   function move(from, right, down) {
@@ -286,16 +754,25 @@
 
   const best = (found, cost) => found.reduce((a, b) => (!a || cost(b) < cost(a) ? b : a), null);
 
+  const has = (view) => (view === "operations" ? rec().deep : T > 0);
+
   function open(t, key) {
     if (t === undefined || t === null) return;
-    const view = LEVELS[LEVELS.indexOf(now.view) + 1];
-    if (view && data.steps.includes(Number(t)) && has(view, t, now.recording)) show(view, Number(t), { focus: key || " " });
-    else if (view === "operations") $("status").textContent = "Operations are drawn for the last recording only.";
+    const view = LEVELS[LEVELS.indexOf(now.view) + 1], k = data.steps.indexOf(Number(t));
+    if (view && k >= 0 && has(view)) show(view, k, { focus: key || " " });
+    else if (view === "operations" && !rec().deep) $("status").textContent = "Operations are drawn for the last recording only.";
   }
 
   function back() {
     const view = LEVELS[LEVELS.indexOf(now.view) - 1];
-    if (view && has(view)) show(view, now.t, { focus: " " });
+    if (view && has(view)) show(view, now.k, { focus: " " });
+  }
+
+  /** Look at a step. */
+  function go(k) {
+    if (now.view === "operations") return show("operations", k, { keep: true });
+    now.k = k;
+    near(k);
   }
 
   const shifts = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -303,12 +780,17 @@
   function key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const from = part(event.target);
-    const box = boxOf(now.svg);
-    const step = shifts[event.key];
-    if (step && event.shiftKey) pan(step[0] * box[2] * 0.1, step[1] * box[2] * 0.1);
-    else if (step && from) land(move(from, -step[0], -step[1]));
-    else if ((event.key === "Home" || event.key === "End") && data.steps.length) {
-      land(ofStep(data.steps.at(event.key === "Home" ? 0 : -1)));
+    const box = boxOf();
+    const shift = shifts[event.key];
+    if (shift && event.shiftKey) pan(shift[0] * box[2] * 0.1, shift[1] * box[2] * 0.1);
+    else if (shift && from) land(move(from, -shift[0], -shift[1]));
+    else if ((event.key === "Home" || event.key === "End") && T && now.view !== "operations") {
+      go(event.key === "Home" ? 0 : T - 1);
+      land(ofStep(now.k));
+    } else if ((event.key === "PageUp" || event.key === "PageDown") && T) {
+      const k = Math.min(Math.max(now.k + (event.key === "PageUp" ? -1 : 1), 0), T - 1);
+      go(k);
+      if (now.view !== "operations") land(ofStep(k));
     } else if ((event.key === "Enter" || event.key === " ") && from) open(from.dataset.t, from.dataset.key);
     else if (event.key === "Escape") back();
     else if (event.key === "+" || event.key === "=") zoom(1.25);
@@ -322,24 +804,26 @@
   // Controls.
 
   function tell() {
-    const where = now.t === null || now.view === "steps" ? "" : ` of step t = ${now.t}`;
+    const where = now.view === "steps" ? "" : ` of step t = ${data.steps[now.k]}`;
     const more = now.view === "steps" ? "A click or Enter opens a step." : "Esc goes back.";
-    $("status").textContent = data.steps.length ? `${now.view}${where}. ${more}`.replace(/^./, (c) => c.toUpperCase()) : "";
+    $("status").textContent = T ? `${now.view}${where}. ${more}`.replace(/^./, (c) => c.toUpperCase()) : "";
   }
 
   function tools() {
     for (const b of $("levels").children) {
       b.setAttribute("aria-pressed", String(b.dataset.view === now.view));
-      b.disabled = !has(b.dataset.view, now.t, now.recording);
+      b.disabled = !has(b.dataset.view);
     }
     const none = !beats();
     for (const id of ["play", "beat", "reset"]) $(id).disabled = none;
-    const r = data.recordings[now.recording];
-    const text = [r.label, r.loss].filter(Boolean).join(" · ");
-    $("label").textContent = text;
-    $("recording").setAttribute("aria-valuetext", text);
-    const first = stops().find((e) => e.getAttribute("tabindex") === "0") || ofStep(now.t) || stops()[0];
+    const r = rec();
+    const said = [r.label, r.loss].filter(Boolean).join(" · ");
+    $("label").textContent = said;
+    $("recording").setAttribute("aria-valuetext", said);
+    $("said").textContent = r.said.join(" ");
+    const first = stops().find((e) => e.getAttribute("tabindex") === "0") || ofStep(now.k) || stops()[0];
     if (first) first.setAttribute("tabindex", "0");
+    map();
   }
 
   const fingers = new Map();
@@ -377,35 +861,35 @@
   });
   sheet.addEventListener("wheel", (e) => {
     e.preventDefault();
-    zoom(Math.exp(-e.deltaY * (e.deltaMode ? 0.05 : 0.0015)), point(e));
+    if (Math.abs(e.deltaX) > Math.abs(e.deltaY) || e.shiftKey) pan(-(e.deltaX || e.deltaY) * perPixel(), 0);
+    else zoom(Math.exp(-e.deltaY * (e.deltaMode ? 0.05 : 0.0015)), point(e));
   }, { passive: false });
   sheet.addEventListener("pointerover", (e) => inspect(part(e.target) || now.pointed));
   sheet.addEventListener("focusin", (e) => inspect(part(e.target)));
   sheet.addEventListener("keydown", key);
 
-  for (const b of $("levels").children) b.addEventListener("click", () => show(b.dataset.view));
-  $("in").addEventListener("click", () => zoom(1.4));
-  $("out").addEventListener("click", () => zoom(1 / 1.4));
-  $("fit").addEventListener("click", fit);
-  $("play").addEventListener("click", play);
-  $("beat").addEventListener("click", () => { stop(); next(); });
-  $("reset").addEventListener("click", () => { stop(); light(0); tell(); });
-  $("recording").addEventListener("input", (e) => {
-    now.recording = Number(e.target.value);
-    const view = has(now.view, now.t, now.recording) ? now.view : "gates";
-    show(view, now.t, { keep: true });
-  });
-  calm.addEventListener("change", stop);
+  function listen() {
+    for (const b of $("levels").children) b.addEventListener("click", () => show(b.dataset.view));
+    $("in").addEventListener("click", () => zoom(1.4));
+    $("out").addEventListener("click", () => zoom(1 / 1.4));
+    $("fit").addEventListener("click", fit);
+    $("play").addEventListener("click", play);
+    $("beat").addEventListener("click", () => { stop(); next(); });
+    $("reset").addEventListener("click", () => { stop(); pass(0); tell(); });
+    $("where").addEventListener("input", (e) => go(Number(e.target.value)));
+    $("recording").addEventListener("input", (e) => {
+      now.recording = Number(e.target.value);
+      show(has(now.view) ? now.view : "gates", now.k, { keep: true });
+    });
+    calm.addEventListener("change", stop);
+    addEventListener("resize", map);
+  }
 
-  cache.set(`${now.recording} ${now.view} ${data.recordings[now.recording].views[now.view][""] !== undefined ? "" : now.t}`, now.svg);
-  sheet.classList.add("live");
-  for (const id of ["tools", "inspector", "help"]) $(id).hidden = false;
-  $("levels").hidden = !data.steps.length;
-  $("training").hidden = data.recordings.length < 2;
-  ready(now.svg);
-  home();
-  stop();
-  tools();
-  inspect(null);
-  tell();
+  show(now.view).then(() => {
+    if (!now.svg) return;
+    listen();
+    for (const id of ["tools", "inspector", "legend", "help"]) $(id).hidden = false;
+    $("levels").hidden = !T;
+    $("training").hidden = data.recordings.length < 2;
+  });
 })();
