@@ -15,18 +15,19 @@ from minigrad import Tensor
 from ..language.picture import Picture
 from ..language.scale import Scale
 from ..language.text import clean, key, pretty
+from ..measure.diagnosis import spans
 from ..measure.direct import Direct, arrays, measured
 from ..measure.ways import carried
 from ..read.network import Captions, Network, read, roots_of
 from ..read.sizes import sizes
 from .figure import Chart, one_panel
-from .panels import KINDS, UNKNOWN, Axis, Bar, Heat, Panel, Plot, Sheet, Words, ends_of, gradient_cell
+from .panels import NOT_YET, UNKNOWN, Axis, Bar, Heat, Panel, Plot, Sheet, Words, ends_of, gradient_cell
 from .steps import captions_of, drawn, sampled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"direct": "#b8bec8", "from other steps": KINDS[0], "total": "#6b6f76"}
+COLOURS = {"direct": "#b8bec8", "from other steps": "", "total": "#6b6f76"}  # of bars
 
 
 def direct(
@@ -90,14 +91,19 @@ def _panels(network: Network, d: Direct, ends: tuple[float, float], scale: Scale
 
 
 def verdict(d: Direct) -> str:
-    """In words: how much of the gradient the direct part is, and where it is least."""
+    """In words: how much of the gradient the direct part is, where there is one, and where it is least."""
     if not d.vectors["total"]:
-        return "not computed: run loss.backward(record=True)"
+        return NOT_YET
     found = {t: v for t in d.times if (v := d.share(t)) is not None and d.norm("direct", t)}
+    if bad := [t for t in d.times if not np.isfinite(d.norm("total", t) or 0.0)]:
+        return f"not a number at {spans(bad)}"
     if not found:
         return "no step's own loss sends anything that has a size, beside which it could be set"
     least = min(found, key=lambda t: found[t])
+    mean, low = (f"{100 * v:.0f} %".replace("-", "−") for v in (np.mean(list(found.values())), found[least]))
+    if len(found) == 1:
+        return f"Only at t = {least} does its own step send anything: {low} of it. Elsewhere all comes by way of other steps."
     return (
-        f"The loss of its own step sends {100 * float(np.mean(list(found.values()))):.0f} % of it on average, "
-        f"least at t = {least} ({100 * found[least]:.0f} %); the rest comes by way of other steps."
-    ).replace("-", "−")
+        f"The loss of its own step sends {mean} of it on average ({spans(found)}), least at t = {least} ({low}); "
+        "the rest comes by way of other steps."
+    )

@@ -150,7 +150,25 @@ def _into(sheet: Sheet, ax: Axes) -> None:
     panel = sheet.panels[0][0]
     width = ax.get_window_extent().width / ax.figure.dpi * 72
     panel_on(ax, panel, width)
+    rows = next((p for p in sheet.every if isinstance(p, Heat) and p.columns), None)
+    if rows is not None:  # which name the columns, and what colours are, of a plot above them too
+        if isinstance(panel, Plot) and panel.x.ticks == ():
+            _column_names(ax, rows, width / len(rows.columns), len(rows.columns))
+            _key(ax, rows)
+        ax.set_xlabel(rows.below, fontsize=9)
     ax.set_title(clean(panel.head or sheet.title, 200), loc="left", fontsize="medium", parse_math=False)
+
+
+def _key(ax: Axes, rows: Heat) -> None:
+    """The colours of bars and what they stand for."""
+    from matplotlib.patches import Patch
+
+    names = [(c, clean(n, 40)) for c, n in zip(rows.chips, rows.labels, strict=False) if c]
+    if names:
+        ax.legend(
+            handles=[Patch(color=c, label=n) for c, n in names], fontsize=8, frameon=False, ncols=3,
+            loc="upper center", bbox_to_anchor=(0.5, -0.16),
+        )  # fmt: skip
 
 
 # Letters.
@@ -640,7 +658,7 @@ class _Page:
         sheet, x, top = self.sheet, EDGE, self.y
         scales = sheet.scales
         if GRADIENT in scales and sheet.scale is not None:
-            x = self._ramp(x, top, "gradient: ‖∂L/∂·‖", *_gradient_ramp(sheet.scale))
+            x = self._ramp(x, top, sheet.scale_head, *_gradient_ramp(sheet.scale))
         if VALUE in scales:
             ends = [(0.0, f"≤ {number(-sheet.top)}"), (0.5, "0"), (1.0, f"≥ {number(sheet.top)}")]
             x = self._ramp(

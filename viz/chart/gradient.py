@@ -23,7 +23,20 @@ from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split
 from ..read.network import Captions, Network, read, roots_of
 from ..read.sizes import sizes
 from .figure import Chart
-from .panels import UNKNOWN, Axis, Dots, Heat, Line, Panel, Plot, Sheet, Words, gradient_cell, gradient_panel
+from .panels import (
+    NOT_YET,
+    UNKNOWN,
+    Axis,
+    Dots,
+    Heat,
+    Line,
+    Panel,
+    Plot,
+    Sheet,
+    Words,
+    gradient_cell,
+    gradient_panel,
+)
 from .steps import captions_of, drawn, sampled
 
 __all__ = ["FROM_LOSS", "STRAIGHT", "gradient", "split"]
@@ -135,7 +148,7 @@ def _verdict(
 ) -> str:
     """In words: what happens between the last step and the first."""
     if not known:
-        return "not computed: run loss.backward(record=True)"
+        return NOT_YET
     bad = [t for t, v in known.items() if scale.state(v) == NOT_A_NUMBER]
     if bad:
         return f"not a number from t = {max(bad)} back to t = {min(bad)}"

@@ -104,30 +104,24 @@ def _left_out(records: int, kept: int, what: str) -> list[str]:
 
 
 def _speeds(data: Data, layer: str) -> str:
-    """What a step back leaves of the gradient, at the first record and at the last; nothing where no state is carried."""
-    if key(layer, "rate") not in data:
-        return ""
+    """What a step back leaves of the gradient, at the first record and at the last."""
     rates, halves, steps = data[key(layer, "rate")], data[key(layer, "half-life")], data["step"]
     said = []
     for r in dict.fromkeys([0, len(steps) - 1]):
-        speed = (
-            "nothing comes back"
-            if np.isnan(rates[r])
-            else f"× {number(np.exp(rates[r]))}, {half_lives([float(halves[r])])}"
-        )
-        said.append(f"at step {int(steps[r]):,} {speed}")
-    return f"{clean(layer) + ': ' if layer else ''}what a step back leaves of the gradient: {'; '.join(said)}"
+        speed = f"× {number(np.exp(rates[r]))} ({half_lives([float(halves[r])])})"
+        said.append(f"{'nothing' if np.isnan(rates[r]) else speed} at step {int(steps[r]):,}")
+    return ", ".join(said)
 
 
 def _flow(title: str, data: Data, name: str, relative: bool, scale: Scale | None) -> Sheet:
     """Rows: steps of the training; columns: steps of the sequence; colour: the norm of the gradient."""
-    values, layer = data[of_gradient(name)], name.rpartition(" / ")[0]
+    values, (layer, _, own) = data[of_gradient(name)], name.rpartition(" / ")
     largest = np.array([row[np.isfinite(row)].max(initial=0.0) for row in values])
     if relative:
         values = values / np.where(largest > 0, largest, 1.0)[:, None]
     rows, columns = evenly(len(values), MOST_ROWS), evenly(values.shape[1], MOST_COLUMNS)
     scale = scale or Scale.of(float(v) for v in values.ravel() if np.isfinite(v))
-    said = f"Row: step of the training, column: step t of the sequence, colour: ‖∂L/∂{pretty(clean(name.rpartition(' / ')[2]))}_t‖"
+    said = f"Row: step of the training, column: step t of the sequence, colour: ‖∂L/∂{pretty(clean(own))}_t‖"
     said += f"{' of ' + clean(layer) if layer else ''}{', as a share of the largest of its row' if relative else ''}."
     cells = [
         [gradient_cell(float(v), scale, NOT_COMPUTED if np.isnan(v) else None) for v in values[r, columns]]
@@ -138,15 +132,20 @@ def _flow(title: str, data: Data, name: str, relative: bool, scale: Scale | None
     left_out = _left_out(len(values), len(rows), "records") + _left_out(
         values.shape[1], len(columns), "steps t"
     )
-    return Sheet(
-        title, [[Heat(cells, labels, ts, left="training step ↓"), Heat(beside, columns=["largest", "loss"], width=116, below="", left=" ")]],
-        [said, *left_out], [_capital(s)] if (s := _speeds(data, layer)) else [], scale,
-        notes=["‖∂L/∂·_t‖ is a total: what the loss of step t adds, and what comes back from the steps behind it."],
-    )  # fmt: skip
-
-
-def _capital(said: str) -> str:
-    return f"{said[:1].upper()}{said[1:]}."
+    speeds = (
+        [
+            f"A step back {'in ' + clean(layer) + ' ' if layer else ''}leaves of the gradient: {_speeds(data, layer)}."
+        ]
+        if key(layer, "rate") in data
+        else []
+    )
+    by_time = Heat(cells, labels, ts, left="training step ↓")
+    ends = Heat(beside, columns=["largest", "loss"], width=116, below="", left=" ")
+    notes = [
+        "‖∂L/∂·_t‖ is a total: what the loss of step t adds, and what comes back from the steps behind it."
+    ]
+    scale_head = "share of the largest of its row" if relative else Sheet.scale_head
+    return Sheet(title, [[by_time, ends]], [said, *left_out], speeds, scale, scale_head, notes=notes)
 
 
 def _gates(title: str, data: Data, names: Sequence[str]) -> Sheet:
@@ -157,9 +156,11 @@ def _gates(title: str, data: Data, names: Sequence[str]) -> Sheet:
         for end, mark in (("low", "▾"), ("high", "▴")):
             labels.append(f"{_said(name)}  {mark} %")
             cells.append([_share(_mean(data[f"{name} saturated {end}"][r])) for r in columns])
-        labels.append("mean")
+        labels.append(f"{_said(name)}  mean")
         means = [_mean(data[f"{name} mean"][r]) for r in columns]
-        cells.append([Cell("", "" if np.isnan(m) else f"{m:.2f}".replace("-", "−")) for m in means])
+        cells.append(
+            [Cell("", "" if np.isnan(m) else f"{round(m, 2) + 0.0:.2f}".replace("-", "−")) for m in means]
+        )
     more = [f"{len(names) - MOST_GATES} more gates are not drawn."] * (len(names) > MOST_GATES)
     said = "% of units near the lower (▾) and the upper (▴) end of σ or tanh, over all steps t, and the mean."
     heat = Heat(cells, labels, [f"{int(steps[r]):,}" for r in columns], below="training step")
@@ -183,11 +184,12 @@ def _half_life(title: str, data: Data, names: Sequence[str]) -> Sheet:
     xs = data["step"][rows].astype(float).tolist()
     panels: list[list[Panel]] = []
     if names:
-        curves = [
-            Curve(xs, np.exp(data[n][rows]).tolist(), k, _capital(_speeds(data, n.rpartition(" / ")[0])))
-            for k, n in enumerate(names)
-        ]
-        head = "What one step back leaves of the gradient: 1 keeps it, below it vanishes, above it explodes"
+        curves = []
+        for k, name in enumerate(names):
+            layer = name.rpartition(" / ")[0]
+            label = f"{clean(layer) + ': ' if layer else ''}{_speeds(data, layer)}"
+            curves.append(Curve(xs, np.exp(data[name][rows]).tolist(), k, label))
+        head = "Left of the gradient by one step back: 1 keeps it, 0.5 halves it"
         kept = Line([xs[0], xs[-1]], [1, 1], Stroke("", 1.2, "dashed", ""))
         panels.append(
             [Plot([kept, *curves], _training(xs), _factors([y for c in curves for y in c.ys]), 150, head)]
@@ -201,7 +203,7 @@ def _half_life(title: str, data: Data, names: Sequence[str]) -> Sheet:
         if log
         else Axis(low, high + (low == high))
     )
-    panels.append([Plot([Curve(xs, losses.tolist(), len(names))], _training(xs), axis, 130, "Loss")])
+    panels.append([Plot([Curve(xs, losses.tolist(), 6)], _training(xs), axis, 130, "Loss")])
     return Sheet(title, panels, ["Over the steps of the training, on the batch that is recorded.",
                                  *_left_out(len(data["step"]), len(rows), "records")])  # fmt: skip
 
@@ -212,7 +214,7 @@ def _training(xs: Sequence[float]) -> Axis:
 
 
 def _factors(found: Sequence[float]) -> Axis:
-    """From 0 to a little above 1, with half-lives beside the factors; logarithmic where some are far above."""
+    """From 0 to a little above 1; logarithmic where some are far above."""
     good = [v for v in found if np.isfinite(v)]
     if max(good, default=1.0) > 3:
         return Axis(
@@ -220,14 +222,4 @@ def _factors(found: Sequence[float]) -> Axis:
             10 ** np.ceil(np.log10(max(good))),
             log=True,
         )
-    ticks = [
-        (0.0, "0"),
-        (0.25, "0.25  (½ in 0.5 steps)"),
-        (0.5, "0.5  (½ in 1 step)"),
-        (0.75, "0.75  (½ in 2.4 steps)"),
-    ]
-    return Axis(
-        0,
-        max(1.2, *good) if good else 1.2,
-        ticks=[*ticks, *((float(k), str(k)) for k in range(1, 4) if k <= max([1.2, *good]))],
-    )
+    return Axis(0, max([1.2, *good]))

@@ -21,6 +21,7 @@ CELL = 17.0  # the height of a row of cells with numbers
 # For kinds of things (after Okabe and Ito); each also bears its name, a dash or a marker.
 KINDS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#7f3c8d", "#3d3d3d")
 UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
+NOT_YET = "not computed: run loss.backward(record=True)"
 NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
 MARKS = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}
 GRADIENT, VALUE, SHARE, WEIGHT = "gradient", "value", "share", "weight"  # the scales of colours
@@ -221,6 +222,7 @@ class Sheet:
     lines: list[str] = field(default_factory=list)  # below the title: sizes, equations, how to read
     headlines: list[str] = field(default_factory=list)  # what is to be seen, bold
     scale: Scale | None = None
+    scale_head: str = "gradient: ‖∂L/∂·‖"
     top: float = 1.0  # the end of the scale of values
     keys: list[tuple[str, str]] = field(default_factory=list)  # colours and what they stand for
     notes: list[str] = field(default_factory=list)

@@ -18,12 +18,13 @@ from ..language.picture import Picture
 from ..language.scale import Scale, mix
 from ..language.states import CUT
 from ..language.text import clean, columns, key, number, pretty
+from ..measure.diagnosis import spans
 from ..measure.shares import cancelled, shares
 from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, passed_on, slope, split
 from ..read.network import Captions, Network, read, roots_of
 from ..read.sizes import sizes
 from .figure import Chart, one_panel
-from .panels import KINDS, UNKNOWN, Axis, Bar, Cell, Heat, Panel, Plot, Sheet, gradient_cell
+from .panels import KINDS, NOT_YET, UNKNOWN, Axis, Bar, Cell, Heat, Panel, Plot, Sheet, gradient_cell
 from .steps import captions_of, drawn, sampled
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _panels(network: Network, state: State, colours: dict[str, str], scale: Scal
         return [rows]
     marks, low, high = _bars(state, found, colours)
     ends = np.arange(np.ceil(low * 2), np.floor(high * 2) + 1) / 2
-    axis = Axis(low, high, ticks=[(v, f"{100 * v:.0f} %".replace("-", "−")) for v in ends])
+    axis = Axis(low, high, ticks=[(v, f"{100 * v:.0f} %".replace("-", "−")) for v in (ends + 0.0).tolist()])
     return [Plot(marks, Axis(0, len(found), ticks=()), axis, 104, head, said), rows]
 
 
@@ -159,9 +160,8 @@ def verdict(network: Network, state: State) -> str:
     """In words: by which way most of it came, which gate lets most and which least through, how much cancels."""
     inner = [t for t in state.times if state.total.get(t) and np.isfinite(state.total[t] or 0)]
     if not inner:
-        return (
-            "not computed: run loss.backward(record=True)" if not state.whole else "nothing that has a size"
-        )
+        bad = [t for t, v in state.total.items() if v]
+        return f"not a number at {spans(bad)}" if bad else "exactly zero" if state.whole else NOT_YET
     known = [found for t in inner if (found := shares(state, t))]
     part = {way: _mean(found.get(way, 0.0) for found in known) for way in state.ways}
     way = max(part, key=lambda w: part[w])

@@ -123,16 +123,17 @@ def sheet(facts: Facts, found: list[Finding], title: str) -> Sheet:
         notes = rows.notes
     else:
         panels += [[p] for p in _units(facts, scale)]
-    return Sheet(title, [*panels, *_weights(facts, scale)], lines, [verdict(facts, found)],
+    if len(facts.weights) > MOST_WEIGHTS:
+        notes.append(f"{MOST_WEIGHTS} of {len(facts.weights)} weights are drawn, those with a fault first.")
+    return Sheet(title, [*panels, *_weights(facts, scale)], lines, [verdict(facts, found)] * any(f.fault for f in found),
                  scale if facts.weights or facts.depth else None, notes=notes)  # fmt: skip
 
 
 def _findings(facts: Facts, found: list[Finding]) -> Items:
     items = []
     if not any(f.fault for f in found):
-        known = facts.computed
-        said = "No fault found" if known else "No fault found so far; the gradient is not computed"
-        items.append(Item("healthy" if known else NOT_COMPUTED, GOOD if known else NOTE, [said]))
+        word, colour = ("healthy", GOOD) if facts.computed else (NOT_COMPUTED, NOTE)
+        items.append(Item(word, colour, [verdict(facts, found)]))
     for f in found[:MOST_FINDINGS]:
         said = [f"{f.where}: {f.said}" if f.where else f.said, *([f"Try: {f.advice}"] if f.advice else [])]
         items.append(Item(f.kind, EXPLODED if f.fault else NOTE, said))
@@ -168,7 +169,7 @@ class _Steps:
         head += ", and anew behind a cut" if any(d.cuts for d in decays) else ""
         logs = np.concatenate([d.left for d in decays]) / np.log(10)
         low = int(np.floor(max(min(logs.min(), -1.0), -DECADES)))
-        high = int(np.ceil(min(max(logs.max(), 0.5), DECADES)))
+        high = int(np.ceil(min(max(logs.max(), 0.0), DECADES)))
         curves = [self._curve(d, k, low, high) for k, d in enumerate(decays)]
         return Plot(
             [*curves], Axis(0, len(self.times), ticks=()), Axis(10.0**low, 10.0**high, log=True), 150, head
@@ -305,11 +306,6 @@ def _weights(facts: Facts, scale: Scale) -> list[list[Panel]]:
         own = shown[k : k + per]
         cells = [[_weight(w, scale), Cell("", number(norm(w.tensor.value)))] for w in own]
         row.append(Heat(cells, [clean(w.name, 24) for w in own], ["‖∂L/∂W‖", "‖W‖"], width=128, above=True))
-    if row:
-        assert isinstance(row[0], Heat)
-        row[0].head = "Gradient of each weight, and the weight"
-        if len(weights) > MOST_WEIGHTS:
-            row[0].said = f"{MOST_WEIGHTS} of {len(weights)} are drawn, those with a fault first"
     return [row] if row else []
 
 

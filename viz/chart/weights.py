@@ -100,7 +100,7 @@ def verdict(found: list[Parts]) -> str:
     if not any(p.norms for p in found):
         return "Not computed: run loss.backward(record=True)."
     bad = [p.name for p in found if not all(map(np.isfinite, p.norms.values()))]
-    odd = [f"Not a number: {', '.join(map(clean, bad[:6]))}{' …' if len(bad) > 6 else ''}."] if bad else []
+    odd = [f"Not a number: {', '.join(map(clean, bad[:6]))}{' …' if len(bad) > 6 else '.'}"] if bad else []
     if not any(v for v, _, _ in parts):
         return odd[0] if odd else "Exactly zero at every step."
     largest = max(parts, key=lambda v: v[0])

@@ -68,7 +68,8 @@ def measured(network: Network, root: Tensor, which: list[tuple[str, str]], times
             if total is not None and known:
                 own = np.asarray(parts.get(number_, np.zeros(node.shape)), np.float64)
                 total = np.asarray(total, np.float64)
-                rest = total - own
+                with np.errstate(invalid="ignore"):  # ∞ − ∞
+                    rest = total - own
                 if norm(rest) <= 8 * np.finfo(node.dtype).eps * norm(total):
                     rest = np.zeros(node.shape)  # what rounding leaves of nothing
                 d.vectors["total"][t], d.vectors["direct"][t], d.vectors["from other steps"][t] = (

@@ -50,7 +50,7 @@ def tables(facts: Facts) -> list[tuple[str, list[str], list[list[str]]]]:
     if rectifiers:
         found.append(("ReLU", ["", "units", "off everywhere", "samples"], rectifiers))
     weights = [
-        [w.name, "–" if w.norm is None else number(w.norm), number(norm(w.tensor.value)), "" if w.state in (NORMAL, NOT_COMPUTED) else w.state]
+        [w.name, "–" if w.norm is None else number(w.norm), number(norm(w.tensor.value)), _odd(w.state)]
         for w in facts.weights
     ]  # fmt: skip
     if weights:
@@ -76,6 +76,10 @@ def speed(decay: Decay) -> str:
         return f"{names}: what comes back is {why}"
     half = half_lives([np.inf if decay.half_life is None else decay.half_life])
     return f"{names}: × {number(float(np.exp(decay.rate)), 3)} per step back, {half}"
+
+
+def _odd(state: str) -> str:
+    return "" if state in (NORMAL, NOT_COMPUTED) else state
 
 
 def _shortened(rows: list[list[str]]) -> list[list[str]]:

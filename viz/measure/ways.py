@@ -152,13 +152,11 @@ def _split_at(network: Network, state: State, node: Tensor, t: int, far: bool, r
     seeds = []
     for x in region.values():
         for n, k in readers.get(x.number, ()):
-            if n.number in region:
-                continue
             reader, part = network.group_of[n.number], n.contributions[k] if n.contributions else None
             is_next = (reader.band, reader.t) == (state.band, following) and reader.kind in (QUANTITY, SHARED)
-            if part is None:
-                if is_next and edge_gradient(network.states, n, k, x)[1] == CUT and t not in state.cut:
-                    state.cut.append(t)
+            if part is None and is_next and edge_gradient(network.states, n, k, x)[1] == CUT:
+                state.cut.append(t)
+            if part is None or n.number in region:
                 continue
             label = _way(state, reader, n, t, is_next, x.number in clear, ahead)
             if is_next and reader.kind == QUANTITY:
@@ -175,7 +173,8 @@ def _put(network: Network, state: State, node: Tensor, t: int, vectors: dict, ho
     """Write down the parts, and what no reader accounts for: a loss outside the graph at hand, or a hook."""
     gradient = gradient_of(network.states, node)
     if gradient is not None:
-        rest = gradient - sum(vectors.values(), np.zeros(node.shape))
+        with np.errstate(invalid="ignore"):  # ∞ − ∞
+            rest = gradient - sum(vectors.values(), np.zeros(node.shape))
         if norm(rest) > 1e-5 * norm(gradient):
             label = BY_HOOK if hooked else FROM_LOSS
             vectors[label] = vectors.get(label, 0) + rest
