@@ -14,9 +14,10 @@ import cells
 import minigrad as mg
 import viz
 from minigrad import InputError, Tensor, scope, softmax
-from viz.chart.attention import sharpness
-from viz.diagram.alpha import SHADES, Axis, order, shade, sizes, together
+from viz.language.scale import SHADES, shade
 from viz.language.text import number
+from viz.measure.attention import Places, sharpness, sizes, together
+from viz.read.attention import order
 
 
 def looked(Q=4, K=5, N=2, heads=3, seed=0, mask=None, backward=True):
@@ -218,7 +219,7 @@ def test_many_steps_are_taken_together_and_that_is_said():
     assert time.process_time() - start < 5
     assert "1000 output steps, 25 at a time (mean); 1000 input steps, 25 at a time (sum)" in picture.dot
     assert picture.data["alpha"].shape == (1, 1000, 1000)
-    axis = Axis.of("window", 1000, None, None, False)
+    axis = Places.of("window", 1000, None, None, False)
     block = alpha[250:275, 100:125].sum(axis=1).mean()
     assert together(alpha, axis, axis)[10, 4] == pytest.approx(block)
     assert fills(picture.dot, "alpha")[10 * 40 + 4] == shade(together(alpha, axis, axis)[10, 4])

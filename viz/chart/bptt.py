@@ -17,7 +17,7 @@ from ..measure.words import half_lives
 from ..read.network import Captions, Network, read
 from ..read.sizes import sizes
 from . import panels
-from .figure import Chart
+from .figure import Chart, one_panel
 from .panels import CELL, Axis, Cell, Dots, Heat, Line, Mark, Plot, Sheet, gradient_cell
 from .steps import captions_of
 
@@ -47,10 +47,7 @@ def bptt(
         raise InputError("bptt: nothing in this graph stands in a step; give the loss of an unrolled cell")
     found = matrices(network, losses)
     shown = _chosen(network, found, of)
-    if ax is not None and len(shown) > 1:
-        raise InputError(
-            f"bptt: ax= holds one matrix, and there are {len(shown)}; choose with of={shown[-1].key!r}"
-        )
+    one_panel("bptt", ax, [m.key for m in shown])
     scale = scale or Scale.of(float(v) for m in shown for v in m.norms[m.ways == FLOWS] if v)
     total, count = len(network.steps), len(shown[0].losses)
     sampled = count == MOST_LOSSES < total or total > 2 * MOST_LOSSES

@@ -19,7 +19,7 @@ import numpy as np
 from minigrad import InputError
 
 from ..language.picture import Picture, checked_width
-from ..language.scale import Scale, Stroke, ink_on, mix, signed
+from ..language.scale import Scale, Stroke, ink_on, mix, opening, shade, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import clean, number
 from .panels import (
@@ -42,7 +42,6 @@ from .panels import (
     Sheet,
     Words,
     gradient_cell,
-    share_colour,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DASHES, MARKERS = ("-", "--", ":"), ("s", "s", "o", "D")
+STYLES = {"solid": "-", "dashed": "--", "dotted": ":"}
 EAST_ASIAN = (
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
@@ -336,14 +336,23 @@ def _row_names(ax, panel: Heat, tall: float, wide: float) -> None:
 
 
 def _column_names(ax, panel: Heat, wide: float, count: int) -> None:
-    longest = max((width_of(c, 9, True) for c in panel.columns), default=0)
-    every = max(1, math.ceil((longest + 4) / wide)) if count else 1
+    upright = _upright(panel, wide)
+    longest = 6.0 if upright else max((width_of(c, 9, True) for c in panel.columns), default=0)
+    every = max(1, math.ceil((longest + 6) / wide)) if count else 1
     shown = [(k + 0.5, c) for k, c in enumerate(panel.columns) if (count - 1 - k) % every == 0]
     if panel.captions:
         room = wide * every - 2
         shown = [(x, f"{c}\n{fitted(panel.captions[int(x)], room, 9)}".rstrip()) for x, c in shown]
     ax.xaxis.set_ticks_position("top" if panel.above else "bottom")
     _ticks(ax.xaxis, shown)
+    if upright:
+        ax.tick_params(axis="x", rotation=90)
+
+
+def _upright(panel: Heat, wide: float) -> float:
+    """The height of names of columns that are longer than a column is wide: they stand upright."""
+    longest = max((width_of(c, 9) for c in panel.columns), default=0.0) if panel.named else 0.0
+    return longest if longest + 4 > wide else 0.0
 
 
 def _ticks(axis, found: Sequence[tuple[float, str]]) -> None:
@@ -384,7 +393,9 @@ def _plot(ax, panel: Plot, width: float) -> None:
         ax.set_axisbelow(True)
         if panel.y.low < 0 < panel.y.high and not panel.y.log:
             ax.axhline(0, color=inks.soft, linewidth=1)
-    for mark in panel.marks:
+    plain = {id(m): m for m in panel.marks if isinstance(m, Line) and not (m.arrow or m.label)}
+    _lines(ax, list(plain.values()), inks)
+    for mark in (m for m in panel.marks if id(m) not in plain):
         _MARKS[type(mark)](ax, mark, width / ((panel.x.high - panel.x.low) or 1), inks)
 
 
@@ -426,9 +437,24 @@ def _curve(ax, m: Curve, unit: float, inks: _Inks) -> None:
     )  # fmt: skip
 
 
+def _lines(ax, plain: Sequence[Line], inks: _Inks) -> None:
+    """All lines without arrow and label at once."""
+    from matplotlib.collections import LineCollection
+
+    if plain:
+        ax.add_collection(
+            LineCollection(
+                [list(zip(m.xs, m.ys, strict=True)) for m in plain],
+                colors=[m.stroke.colour.split(":")[0] or inks.ink for m in plain],
+                linewidths=[m.stroke.width for m in plain], linestyles=[STYLES[m.stroke.dash] for m in plain],
+            ),
+            autolim=False,
+        )  # fmt: skip
+
+
 def _line(ax, m: Line, unit: float, inks: _Inks) -> None:
     colour = m.stroke.colour.split(":")[0] or inks.ink
-    style = {"solid": "-", "dashed": "--", "dotted": ":"}[m.stroke.dash]
+    style = STYLES[m.stroke.dash]
     if m.arrow:
         ax.annotate(
             "", (m.xs[-1], m.ys[-1]), xytext=(m.xs[0], m.ys[0]),
@@ -463,7 +489,8 @@ def _dots(ax, m: Dots, unit: float, inks: _Inks) -> None:
 
 
 def _words(ax, m: Words, unit: float, inks: _Inks) -> None:
-    _write(ax, m.x, m.y, clean(m.said, 200), m.size, m.colour or inks.ink, m.bold, m.align)
+    said = fitted(m.said, m.room, m.size, m.bold) if m.room else clean(m.said, 200)
+    _write(ax, m.x, m.y, said, m.size, m.colour or inks.ink, m.bold, m.align)
 
 
 _MARKS: dict[type, Any] = {Bar: _bar, Curve: _curve, Line: _line, Dots: _dots, Words: _words}
@@ -586,7 +613,9 @@ class _Page:
             return self._items(panel, x, top)
         y, heat = top, isinstance(panel, Heat)
         if isinstance(panel, Heat):
-            y += UNDER * panel.above + 12 * bool(panel.left)
+            if panel.above:
+                y += max(UNDER, 6 + _upright(panel, width / max(map(len, panel.rows), default=1)))
+            y += 12 * bool(panel.left)
             if panel.left:
                 self.words(x + left - 4, y - 7, panel.left, 9, self.inks.soft, align="right")
             height = panel.height * len(panel.rows)
@@ -653,7 +682,7 @@ class _Page:
             )
         for of, head in ((SHARE, "gate, 0 to 1"), (WEIGHT, "weight α")):
             if of in scales:
-                colours = [share_colour(k / 10) for k in range(11)] if of == SHARE else _weight_ramp()
+                colours = [(opening if of == SHARE else shade)(k / 10) for k in range(11)]
                 x = self._ramp(x, top, head, colours, [(0.0, "0"), (0.5, "0.5"), (1.0, "1")])
         used = x > EDGE
         self.y = top + (44 if used else 0)
@@ -725,12 +754,6 @@ def _gradient_ramp(scale: Scale) -> tuple[list[str], list[tuple[float, str]]]:
     ]
     ends = [((t - scale.low) / (scale.high - scale.low), number(10.0**t)) for t in scale.ticks()]
     return colours, ends
-
-
-def _weight_ramp() -> list[str]:
-    from .attention import shade
-
-    return [shade(k / 10) for k in range(11)]
 
 
 __all__ = ["CELL", "Axis", "Chart", "Stroke"]

@@ -22,12 +22,11 @@ from ..measure.gates import Quantity, quantities
 from ..read.network import Captions, read, roots_of
 from ..read.sizes import sizes
 from ..read.units import NEAR
-from .figure import Chart
-from .panels import BLANK, VALUE, Cell, Heat, Panel, Sheet, gradient_cell, share_cell, value_cell
+from .figure import Chart, one_panel
+from .panels import BLANK, UNKNOWN, VALUE, Cell, Heat, Panel, Sheet, gradient_cell, share_cell, value_cell
 from .steps import captions_of, drawn, sampled
 
 MOST_UNITS, WIDTH = 16, 378.0  # of a panel, in points, where two stand side by side
-UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 
 
 def gates(
@@ -57,9 +56,7 @@ def gates(
     if not 0 <= sequence < count:
         raise InputError(f"gates: sequence = {sequence!r}; there are the sequences 0 … {count - 1}")
     shown = _chosen(found, of)
-    if ax is not None and len(shown) > 1:
-        known = ", ".join(q.key for q in shown)
-        raise InputError(f"gates: ax= holds one quantity, and there are {known}; choose with of=")
+    one_panel("gates", ax, [q.key for q in shown])
     both = gradients and any(q.gradients is not None for q in shown)
     times, stride = drawn(network.steps)
     view = _View(
@@ -72,24 +69,24 @@ def gates(
     if not both:
         rows = [[p for row in rows[k : k + 2] for p in row] for k in range(0, len(rows), 2)]
     said = [sizes(network), _said(shown, sequence, count), *sampled(stride, len(network.steps))]
-    notes = [
-        f"Saturated: within {NEAR:g} of the ends of σ (0 … 1) or tanh (−1 … 1), where hardly any gradient passes."
-    ]
+    sheet = Sheet(
+        title or "Gates and states over time", rows, said, scale=view.scale if both else None, top=view.top,
+        width=min(980.0, max(740.0, 250 + 2 * view.wide * len(times))),
+    )  # fmt: skip
+    sheet.notes = _notes(sheet, shown, both, gradients)
+    return Chart(sheet, _arrays(found, network.steps), ax)
+
+
+def _notes(sheet: Sheet, shown: list[Quantity], both: bool, wanted: bool) -> list[str]:
+    ends = f"Saturated: within {NEAR:g} of the ends of σ (0 … 1) or tanh (−1 … 1), where hardly any gradient passes."
+    notes = [ends] * any(q.kind for q in shown)
     if both:
         notes.append("∂L/∂·: colour is its size; ‖·‖ is over all units and sequences.")
-    elif gradients:
+    elif wanted:
         notes.append(UNKNOWN)
-    if any(c.of == VALUE for row in rows for p in row for r in p.rows for c in r):  # type: ignore[union-attr]
-        notes.append("▴ ▾ beyond the scale of values.")
-    sheet = Sheet(
-        title or "Gates and states over time",
-        rows,
-        said,
-        scale=view.scale if both else None,
-        top=view.top,
-        notes=notes,
-    )
-    return Chart(sheet, _arrays(found, network.steps), ax)
+    if any(c.of == VALUE and c.said.endswith(("▴", "▾")) for c in sheet.cells):
+        notes.append("▴ ▾: beyond the scale of values.")
+    return notes
 
 
 def _chosen(found: list[Quantity], of: str | None) -> list[Quantity]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..language.scale import NAN, Scale, Stroke, mix, signed
+from ..language.scale import NAN, Scale, Stroke, opening, shade, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import number
 
@@ -39,6 +39,7 @@ class Cell:
 
 
 BLANK = Cell(framed=False)
+NEVER = "#dfe3e8"  # of a weight that is exactly 0
 NAN_CELL = Cell(NAN, "?", state=NOT_A_NUMBER)
 
 
@@ -69,16 +70,18 @@ def value_cell(value: float, top: float, said: str | None = None) -> Cell:
     return Cell(signed(value, top), (number(value) if said is None else said) + beyond, VALUE)
 
 
-def share_colour(value: float) -> str:
-    """From white for 0 to dark violet for 1; a gate has a scale of its own, apart from signed values."""
-    return mix("#ffffff", "#5e3c99", min(max(value, 0.0), 1.0))
-
-
 def share_cell(value: float, said: str | None = None) -> Cell:
     """A gate's value, or a share, from 0 to 1."""
     if math.isnan(value):
         return NAN_CELL
-    return Cell(share_colour(value), number(value) if said is None else said, SHARE)
+    return Cell(opening(value), number(value) if said is None else said, SHARE)
+
+
+def weight_cell(alpha: float, said: str = "") -> Cell:
+    """A weight of attention from 0 to 1; exactly 0 is what may not be looked at."""
+    if not math.isfinite(alpha):
+        return NAN_CELL
+    return Cell(shade(alpha), said, WEIGHT) if alpha else Cell(NEVER)
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class Words:
     bold: bool = False
     align: str = "center"
     colour: str = ""  # "": that of text
+    room: float = 0.0  # points that it may take, 0: any
 
 
 Mark = Bar | Curve | Line | Dots | Words
@@ -183,6 +187,7 @@ class Heat:
     width: float | None = None
     below: str = "step t"  # what the columns are
     above: bool = False  # columns stand above
+    named: bool = False  # columns have names, not numbers: upright where they are longer than a cell
     left: str = ""  # what the rows are
     bold: Sequence[int] = ()  # rows whose labels and numbers are
     chips: Sequence[str] = ()  # colours beside the labels, as those of bars above; "": none

@@ -14,12 +14,14 @@ import numpy as np
 
 from minigrad import InputError, Tensor
 
-from ..language.scale import FAINT, INK, PANEL, SOFT, Scale, Stroke, mix, signed
+from ..language.scale import FAINT, INK, PANEL, SOFT, Scale, Stroke, line_of, mix, signed
 from ..language.states import CUT
 from ..language.text import clean, fitting, number, pretty, span
+from ..measure.attention import LEAST, with_lines
+from ..read.attention import arranged
 from ..read.network import Captions, captions_of
 from ..read.whole import Row, Way, Whole, read_whole
-from .alpha import LEAST, alpha_scale, arranged, line_of, with_lines
+from .alpha import alpha_scale
 from .canvas import Box, Canvas, Point
 from .cards import flow_said
 from .legend import UNKNOWN, legend

@@ -44,6 +44,10 @@ GATE = "#3f4a59"  # an open gate; a shut one is white
 EXPLODED, NAN, CUT_INK = "#c8102e", "#c51b8a", "#1b1b1b"
 
 
+# For weights of attention, from 0 to 1: white to dark brown, with evenly falling lightness.
+SHADES = ("#ffffff", "#fbe3c0", "#f2b66b", ORANGE, "#a8560a", "#572c05")
+
+
 def mix(a: str, b: str, share: float) -> str:
     """The colour `share` of the way from a to b."""
     parts = ((int(a[k : k + 2], 16), int(b[k : k + 2], 16)) for k in (1, 3, 5))
@@ -62,6 +66,15 @@ def signed(value: float, top: float) -> str:
         return "#d9a3c9"
     share = min(abs(value) / top, 1.0) if top else 0.0
     return mix("#ffffff", ORANGE if value > 0 else BLUE, share)
+
+
+def shade(alpha: float) -> str:
+    """The colour of a weight; grey for what is not a number."""
+    if not math.isfinite(alpha):
+        return "#d9a3c9"
+    place = min(max(alpha, 0.0), 1.0) * (len(SHADES) - 1)
+    k = min(int(place), len(SHADES) - 2)
+    return mix(SHADES[k], SHADES[k + 1], place - k)
 
 
 def opening(value: float) -> str:
@@ -83,6 +96,13 @@ class Stroke:
     width: float
     dash: str  # solid | dashed | dotted
     mark: str  # text on the line, where colour and width do not say it
+
+
+def line_of(alpha: float) -> Stroke:
+    """The look of a line that carries a weight."""
+    if not math.isfinite(alpha):
+        return Stroke("#c51b8a", 2.4, "dashed", "NaN")
+    return Stroke(shade(0.12 + 0.88 * alpha), round(0.5 + 5.5 * min(max(alpha, 0.0), 1.0), 2), "solid", "")
 
 
 @dataclass(frozen=True)
