@@ -169,7 +169,9 @@ def _into(sheet: Sheet, ax: Axes) -> None:
             _column_names(ax, rows, width / len(rows.columns), len(rows.columns))
             _key(ax, rows)
         ax.set_xlabel(rows.below, fontsize=9)
-    ax.set_title(clean(panel.head or sheet.title, 200), loc="left", fontsize="medium", parse_math=False)
+    ax.set_title(
+        clean(getattr(panel, "head", "") or sheet.title, 200), loc="left", fontsize="medium", parse_math=False
+    )
 
 
 def _key(ax: Axes, rows: Heat) -> None:

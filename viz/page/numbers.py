@@ -200,7 +200,10 @@ class Columns:
 
     def _factor(self, uses: tuple[int, ...], band: str) -> np.ndarray:
         """−1 where there is none, see words.on_arrow."""
-        size = np.array([self.sizes.get(band, {}).get(s.t) or np.nan for s in self.kind.steps], np.float64)
+        size = np.array(
+            [self.sizes.get(band, {}).get(s.t) or np.nan for s in self.kind.steps if s.t is not None],
+            np.float64,
+        )
         found = self.column(("flow", uses)) / size
         return np.where(np.isnan(size), -1.0, found)
 

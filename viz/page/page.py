@@ -252,6 +252,7 @@ class _Made:
         if output == END:
             return float(self.recording.end.number)
         n, network = step.nodes[place], self.recording.network
+        assert network is not None
         if not output:
             return n.number
         inside = [m.number for m in step.nodes if network.group_of[m.number].kind in (QUANTITY, SHARED)]

@@ -174,6 +174,7 @@ def _following(network: Network, a: int, b: int) -> bool:
 def _around(p: Plan, network: Network) -> list[int]:
     """The steps between those that a step reads and those that read it."""
     t, order = p.kind.example.t, {t: k for k, t in enumerate(network.steps)}
+    assert t is not None, "the plan of a graph without steps has nothing around it"
     at = {order[t]}
     for n, _, x in p.kind.example.uses:
         at |= {order[g.t] for g in (network.group_of[n.number], network.group_of[x.number])
@@ -356,7 +357,7 @@ def _spline(pos: str, height: float) -> list[float]:
 def _items(p: Plan) -> tuple[list[Item], list[Edge]]:
     """What is drawn of a step: its operations and data, its parameters, and a box for what lies before and after."""
     network, t, fresh = p.network, p.kind.example.t, Keys().fresh
-    assert network is not None
+    assert network is not None and t is not None
     own = {n.number for n in p.kind.example.nodes}
     items: dict[object, Item] = {}
     edges: dict[tuple[str, str], Edge] = {}
