@@ -15,7 +15,7 @@ from ..language.text import number, pretty
 from ..measure.bptt import FLOWS, MOST_LOSSES, NO_WAY, Matrix, arrays, losses_of, matrices
 from ..measure.words import half_lives
 from ..read.network import Captions, Network, read
-from ..read.sizes import sizes
+from ..read.titles import heading
 from . import panels
 from .figure import Chart, one_panel
 from .panels import CELL, Axis, Cell, Dots, Heat, Line, Mark, Plot, Sheet, gradient_cell
@@ -54,7 +54,7 @@ def bptt(
     sheet = Sheet(
         title or "Which step's loss reaches which step",
         [_panels(network, m, scale) for m in shown],
-        [sizes(network), "Row s, column t: ‖∂L_s/∂state_t‖, the gradient that the loss of step s sends back to step t."
+        [*heading(network), "Row s, column t: ‖∂L_s/∂state_t‖, the gradient that the loss of step s sends back to step t."
             + f" {count} losses are followed." * sampled],
         [f"{m.band + ': ' if len(shown) > 1 else ''}{verdict(m, scale)}" for m in shown],
         scale,

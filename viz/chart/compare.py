@@ -13,7 +13,7 @@ from ..language.scale import BLUE, ORANGE, Scale, mix
 from ..language.text import clean, number, pretty
 from ..measure.runs import Run, Shared, arrays, ratio, run_of, same_inputs, shared_quantities, verdict
 from ..read.network import Captions
-from ..read.sizes import sizes
+from ..read.titles import sizes
 from .figure import Chart
 from .panels import (
     BLANK,

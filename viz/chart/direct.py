@@ -19,7 +19,7 @@ from ..measure.diagnosis import spans
 from ..measure.direct import Direct, arrays, measured
 from ..measure.ways import carried
 from ..read.network import Captions, Network, read, roots_of
-from ..read.sizes import sizes
+from ..read.titles import heading
 from .figure import Chart, one_panel
 from .panels import NOT_YET, UNKNOWN, Axis, Bar, Heat, Panel, Plot, Sheet, Words, ends_of, gradient_cell
 from .steps import captions_of, drawn, sampled
@@ -52,7 +52,7 @@ def direct(
     found = measured(network, root, which, times)
     numbers = [v for d in found for kind in COLOURS for t in times if (v := d.norm(kind, t))]
     scale = scale or Scale.of(numbers)
-    lines = [sizes(network), "Left bar: direct, from the loss of step t itself. Right bar: total, ∂L/∂state_t. "
+    lines = [*heading(network), "Left bar: direct, from the loss of step t itself. Right bar: total, ∂L/∂state_t. "
              "Logarithmic scale."]  # fmt: skip
     sheet = Sheet(
         title or "Direct and total gradient of the states",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -232,7 +233,7 @@ def fitted(said: str, width: float, size: float, bold: bool = False) -> str:
 def folded(said: str, width: float, size: float, bold: bool = False) -> list[str]:
     """A text in lines that a width holds, broken at spaces."""
     lines = [""]
-    for word in clean(said, 2000).split(" "):
+    for word in re.split(r"(?<!✂) ", clean(said, 2000)):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and width_of(longer, size, bold) > width:
             lines.append(word)

@@ -20,7 +20,7 @@ from ..language.states import NOT_COMPUTED
 from ..language.text import brief, clean, number, pretty
 from ..measure.gates import Quantity, quantities
 from ..read.network import Captions, read, roots_of
-from ..read.sizes import sizes
+from ..read.titles import heading
 from ..read.units import NEAR
 from .figure import Chart, one_panel
 from .panels import BLANK, UNKNOWN, VALUE, Cell, Heat, Panel, Sheet, gradient_cell, share_cell, value_cell
@@ -68,7 +68,7 @@ def gates(
     ]
     if not both:
         rows = [[p for row in rows[k : k + 2] for p in row] for k in range(0, len(rows), 2)]
-    said = [sizes(network), _said(shown, sequence, count), *sampled(stride, len(network.steps))]
+    said = [*heading(network), _said(shown, sequence, count), *sampled(stride, len(network.steps))]
     sheet = Sheet(
         title or "Gates and states over time", rows, said, scale=view.scale if both else None, top=view.top,
         width=min(980.0, max(740.0, 250 + 2 * view.wide * len(times))),

@@ -21,7 +21,7 @@ from ..measure import words
 from ..measure.transport import Link, Transport, transports
 from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split
 from ..read.network import Captions, Network, read, roots_of
-from ..read.sizes import sizes
+from ..read.titles import heading
 from .figure import Chart
 from .panels import (
     NOT_YET,
@@ -66,7 +66,7 @@ def gradient(
     panels: list[list[Panel]] = []
     for state in states:
         panels += [[p] for p in _panels(network, state, found.get(state.band), scale)]
-    lines = [sizes(network), "Bars: ‖∂L/∂state‖, over all sequences, on a logarithmic scale. "
+    lines = [*heading(network), "Bars: ‖∂L/∂state‖, over all sequences, on a logarithmic scale. "
         "Arrows: the way back from step t + 1 to step t. "
              "Rows: by which way it came."]  # fmt: skip
     sheet = Sheet(
@@ -157,7 +157,8 @@ def _verdict(
     positive = {t: v for t, v in known.items() if v > 0}
     if len(positive) < 2:
         return "exactly zero" + (f" except at t = {next(iter(positive))}" if positive else " everywhere")
-    said = ["Memory line."] if state.name in network.memory[state.band] else []
+    memory = state.name in network.memory[state.band] and (transport is None or transport.leads(state.name))
+    said = ["Memory line."] * memory
     if transport is not None and len(transport.states) > 1:  # of a single state the headline says it
         said.append(words.carried(transport.factors(state.name), f"to {pretty(state.name)}"))
     for kind in (VANISHED, EXPLODES):

@@ -22,7 +22,7 @@ from ..measure.diagnosis import spans
 from ..measure.shares import cancelled, shares
 from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, passed_on, slope, split
 from ..read.network import Captions, Network, read, roots_of
-from ..read.sizes import sizes
+from ..read.titles import heading
 from .figure import Chart, one_panel
 from .panels import KINDS, NOT_YET, UNKNOWN, Axis, Bar, Cell, Heat, Panel, Plot, Sheet, gradient_cell
 from .steps import captions_of, drawn, sampled
@@ -66,7 +66,7 @@ def paths(
     gates = dict.fromkeys(w for s in states for w in s.ways if w not in OWN)
     colours = OWN | {way: KINDS[k % len(KINDS)] for k, way in enumerate(gates)}
     scale = scale or Scale.of(numbers)
-    lines = [sizes(network), "Bars: the share of each way in ∂L/∂state (in %, together 100); what hangs below 0 works "
+    lines = [*heading(network), "Bars: the share of each way in ∂L/∂state (in %, together 100); what hangs below 0 works "
              "against the sum. Rows: norms."]  # fmt: skip
     sheet = Sheet(
         title or "Which way the gradient took", [[p] for s in states for p in _panels(network, s, colours, scale)],

@@ -19,7 +19,7 @@ from ..measure.diagnosis import Finding, findings
 from ..measure.health import FROZEN, Facts, Weight, facts_of
 from ..measure.recurrence import Decay
 from ..measure.report import arrays, speed, tables, text, verdict
-from ..read.sizes import sizes
+from ..read.titles import sizes
 from .figure import Chart
 from .panels import Axis, Cell, Curve, Heat, Item, Items, Panel, Plot, Sheet, gradient_cell, gradient_panel
 from .steps import captions_of, drawn, sampled

@@ -14,7 +14,7 @@ from ..language.states import NOT_COMPUTED, ZERO, norm
 from ..language.text import clean, number, of_gradient
 from ..measure.weights import AT_ONCE, Parts, by_step
 from ..read.network import Captions, read, roots_of
-from ..read.sizes import sizes
+from ..read.titles import heading
 from .figure import Chart
 from .panels import KINDS, UNKNOWN, Cell, Heat, Sheet, gradient_cell
 from .steps import captions_of, drawn, sampled
@@ -61,7 +61,7 @@ def weights_by_step(
             [_cell(p, p.norms.get(AT_ONCE), scale, False), *row] for p, row in zip(found, sums, strict=True)
         ]
     lines = [
-        sizes(network),
+        *heading(network),
         "Cells: ‖∂L/∂W‖ of step t alone. Sum: over all steps, the gradient that training uses.",
     ]
     notes = ["“agree”: ‖sum over all steps‖ ÷ sum of their norms: 100 % where all steps pull the same way."]

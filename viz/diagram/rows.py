@@ -12,10 +12,10 @@ from ..measure import words
 from ..measure.folding import held, product
 from ..measure.transport import Transport
 from ..read.network import FIRST, QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
+from ..read.titles import equations_of, sizes
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
 from .markup import text
-from .titles import equations_of, sizes
 
 COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 66.0, 10.0, 22.0, 42.0, 12.0, 8.0
 

@@ -12,8 +12,6 @@ import copy
 import itertools
 from dataclasses import replace
 
-import numpy as np
-
 from ..language.scale import INK, PANEL, SOFT, Scale
 from ..language.text import fitting, identifier
 from ..measure import words
@@ -215,7 +213,8 @@ class Unrolled:
             else:
                 self._step(band, column, column.t)
         last = self.columns[-1]
-        for name in filter(lambda s: self._is_memory(band, s), band.top_states):
+        one = self.transport.get(band.name)
+        for name in (s for s in band.top_states if one is None or one.leads(s)):
             y = band.lane_y[name]
             lane = canvas.panel(
                 f"{band.name} memory line {name}".strip(), 30, y - 13, last.right - 30, 26, "", LANE
@@ -224,14 +223,6 @@ class Unrolled:
         self._first_states(band, last.right + STEP_GAP if band.name in self.mirrored else 8)
         if band.name:
             canvas.words(8, band.panel_top - 8, band.name, 11, SOFT, True, "left")
-
-    def _is_memory(self, band: Band, name: str) -> bool:
-        """A state that runs on element by element is called a memory line where no other carries more back."""
-        one = self.transport.get(band.name)
-        carried = (
-            {s: float(np.median(one.factors(s) or [0.0])) for s in one.states} if one is not None else {}
-        )
-        return carried.get(name, 0.0) >= max(carried.values(), default=0.0)
 
     def _first_states(self, band: Band, x: float) -> None:
         """In the column before the step that is computed first."""

@@ -83,6 +83,11 @@ class Transport:
             return [link.factor for link in self.links if link.factor is not None]
         return [v for link in self.links if (v := link.by_state.get(state)) is not None]
 
+    def leads(self, state: str) -> bool:
+        """Whether no other state carries more back: only then is one that runs on element by element a memory line."""
+        carried = {s: float(np.median(self.factors(s) or [0.0])) for s in self.states}
+        return carried.get(state, 0.0) >= max(carried.values(), default=0.0)
+
 
 class Transports(list[Transport]):
     """One `Transport` for each layer that carries states; printed as a few lines of words."""

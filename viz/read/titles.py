@@ -11,33 +11,69 @@ from minigrad import Tensor
 from minigrad.tensor import apply
 
 from ..formula.equations import equations
-from ..read.network import QUANTITY, Network
+from ..language.text import clean
+from .network import QUANTITY, Network
 
 LONGEST = 12  # lines of equations that still are read
 
 
+def heading(network: Network) -> list[str]:
+    """The sizes, and the equations side by side."""
+    lines = equations_of(network)
+    return [sizes(network), *["     ".join(lines)] * bool(lines)]
+
+
 def sizes(network: Network) -> str:
-    """T, N, D, H and the outputs; over how many sequences a norm goes."""
-    said = [f"T = {len(network.steps)} steps"]
-    batch = None
-    for band in network.bands:
-        of = f" of {band}" if len(network.bands) > 1 else ""
-        first = next(t for b, t in network.cells if b == band)
-        x = next((g.out for g in network.inputs.get((band, first), ())), None)
-        state = next((g.out for s in network.carried[band] if (g := network.find(band, first, s))), None)
-        if state is not None and state.ndim == 2:
-            batch = state.shape[0]
-            said.append(f"H = {state.shape[1]} units{of}")
-        if x is not None and x.ndim == 2:
-            batch = x.shape[0] if batch is None else batch
-            said.insert(len(said) - (state is not None and state.ndim == 2), f"D = {x.shape[1]} inputs{of}")
+    """T = 8 steps · N = 3 sequences · D = 4 inputs · H = 4 units · losses at 8 steps; several layers each with its own."""
+    said = [f"T = {len(network.steps)} step{'s' * (len(network.steps) != 1)}"]
+    batch = _batch(network)
+    if batch:
+        said.append(
+            f"N = {batch} sequence{'s' * (batch != 1)}" + " (a norm is over all of them)" * (batch > 1)
+        )
+    for band in [b for b in network.bands if network.carried[b]] or network.bands:
+        who = f"{clean(band)}: " if band and len(network.bands) > 1 else ""
+        given, units = _inputs(network, band), _units(network, band)
+        parts = [f"D = {given} input{'s' * (given != 1)}"] if given else []
+        parts += [f"H = {units} unit{'s' * (units != 1)}"] if units else []
+        if parts:
+            said.append(who + ", ".join(parts))
     y = next((g.out for g in network.outputs.values()), None)
-    if y is not None and y.ndim:
-        said.append(f"{y.shape[-1]} outputs at {len(network.outputs)} step{'s' * (len(network.outputs) > 1)}")
-    if batch is not None:
-        whole = f"N = {batch} sequence{'s' * (batch > 1)}"
-        said.insert(1, whole + " (rows of cells; a norm is over all of them)" * (batch > 1))
-    return ",  ".join(said)
+    if y is not None:
+        what = f"{y.shape[-1]} output{'s' * (y.shape[-1] != 1)}" if y.ndim else "a loss"
+        said.append(f"{what} at {len(network.outputs)} step{'s' * (len(network.outputs) != 1)}")
+    return " · ".join(said)
+
+
+def _state(network: Network, band: str) -> tuple[int, ...]:
+    """The shape of the state carried last, or of the last quantity."""
+    for t in reversed(network.steps):
+        names = network.carried[band] or [g.name for g in network.cells.get((band, t), ()) if g.name][-1:]
+        found = network.find(band, t, names[-1]) if names else None
+        if found is not None:
+            return found.out.shape
+    return ()
+
+
+def _units(network: Network, band: str) -> int | None:
+    shape = _state(network, band)
+    return shape[-1] if shape else None
+
+
+def _batch(network: Network) -> int | None:
+    found = {shape[0] for band in network.bands if len(shape := _state(network, band)) > 1}
+    return found.pop() if len(found) == 1 else None
+
+
+def _inputs(network: Network, band: str) -> int | None:
+    found = {
+        g.out.shape[-1]
+        for (b, _), own in network.inputs.items()
+        if b == band
+        for g in own[:1]
+        if g.out.ndim > 1
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def equations_of(network: Network) -> list[str]:
