@@ -11,7 +11,7 @@ import numpy as np
 from minigrad import Tensor
 
 from ..language.scale import INK, SOFT, Scale, opening, signed
-from ..language.states import NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
+from ..language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
 from ..language.text import clean, number, pretty, shape_text, tight
 from ..read.network import FIRST, SHARED, Group, gradient_of, gradient_state
 from .markup import strip, text
@@ -119,7 +119,7 @@ def gradient_text(
 ) -> str:
     """`∂f 0.012`, or the state where there is no number; bold where something is wrong."""
     if value is None:
-        return text(f"∂{name} {'–' if state == NOT_COMPUTED else state}", size, SOFT)
+        return text(f"∂{name} {'–' if state in (NOT_COMPUTED, CUT) else state}", size, SOFT)
     return text(f"∂{name} {tight(value, 5) if narrow else number(value)}", size, INK)
 
 

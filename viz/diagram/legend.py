@@ -7,7 +7,7 @@ from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED,
 from ..language.text import decade, number
 from .canvas import Canvas
 from .cards import GATES, VALUES
-from .markup import gradient_cell, square, table
+from .markup import square, table
 
 UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 
@@ -20,7 +20,6 @@ def legend(
     scale: Scale,
     values: float | None,
     notes: list[str],
-    lines: bool = True,
     seen: set[str] | None = None,
 ) -> float:
     """Draw it and return its bottom.
@@ -33,7 +32,7 @@ def legend(
         values = None
     rule = top + 6
     canvas.words(left, rule + 12, "gradient", 10, INK, True, "left")
-    unit = "its norm ‖∂L/∂·‖, on a logarithmic scale" + (": colour and width" if lines else ": colour")
+    unit = "its norm ‖∂L/∂·‖, on a logarithmic scale" + ": colour and width"
     canvas.words(left + 62, rule + 12, unit, 9, SOFT, align="left")
     _gradient_scale(canvas, left + 4, rule + 36, scale)
     right = left + 400
@@ -41,7 +40,7 @@ def legend(
         value_scale(canvas, left, rule + 72, values)
     if gates:
         gate_scale(canvas, left, rule + 72 + 28 * (values is not None))
-    _states(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 132), scale, lines, seen)
+    _states(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 132), scale, seen)
     y = rule + (72 if width >= 760 else 186)
     for k, note in enumerate(notes):
         canvas.words(right if width >= 760 else left, y + 13 * k, note, 9, SOFT, align="left", longest=150)
@@ -86,12 +85,10 @@ def gate_scale(canvas: Canvas, left: float, y: float) -> None:
     canvas.words(left + 286, y, "1 open", 9, align="left")
 
 
-def _states(
-    canvas: Canvas, left: float, y: float, scale: Scale, lines: bool, seen: set[str] | None = None
-) -> None:
-    """A sample of every state, as a line or as a cell, with the bounds in figures."""
+def _states(canvas: Canvas, left: float, y: float, scale: Scale, seen: set[str] | None = None) -> None:
+    """A sample of every state that occurs, as a line, with the bounds in figures."""
     said = {
-        NOT_COMPUTED: "not computed", CUT: "cut (detach)", ZERO: "exactly zero",
+        NOT_COMPUTED: "– no gradient arrives", CUT: "cut (detach)", ZERO: "exactly zero",
         VANISHED: f"vanished: < {number(scale.vanished)}", EXPLODES: f"exploded: > {number(scale.exploded)}",
         NOT_A_NUMBER: "not a number (NaN, ∞)",
     }  # fmt: skip
@@ -100,11 +97,6 @@ def _states(
         canvas.words(left, y, "states", 10, INK, True, "left")
     for k, state in enumerate(found):
         x, row = left + 56 + 196 * (k % 3), y + 22 * (k // 3)
-        if not lines:
-            cell = gradient_cell(None, scale, 24, 14, state)
-            canvas.box(f"state {k}", x + 8, row - 7, 24, 14, [table([cell])], border=0, tooltip=state)
-            canvas.words(x + 46, row, said[state], 9, INK, align="left")
-            continue
         stroke = scale.stroke(None, state)
         a = canvas.box(f"state {k} a", x, row, 0.1, 0.1, border=0)
         b = canvas.box(f"state {k} b", x + 40, row, 0.1, 0.1, border=0)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..language.scale import INK, Scale, ink_on
-from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
-from ..language.text import fitting, number, plain
+from ..language.scale import INK, ink_on
+from ..language.text import plain
 
 
 def text(value: object, size: float = 9, colour: str = INK, bold: bool = False, longest: int = 60) -> str:
@@ -53,30 +52,3 @@ def strip(values: np.ndarray, width: float, height: float, colours, marks) -> st
     seen = marks if size >= 7 else lambda _: ""  # a mark would hide its neighbours
     lines = ("".join(square(colours(v), size, height, seen(v)) for v in row) for row in rows.tolist())
     return table(list(lines))
-
-
-CELL = 17.0
-NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
-
-
-def gradient_cell(
-    value: float | None, scale: Scale, width: float, height: float = CELL, state: str | None = None
-) -> str:
-    """A gradient's norm as a coloured cell: its number where there is room, else a mark where colour says too little.
-
-    value : None where there is none; `state` says why, and "" that nothing is to be said.
-    """
-    kind = scale.state(value) if state is None else state
-    if kind == NO_WAY:
-        return cell(BORDER=0, FIXEDSIZE="TRUE", WIDTH=f"{width:g}", HEIGHT=f"{height:g}")
-    colour = {CUT: "#e4e6ea", NOT_COMPUTED: "#ffffff", ZERO: "#ffffff", "": "#ffffff"}.get(
-        kind
-    ) or scale.colour(value, kind)
-    mark = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}.get(
-        kind, ""
-    )
-    if width >= 30 and value is not None and kind not in (CUT, NOT_COMPUTED, ""):
-        mark = fitting(number(value), width + 8, 8.5)
-    if min(width, height) < 9:  # a frame would take too much of it
-        return cell(BORDER=0, FIXEDSIZE="TRUE", WIDTH=f"{width:g}", HEIGHT=f"{height:g}", BGCOLOR=colour)
-    return square(colour, width, height, mark, min(8.5, height - 2))
