@@ -89,7 +89,7 @@ def test_a_thousand_steps_are_sampled_and_that_is_said():
     loss, steps = network(T=300, H=4)
     words = words_of(viz.gradient(loss))
     assert re.search(r"Every 12th of 301 steps is drawn", words) and " 300 " in words
-    assert "of 300 steps are drawn, evenly chosen" in words_of(viz.gates(steps))
+    assert re.search(r"Every \d+th of 300 steps is drawn", words_of(viz.gates(steps)))
 
 
 def test_gates_show_values_means_ranges_and_saturation():
