@@ -257,15 +257,11 @@ MARKERS = "osD^vP*"
 def curves(records: Sequence[Record], *paths: Path | str, title: str = "") -> None:
     """Draw the learning curves, against steps and against seconds of training, into files (.svg, .png, .pdf).
 
-    Raises InputError where matplotlib, the extra `plot`, is not installed, and where there is no record.
+    Raises InputError where there is no record.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError(
-            "learning curves are drawn by matplotlib, which is not installed: pip install 'minigrad-rnn[plot]'"
-        ) from None
+    from matplotlib import rc_context  # imported when it is first needed
+    from matplotlib.figure import Figure
+
     if not records:
         raise InputError("curves: there is no record to draw")
     with rc_context({"font.size": 12, "svg.hashsalt": "minigrad", "svg.fonttype": "none"}):

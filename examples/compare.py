@@ -1,7 +1,7 @@
 """The networks of the lecture side by side: the same task, the same number of parameters, the same batches.
 
 RNN, LSTM, GRU, JANET, TCN and Transformer learn one after the other.  Prints what each reached on held-out
-data and how long its steps took, and draws the learning curves (with the extra `plot`, which is matplotlib).
+data and how long its steps took, and draws the learning curves.
 
     python examples/compare.py
     python examples/compare.py --task copy --parameters 20000 --steps 2000
@@ -11,7 +11,6 @@ data and how long its steps took, and draws the learning curves (with the extra 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -106,9 +105,6 @@ def main(options: argparse.Namespace) -> None:
             watch=lambda r: status.update(f"{escape(r.model)}: step {r.steps[-1]}, {r.scores[-1]:.4g} {r.measure}"),
         )  # fmt: skip
     report(records, console)
-    if importlib.util.find_spec("matplotlib") is None:
-        console.print("no learning curves: matplotlib is not installed (pip install 'minigrad-rnn\\[plot]')")
-        return
     paths = [options.out / f"compare_{task.name}{suffix}" for suffix in (".svg", ".png")]
     curves(records, *paths)
     console.print("pictures:")

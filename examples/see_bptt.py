@@ -264,7 +264,7 @@ FIGURES = (
     "page",
     "parameters",
     "bits per character",
-    "gradient of h, first step ÷ last",
+    "gradient, per step back",
     "half-life",
     "health",
 )
@@ -274,23 +274,22 @@ def figures(seen: list[Seen], drawn: dict[str, viz.Picture]) -> list[list[str]]:
     """A row of the table for each cell, as HTML."""
     rows = []
     for s in seen:
-        norms = [float(np.linalg.norm(step["h"].grad)) for step in s.steps]
-        ratio = f"{norms[0] / norms[-1]:.2g}" if norms[-1] else "–"
+        way = viz.transport(s.loss)[0]
+        factors = way.factors()
+        per_step = f"× {np.median(factors):.2g} ({min(factors):.2g} … {max(factors):.2g})"
+        half = way.stretches[0].half_life
+        if half is None:
+            life = "–"
+        elif half < 0:
+            life = f"doubles in {-half:.1f} steps"
+        else:
+            life = f"{half:.1f} steps" if half < 1e4 else "keeps its size"
         report = drawn[f"{s.kind}_report"]
-        half = report.data.get("half-life")
-        half = float(np.ravel(half)[0]) if half is not None and np.size(half) else np.nan
-        life = (
-            f"{half:.1f} steps"
-            if 0 < half < 1e4
-            else f"doubles in {-half:.1f} steps"
-            if half < 0
-            else "keeps its size"
-        )
         count = sum(p.size for p in s.model.parameters().values())
         kinds = ", ".join(dict.fromkeys(f.kind for f in getattr(report, "faults", [])))
         rows.append(
             [
-                s.name, f'<a href="{s.kind}.html">open {s.name}</a>', f"{count:,}", f"{bits(s):.2f}", ratio, life,
+                s.name, f'<a href="{s.kind}.html">open {s.name}</a>', f"{count:,}", f"{bits(s):.2f}", per_step, life,
                 html.escape(kinds or "no fault found"),
             ]
         )  # fmt: skip

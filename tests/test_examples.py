@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -257,15 +256,7 @@ def test_networks_are_compared(task, tmp_path, capsys):
     compare.main(compare.arguments([*given, "--out", str(tmp_path)]))
     out = capsys.readouterr().out
     assert "RNN" in out and "GRU" in out and "without memory" in out and out.count("best") == 1
-    if importlib.util.find_spec("matplotlib"):
-        assert {p.name for p in tmp_path.iterdir()} == {f"compare_{task}.svg", f"compare_{task}.png"}
-
-
-def test_without_matplotlib_the_table_is_there_and_the_extra_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
-    compare.main(compare.arguments(["--models", "RNN", "--steps", "0", "--out", str(tmp_path)]))
-    out = capsys.readouterr().out
-    assert "minigrad-rnn[plot]" in out and "RNN" in out and not list(tmp_path.iterdir())
+    assert {p.name for p in tmp_path.iterdir()} == {f"compare_{task}.svg", f"compare_{task}.png"}
 
 
 def fails(example: str, *arguments: str) -> str:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from drawn import words_of
 from test_escaping import NASTY, harmless
 
 import cells
@@ -84,11 +85,11 @@ def test_every_cell_is_recorded_and_drawn(name):
     probe = batch()
     for step in (0, 100):
         history.record(step, loss, *probe)
-    assert history.flow().dot and history.half_life().dot
+    assert history.flow().svg() and history.half_life().svg()
     state = cells.CELLS[name].state.split()[0]
-    assert f"∂L/∂{state}" in history.flow(of=state).dot
+    assert f"∂L/∂{state}" in words_of(history.flow(of=state))
     if cells.CELLS[name].gates or name == "rnn":
-        assert "▾ %" in history.gates().dot
+        assert "▾ %" in words_of(history.gates())
     assert {"dh", "h mean", "rate", "half-life"} <= set(history.data)
 
 
@@ -100,7 +101,9 @@ def test_layers_stand_before_the_names():
     assert {"layer 1 / dh", "layer 2 / f mean", "layer 2 / rate", "layer 1 / dW_f norm", "dW_y norm"} <= set(
         data
     )
-    assert "of layer 2" in history.flow().dot and "of layer 1" in history.flow(of="layer 1 / f").dot
+    assert "of layer 2" in words_of(history.flow()) and "of layer 1" in words_of(
+        history.flow(of="layer 1 / f")
+    )
 
 
 def test_gradients_in_the_weights_are_as_before():
@@ -137,7 +140,7 @@ def test_save_and_load(tmp_path):
     assert again.every == 7 and list(again.data) == list(history.data)
     assert all(np.array_equal(again.data[k], v, equal_nan=True) for k, v in history.data.items())
     for view in ("flow", "gates", "half_life"):
-        assert getattr(again, view)().dot == getattr(history, view)().dot
+        assert getattr(again, view)().svg() == getattr(history, view)().svg()
     again.record(21, loss, *probe)
     assert len(again) == 4
     viz.History().save(tmp_path / "empty.npz")
