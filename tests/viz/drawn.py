@@ -96,7 +96,8 @@ def words_of(picture) -> str:
 
 def described(sheet) -> str:
     """A chart as text: what each panel says, and every cell, bar, arrow and dot of it."""
-    lines = [sheet.title, *sheet.lines, *sheet.headlines]
+    said = [line if isinstance(line, str) else "     ".join(line) for line in sheet.lines]
+    lines = [sheet.title, *said, *sheet.headlines]
     for row in sheet.panels:
         for panel in row:
             lines.append(f"{type(panel).__name__.lower()} {panel.head}: {panel.said}".rstrip(": "))

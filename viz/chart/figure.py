@@ -554,10 +554,24 @@ class _Page:
             self.words(x, self.y + size * 0.75, line, size, colour, bold)
             self.y += size * 1.5
 
+    def _columns(self, lines: Sequence[str], size: float) -> None:
+        """In as many columns as fit, each read downwards."""
+        room = self.sheet.width - 2 * EDGE
+        width = max((width_of(line, size) for line in lines), default=room) + 20
+        across = max(1, int((room + 20) / width))
+        down = -(-len(lines) // across)
+        for k, line in enumerate(lines):
+            said = fitted(line, room, size)
+            self.words(EDGE + width * (k // down), self.y + size * (0.75 + 1.5 * (k % down)), said, size)
+        self.y += size * 1.5 * down
+
     def _header(self) -> None:
         self.paragraph(self.sheet.title, 14, bold=True)
         for said in self.sheet.lines:
-            self.paragraph(said, 9.5, self.inks.soft)
+            if isinstance(said, str):
+                self.paragraph(said, 9.5, self.inks.soft)
+            else:
+                self._columns(said, 9.5)
         for said in self.sheet.headlines:
             self.y += 2
             self.paragraph(said, 10.5, bold=True)

@@ -219,7 +219,8 @@ class Sheet:
 
     title: str
     panels: list[list[Panel]]
-    lines: list[str] = field(default_factory=list)  # below the title: sizes, equations, how to read
+    # Below the title: sizes, equations (a list: side by side, in columns), how to read.
+    lines: Sequence[str | list[str]] = ()
     headlines: list[str] = field(default_factory=list)  # what is to be seen, bold
     scale: Scale | None = None
     scale_head: str = "gradient: ‖∂L/∂·‖"

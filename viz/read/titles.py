@@ -17,10 +17,9 @@ from .network import QUANTITY, Network
 LONGEST = 12  # lines of equations that still are read
 
 
-def heading(network: Network) -> list[str]:
-    """The sizes, and the equations side by side."""
-    lines = equations_of(network)
-    return [sizes(network), *["     ".join(lines)] * bool(lines)]
+def heading(network: Network) -> list[str | list[str]]:
+    """The sizes, and the equations, which stand in columns."""
+    return [sizes(network), equations_of(network)]
 
 
 def sizes(network: Network) -> str:
