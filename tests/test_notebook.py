@@ -171,13 +171,15 @@ def test_all_that_viz_gives_displays_in_a_notebook(rng):
     # SVG is scaled to a page, by its size alone; in HTML the page does it.
     wide = viz.gradient(loss)
     own, fitted = (
-        re.search(r'<svg[^>]*? width="([\d.]+)(?:pt)?" height="([\d.]+)', s) for s in (wide.svg(), wide._repr_svg_())
+        re.search(r'<svg[^>]*? width="([\d.]+)(?:pt)?" height="([\d.]+)', s)
+        for s in (wide.svg(), wide._repr_svg_())
     )
     assert own and fitted and float(own[1]) * 4 / 3 > 1200 and fitted[1] == "960"
     assert np.isclose(float(fitted[2]) / float(own[2]), 960 / float(own[1]), rtol=0.01)
     assert wide.svg().partition("viewBox")[2] == wide._repr_svg_().partition("viewBox")[2]
     assert (
-        f"max-width:100%;height:auto;min-width:{float(own[1]) / 2:.0f}pt" in wide._repr_mimebundle_()["text/html"]
+        f"max-width:100%;height:auto;min-width:{float(own[1]) / 2:.0f}pt"
+        in wide._repr_mimebundle_()["text/html"]
     )
 
     equations = viz.equations(cell)

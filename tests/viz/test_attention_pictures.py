@@ -7,14 +7,16 @@ import time
 
 import numpy as np
 import pytest
-from drawn import attributes_of, edges, network, structure, texts
+from drawn import described, network, texts, words_of
 from test_escaping import NASTY, harmless
 
 import cells
 import minigrad as mg
 import viz
 from minigrad import InputError, Tensor, scope, softmax
-from viz.language.scale import SHADES, shade
+from viz.chart.panels import NEVER, Heat, Line, Words
+from viz.language.scale import SHADES, SOFT, line_of, shade
+from viz.language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO
 from viz.language.text import number
 from viz.measure.attention import Places, sharpness, sizes, together
 from viz.read.attention import order
@@ -47,19 +49,29 @@ def decoder(L=6, T=4, N=2, seed=0):
     return loss, run
 
 
-def drawn_lines(dot: str) -> list[tuple[str, str]]:
-    return [(a, b) for a, b in edges(dot) if "input" in a and "output" in b]
+def matrix(picture, head: str = "") -> Heat:
+    """The matrix with this head."""
+    (found,) = [p for p in picture.sheet.every if isinstance(p, Heat) and p.head == head]
+    return found
 
 
-def fills(dot: str, key: str) -> list[str]:
+def cells_of(panel: Heat) -> list:
+    return [c for row in panel.rows for c in row]
+
+
+def fills(picture, head: str = "") -> list[str]:
     """The colours of the cells of one matrix, row by row."""
-    return re.findall(r'BGCOLOR="(#\w+)"', node(dot, key))
+    return [c.colour for c in cells_of(matrix(picture, head))]
 
 
-def node(dot: str, key: str) -> str:
-    """The line of one node; its id is its name without commas."""
-    key = key.replace(",", "_")
-    return next(row for row in dot.splitlines() if row.strip().startswith((f'"{key}" [', f"{key} [")))
+def drawn_lines(picture) -> dict[tuple[int, int], Line]:
+    """The lines of the first head, each by its output and its input, counted from 0 as they stand from the left."""
+    marks = picture.sheet.panels[0][0].marks
+    outs, ins = ([m.x for m in marks if isinstance(m, Words) and (m.y > 0.5) == top] for top in (True, False))
+    lines = [m for m in marks if isinstance(m, Line)]
+    found = {(outs.index(m.xs[1]), ins.index(m.xs[0])): m for m in lines}
+    assert len(found) == len(lines) and all(m.ys[0] < m.ys[1] for m in lines)  # none twice; inputs lie below
+    return found
 
 
 # Which numbers.
@@ -72,9 +84,9 @@ def test_heads_of_one_sequence():
         np.testing.assert_array_equal(picture.data["alpha"], alpha.value[sequence])
         np.testing.assert_array_equal(picture.data["d alpha"], alpha.grad[sequence])
         for head in range(3):
-            drawn = fills(picture.dot, f"alpha block 1, head {head}")
+            drawn = fills(picture, f"block 1, head {head}")
             assert drawn == [shade(a) for a in alpha.value[sequence, head].ravel()]
-    assert "sequence 1 of 2" in picture.dot
+    assert "sequence 1 of 2" in words_of(picture)
 
 
 def test_the_gradient_of_the_weights_by_finite_differences():
@@ -92,8 +104,27 @@ def test_the_gradient_of_the_weights_by_finite_differences():
     picture = viz.attention(loss, gradient=True)
     np.testing.assert_allclose(picture.data["d alpha"][0], slopes, rtol=1e-6, atol=1e-8)
     scale = viz.Scale.of(np.abs(slopes).ravel())
-    assert fills(picture.dot, "d alpha") == [scale.colour(abs(s)) for s in alpha.grad.ravel()]
-    assert node(picture.dot, "d alpha").count(">−<") == (slopes < 0).sum()
+    assert fills(picture, "∂L/∂α") == [scale.colour(abs(s)) for s in alpha.grad.ravel()]
+    assert [c.said for c in cells_of(matrix(picture, "∂L/∂α"))] == [number(s, 1) for s in alpha.grad.ravel()]
+    assert written_signs(picture) == (slopes < 0).sum() and "− marks a negative gradient." in words_of(
+        picture
+    )
+
+
+def written_signs(picture) -> int:
+    """How many negative numbers, or signs alone, can be read."""
+    return sum(bool(re.fullmatch(r"−[\d.e−]*", said)) for said in texts(picture.svg()))
+
+
+@pytest.mark.parametrize("size", [1, 1e-3, 1e-9])
+@pytest.mark.parametrize("K", [8, 30, 60])
+def test_a_negative_gradient_has_its_sign_where_its_number_has_no_room(K, size):
+    rng = np.random.default_rng(3)
+    alpha = softmax(Tensor(rng.standard_normal((4, K)), requires_grad=True)).named("alpha")
+    loss = ((alpha @ rng.standard_normal((K, 2))) ** 2).sum() * size
+    loss.backward(record=True)
+    picture = viz.attention(loss, gradient=True, over=(1, K))
+    assert written_signs(picture) == (alpha.grad < 0).sum() > 0
 
 
 def test_a_decoder_whose_weights_stand_in_its_steps():
@@ -107,7 +138,7 @@ def test_a_decoder_whose_weights_stand_in_its_steps():
         np.testing.assert_array_equal(viz.attention(what).data["d alpha"], slopes[None, :, 0])
     stacked = viz.attention(run["alpha"].value, axes="qnk", sequence=1)
     np.testing.assert_array_equal(stacked.data["alpha"], wanted[None, :, 1])
-    assert "decoder" in viz.attention(loss).dot
+    assert "decoder" in words_of(viz.attention(loss))
 
 
 @pytest.mark.parametrize("turned", [(0, 1), (1, 0)])
@@ -133,8 +164,8 @@ def test_the_transformer_has_a_panel_for_every_head_of_every_block():
     alpha = picture.data["block 2/alpha"]
     np.testing.assert_allclose(alpha.sum(axis=-1), 1)
     assert (alpha[:, ~np.tri(6, dtype=bool)] == 0).all()
-    grey = fills(picture.dot, "alpha block 1, head 0").count("#f4f6f8")
-    assert grey == 15  # what may not be looked at
+    assert fills(picture, "block 1, head 0").count(NEVER) == 15
+    assert "exactly 0, such as a step that may not be looked at" in said
     assert [s for s in texts(viz.attention(h, heads=[1]).svg()) if "head" in s] == [
         "block 1, head 1",
         "block 2, head 1",
@@ -160,7 +191,23 @@ def test_at_how_many_inputs_it_looks():
     masked = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])  # the second row may look nowhere
     assert sharpness(masked) == pytest.approx(2)
     assert np.isnan(sharpness(np.full((2, 2), np.nan)))
-    assert "looks at 1 input on average" in viz.attention(np.eye(4)).dot
+    assert "looks at 1 input on average" in texts(viz.attention(np.eye(4)).svg())
+    said = words_of(viz.attention(np.full((3, 5), 0.2)))
+    assert "looks at 5 inputs on average" in said and "e to the mean entropy of the rows" in said
+
+
+def test_the_largest_of_a_row_is_marked():
+    rng = np.random.default_rng(0)
+    for K in (5, 40):  # with numbers, and where there is no room for them
+        alpha = rng.dirichlet(np.ones(K), 6)
+        rows = matrix(picture := viz.attention(alpha)).rows
+        assert [[k for k, c in enumerate(row) if "•" in c.said] for row in rows] == [
+            [a.argmax()] for a in alpha
+        ]
+        assert sum(said.endswith("•") for said in texts(picture.svg())) == 6
+        assert "•: the largest of a row." in words_of(picture)
+    said = [[c.said.rstrip("•") for c in row] for row in matrix(viz.attention(alpha[:, :5])).rows]
+    assert said == [[f"{a:.2f}" if a >= 0.005 else "" for a in row] for row in alpha[:, :5]]
 
 
 # As lines.
@@ -169,25 +216,53 @@ def test_at_how_many_inputs_it_looks():
 def test_lines_are_as_wide_and_dark_as_the_weights():
     alpha = np.array([[0.7, 0.3, 0.0], [0.04, 0.16, 0.8], [0.34, 0.33, 0.33]])
     picture = viz.attention(alpha, view="lines", inputs="abc", outputs="xyz")
-    wanted = [
-        (f"input {k + 1}", f"output {q + 1}") for q in range(3) for k in range(3) if alpha[q, k] >= 0.05
-    ]
-    assert sorted(drawn_lines(picture.dot)) == sorted(wanted)
-    widths = {}
-    for q, k in zip(*np.nonzero(alpha >= 0.05), strict=True):
-        line = attributes_of(picture.dot, f"input {k + 1}", f"output {q + 1}")
-        assert f"{'xyz'[q]} ← {'abc'[k]}: α = {number(alpha[q, k], 3)}" in line
-        widths[alpha[q, k]] = float(re.search(r"penwidth=([\d.]+)", line)[1])
+    drawn = drawn_lines(picture)
+    assert sorted(drawn) == [(q, k) for q in range(3) for k in range(3) if alpha[q, k] >= 0.05]
+    widths = {alpha[at]: line.stroke.width for at, line in drawn.items()}
     slope = np.polyfit(list(widths), list(widths.values()), 1)
+    assert slope[0] > 0
     np.testing.assert_allclose(np.polyval(slope, list(widths)), list(widths.values()), atol=0.01)
-    assert "Left out: weights below 0.05" in picture.dot
-    drawn = drawn_lines(viz.attention(alpha, view="lines", least=0.5).dot)
-    assert ("input 1", "output 2") not in drawn and ("input 3", "output 2") in drawn
+    assert all(line.stroke == line_of(alpha[at]) for at, line in drawn.items())
+    words = [(m.said, m.x) for m in picture.sheet.panels[0][0].marks if isinstance(m, Words)]
+    assert words == [(said, k + 0.5) for said, k in zip("abcxyz", [0, 1, 2] * 2, strict=True)]
+    assert "Left out: weights below 0.05" in words_of(picture)
+    drawn = drawn_lines(viz.attention(alpha, view="lines", least=0.5))
+    assert (1, 0) not in drawn and (1, 2) in drawn
+    assert (
+        max(drawn.values(), key=lambda line: line.stroke.width) is list(drawn.values())[-1]
+    )  # strong on weak
+
+
+def test_the_figure_shows_what_the_sheet_describes():
+    """Read off matplotlib's own axes: colours of cells, ends and widths of lines."""
+    from matplotlib.colors import to_hex
+
+    alpha = np.random.default_rng(0).dirichlet(np.ones(4), 3)
+    found = viz.attention(alpha).figure.axes[0].collections[0]
+    colours = {
+        (int(path[0][1]), int(path[0][0])): to_hex(colour)
+        for paths, colour in zip(found.get_paths(), found.get_facecolor(), strict=True)
+        for path in paths.vertices.reshape(-1, 5, 2)
+    }
+    assert colours == {at: shade(alpha[at]) for at in np.ndindex(3, 4)}
+    picture = viz.attention(alpha, view="lines")
+    found, drawn = picture.figure.axes[0].collections[0], drawn_lines(picture).values()
+    assert [line.stroke.width for line in drawn] == list(found.get_linewidth())
+    ends = [np.transpose([line.xs, line.ys]) for line in drawn]
+    np.testing.assert_allclose([path.vertices for path in found.get_paths()], ends)
 
 
 def test_an_output_that_looks_everywhere_has_lines():
-    dot = viz.attention(np.full((2, 30), 1 / 30), view="lines").dot
-    assert len(drawn_lines(dot)) == 60
+    picture = viz.attention(np.full((2, 30), 1 / 30), view="lines")
+    assert sorted(drawn_lines(picture)) == list(np.ndindex(2, 30))
+
+
+def test_names_of_steps_are_written_however_close_they_stand():
+    rng = np.random.default_rng(0)
+    said = texts(viz.attention(rng.dirichlet(np.ones(12), (4, 12)), axes="hqk", view="lines").svg())
+    assert [said.count(str(k)) for k in range(2, 13)] == [8] * 11
+    said = texts(viz.attention(rng.dirichlet(np.ones(90), 90), view="lines", window=(1, 80)).svg())
+    assert [said.count(str(k)) for k in range(2, 81)] == [2] * 79 and said.count("…") == 1
 
 
 def test_darkness_rises_evenly():
@@ -217,12 +292,13 @@ def test_many_steps_are_taken_together_and_that_is_said():
     picture.svg()
     viz.attention(alpha, view="lines").svg()
     assert time.process_time() - start < 5
-    assert "1000 output steps, 25 at a time (mean); 1000 input steps, 25 at a time (sum)" in picture.dot
+    said = "1000 output steps, 25 at a time (mean); 1000 input steps, 25 at a time (sum)."
+    assert said in texts(picture.svg())
     assert picture.data["alpha"].shape == (1, 1000, 1000)
     axis = Places.of("window", 1000, None, None, False)
     block = alpha[250:275, 100:125].sum(axis=1).mean()
     assert together(alpha, axis, axis)[10, 4] == pytest.approx(block)
-    assert fills(picture.dot, "alpha")[10 * 40 + 4] == shade(together(alpha, axis, axis)[10, 4])
+    assert fills(picture) == [shade(a) if a else NEVER for a in together(alpha, axis, axis).ravel()]
     assert sizes(alpha, axis, axis)[10, 4] == pytest.approx(np.linalg.norm(alpha[250:275, 100:125]))
 
 
@@ -233,19 +309,21 @@ def test_a_window_adds_up_what_lies_beside_it():
     wanted = np.concatenate(
         [alpha[:, :10].sum(1, keepdims=True), alpha[:, 10:14], alpha[:, 14:].sum(1, keepdims=True)], 1
     )
-    assert fills(picture.dot, "alpha") == [shade(a) for a in wanted[2:5].ravel()]
-    said = texts(picture.svg())
-    assert (
-        said.count("…") == 2 and "3 of 20 output steps, t = 3 … 5; 4 of 30 input steps, t = 11 … 14." in said
-    )
-    dashed = viz.attention(alpha, window=(3, 5), over=(11, 14), view="lines").dot
-    assert len(drawn_lines(dashed)) and dashed.count("…: t = ") == 2
+    assert fills(picture) == [shade(a) for a in wanted[2:5].ravel()]
+    lines = viz.attention(alpha, window=(3, 5), over=(11, 14), view="lines")
+    for said in (texts(picture.svg()), texts(lines.svg())):
+        assert said.count("…") == 2 and "…: all inputs on that side that are not drawn, added up." in said
+        assert "3 of 20 output steps, t = 3 … 5; 4 of 30 input steps, t = 11 … 14." in said
+    drawn = drawn_lines(lines)
+    assert drawn and all(line.stroke == line_of(wanted[2:5][at]) for at, line in drawn.items())
+    soft = [m.said for m in lines.sheet.panels[0][0].marks if isinstance(m, Words) and m.colour == SOFT]
+    assert soft == ["…", "…"]
 
 
 def test_more_heads_than_can_be_drawn():
     rng = np.random.default_rng(0)
-    dot = viz.attention(rng.dirichlet(np.ones(3), (1, 20, 3))).dot
-    assert "16 of 20 heads are drawn" in dot and "head 15" in dot and "head 16" not in dot
+    words = words_of(viz.attention(rng.dirichlet(np.ones(3), (1, 20, 3))))
+    assert "16 of 20 heads are drawn" in words and "head 15" in words and "head 16" not in words
 
 
 @pytest.mark.parametrize("view", ["matrix", "lines"])
@@ -260,7 +338,11 @@ def test_a_single_step(view):
 def test_before_backward_nothing_is_computed():
     loss, _ = looked(backward=False)
     picture = viz.attention(loss, gradient=True)
-    assert "∂L/∂α not computed" in picture.dot and "No gradient is known yet" in picture.dot
+    panel = matrix(picture, "∂L/∂α  block 1, head 0")
+    assert panel.said == "not computed" and {(c.state, c.said) for c in cells_of(panel)} == {
+        (NOT_COMPUTED, "–")
+    }
+    assert "No gradient is known yet" in words_of(picture) and "–" in texts(picture.svg())
     assert "d alpha" not in picture.data
 
 
@@ -270,7 +352,12 @@ def test_weights_behind_a_detach_are_cut():
     alpha = softmax(W).named("alpha")
     loss = ((alpha.detach() @ W) ** 2).sum()
     loss.backward(record=True)
-    assert "∂L/∂α cut" in viz.attention(loss, gradient=True).dot
+    picture = viz.attention(loss, gradient=True)
+    panel, said = matrix(picture, "∂L/∂α"), texts(picture.svg())
+    assert panel.said == "cut" and {(c.state, c.said) for c in cells_of(panel)} == {(CUT, "✂")}
+    assert said[said.index("∂L/∂α") + 1] == "cut" and "cut (detach)" in said
+    assert "No gradient is known yet" not in " ".join(said)
+    assert "d alpha" not in picture.data
 
 
 def test_a_gradient_of_zero_is_zero():
@@ -279,8 +366,8 @@ def test_a_gradient_of_zero_is_zero():
     zero.backward(record=True)
     picture = viz.attention(zero, gradient=True)
     assert not picture.data["d alpha"].any()
-    line = node(picture.dot, "d alpha block 1, head 0")
-    assert line.count(">0<") == alpha.value[0, 0].size
+    found = [(c.state, c.said) for c in cells_of(matrix(picture, "∂L/∂α  block 1, head 0"))]
+    assert found == [(ZERO, "0")] * alpha.value[0, 0].size and "exactly zero" in words_of(picture)
 
 
 @pytest.mark.parametrize("view", ["matrix", "lines"])
@@ -289,8 +376,15 @@ def test_what_is_no_number_is_drawn(view, bad):
     alpha = np.full((3, 3), 1 / 3)
     alpha[1, 2] = bad
     picture = viz.attention(alpha, view=view)
-    assert picture.svg() and (">?<" in picture.dot or "NaN" in picture.dot or "∞" in picture.dot)
-    assert viz.attention(np.full((2, 2), bad), view=view).svg()
+    said = texts(picture.svg())
+    if view == "matrix":
+        odd = [(c.said, c.state) for c in cells_of(matrix(picture)) if c.state]
+        assert odd == [("?", NOT_A_NUMBER)] and "?" in said and "not a number (NaN, ∞)" in said
+    else:
+        dashed = [at for at, line in drawn_lines(picture).items() if line.stroke.dash == "dashed"]
+        assert dashed == [(1, 2)] and "dashed: not a number (NaN, ∞)" in said
+    assert "looks at 3 inputs on average" in said  # the other rows do
+    assert "inputs on average" not in words_of(viz.attention(np.full((2, 2), bad), view=view))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -298,13 +392,18 @@ def test_a_gradient_that_is_no_number():
     alpha = softmax(Tensor(np.zeros((2, 3)), requires_grad=True)).named("alpha")
     loss = (alpha * Tensor(np.array([np.nan, 1.0, 2.0]))).sum()
     loss.backward(record=True)
-    assert ">!<" in viz.attention(loss, gradient=True).dot
+    picture = viz.attention(loss, gradient=True)
+    states = [(c.said, c.state) for c in cells_of(matrix(picture, "∂L/∂α"))]
+    assert states == [("?", NOT_A_NUMBER), ("1", NORMAL), ("2", NORMAL)] * 2
+    assert "not a number (NaN, ∞)" in texts(picture.svg())
 
 
 def test_rows_that_may_look_nowhere():
     mask = np.array([[True, True], [False, False]])
     loss, _ = looked(Q=2, K=2, N=1, heads=1, mask=mask)
-    assert fills(viz.attention(loss).dot, "alpha block 1")[2:] == ["#f4f6f8", "#f4f6f8"]
+    picture = viz.attention(loss)
+    assert fills(picture, "block 1")[2:] == [NEVER, NEVER] and NEVER not in fills(picture, "block 1")[:2]
+    assert "exactly 0, such as a step that may not be looked at" in words_of(picture)
 
 
 # What comes from outside.
@@ -326,22 +425,20 @@ def test_nasty_names(name):
     for view in ("matrix", "lines"):
         picture = viz.attention(loss, name=name or "alpha", view=view, inputs=[name] * 2, title=name)
         harmless(picture.svg())
-        assert "\x00" not in picture.dot
+        assert all(c.isprintable() for said in texts(picture.svg()) for c in said)
     harmless(viz.attention(loss, name=name or "alpha", gradient=True, inputs=[name] * 2).svg())
 
 
 def test_the_same_program_draws_the_same_bytes():
     for view in ("matrix", "lines"):
-        assert viz.attention(looked()[0], view=view).dot == viz.attention(looked()[0], view=view).dot
+        one, two = (viz.attention(looked()[0], view=view) for _ in range(2))
+        assert one.svg() == two.svg() and one.svg() == one.svg() and one.png() == two.png()
 
 
 def test_the_structure(golden):
     alpha = np.array([[1.0, 0.0, 0.0], [0.25, 0.75, 0.0]])
-    matrix = structure(viz.attention(alpha, inputs="abc", outputs="xy").dot)
-    golden(
-        "attention.txt",
-        matrix + structure(viz.attention(alpha, view="lines", inputs="abc", outputs="xy").dot),
-    )
+    pictures = [viz.attention(alpha, view=view, inputs="abc", outputs="xy") for view in ("matrix", "lines")]
+    golden("attention.txt", "".join(described(picture.sheet) for picture in pictures))
 
 
 @pytest.mark.parametrize(

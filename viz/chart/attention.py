@@ -16,7 +16,7 @@ from minigrad import InputError, Tensor
 
 from ..language.picture import Picture
 from ..language.scale import NAN, SOFT, Scale, line_of
-from ..language.states import NOT_COMPUTED
+from ..language.states import CUT, NOT_COMPUTED, UNKNOWN
 from ..language.text import brief, clean, number
 from ..measure.attention import LEAST, Places, sharpness, sizes, together, with_lines
 from ..read.attention import Weights, find
@@ -24,7 +24,6 @@ from .figure import Chart
 from .panels import (
     CELL,
     NEVER,
-    UNKNOWN,
     Axis,
     Cell,
     Heat,
@@ -248,7 +247,7 @@ def _matrices(
     sheet.notes.append("•: the largest of a row.")
     if gradient:
         sheet.scale = scale
-        if any(head.gradient is None for line in lines for head in line):
+        if any(head.gradient is None and head.state != CUT for line in lines for head in line):
             sheet.notes.insert(0, UNKNOWN)
         grouped = rows.each > 1 or columns.each > 1
         sheet.notes.append(
@@ -296,7 +295,9 @@ class _Look:
     def _slope(self, size: float, state: str | None) -> Cell:
         said = None
         if state is None and np.isfinite(size) and size:
-            said = number(size, 1) if self.cell >= 30 else "−" if size < 0 else ""
+            said = number(size, 1)
+            if self.cell < 30 or 6.2 * len(said) > self.cell - 2:
+                said = "−" if size < 0 else ""  # the sign, which no colour tells
         return gradient_cell(abs(size) if state is None else None, self.scale, state, said)
 
 
@@ -329,9 +330,10 @@ def _lines(head: _Head, rows: Places, columns: Places, pitch: float, least: floa
     marks: list[Mark] = [
         Line([ends[1][k], ends[0][q]], [0.13, 0.87], line_of(float(head.alpha[q, k]))) for q, k in kept
     ]
+    size = min(9.5, max(6.5, pitch / 2))  # smaller where they stand close, so that none is left out
     for places, xs, y in ((columns, ends[1], 0.05), (rows, ends[0], 0.95)):
         marks += [
-            Words(float(x), y, label, 9.5, True, colour=SOFT if at in places.beyond else "", room=pitch - 3)
+            Words(float(x), y, label, size, True, colour=SOFT if at in places.beyond else "", room=pitch - 2)
             for at, (x, label) in enumerate(zip(xs, places.labels, strict=True))
         ]
     tall = min(170.0, max(96.0, 0.28 * pitch * count))

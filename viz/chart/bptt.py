@@ -22,6 +22,7 @@ from .panels import CELL, Axis, Cell, Dots, Heat, Line, Mark, Plot, Sheet, gradi
 from .steps import captions_of
 
 SIDE, LARGEST = 470.0, 44.0  # of a matrix, and of a cell
+HALVES = "“Halves every …”: the common slope of the rows, each on a level of its own, from cut to cut; dashed line."
 
 
 def bptt(
@@ -58,7 +59,10 @@ def bptt(
             + f" {count} losses are followed." * sampled],
         [f"{m.band + ': ' if len(shown) > 1 else ''}{verdict(m, scale)}" for m in shown],
         scale,
-        notes=["Without a frame: no way leads from that state to that loss (it comes later)."],
+        notes=[
+            "Without a frame: no way leads from that state to that loss (it comes later).",
+            *[HALVES] * any(m.half_lives for m in shown),
+        ],
     )  # fmt: skip
     return Chart(sheet, arrays(found), ax)
 
@@ -116,12 +120,14 @@ def _distances(m: Matrix, scale: Scale) -> Plot:
         for d, v in kept.items() if len(v) > 1
     ]  # fmt: skip
     if m.half_lives:
-        start, step = m.slope
-        marks.append(Line([0, furthest], [start, start * step**furthest], Stroke(SOFT, 1.2, "dashed", "")))
+        start, step = np.log(m.slope)
+        ends = np.exp(np.clip([start, start + step * furthest], -700, 700)).tolist()  # within floats
+        marks.append(Line([0, furthest], ends, Stroke(SOFT, 1.2, "dashed", "")))
     size = 7.0 if len(kept) < 40 else 4.0
     marks.append(Dots(list(kept), middles, [scale.colour(v) for v in middles], size))
     every = np.log10(np.concatenate(list(found.values())))
-    low, high = 10.0 ** np.floor(every.min()), 10.0 ** np.ceil(every.max())
+    low = 10.0 ** np.clip(np.floor(every.min()), -300, 299)
+    high = 10.0 ** np.clip(np.ceil(every.max()), -299, 300)
     x = Axis(-0.5, furthest + 0.5, label="distance | s − t |, in steps")
     said = "median, smallest and largest" + f"; dashed: {half_lives(m.half_lives)}" * bool(m.half_lives)
     return Plot(marks, x, Axis(low, max(high, low * 10), True), 190, "By distance", said)

@@ -10,6 +10,7 @@ from minigrad import InputError, Tensor
 
 from ..language.picture import Picture
 from ..language.scale import BLUE, ORANGE, Scale, mix
+from ..language.states import UNKNOWN
 from ..language.text import clean, number, pretty
 from ..measure.runs import Run, Shared, arrays, ratio, run_of, same_inputs, shared_quantities, verdict
 from ..read.network import Captions
@@ -17,7 +18,6 @@ from ..read.titles import sizes
 from .figure import Chart
 from .panels import (
     BLANK,
-    UNKNOWN,
     Axis,
     Cell,
     Curve,

@@ -14,6 +14,7 @@ from minigrad import Tensor
 
 from ..language.picture import Picture
 from ..language.scale import Scale
+from ..language.states import UNKNOWN
 from ..language.text import clean, key, pretty
 from ..measure.diagnosis import spans
 from ..measure.direct import Direct, arrays, measured
@@ -21,7 +22,8 @@ from ..measure.ways import carried
 from ..read.network import Captions, Network, read, roots_of
 from ..read.titles import heading
 from .figure import Chart, one_panel
-from .panels import NOT_YET, UNKNOWN, Axis, Bar, Heat, Panel, Plot, Sheet, Words, ends_of, gradient_cell
+from .panels import NOT_YET, Axis, Bar, Heat, Panel, Plot, Sheet, Words, ends_of, gradient_cell
+from .paths import percent
 from .steps import captions_of, drawn, sampled
 
 if TYPE_CHECKING:
@@ -100,7 +102,7 @@ def verdict(d: Direct) -> str:
     if not found:
         return "no step's own loss sends anything that has a size, beside which it could be set"
     least = min(found, key=lambda t: found[t])
-    mean, low = (f"{100 * v:.0f} %".replace("-", "−") for v in (np.mean(list(found.values())), found[least]))
+    mean, low = (percent(v) for v in (float(np.mean(list(found.values()))), found[least]))
     if len(found) == 1:
         return f"Only at t = {least} does its own step send anything: {low} of it. Elsewhere all comes by way of other steps."
     return (

@@ -656,8 +656,10 @@ class _Page:
             if isinstance(m, Curve) and m.label:
                 sample = Curve([0, 1], [0.5, 0.5], m.kind, marks=m.marks)
                 self._axes(Plot([sample], Axis(0, 1), Axis(0, 1), grid=False), x, y + 3, 28, 8)
-                self.words(x + 38, y + 7, m.label, 9.5)
-                y += SAMPLE
+                lines = folded(m.label, self.sheet.width - x - 38 - EDGE, 9.5)
+                for k, line in enumerate(lines):
+                    self.words(x + 38, y + 7 + SAMPLE * k, line, 9.5)
+                y += SAMPLE * len(lines)
         return y
 
     def _items(self, panel: Items, x: float, top: float) -> float:

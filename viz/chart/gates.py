@@ -16,14 +16,14 @@ from minigrad import InputError, Tensor
 
 from ..language.picture import Picture
 from ..language.scale import Scale
-from ..language.states import NOT_COMPUTED
+from ..language.states import NOT_COMPUTED, UNKNOWN
 from ..language.text import brief, clean, number, pretty
 from ..measure.gates import Quantity, quantities
 from ..read.network import Captions, read, roots_of
 from ..read.titles import heading
 from ..read.units import NEAR
 from .figure import Chart, one_panel
-from .panels import BLANK, UNKNOWN, VALUE, Cell, Heat, Panel, Sheet, gradient_cell, share_cell, value_cell
+from .panels import BLANK, VALUE, Cell, Heat, Panel, Sheet, gradient_cell, share_cell, value_cell
 from .steps import captions_of, drawn, sampled
 
 MOST_UNITS, WIDTH = 16, 378.0  # of a panel, in points, where two stand side by side

@@ -15,7 +15,7 @@ from minigrad import Tensor
 
 from ..language.picture import Picture
 from ..language.scale import Scale
-from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, VANISHED
+from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, UNKNOWN, VANISHED
 from ..language.text import pretty
 from ..measure import words
 from ..measure.transport import Link, Transport, transports
@@ -25,7 +25,6 @@ from ..read.titles import heading
 from .figure import Chart
 from .panels import (
     NOT_YET,
-    UNKNOWN,
     Axis,
     Dots,
     Heat,

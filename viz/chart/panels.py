@@ -20,7 +20,6 @@ from ..language.text import number
 CELL = 17.0  # the height of a row of cells with numbers
 # For kinds of things (after Okabe and Ito); each also bears its name, a dash or a marker.
 KINDS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#7f3c8d", "#3d3d3d")
-UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
 NOT_YET = "not computed: run loss.backward(record=True)"
 NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
 MARKS = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}

@@ -16,7 +16,7 @@ from minigrad import Tensor
 
 from ..language.picture import Picture
 from ..language.scale import Scale, mix
-from ..language.states import CUT
+from ..language.states import CUT, UNKNOWN
 from ..language.text import clean, columns, key, number, pretty
 from ..measure.diagnosis import spans
 from ..measure.shares import cancelled, shares
@@ -24,7 +24,7 @@ from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, passed_o
 from ..read.network import Captions, Network, read, roots_of
 from ..read.titles import heading
 from .figure import Chart, one_panel
-from .panels import KINDS, NOT_YET, UNKNOWN, Axis, Bar, Cell, Heat, Panel, Plot, Sheet, gradient_cell
+from .panels import KINDS, NOT_YET, Axis, Bar, Cell, Heat, Panel, Plot, Sheet, gradient_cell
 from .steps import captions_of, drawn, sampled
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _panels(network: Network, state: State, colours: dict[str, str], scale: Scal
         return [rows]
     marks, low, high = _bars(state, found, colours)
     ends = np.arange(np.ceil(low * 2), np.floor(high * 2) + 1) / 2
-    axis = Axis(low, high, ticks=[(v, f"{100 * v:.0f} %".replace("-", "−")) for v in (ends + 0.0).tolist()])
+    axis = Axis(low, high, ticks=[(v, percent(v)) for v in ends.tolist()])
     return [Plot(marks, Axis(0, len(found), ticks=()), axis, 104, head, said), rows]
 
 
@@ -130,7 +130,7 @@ def _rows(network: Network, state: State, colours: dict[str, str], scale: Scale)
              colours[way]) for way in state.ways]  # fmt: skip
     rows.append((f"‖∂L/∂{name}‖", norms(state.total, {t: state.why.get(t) or "" for t in state.total}), ""))
     bold = len(rows) - 1
-    lost = _ratios(times, lambda t: cancelled(state, t), lambda v: f"{100 * v:.0f} %", KINDS[1])
+    lost = _ratios(times, lambda t: cancelled(state, t), percent, KINDS[1])
     rows.append(("cancelled", lost, ""))
     for way in (w for w in state.ways if w in state.gates):
         passes = _ratios(
@@ -156,6 +156,11 @@ def short(way: str, straight: str = "straight") -> str:
     return found or way.removeprefix("through ").removeprefix("from ")
 
 
+def percent(share: float) -> str:
+    """A share in whole percent; what rounds to zero is 0 %, without a sign."""
+    return f"{round(100 * share) if np.isfinite(share) else number(share)} %".replace("-", "−")
+
+
 def verdict(network: Network, state: State) -> str:
     """In words: by which way most of it came, which gate lets most and which least through, how much cancels."""
     inner = [t for t in state.times if state.total.get(t) and np.isfinite(state.total[t] or 0)]
@@ -165,7 +170,7 @@ def verdict(network: Network, state: State) -> str:
     known = [found for t in inner if (found := shares(state, t))]
     part = {way: _mean(found.get(way, 0.0) for found in known) for way in state.ways}
     way = max(part, key=lambda w: part[w])
-    said = [f"Most comes {way}: {100 * part[way]:.0f} % on average."]
+    said = [f"Most comes {way}: {percent(part[way])} on average."]
     if not known:
         said = ["The ways cancel: of all that comes, less than a thousandth is left."]
     kept = {
@@ -184,7 +189,7 @@ def verdict(network: Network, state: State) -> str:
         )
     lost = [v for t in inner if (v := cancelled(state, t)) is not None]
     if lost and _mean(lost) > 0.005:
-        said.append(f"{100 * _mean(lost):.0f} % cancels.")
+        said.append(f"{percent(_mean(lost))} cancels.")
     return " ".join(said)
 
 
@@ -199,7 +204,7 @@ def _table(state: State) -> str:
     for t in (t for t in state.times if t in state.total):
         part, total, lost = shares(state, t), state.total[t], cancelled(state, t)
         line = [str(t), (state.why.get(t) or "–") if total is None else number(total)]
-        line += [f"{100 * part[w]:.0f} %" if w in part else "–" for w in state.ways]
-        lines.append([*line, "–" if lost is None else f"{100 * lost:.0f} %"])
+        line += [percent(part[w]) if w in part else "–" for w in state.ways]
+        lines.append([*line, "–" if lost is None else percent(lost)])
     head = f"{key(clean(state.band), f'∂L/∂{state.name}')}: norm, and share of the sum by way"
     return "\n".join([head, *columns(lines)])

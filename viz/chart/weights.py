@@ -10,13 +10,13 @@ from minigrad import InputError, Tensor
 
 from ..language.picture import Picture
 from ..language.scale import Scale, mix
-from ..language.states import NOT_COMPUTED, ZERO, norm
+from ..language.states import NOT_COMPUTED, UNKNOWN, ZERO, norm
 from ..language.text import clean, number, of_gradient
 from ..measure.weights import AT_ONCE, Parts, by_step
 from ..read.network import Captions, read, roots_of
 from ..read.titles import heading
 from .figure import Chart
-from .panels import KINDS, UNKNOWN, Cell, Heat, Sheet, gradient_cell
+from .panels import KINDS, Cell, Heat, Sheet, gradient_cell
 from .steps import captions_of, drawn, sampled
 
 if TYPE_CHECKING:

@@ -9,8 +9,6 @@ from .canvas import Canvas
 from .cards import GATES, VALUES
 from .markup import square, table
 
-UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
-
 
 def legend(
     canvas: Canvas,

@@ -22,6 +22,7 @@ from ..language.states import (
     NORMAL,
     NOT_A_NUMBER,
     NOT_COMPUTED,
+    UNKNOWN,
     VANISHED,
     ZERO,
     is_small,
@@ -42,7 +43,6 @@ from ..read.network import (
     gradient_state,
 )
 from .cards import Look, flow_said, gradient_line, gradient_text, short, tip, value_line, value_top
-from .legend import UNKNOWN
 from .markup import cell, node_label, square, table, text
 from .render import Diagram
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..language.scale import INK, PANEL, SOFT, Scale
+from ..language.states import UNKNOWN
 from ..language.text import clean, fitting
 from ..measure import words
 from ..measure.transport import transports
@@ -21,7 +22,6 @@ from ..read.network import (
 )
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
-from .legend import UNKNOWN
 from .legend import legend as draw_legend
 from .render import Diagram
 from .router import Route, lay

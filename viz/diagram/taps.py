@@ -15,7 +15,7 @@ import numpy as np
 from minigrad import InputError, Tensor
 
 from ..language.scale import FAINT, INK, PANEL, SOFT, Scale, Stroke, line_of, mix, signed
-from ..language.states import CUT
+from ..language.states import CUT, UNKNOWN
 from ..language.text import clean, fitting, number, pretty, span
 from ..measure.attention import LEAST, with_lines
 from ..read.attention import arranged
@@ -24,7 +24,7 @@ from ..read.whole import Row, Way, Whole, read_whole
 from .alpha import alpha_scale
 from .canvas import Box, Canvas, Point
 from .cards import flow_said
-from .legend import UNKNOWN, legend
+from .legend import legend
 from .markup import text
 from .render import Diagram
 

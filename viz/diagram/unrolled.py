@@ -13,6 +13,7 @@ import itertools
 from dataclasses import replace
 
 from ..language.scale import INK, PANEL, SOFT, Scale
+from ..language.states import UNKNOWN
 from ..language.text import fitting, identifier
 from ..measure import words
 from ..measure.transport import transports
@@ -31,7 +32,6 @@ from ..read.network import (
 )
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
-from .legend import UNKNOWN
 from .legend import legend as draw_legend
 from .render import Diagram
 from .router import Corridor, Route, lay

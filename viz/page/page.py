@@ -25,13 +25,23 @@ from minigrad import InputError, Tensor, ancestors
 
 from ..diagram.canvas import Canvas
 from ..diagram.cards import value_top
-from ..diagram.legend import UNKNOWN, legend
+from ..diagram.legend import legend
 from ..diagram.operations import draw_operations
 from ..diagram.render import Diagram
 from ..diagram.sequence import draw_steps
 from ..language.files import write
 from ..language.scale import Scale, ramp, signed
-from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO, is_small, norm
+from ..language.states import (
+    CUT,
+    EXPLODES,
+    NOT_A_NUMBER,
+    NOT_COMPUTED,
+    UNKNOWN,
+    VANISHED,
+    ZERO,
+    is_small,
+    norm,
+)
 from ..language.text import clean, html, identifier, number, pretty, shape_text
 from ..measure import words
 from ..measure.transport import Transport, transports
