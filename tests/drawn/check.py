@@ -22,6 +22,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad.scan import flatten
+from minigrad.tensor import as_tensor
 
 from .programs import Built, Program, build, symbolic
 
@@ -59,7 +60,7 @@ def eager(program: Program, built: Built, k: int) -> Results:
     arguments = [symbolic(a) for a in built.calls[k]]
     try:
         with np.errstate(all="ignore"):
-            outputs, _ = flatten(built.function(*arguments))
+            outputs = [as_tensor(o) for o in flatten(built.function(*arguments))[0]]
             found = {f"output {j}": o.value for j, o in enumerate(outputs)}
             if program.gradients:
                 wrt = _wrt(program, built, arguments)

@@ -247,7 +247,7 @@ def _one_step(p: Program, path: tuple, s: Statement) -> Program:
 
 
 def without_dead_states(p: Program) -> Program:
-    """A tidy copy, without states that nothing reads, in their loop or after it."""
+    """A tidy copy, without states that nothing reads but what computes them, in their loop or after it."""
     p = _copy(p)
     tidy(p)
     for path in _paths(p.body):
@@ -255,12 +255,28 @@ def without_dead_states(p: Program) -> Program:
         if s.op != "scan" or len(s.params["states"]) < 2:
             continue
         after = {n for other in p.statements() for n in reads(other)} | set(p.outputs)
+        live = _live_states(s, after)
         for k, state in enumerate(s.params["states"]):
-            others = s.params["next"][:k] + s.params["next"][k + 1 :]
-            inside = {n for b in s.body for n in reads(b)} | {*s.params.get("outs", []), *others}
-            if s.to[k] not in after and state not in inside:
+            if state not in live:
                 return without_dead_states(_without_state(p, path, s, k))
     return p
+
+
+def _live_states(s: Statement, after: set[str]) -> set[str]:
+    """The states of a scan on which something depends that is read after it."""
+    states, following = s.params["states"], s.params["next"]
+    needed = {
+        *s.params.get("outs", []),
+        *(n for n, end in zip(following, s.to, strict=False) if end in after),
+    }
+    while True:
+        for b in reversed(s.body):
+            if needed & set(b.to):
+                needed.update(reads(b), [n for inner in b.body for n in reads(inner)])
+        more = {n for n, state in zip(following, states, strict=True) if state in needed}
+        if more <= needed:
+            return needed & set(states)
+        needed |= more
 
 
 def _without_state(p: Program, path: tuple, s: Statement, k: int) -> Program:
