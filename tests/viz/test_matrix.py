@@ -6,19 +6,30 @@ import time
 
 import numpy as np
 import pytest
-from drawn import texts
+from drawn import texts, words_of
 from forward import EVERY, MASK, network, slope
 
 import cells
 import viz
 from minigrad import GraphError, InputError, Tensor, concat, cross_entropy, grad, scope, stack, tanh
-from viz.chart.bptt import matrices
-from viz.chart.canvas_chart import NO_WAY
-from viz.language.scale import Scale
-from viz.language.states import CUT, ZERO, norm
+from viz.chart.panels import NO_WAY, Dots, Heat, Line, Plot
+from viz.language.states import CUT, NORMAL, NOT_A_NUMBER, ZERO, norm
 from viz.language.text import number
+from viz.measure.bptt import CUT_OFF, FLOWS, matrices
 from viz.measure.ways import where
 from viz.read.network import read
+
+
+def heat_of(picture) -> Heat:
+    """The matrix of a picture that shows one."""
+    (heat,) = [p for p in picture.sheet.every if isinstance(p, Heat)]
+    return heat
+
+
+def distances_of(picture) -> Plot:
+    """The plot beside it."""
+    (plot,) = [p for p in picture.sheet.every if isinstance(p, Plot)]
+    return plot
 
 
 def parts_of(loss):
@@ -95,24 +106,29 @@ def test_the_loss_of_a_whole_sequence_is_taken_apart():
 def test_what_comes_later_has_no_way_and_a_cut_is_no_zero():
     loss, _ = network(T=5, truncate=2, backward=False)
     m = next(m for m in matrices(read(loss), [loss]) if m.name == "h")
-    scale = Scale()
+    picture = viz.bptt(loss)
+    heat = heat_of(picture)
+    assert list(heat.labels) == [str(s) for s in m.losses] and list(heat.columns) == [str(t) for t in m.times]
     for r, s in enumerate(m.losses):
         for k, t in enumerate(m.times):
-            state = m.state(scale, r, k)
+            state = heat.rows[r][k].state
             block = (s - 1) // 2 == (max(t, 1) - 1) // 2
             assert (state == NO_WAY) == (t > s)
             assert (state == CUT) == (t <= s and not block), (s, t)
-    words = texts(viz.bptt(loss).svg())
-    assert words.count("✂") == 1 + int((m.ways == 1).sum()) and any(
-        "Cut: later losses do not reach" in w for w in words
-    )
+            assert heat.rows[r][k].framed == (state != NO_WAY)
+    assert texts(picture.svg()).count("✂") == 1 + int((m.ways == CUT_OFF).sum())  # the legend has one
+    words = words_of(picture)
+    assert "✂ Cut between t = 4 and 5, 2 and 3: a loss does not reach back over it." in words
+    assert "Without a frame: no way leads from that state to that loss (it comes later)." in words
 
 
 def test_a_layer_that_reads_from_the_end_is_the_mirror():
     loss, _ = network(reverse=True, backward=False)
     m = next(m for m in matrices(read(loss), [loss]) if m.name == "h")
     later = np.subtract.outer(m.losses, m.times) <= 0
-    np.testing.assert_array_equal(m.ways == 2, later)
+    np.testing.assert_array_equal(m.ways == FLOWS, later)
+    heat = heat_of(viz.bptt(loss))
+    np.testing.assert_array_equal([[c.state == NORMAL for c in row] for row in heat.rows], later)
 
 
 def test_padding_sends_nothing_and_passes_all():
@@ -121,7 +137,9 @@ def test_padding_sends_nothing_and_passes_all():
     found = {m.name: m for m in matrices(read(loss), [loss])}
     f, h = found["f"], found["h"]
     t4, t3 = f.times.index(4), f.times.index(3)
-    assert not np.nan_to_num(f.norms[:, t4]).any() and f.state(Scale(), 4, t4) == ZERO
+    assert not np.nan_to_num(f.norms[:, t4]).any() and f.ways[4, t4] == FLOWS
+    heat = heat_of(viz.bptt(loss, of="f"))
+    assert heat.rows[4][list(heat.columns).index("4")].state == ZERO and "0" not in heat.columns
     assert h.norms[4, h.times.index(4)] == pytest.approx(h.norms[4, t4]) and h.norms[4, t3] > 0
 
 
@@ -146,19 +164,60 @@ def test_the_half_life(rate, said):
     last = run.steps[-1].h.sum()
     m = next(iter(matrices(read(last), [last])))
     assert m.half_lives[0] == pytest.approx(-np.log(2) / np.log(rate), rel=1e-9)
-    assert said in texts(picture.svg())
+    words = words_of(picture)
+    assert f"What one loss sends back {said}." in words and f"dashed: {said}" in words
+    assert (
+        "“Halves every …”: the common slope of the rows, each on a level of its own, from cut to cut" in words
+    )
+    (line,) = [p for p in distances_of(picture).marks if isinstance(p, Line) and p.stroke.dash == "dashed"]
+    assert list(line.xs) == [0, 12] and line.ys == pytest.approx([np.sqrt(3), np.sqrt(3) * rate**12])
     expected = rate ** np.subtract.outer(picture.data["s"], picture.data["t"]) * np.sqrt(3)
     found = picture.data["h"]
     np.testing.assert_allclose(found[~np.isnan(found)], expected[~np.isnan(found)], rtol=1e-12)
 
 
+def test_a_half_life_is_told_only_where_there_is_one():
+    picture = viz.bptt(network(T=1, backward=False)[0])
+    assert "Halves" not in words_of(picture) and "halves" not in words_of(picture)
+
+
+@pytest.mark.parametrize("rate, size", [(1e30, 1e-10), (1e30, 1.0), (1e30, 9e7), (1e-26, 1.0)])
+def test_gradients_at_the_ends_of_what_floats_hold_have_an_axis(rate, size):
+    cell = Halving(3, 3, np.random.default_rng(0), "float64")
+    cell.rate = rate
+    steps = cells.unroll(cell, 1e-300 * np.random.default_rng(1).standard_normal((13, 1, 3)))
+    with np.errstate(over="ignore"):
+        plot = distances_of(viz.bptt([(size * s.h).sum() for s in steps]))
+    assert 0 < plot.y.low < plot.y.high < np.inf
+    assert all(np.isfinite(mark.ys).all() for mark in plot.marks if isinstance(mark, Line))
+
+
 def test_the_numbers_stand_in_the_picture():
     loss, _ = network(T=4, backward=False)
     picture = viz.bptt(loss, of="f")
-    words = texts(picture.svg())
-    assert "‖∂L_s/∂f_t‖" in words
+    words, heat = texts(picture.svg()), heat_of(picture)
+    assert "‖∂L_s/∂f_t‖" in words and {"loss of step s", "state of step t"} <= set(words)
     for value in picture.data["f"].ravel():
         assert np.isnan(value) or number(value) in words or value == 0
+    columns = [list(picture.data["t"]).index(int(t)) for t in heat.columns]
+    for row, values in zip(heat.rows, picture.data["f"][:, columns], strict=True):
+        assert [c.said for c in row] == ["" if np.isnan(v) else number(v) for v in values]
+
+
+def test_distances_show_the_median_and_the_ends_of_each():
+    loss, _ = network(T=6, backward=False)
+    picture = viz.bptt(loss)
+    plot, norms = distances_of(picture), picture.data["h"]
+    apart = np.subtract.outer(picture.data["s"], picture.data["t"])
+    found = {d: norms[(apart == d) & ~np.isnan(norms)] for d in range(7)}
+    (dots,) = [m for m in plot.marks if isinstance(m, Dots)]
+    assert list(dots.xs) == list(found)
+    assert dots.ys == pytest.approx([float(np.median(v)) for v in found.values()])
+    ranges = {m.xs[0]: m.ys for m in plot.marks if isinstance(m, Line) and m.stroke.dash == "solid"}
+    assert ranges == {d: pytest.approx([v.min(), v.max()]) for d, v in found.items() if len(v) > 1}
+    assert plot.y.log and plot.y.low <= np.nanmin(norms) and np.nanmax(norms) <= plot.y.high
+    assert (plot.head, plot.x.label) == ("By distance", "distance | s − t |, in steps")
+    assert plot.said.startswith("median, smallest and largest")
 
 
 def test_no_backward_pass_is_needed_and_none_is_left():
@@ -172,11 +231,16 @@ def test_not_a_number_zero_and_a_single_step():
     assert viz.bptt(loss).data["h"].shape == (1, 2)
     _, run = network(T=3, backward=False)
     nothing = (run.h * 0.0).sum()
-    dot = viz.bptt(nothing).dot
-    assert "Exactly zero everywhere" in dot
+    picture = viz.bptt(nothing)
+    assert "Exactly zero everywhere" in words_of(picture)
+    assert {c.state for c in heat_of(picture).rows[-1]} == {ZERO}
     bad = run.steps[0].h.sum() + run.steps[1].h[0, 0] * np.inf + run.steps[2].h.sum()
     picture = viz.bptt(bad)
-    assert "not a number in places" in picture.dot and np.isfinite(picture.data["h"][2, 3])
+    assert "It is not a number in places." in words_of(picture) and np.isfinite(picture.data["h"][2, 3])
+    states = np.array([[c.state for c in row] for row in heat_of(picture).rows])
+    flows = ~np.isnan(picture.data["h"]) | (np.subtract.outer(picture.data["s"], picture.data["t"]) >= 0)
+    np.testing.assert_array_equal(states == NOT_A_NUMBER, flows & ~np.isfinite(picture.data["h"]))
+    assert NOT_A_NUMBER in states and "not a number (NaN, ∞)" in words_of(picture)
 
 
 def test_a_hundred_steps_of_a_large_lstm_within_two_seconds():
@@ -186,7 +250,7 @@ def test_a_hundred_steps_of_a_large_lstm_within_two_seconds():
     loss = cross_entropy(cells.run(cell, x, output=head).y, targets)
     start = time.process_time()
     picture = viz.bptt(loss)
-    assert time.process_time() - start < 2
+    assert picture.figure and time.process_time() - start < 2
     assert picture.data["h"].shape == (100, 101) and picture.data["f"].dtype == np.float64
 
 
@@ -205,7 +269,10 @@ def test_a_thousand_steps_are_sampled():
     loss, _ = network(T=1000, N=1, H=2, backward=False)
     picture = viz.bptt(loss)
     assert picture.data["h"].shape == (100, 1001) and picture.data["s"][-1] == 1000
-    assert "100 losses are followed" in picture.dot
+    assert "100 losses are followed" in words_of(picture)
+    heat = heat_of(picture)
+    assert heat.labels[-1] == heat.columns[-1] == "1000" and len(heat.columns) <= 101
+    assert np.diff([int(t) for t in heat.columns]).tolist() == [10] * (len(heat.columns) - 1)
 
 
 def test_attention_like_reads_of_all_steps_are_followed():
@@ -222,7 +289,7 @@ def test_attention_like_reads_of_all_steps_are_followed():
     total = losses[0] + losses[1] + losses[2]
     net = read(total)
     m = next(m for m in matrices(net, losses) if m.band == "encoder" and m.name == "h")
-    assert (m.ways[:, 1:] == 2).all()
+    assert (m.ways[:, 1:] == FLOWS).all()
     for r, part in enumerate(losses):
         for t in range(1, 5):
             alone = norm(grad(part, net.find("encoder", t, "h").out).value)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import texts
+from drawn import texts, words_of
 from forward import EVERY, network, slope
 
 import cells
 import viz
 from minigrad import InputError, Tensor, concat, cross_entropy, sqrt, tanh
-from viz.chart.weights import AT_ONCE, by_step, weight_names
-from viz.language.states import norm
+from viz.chart.panels import Heat
+from viz.language.states import NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
 from viz.language.text import number
+from viz.measure.ways import weight_names
+from viz.measure.weights import AT_ONCE, by_step
 from viz.read.network import read
+
+
+def heats_of(picture) -> tuple[Heat, Heat]:
+    """The cells by step, and the sums beside them."""
+    steps, sums = picture.sheet.every
+    return steps, sums
 
 
 @pytest.mark.parametrize("case", EVERY)
@@ -87,22 +95,38 @@ def test_an_output_layer_over_all_steps_stands_apart():
     found = {p.name: p for p in by_step(read(loss))}
     assert list(found["W_y"].norms) == [AT_ONCE] and AT_ONCE not in found["W_z"].norms
     np.testing.assert_allclose(found["W_y"].total, head.W_y.grad, rtol=1e-12)
-    words = texts(viz.weights_by_step(loss).svg())
+    picture = viz.weights_by_step(loss)
+    words, (steps, sums) = texts(picture.svg()), heats_of(picture)
     assert "at once" in words and number(norm(head.W_y.grad)) in words
+    assert "“at once”: used outside of the steps, in one product for all." in words_of(picture)
+    k, size = list(steps.labels).index("W_y"), number(norm(head.W_y.grad))
+    assert list(sums.columns) == [AT_ONCE, "sum", "agree"]
+    assert [c.said for c in sums.rows[k]] == [size, size, ""]
+    assert {(c.said, c.state) for c in steps.rows[k]} == {("", "")}  # no step adds any, and none is missing
+    assert sums.rows[0][0].said == sums.rows[0][0].state == ""
 
 
 def test_numbers_and_data():
     loss, run = network(T=4)
     picture = viz.weights_by_step(loss, run.steps)
-    words, data = texts(picture.svg()), picture.data
-    for p in by_step(read(loss)):
+    words, data, (steps, sums) = texts(picture.svg()), picture.data, heats_of(picture)
+    assert list(steps.columns) == ["1", "2", "3", "4"] and list(sums.columns) == ["sum", "agree"]
+    assert list(steps.labels) == [p.name for p in by_step(read(loss))]
+    for p, row, last in zip(by_step(read(loss)), steps.rows, sums.rows, strict=True):
+        assert [c.said for c in row] == [number(p.norms.get(t, 0)) for t in (1, 2, 3, 4)]
+        assert [c.said for c in last] == [number(norm(p.total)), f"{100 * p.agreement:.0f} %"]
         assert all(number(v) in words for v in p.norms.values()) and number(norm(p.total)) in words
         assert f"{100 * p.agreement:.0f} %" in words
         np.testing.assert_allclose(data[f"d{p.name}"], [p.norms.get(t, 0) for t in data["t"]])
     biggest = max((v, p.name, t) for p in by_step(read(loss)) for t, v in p.norms.items())
-    assert any(
-        w.startswith(f"Largest: {biggest[1]} at t = {biggest[2]} ({number(biggest[0])})") for w in words
-    )
+    said = picture.sheet.headlines[0]
+    assert said.startswith(f"Largest: {biggest[1]} at t = {biggest[2]} ({number(biggest[0])}).")
+    assert said in words_of(picture)
+    sizes = np.sum([list(data[f"d{p.name}"]) for p in by_step(read(loss))], axis=0)
+    half = max(t for t in (1, 2, 3, 4) if sizes[t - 1 :].sum() >= sizes.sum() / 2)
+    assert f"Half of all norms comes from t ≥ {half}." in said
+    worst = min(by_step(read(loss)), key=lambda p: p.agreement)
+    assert f"The steps agree least on {worst.name} ({100 * worst.agreement:.0f} %)." in said
 
 
 def test_the_layers_of_a_stack_are_named():
@@ -113,19 +137,35 @@ def test_the_layers_of_a_stack_are_named():
 
 def test_states_before_backward_zero_nan_single_and_a_thousand():
     loss, run = network(backward=False)
-    words = texts(viz.weights_by_step(loss, run.steps).svg())
-    assert "Not computed: run loss.backward(record=True)." in words and words.count("0") == 1  # of the legend
+    picture = viz.weights_by_step(loss, run.steps)
+    words, (steps, sums) = texts(picture.svg()), heats_of(picture)
+    assert "Not computed: run loss.backward(record=True)." in words and "0" not in words
+    assert "No gradient is known yet: loss.backward(record=True) was not run." in words
+    assert (
+        {c.state for row in steps.rows for c in row} == {row[0].state for row in sums.rows} == {NOT_COMPUTED}
+    )
+    assert picture.sheet.states == [NOT_COMPUTED] and np.isnan(picture.data["dW_f"]).all()
     nothing = (run.h * 0.0).sum()
     nothing.backward(record=True)
-    assert "Exactly zero at every step." in texts(viz.weights_by_step(nothing).svg())
+    picture = viz.weights_by_step(nothing)
+    assert "Exactly zero at every step." in texts(picture.svg()) and picture.sheet.states == [ZERO]
     bad = run.steps[0].h.sum() + run.steps[1].h[0, 0] * np.inf
     with np.errstate(invalid="ignore"):
         bad.backward(record=True)
     picture = viz.weights_by_step(bad)
-    assert {"NaN", "∞"} & set(texts(picture.svg())) and "Not a number: W_f" in picture.dot
+    words = words_of(picture)
+    assert "not a number (NaN, ∞)" in words and "Not a number: W_f" in words
+    steps, _ = heats_of(picture)
+    for name, row in zip(steps.labels, steps.rows, strict=True):
+        finite = np.isfinite(picture.data[f"d{name}"])
+        np.testing.assert_array_equal([c.state != NOT_A_NUMBER for c in row], finite)
     assert viz.weights_by_step(network(T=1)[0]).data["dW_f"].shape == (1,)
     long = viz.weights_by_step(network(T=1000, N=1, H=2)[0])
-    assert long.data["dW_f"].shape == (1000,) and "Every 38th of 1000 steps is drawn" in long.dot
+    assert long.data["dW_f"].shape == (1000,)
+    words = words_of(long)
+    assert "Every 38th of 1000 steps is drawn." in words
+    assert "Sum: over all steps, the gradient that training uses." in words
+    assert heats_of(long)[0].columns[-2:] == ["962", "1000"]
 
 
 def test_bad_input():
