@@ -122,6 +122,13 @@ def test_what_comes_later_has_no_way_and_a_cut_is_no_zero():
     assert "Without a frame: no way leads from that state to that loss (it comes later)." in words
 
 
+def test_cuts_of_a_layer_that_reads_from_the_end():
+    loss, _ = network(T=5, truncate=2, reverse=True, backward=False)
+    m = next(m for m in matrices(read(loss), [loss]) if m.name == "h")
+    assert m.mirrored and m.cuts == [(3, 4), (1, 2)]
+    assert "✂ Cut between t = 3 and 4, 1 and 2" in words_of(viz.bptt(loss))
+
+
 def test_a_layer_that_reads_from_the_end_is_the_mirror():
     loss, _ = network(reverse=True, backward=False)
     m = next(m for m in matrices(read(loss), [loss]) if m.name == "h")

@@ -147,8 +147,9 @@ def one_panel(who: str, ax: Axes | None, choices: Sequence[str]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A letter that no font here has is drawn as a box; nobody is warned while a picture is drawn."""
-    with warnings.catch_warnings():
+    """A letter that no font here has is drawn as a box, and the ticks of an axis may lie beyond all floats; nobody
+    is warned while a picture is drawn."""
+    with warnings.catch_warnings(), np.errstate(over="ignore"):
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 

@@ -65,12 +65,15 @@ class Matrix:
         found = set()
         for own in self.ways:
             reached, beyond = np.flatnonzero(own == FLOWS), np.flatnonzero(own == CUT_OFF)
-            if len(reached) and len(beyond):
-                k = reached[-1] if self.mirrored else reached[0]
-                near = (
-                    beyond[beyond > k].min(initial=k) if self.mirrored else beyond[beyond < k].max(initial=-1)
-                )
-                found.add((int(min(k, near)), int(max(k, near))))
+            if not len(reached):
+                continue
+            if self.mirrored:
+                k = reached[-1]
+                near = beyond[beyond > k][:1]
+            else:
+                k = reached[0]
+                near = beyond[beyond < k][-1:]
+            found.update((int(min(k, b)), int(max(k, b))) for b in near)
         return [(self.times[a], self.times[b]) for a, b in sorted(found, reverse=True)]
 
     @property
