@@ -13,8 +13,8 @@ import cells
 import viz
 from minigrad import GraphError, Tensor, cross_entropy, log, stack, tanh
 from viz.language.scale import Scale
-from viz.language.states import STATES
-from viz.read.network import read, roots_of
+from viz.language.states import CUT, STATES
+from viz.read.network import SHARED, flows, read, roots_of
 
 
 def edge_style(dot: str, source: str, target: str) -> tuple[str, float]:
@@ -295,3 +295,19 @@ def test_learned_first_states_are_drawn_with_their_gradient():
             whole = data[f"d{name} total" if view is viz.direct else f"d{name}"]
             assert np.allclose(whole[0].sum(axis=0), getattr(cell, f"{name}_0").grad, atol=1e-12)
     assert np.allclose(viz.weights_by_step(loss).data["dh_0 sum"], cell.h_0.grad)
+
+
+def test_a_cut_state_that_two_quantities_read_is_cut_on_both_ways():
+    class Cut(cells.JANET):
+        def step(self, x, h_prev):
+            return super().step(x, h_prev.detach())
+
+    rng = np.random.default_rng(0)
+    steps = cells.unroll(Cut(3, 4, rng, "float64"), rng.standard_normal((3, 1, 3)))
+    loss = (steps[-1].h ** 2).sum()
+    loss.backward(record=True)
+    network = read(loss)
+    found = flows(network, network.cells["", 3])
+    before = [f for f in found if (f.source.name, f.source.t) == ("h", 2)]
+    assert {f.target.name for f in before} == {"", "h"} and {f.state for f in before} == {CUT}
+    assert not [f for f in found if f.source.kind == SHARED and f.target.name == "h"]

@@ -68,21 +68,30 @@ def gradient(
     lines = [*heading(network), "Bars: ‖∂L/∂state‖, over all sequences, on a logarithmic scale. "
         "Arrows: the way back from step t + 1 to step t. "
              "Rows: by which way it came."]  # fmt: skip
+    headlines = [*map(words.headline, found.values()), words.inputs_cut(network)]
     sheet = Sheet(
         title or "The gradient on its way back through time", panels, [*lines, *sampled(stride, len(every))],
-        [words.headline(one) for one in found.values()], scale, notes=_notes(network, bool(found)),
+        [said for said in headlines if said], scale, notes=_notes(network, bool(found), states),
     )  # fmt: skip
     return Chart(sheet, arrays(states))
 
 
-def _notes(network: Network, arrows: bool) -> list[str]:
+def _notes(network: Network, arrows: bool, states: list[State]) -> list[str]:
+    ways = dict.fromkeys(w for s in states for w in s.ways)
+    gate = next((w for w in ways if w.startswith("through ")), "")
+    named = ["“straight along”: element by element from the next step's state."] * (STRAIGHT in ways)
+    named += [f"“{gate}”: by way of {gate.removeprefix('through ')} of step t + 1."] * bool(gate)
+    blank = [t for s in states for t in s.times if any(s.parts[w].get(t) is None for w in s.ways)]
     return [
         "The parts are vectors: their norms do not add up to the norm of the sum."
         if network.computed
         else UNKNOWN,
-        "“straight along”: element by element from the next step's state; “through f”: by way of gate f of step t + 1.",
-        *[words.ON_ARROWS] * arrows,
-        "–: no gradient arrives at that step.",
+        *named,
+        *[*words.TO_STATES, words.CARRIED] * arrows,
+        *["Blank: nothing can come that way at that step (no loss of its own, no later step, a cut)."]
+        * bool(blank),
+        *["–: no gradient arrives at that step."]
+        * any(s.total.get(t, 0.0) is None for s in states for t in s.times),
     ]
 
 

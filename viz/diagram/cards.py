@@ -18,7 +18,12 @@ from .markup import strip, text
 
 BOUNDED = ("sigmoid", "tanh")
 SHUT_BELOW, OPEN_ABOVE = 0.05, 0.95  # of a gate's mean
-VALUES, GATES, NUMBERS = "values", "gates", "gradients"  # what a legend explains besides the states of lines
+VALUES, GATES, NUMBERS, BEYOND = (
+    "values",
+    "gates",
+    "gradients",
+    "beyond",
+)  # what a legend explains besides states
 
 
 @dataclass
@@ -60,6 +65,8 @@ def value_line(node: Tensor, width: float, look: Look) -> str:
             look.seen.add(GATES)
             return strip(value, width, 9, opening, lambda v: "" if math.isfinite(v) else "?")
         look.seen.add(VALUES)
+        if (np.abs(value[np.isfinite(value)]) > look.top).any():
+            look.seen.add(BEYOND)
         return strip(value, width, 9, lambda v: signed(v, look.top), lambda v: beyond(v, look.top))
     return ""
 
@@ -104,6 +111,7 @@ def gradient_line(node: Tensor, width: float, look: Look) -> str:
         return ""
 
     look.seen.add(NUMBERS)
+    look.seen.update(look.scale.state(abs(g)) for g in np.asarray(gradient, np.float64).ravel() if g)
 
     def colour(g: float) -> str:
         return "#ffffff" if g == 0 else look.scale.colour(abs(g))

@@ -6,7 +6,7 @@ from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix, opening
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATES, VANISHED, ZERO
 from ..language.text import decade, number
 from .canvas import Canvas
-from .cards import GATES, VALUES
+from .cards import BEYOND, GATES, OPEN_ABOVE, SHUT_BELOW, VALUES
 from .markup import square, table
 
 
@@ -26,6 +26,10 @@ def legend(
     seen : what occurs in the picture and is explained; None: everything.
     """
     gates = seen is not None and GATES in seen
+    if gates:
+        notes = [*notes, f"shut, open: a gate whose mean is below {SHUT_BELOW}, above {OPEN_ABOVE}."]
+    if seen is not None and BEYOND in seen:
+        notes = [*notes, "‹ ›: a value beyond the ends of its scale."]
     if seen is not None and VALUES not in seen:
         values = None
     rule = top + 6

@@ -184,9 +184,11 @@ def above(
     """
     boxes: dict[int, Box] = {}
     if network.end is not None and loss:
-        content, said = text(network.end_text, 13, bold=True), tip(network.end.out, look, "loss")
+        again = "loss" in canvas.key.__self__.used
+        called = network.end_text + "  (the same)" * again
+        content, said = text(called, 13, bold=True), tip(network.end.out, look, "loss")
         box = canvas.box(
-            "loss" + " again" * ("loss" in canvas.key.__self__.used),
+            "loss" + " again" * again,
             first,
             y,
             right - first,
@@ -238,15 +240,15 @@ def heading(
     down = -(-len(lines) // across)
     for k, line in enumerate(lines):
         canvas.words(8 + width * (k // down), y + 14 * (k % down), line, 10, INK, align="left", longest=400)
-    return headlines(canvas, found, y + 14 * down + 6, right)
+    return headlines(canvas, found, y + 14 * down + 6, right, words.inputs_cut(network))
 
 
-def headlines(canvas: Canvas, found: Iterable[Transport], y: float, right: float) -> float:
+def headlines(canvas: Canvas, found: Iterable[Transport], y: float, right: float, more: str = "") -> float:
     """The headlines, no wider than the picture; returns where they end."""
     most = int(max(right, 780) / 7.2)  # letters, of the room that `words` gives to one
-    for one in found:
+    for sentences in (*map(words.sentences, found), [more]):
         lines: list[str] = []
-        for said in (piece for sentence in words.sentences(one) for piece in textwrap.wrap(sentence, most)):
+        for said in (piece for sentence in sentences for piece in textwrap.wrap(sentence, most)):
             if lines and len(lines[-1]) + len(said) < most:
                 lines[-1] += f" {said}"
             else:

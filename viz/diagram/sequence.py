@@ -96,7 +96,7 @@ class _Sequence:
         notes = [
             "Arrows: the forward computation. The gradient flows back against them;",
             "colour and width: how much of it flows along the line; ∂h = ‖∂L/∂h‖.",
-            *[words.ON_ARROWS] * bool(self.transport),
+            *[*words.ON_ARROWS, words.CARRIED] * bool(self.transport),
         ]
         if not self.network.computed:
             notes[0] = UNKNOWN

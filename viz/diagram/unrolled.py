@@ -12,6 +12,8 @@ import copy
 import itertools
 from dataclasses import replace
 
+import numpy as np
+
 from ..language.scale import INK, PANEL, SOFT, Scale
 from ..language.states import UNKNOWN
 from ..language.text import fitting, identifier
@@ -117,7 +119,7 @@ class Unrolled:
             "colour and width of a line: how much of it flows along that line.",
             "In a box: cells and numbers are the values (of a gate: mean, and range), then cells of the gradient",
             "(− marks negative); ∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖.",
-            *[words.ON_ARROWS] * bool(self.transport),
+            *[*words.ON_ARROWS, words.CARRIED] * bool(self.transport),
         ]
         if not self.network.computed:
             notes = [UNKNOWN, "Arrows: the forward computation."]
@@ -179,6 +181,8 @@ class Unrolled:
             f.source.t for f in self.flows if f.target.kind == END and f.source.kind in (QUANTITY, OUTPUT)
         ]
         loss = not set(sent).isdisjoint(here) or (not sent and not again)
+        if outputs and len(outputs) < len(self.columns):  # the loss reads these steps alone
+            right = max(left + width for _, left, width in places)
         y, boxes = above(canvas, net, self.look, y, first, right, places, again, loss)
         self.boxes.update(boxes)
         return y
@@ -216,9 +220,10 @@ class Unrolled:
         one = self.transport.get(band.name)
         for name in (s for s in band.top_states if one is None or one.leads(s)):
             y = band.lane_y[name]
-            lane = canvas.panel(
-                f"{band.name} memory line {name}".strip(), 30, y - 13, last.right - 30, 26, "", LANE
-            )
+            end = (
+                last.right if band.name in self.mirrored else last.left + LEFT + COLUMN / 2
+            )  # where it arrives
+            lane = canvas.panel(f"{band.name} memory line {name}".strip(), 30, y - 13, end - 30, 26, "", LANE)
             canvas.box(f"lane {band.name} {name}", 30, y, 0.1, 0.1, border=0, panel=lane, fill=LANE)
         self._first_states(band, last.right + STEP_GAP if band.name in self.mirrored else 8)
         if band.name:
@@ -240,7 +245,9 @@ class Unrolled:
         ]
         said = f"t = {before}" if before is not None else "first" if mirrored else "t = 0"
         if found:
-            self.canvas.words(x + 26, band.panel_top + 11, said, 12, INK, True)
+            if before is not None:
+                said += " again"
+            self.canvas.words(x + 26, band.panel_top + 11, said, 12 if before is None else 10, INK, True)
         for name, g in found:
             rows, height = card(g, FIRST_WIDTH, self.look, name)
             height = max(height, band.heights["top" if name in band.top_states else "low"])
@@ -490,7 +497,8 @@ class Unrolled:
             (x, y), (end, _) = route.points[0], route.points[-1]
             # Near the start of a long piece: other lines cross it further on.
             middle = min((x + end) / 2, x + 26) if end > x else max((x + end) / 2, x - 26)
-            at = (middle, y - 8 - stroke.width / 2)
+            level = y - 8 - stroke.width / 2
+            at = (self._clear(x, end, middle, level, 6.6 * len(label)), level)
         elif self._between(f) and route.leave in ("left", "right"):
             label, (x, y) = said_of or stroke.mark, route.points[0]
             at = (x + (20 if route.leave == "right" else -20), y - 5.5)
@@ -506,6 +514,18 @@ class Unrolled:
             at=at,
             small=not route.lane and self._between(f),
         )
+
+    def _clear(self, x: float, end: float, wanted: float, y: float, width: float) -> float:
+        """The middle of a label between x and end that no upright line runs through, as near to `wanted` as can be."""
+        upright = [
+            a[0]
+            for route in self.routes
+            for a, b in itertools.pairwise(route.points)
+            if abs(a[0] - b[0]) < 0.1 and min(a[1], b[1]) - 6 < y < max(a[1], b[1]) + 6
+        ]
+        low, high = min(x, end) + width / 2 + 1, max(x, end) - width / 2 - 1
+        free = [p for p in np.arange(low, high, 2.0) if all(abs(p - at) > width / 2 + 2 for at in upright)]
+        return float(min(free, key=lambda p: abs(p - wanted), default=wanted))
 
     def _between(self, f: Flow) -> bool:
         """Whether it runs from a state to the step after."""

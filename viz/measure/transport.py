@@ -36,6 +36,8 @@ class Link:
     after: int
     factor: float | None  # ‖Jᵀg‖ ÷ ‖g‖; None: cut, or no gradient at step `after`
     by_state: dict[str, float] = field(default_factory=dict)  # that state's part of Jᵀg, over the same ‖g‖
+    # Of a state that runs on element by element: what comes straight along it, and what comes else, over the same ‖g‖.
+    straight: dict[str, tuple[float, float]] = field(default_factory=dict)
     by_way: dict[tuple[str, str], float] = field(default_factory=dict)  # by state and way, where split
     cut: list[str] = field(default_factory=list)  # states to which nothing comes back, as a detach stops it
     is_cut: bool = False  # whether that holds for all states of the step
@@ -84,9 +86,10 @@ class Transport:
         return [v for link in self.links if (v := link.by_state.get(state)) is not None]
 
     def leads(self, state: str) -> bool:
-        """Whether no other state carries more back: only then is one that runs on element by element a memory line."""
-        carried = {s: float(np.median(self.factors(s) or [0.0])) for s in self.states}
-        return carried.get(state, 0.0) >= max(carried.values(), default=0.0)
+        """Whether most comes back straight along it: only then is a state that runs on element by element a memory line."""
+        found = [link.straight[state] for link in self.links if state in link.straight]
+        along, besides = np.median(found, axis=0) if found else (0.0, 0.0)
+        return bool(along >= besides)
 
 
 class Transports(list[Transport]):
@@ -177,7 +180,7 @@ def _transport(network: Network, band: str) -> Transport:
     after = {before: t for (b, t), before in network.before.items() if b == band}
     for t in [t for t in nodes if (band, t) not in network.cells]:  # first states
         after.setdefault(t, next(s for b, s in network.cells if b == band))
-    came, added, within = _parts(network, band, of, after)
+    came, added, within, straight = _parts(network, band, of, after)
     for t, own in nodes.items():
         for name, x in own.items():
             gradient = gradient_of(network.states, x)
@@ -196,6 +199,9 @@ def _transport(network: Network, band: str) -> Transport:
         if whole and parts:
             link.by_state = {s: norm(part) / whole for s, part in parts.items()}
             link.factor = _joint(list(parts.values())) / whole
+            for s in (s for s in network.memory[band] if (t, s) in straight):
+                besides = [part - straight[t, s] if name == s else part for name, part in parts.items()]
+                link.straight[s] = norm(straight[t, s]) / whole, _joint(besides) / whole
         links.append(link)
     return Transport(band, network.carried[band], links, size, own_loss, _read_by_others(network, band, of))
 
@@ -209,10 +215,11 @@ def _cut(link: Link, nodes: dict[str, Tensor], before: dict[str, Tensor], throug
 
 
 def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
-    """What each state got (by step and name): of the next step, of others, of its own step."""
+    """What each state got (by step and name): of the next step, of others, of its own step, of its own next value."""
     came: dict = {}
     added: dict = {}
     within: dict = {}
+    straight: dict = {}
     for n in network.nodes:
         g = network.group_of[n.number]
         in_cell = g.kind in (QUANTITY, SHARED)
@@ -227,7 +234,9 @@ def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
             own = in_cell and g.band == band and g.t == key[0]
             into = came if following else within if own else added
             into[key] = into.get(key, 0) + np.asarray(part, np.float64)
-    return came, added, within
+            if following and g.name == key[1]:
+                straight[key] = straight.get(key, 0) + np.asarray(part, np.float64)
+    return came, added, within, straight
 
 
 def _read_by_others(network: Network, band: str, of: dict) -> bool:

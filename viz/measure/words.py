@@ -9,7 +9,7 @@ import numpy as np
 
 from ..language.states import CUT, NOT_COMPUTED
 from ..language.text import clean, number, pretty
-from ..read.network import Flow
+from ..read.network import Flow, Network
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -34,8 +34,48 @@ def sentences(transport: Transport, own: bool = True) -> list[str]:
         too = ", by way of other layers too" if transport.others else ""
         followed = transport.rows.losses if transport.rows is not None else []
         whose = f"the loss of t = {followed[0]}" if len(followed) == 1 else "one loss"
-        said.append(f"What {whose} sends back {half_lives(lives)}{too}.")
+        first = first_step(transport)
+        falls = (
+            f"{'falls' if first < 1 else 'rises'} to × {number(first)} in its first step, then "
+            if first
+            else ""
+        )
+        said.append(f"What {whose} sends back {falls}{half_lives(lives)}{too}.")
     return [s for s in [*said, entered(transport) if own else "", cuts(transport)] if s]
+
+
+def first_step(transport: Transport) -> float | None:
+    """What one step back leaves of a loss's own gradient, where later steps, whose half-life is told, leave another part.
+
+    A loss may come in by a state that hands on little, and fade slowly once it has reached the memory.
+    """
+    rows, found, later = transport.rows, [], []
+    if rows is None:
+        return None
+    column = {t: k for k, t in enumerate(rows.times)}
+    for stretch in transport.stretches:
+        for r, s in enumerate(rows.losses):
+            times = stretch.times[: stretch.times.index(s) + 1] if s in stretch.times else []
+            sizes = rows.norms[r, [column[t] for t in times]][::-1]
+            if len(sizes) > 3 and np.isfinite(sizes).all() and (sizes > 0).all():
+                found.append(sizes[1] / sizes[0])
+                later.append((sizes[-1] / sizes[1]) ** (1 / (len(sizes) - 2)))
+    if not found:
+        return None
+    first, rest = float(np.median(found)), float(np.median(later))
+    return first if max(first, rest) > 1.6 * min(first, rest) else None
+
+
+def inputs_cut(network: Network) -> str:
+    """The steps at which the gradient is cut on its way to an input that gets one at others."""
+    states = {
+        t: network.states.get(g.out.number) == CUT for (_, t), own in network.inputs.items() for g in own
+    }
+    times = sorted(t for t, cut in states.items() if cut)
+    if not times or len(times) == len(states):
+        return ""
+    more = f" and {len(times) - 3} more" if len(times) > 3 else ""
+    return f"✂ x is cut at t = {', '.join(map(str, times[:3]))}{more}."
 
 
 def carried(factors: Sequence[float], where: str = "back") -> str:
@@ -104,4 +144,10 @@ def on_arrow(found: Mapping[str, Transport], f: Flow) -> tuple[str | None, str]:
     return None, factor(f.norm / size) if size else ""
 
 
-ON_ARROWS = "×0.5 on an arrow: of one step back, ‖what arrives along it‖ ÷ ‖gradient of all states of the later step‖."
+_OF = "‖gradient of all states of the later step‖"
+_ONCE = "What passes from state to state within a step counts once: where it came in."
+ON_ARROWS = (f"×0.5 on an arrow: ‖what comes back along it‖ ÷ {_OF}.", _ONCE)
+TO_STATES = (f"×0.5 on an arrow: ‖what comes back to the state, all ways together‖ ÷ {_OF}.", _ONCE)
+CARRIED = (
+    "“A step carries × 0.5 back (0.4 … 0.6)”: all states together, the median over the steps (least … most)."
+)

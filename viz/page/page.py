@@ -385,7 +385,7 @@ def _legend(scale: Scale, top: float, time_limit: float) -> str:
     notes = [
         "Arrows: the forward computation. The gradient flows back against them.",
         "∂f = ‖∂L/∂f‖; ∂W = what this step alone adds to ‖∂L/∂W‖.",
-        words.ON_ARROWS,
+        *words.ON_ARROWS,
     ]
     legend(canvas, 8, 0, 1000, scale, top, notes)
     svg = Diagram(canvas.picture_text(), "legend", "nop2", time_limit).svg()

@@ -592,10 +592,17 @@ def flows(network: Network, targets: Iterable[Group]) -> list[Flow]:
     for target in targets:
         for n in target.nodes:
             for k, x in enumerate(n.inputs):
-                source = network.group_of[x.number]
+                source, use = network.group_of[x.number], (n, k, x)
+                if source is not target and x.name is None and x.op is not None and x.op.name == "detach":
+                    use = (
+                        x,
+                        0,
+                        x.inputs[0],
+                    )  # it stands with whatever read it first; what it cuts is the source
+                    source = network.group_of[x.inputs[0].number]
                 if source is not target:
                     entry = found.setdefault((id(source), id(target)), (source, target, {}))
-                    entry[2].setdefault(x.number, []).append((n, k, x))
+                    entry[2].setdefault(use[2].number, []).append(use)
     return [_flow(network, *entry) for entry in found.values()]
 
 
