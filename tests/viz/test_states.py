@@ -311,3 +311,14 @@ def test_a_cut_state_that_two_quantities_read_is_cut_on_both_ways():
     before = [f for f in found if (f.source.name, f.source.t) == ("h", 2)]
     assert {f.target.name for f in before} == {"", "h"} and {f.state for f in before} == {CUT}
     assert not [f for f in found if f.source.kind == SHARED and f.target.name == "h"]
+
+
+def test_a_zero_inside_of_a_quantity_is_not_told_as_the_quantity():
+    rng = np.random.default_rng(0)
+    steps = cells.unroll(cells.ResetAfterGRU(3, 4, rng, "float64"), rng.standard_normal((3, 1, 3)))
+    loss = (steps[-1].h ** 2).sum()
+    loss.backward(record=True)
+    assert not steps[0].r.grad.any() and steps[0].h_tilde.value.any()
+    for picture in (viz.draw(loss, level="gate"), viz.gates(loss)):
+        words = words_of(picture)
+        assert "it meets a 0" in words and "h_tilde_1 = 0" not in words and "h̃ of t = 1 is 0" not in words

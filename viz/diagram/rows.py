@@ -10,8 +10,9 @@ from ..language.scale import INK, SOFT
 from ..language.text import number, span
 from ..measure import words
 from ..measure.folding import held, product
+from ..measure.reasons import zero_said
 from ..measure.transport import Transport
-from ..read.network import FIRST, QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
+from ..read.network import QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
 from ..read.titles import equations_of, sizes
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
@@ -88,7 +89,8 @@ class Band:
             said = "–" if flow.norm is None else number(flow.norm)
             line = f"∂{short(flow.source.name or 'W')} {said}"
             extra.append(text(line, min(9.5, 60 / (0.62 * len(line))), SOFT))
-        extra = [text(why, 8, SOFT) for why in zero_because(network, g)] + extra
+        if gradient_state(network.states, g.out)[0] == 0 and (why := zero_said(network, g)):
+            extra.insert(0, text(why, min(8, 58 / (0.62 * len(why))), SOFT))
         width = COLUMN
         if g.name in self.top_states:
             first, last = self.span(network, g)
@@ -133,23 +135,6 @@ class Band:
     @property
     def first_low(self) -> float:
         return self.lane_y[(self.low_states or [""])[0]]
-
-
-def zero_because(network: Network, g: Group) -> list[str]:
-    """Why a gradient is exactly zero, where all that reads it multiplies it by a state that is: as c_0 = 0."""
-    if gradient_state(network.states, g.out)[0] != 0:
-        return []
-    found = []
-    for n in network.readers.get(g.out.number, ()):
-        others = [x for x in n.inputs if x is not g.out]
-        zeros = [x for x in others if not x.is_symbol and x.value.size and not x.value.any()]
-        if n.op.name != "mul" or not zeros:
-            return []
-        q = network.group_of[zeros[0].number]
-        found.append(
-            f"as first {q.name} = 0" if q.kind == FIRST and q.t else f"as {q.name or 'input'}_{q.t} = 0"
-        )
-    return list(dict.fromkeys(found))[:1]
 
 
 def columns(

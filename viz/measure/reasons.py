@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from ..language.text import pretty
-from ..read.network import Group, Network
+from ..read.network import FIRST, Group, Network
+
+
+def zero_factors(network: Network, g: Group) -> list[Group | None]:
+    """The quantities that are 0 and with which this one is multiplied wherever it is read; None: a part of one."""
+    found: list[Group | None] = []
+    for n in network.readers.get(g.out.number, ()):
+        zeros = [
+            x for x in n.inputs if x is not g.out and not x.is_symbol and x.value.size and not x.value.any()
+        ]
+        if n.op is None or n.op.name != "mul" or not zeros:
+            return []
+        q = network.group_of.get(zeros[0].number)
+        found.append(q if q is not None and q.out is zeros[0] else None)
+    return found
 
 
 def zero_because(network: Network, g: Group) -> str:
-    """What the quantity is multiplied with wherever it is read, if that is 0: "c of t = 0 is 0"; else nothing."""
-    found = ""
-    for n in network.nodes:
-        if all(x is not g.out for x in n.inputs):
-            continue
-        others = [x for x in n.inputs if x is not g.out and not x.is_symbol and not x.value.any()]
-        if n.op is None or n.op.name != "mul" or not others:
-            return ""
-        zero = network.group_of.get(others[0].number)
-        found = (
-            f"{pretty(zero.name)} of t = {zero.t} is 0" if zero is not None and zero.name else "it meets a 0"
-        )
-    return found
+    """As words: "c of t = 0 is 0"; nothing where the reason is another."""
+    for q in zero_factors(network, g)[-1:]:
+        return f"{pretty(q.name)} of t = {q.t} is 0" if q is not None and q.name else "it meets a 0"
+    return ""
+
+
+def zero_said(network: Network, g: Group) -> str:
+    """As briefly as a box has room for: "as c_0 = 0"."""
+    for q in zero_factors(network, g)[:1]:
+        if q is None:
+            return "it meets a 0"
+        first = q.kind == FIRST and q.t
+        return f"as first {pretty(q.name)} = 0" if first else f"as {pretty(q.name) or 'input'}_{q.t} = 0"
+    return ""
