@@ -74,18 +74,16 @@ class Training:
         # By the optimiser's step count, which changes with the parameters: so Ctrl-C cannot come between the two.
         self.places = {0: (0, model.stack.initial_state(options.batch))}
 
-    def step(self, loss, columns: np.ndarray) -> tuple[float, int]:
+    def step(self, step, columns: np.ndarray) -> tuple[float, int]:
         """One window in every stream: bits per character, and how many characters were read."""
         now, window = self.optimiser.steps, self.options.window
         at, state = self.places[now]
         if at + window + 1 > len(columns):  # the text is read through: from the top, with fresh states
             at, state = 0, self.model.stack.initial_state(self.options.batch)
         part = columns[at : at + window + 1]
-        self.optimiser.zero_grad()
-        nats, *after = loss.backward(part[:-1], part[1:], *state)
-        mg.optim.clip_by_norm(self.optimiser.parameters, 5.0)
+        nats, *after = step.compute(part[:-1], part[1:], *state)
         self.places = {now: self.places[now], now + 1: (at + window, after)}
-        self.optimiser.step()
+        step.move()
         return float(nats) / math.log(2), part[1:].size
 
     def save(self) -> None:
@@ -121,6 +119,7 @@ class Training:
 def train(training: Training, codes: np.ndarray, held_out: np.ndarray, console: Console) -> None:
     model, options, done = training.model, training.options, training.optimiser.steps
     loss, columns = mg.compile(model.loss), streams(codes, options.batch)
+    one_step = mg.training_step(loss, training.optimiser, clip=5.0)
     seen, bits, start = 0, math.nan, time.perf_counter()
     progress = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -130,7 +129,7 @@ def train(training: Training, codes: np.ndarray, held_out: np.ndarray, console: 
     with progress:
         task = progress.add_task("training", total=options.steps, completed=done, bits=bits, speed=0.0)
         for step in range(done + 1, options.steps + 1):
-            bits, read = training.step(loss, columns)
+            bits, read = training.step(one_step, columns)
             seen += read
             if not bits < 100:
                 raise mg.InputError(

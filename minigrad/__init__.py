@@ -69,6 +69,13 @@ def compile(function, *, threads: int = 1, check: bool = False):
     return compile_function(function, threads=threads, check=check)
 
 
+def training_step(loss, optimiser, *, clip: float | None = None):
+    """A step of training, ``step(*batch)``, with as little Python as can be: see `minigrad.compiler.TrainingStep`."""
+    from .compiler import TrainingStep
+
+    return TrainingStep(loss, optimiser, clip)
+
+
 __version__ = "0.1.0"
 __all__ = [
     "DTypeError",
@@ -132,6 +139,7 @@ __all__ = [
     "stack",
     "sum",
     "tanh",
+    "training_step",
     "transpose",
     "where",
     "zeros",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import starmap
 from typing import Any
 
@@ -58,7 +58,8 @@ class Optimiser:
     """What all share: the parameters, `zero_grad`, a step over those that have gradients, and the state.
 
     A kind of its own names in `options` what was chosen and in `slots` its lists of arrays, one for each
-    parameter; `_moved` writes the new entries of parameter k into the lists `new`, and returns the new value.
+    parameter.  Its rule stands once, in `moved`, and runs on the arrays of one parameter, in `step`, or, compiled,
+    on all parameters at once, in a training step (`minigrad.TrainingStep`).
     """
 
     options: tuple[str, ...] = ("lr",)
@@ -70,15 +71,21 @@ class Optimiser:
         parameters = parameters if isinstance(parameters, dict) else list(parameters)
         self.parameters, self.lr = _parameters(parameters), lr
         self.labels = _labels(parameters, self.parameters)
-        self.steps, self.counts = (
-            0,
-            [0 for _ in self.parameters],
-        )  # in all, and those that moved each parameter
-        self._spare: list[list] = []  # arrays for the entries of the next step: now and new change places
+        # Steps in all, and those that moved each parameter.
+        self.steps, self.counts = 0, [0 for _ in self.parameters]
 
     def zero_grad(self) -> None:
         for p in self.parameters:
             p.grad = None
+
+    def numbers(self, count: int) -> tuple[float, ...]:
+        """What `moved` takes as numbers in the count-th step of a parameter, counted from 1."""
+        raise NotImplementedError
+
+    @staticmethod
+    def moved(xp, value, gradient, slots: tuple, numbers: Sequence) -> tuple:
+        """The new value and the new entries of the slots; xp : numpy for arrays, minigrad for tensors."""
+        raise NotImplementedError
 
     @np.errstate(over="raise")
     def step(self) -> None:
@@ -86,36 +93,30 @@ class Optimiser:
 
         Whole also when Ctrl-C or an error interrupts it: then nothing has moved, or everything has.
         """
-        now = [getattr(self, name) for name in self.slots]
-        new = self._spare or [[np.empty_like(a) for a in slot] for slot in now]
-        counts, changes, still = list(self.counts), [], []
+        new = [list(getattr(self, name)) for name in self.slots]
+        counts, changes = list(self.counts), []
         for k, p in enumerate(self.parameters):
             gradient, value = p.grad, p._value
             if gradient is None:
-                still.append(k)
                 continue
             if gradient.shape != value.shape:
                 raise ShapeError(f"optimiser step: the gradient of {describe(p)} has shape {gradient.shape}")
-            if gradient.dtype is not value.dtype:
-                gradient = gradient.astype(value.dtype)
+            gradient = np.asarray(gradient, value.dtype, order="C")
             counts[k] += 1
+            entries, numbers = tuple([slot[k] for slot in new]), self.numbers(counts[k])
             try:
-                value = self._moved(k, value, gradient, new)
+                value, entries = self.moved(np, value, gradient, entries, numbers)
             except FloatingPointError:
-                value = self._moved_far(k, value, gradient, new)
-            value.setflags(write=False)
-            changes += (p, "_value", value), (p, "changed", next_number())
+                value, entries = self._moved_far(value, gradient, entries, numbers)
+            for slot, entry in zip(new, entries, strict=True):
+                slot[k] = np.asarray(entry, order="C")  # of arrays without axes, NumPy makes bare numbers
+            changes += assigned(p, np.asarray(value, order="C"))
         if not changes:
             raise GraphError("optimiser step without gradients: call loss.backward() first")
-        if still:  # what did not move keeps its entries when now and new change places
-            now, new = _exchanged(now, new, still)
-        changes += (self, "steps", self.steps + 1), (self, "counts", counts), (self, "_spare", now)
+        changes += (self, "steps", self.steps + 1), (self, "counts", counts)
         commit(changes + [(self, name, slot) for name, slot in zip(self.slots, new, strict=True)])
 
-    def _moved(self, k: int, value: np.ndarray, gradient: np.ndarray, new: list) -> np.ndarray:
-        raise NotImplementedError
-
-    def _moved_far(self, k: int, value: np.ndarray, gradient: np.ndarray, new: list) -> np.ndarray:
+    def _moved_far(self, value, gradient: np.ndarray, entries: tuple, numbers: tuple) -> tuple:
         """Where a number overflowed: gradients whose square does count as the largest whose square does not.
 
         Adam moves by the ratio of its moments, which that leaves as it is; an infinite moment would hold the
@@ -123,12 +124,12 @@ class Optimiser:
         """
         limit = gradient.dtype.type(2.0 ** (np.finfo(gradient.dtype).maxexp // 2 - 1))
         with np.errstate(over="warn"):
-            return self._moved(k, value, np.clip(gradient, -limit, limit), new)
+            return self.moved(np, value, np.clip(gradient, -limit, limit), entries, numbers)
 
     def __getstate__(self) -> dict:
-        """A copy has entries of its own: those here are written over by and by."""
-        entries = {name: [a.copy() for a in getattr(self, name)] for name in self.slots}
-        return {**self.__dict__, "counts": list(self.counts), **entries, "_spare": []}
+        """A copy has entries of its own."""
+        entries = {name: [np.array(a) for a in getattr(self, name)] for name in self.slots}
+        return {**self.__dict__, "counts": list(self.counts), **entries}
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Step count, options and slots as arrays by name, e.g. "Adam.lr", "Adam.first.W_f", for `checkpoint.save`.
@@ -165,15 +166,6 @@ class Optimiser:
         for slot in self.slots:
             changes.append((self, slot, [found[f"{kind}.{slot}.{label}"] for label in self.labels]))
         return changes
-
-
-def _exchanged(a: list[list], b: list[list], places: list[int]) -> tuple[list, list]:
-    """Lists of lists with the entries at some places exchanged."""
-    a, b = [list(x) for x in a], [list(x) for x in b]
-    for x, y in zip(a, b, strict=True):
-        for k in places:
-            x[k], y[k] = y[k], x[k]
-    return a, b
 
 
 def fitting(who: str, given: Mapping, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -217,14 +209,16 @@ class SGD(Optimiser):
             self.slots = ("velocity",)
         self.velocity = [np.zeros_like(p.value) for p in self.parameters] if momentum else []
 
-    def _moved(self, k, value, gradient, new):
-        if self.momentum:
-            velocity = new[0][k]
-            np.multiply(self.velocity[k], self.momentum, velocity)
-            velocity += gradient
-            gradient = velocity
-        step = np.asarray(gradient * self.lr, order="C")  # of arrays without axes, NumPy makes bare numbers
-        return np.subtract(value, step, step)
+    def numbers(self, count):
+        return self.lr, self.momentum
+
+    @staticmethod
+    def moved(xp, value, gradient, slots, numbers):
+        rate, momentum = numbers
+        if slots:
+            gradient = momentum * slots[0] + gradient
+            slots = (gradient,)
+        return value - rate * gradient, slots
 
 
 class Adam(Optimiser):
@@ -254,24 +248,18 @@ class Adam(Optimiser):
         self.first = [np.zeros_like(p.value) for p in self.parameters]
         self.second = [np.zeros_like(p.value) for p in self.parameters]
 
-    def _moved(self, k, value, gradient, new):
-        (b1, b2), count = self.betas, self.counts[k] + 1
-        first, second, m, v = self.first[k], self.second[k], new[0][k], new[1][k]
-        np.subtract(gradient, first, m)
-        m *= 1 - b1
-        m += first
-        np.multiply(gradient, gradient, v)
-        v -= second
-        v *= 1 - b2
-        v += second
+    def numbers(self, count):
+        b1, b2 = self.betas
         correction = math.sqrt(1 - b2**count)
-        size = np.asarray(np.sqrt(v))
-        size += self.epsilon * correction
-        step = np.divide(m, size, size)
-        step *= self.lr * correction / (1 - b1**count)
-        if self.weight_decay:
-            step += self.lr * self.weight_decay * value
-        return np.subtract(value, step, step)
+        rate = self.lr * correction / (1 - b1**count)
+        return 1 - b1, 1 - b2, rate, self.epsilon * correction, self.lr * self.weight_decay
+
+    @staticmethod
+    def moved(xp, value, gradient, slots, numbers):
+        (first, second), (a, b, rate, epsilon, decay) = slots, numbers
+        first = first + a * (gradient - first)
+        second = second + b * (gradient * gradient - second)
+        return value - (rate * (first / (xp.sqrt(second) + epsilon)) + decay * value), (first, second)
 
 
 def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:

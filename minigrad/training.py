@@ -12,7 +12,7 @@ import numpy as np
 
 from . import checkpoint
 from .errors import InputError, NonFiniteError
-from .optim import Adam, Optimiser, clip_by_norm
+from .optim import Adam, Optimiser
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -55,14 +55,14 @@ def fit(
     step, when the loss or a gradient is not finite; the parameters are then those of the step before.
     Raises what `checkpoint.load_training` raises for a file of another training; nothing is changed then.
     """
-    from .compiler import Compiled, compile  # LLVM is loaded when it is first needed
+    from .compiler import TrainingStep  # LLVM is loaded when it is first needed
 
-    step_of = loss if isinstance(loss, Compiled) else compile(loss)
     schedule = lr if callable(lr) else None
     if optimiser is None:
         rate = 1.0 if callable(lr) else lr
         optimiser = Adam(parameters, rate)
         schedule = schedule or (lambda number: rate)  # also where the file behind `resume` has another
+    step = TrainingStep(loss, optimiser, clip)
     with _Progress(optimiser, resume, save_every, rng, notes) as progress:
         for number, batch in progress.numbered(batches):
             if not isinstance(batch, (tuple, list)):
@@ -72,17 +72,16 @@ def fit(
             if schedule is not None:
                 optimiser.lr = _rate(schedule, number)
             optimiser.zero_grad()
-            result = step_of.backward(*batch)
+            result = step.compute(*batch)
             value = float(result[0] if isinstance(result, (tuple, list)) else result)
             if not np.isfinite(value):
                 raise NonFiniteError(
                     f"fit: the loss of step {number} is {value}; use a smaller learning rate"
                 )
             try:
-                clip_by_norm(optimiser.parameters, clip)
+                progress.step(value, step.move)
             except NonFiniteError as error:
                 raise NonFiniteError(f"fit: step {number}: {error}; use a smaller learning rate") from None
-            progress.step(value)
             if watch is not None and watch(number, value):
                 break
     return np.array(progress.losses)
@@ -122,11 +121,11 @@ class _Progress:
             if number % self.every == 0:
                 self._save()
 
-    def step(self, loss: float) -> None:
+    def step(self, loss: float, move: Callable[[], None]) -> None:
         self.losses.append(loss)
         now = self.optimiser.steps
         self.states = {now: self.states[now], now + 1: self._states()}
-        self.optimiser.step()
+        move()
 
     def _states(self) -> dict[str, Any]:
         return {name: generator.bit_generator.state for name, generator in self.generators.items()}

@@ -22,6 +22,7 @@ import one_to_many  # noqa: E402
 import see_bptt  # noqa: E402
 
 from minigrad import MinigradError, checkpoint  # noqa: E402
+from minigrad.compiler import TrainingStep  # noqa: E402
 
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
@@ -232,17 +233,17 @@ def test_ctrl_c_keeps_the_characters_read_and_the_weights_together(place, tmp_pa
     text.write_text("one two three four five six seven eight nine ten\n" * 12)
     given = [*CHARACTERS, "--text", str(text), "--out", str(tmp_path), "--resume"]
     char_rnn.main(char_rnn.arguments([*given, str(tmp_path / "whole"), "--steps", "8"]))
-    moved = char_rnn.mg.optim.Adam.step
+    moved = TrainingStep.move
 
-    def step(optimiser):
-        if place == "before" and optimiser.steps == 4:
+    def move(step):
+        if place == "before" and step.optimiser.steps == 4:
             raise KeyboardInterrupt
-        moved(optimiser)
-        if optimiser.steps == 4:
+        moved(step)
+        if step.optimiser.steps == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(char_rnn.mg.optim.Adam, "step", step)
+        patch.setattr(TrainingStep, "move", move)
         char_rnn.main(char_rnn.arguments([*given, str(file), "--steps", "8"]))
     assert checkpoint.load(file)["optimiser/Adam.steps"] == 4
     char_rnn.main(char_rnn.arguments([*given, str(file), "--steps", "8"]))

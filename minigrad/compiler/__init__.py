@@ -2,5 +2,6 @@
 
 from .compile import Compiled, compile
 from .places import CannotCompile
+from .step import TrainingStep
 
-__all__ = ["CannotCompile", "Compiled", "compile"]
+__all__ = ["CannotCompile", "Compiled", "TrainingStep", "compile"]

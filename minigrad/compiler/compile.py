@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from sys import getrefcount
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Gradients:
                     f"no gradient for {describe(tensor)}: it does not require one, or was not used"
                 )
             if self.flat is not None:
-                found = [_view(self.flat, part) for part in found]
+                found = [view_of(self.flat, part) for part in found]
             total = found[0]
             for part in found[1:]:  # the same tensor was given twice, or given and captured
                 total = total + part
@@ -219,7 +219,7 @@ class Compiled:
         if variant is None:
             return self._eagerly(call)
         flat, plan = variant.run(call.arrays, call.shapes, self.threads)
-        return variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.values])
+        return variant.traced.rebuild([constant(view_of(flat, part)) for part in plan.values])
 
     def value_and_grad(self, *arguments) -> tuple[Any, Gradients]:
         """What the function returns, and the gradients of its first result with respect to every leaf that requires one.
@@ -235,22 +235,26 @@ class Compiled:
         if variant is None:
             return self._eagerly(call)
         flat, plan = variant.run(call.arrays, call.shapes, self.threads)
-        values = variant.traced.rebuild([_constant(_view(flat, part)) for part in plan.values])
+        values = variant.traced.rebuild([constant(view_of(flat, part)) for part in plan.values])
         return values, Gradients(call.targets(variant), plan.gradients, flat)
 
     def backward(self, *arguments) -> Any:
         """What the function returns; gradients are added to `grad` of every leaf that requires one, as `backward` does."""
+        self.refuse_computed(arguments)
+        value, gradients = self.value_and_grad(*arguments)
+        with adding:
+            for leaf, g in gradients.items():
+                leaf.grad = g if leaf.grad is None else leaf.grad + g
+        return value
+
+    def refuse_computed(self, arguments: Sequence) -> None:
+        """Raise GraphError for an argument whose gradient would have to go on to what it was computed from."""
         for a in arguments:
             if type(a) is Tensor and a.op is not None and a.requires_grad:
                 raise GraphError(
                     f"backward of compiled {self.name}: the argument {describe(a)} was computed, and how is not "
                     "seen here; give a leaf, detach it, or take its gradient from value_and_grad"
                 )
-        value, gradients = self.value_and_grad(*arguments)
-        with adding:
-            for leaf, g in gradients.items():
-                leaf.grad = g if leaf.grad is None else leaf.grad + g
-        return value
 
     def _eagerly(self, call: Call):
         """The function itself, node by node; if that is because it cannot be compiled, a warning says so once."""
@@ -316,14 +320,14 @@ def eager_run(function: Callable, call: Call):
         results, rebuild = flatten(function(*leaves))
     results = [as_tensor(r) for r in results]
     if not call.gradients:
-        return rebuild([_constant(np.array(r.value)) for r in results])
+        return rebuild([constant(np.array(r.value)) for r in results])
     loss = only_number(results, function)
     given = {leaf.number: a for leaf, a in zip(leaves, call.arguments, strict=True)}
     learned = [n for n in ancestors(*results) if n.op is None and n.requires_grad and n.number not in given]
     targets = [leaf for leaf, needed in zip(leaves, call.needs, strict=True) if needed] + learned
     targets = list({t.number: t for t in targets}.values())
     found = [g.value for g in grad(loss, targets)]
-    values = rebuild([_constant(np.array(r.value)) for r in results])
+    values = rebuild([constant(np.array(r.value)) for r in results])
     return values, Gradients([given.get(t.number, t) for t in targets], found)
 
 
@@ -427,7 +431,7 @@ class Variant:
         values, right = expected if call.gradients else (expected, None)
         flat, plan = self.run(call.arrays, call.shapes, threads)
         results = zip(plan.values, flatten(values)[0], strict=True)
-        pairs = [(f"result {k}", _view(flat, part), v.value) for k, (part, v) in enumerate(results)]
+        pairs = [(f"result {k}", view_of(flat, part), v.value) for k, (part, v) in enumerate(results)]
         if right is not None:
             ours = Gradients(call.targets(self), plan.gradients, flat)
             pairs += [(f"the gradient of {describe(t)}", g, right[t]) for t, g in ours.items() if t in right]
@@ -458,7 +462,7 @@ class Variant:
         wider.stages_of = {}
         wider._write([*graph, *asked])
         flat, plan = wider.run(call.arrays, call.shapes, threads)
-        ours = [_view(flat, part) for part in [*plan.values, *plan.gradients][len(graph) :]]
+        ours = [view_of(flat, part) for part in [*plan.values, *plan.gradients][len(graph) :]]
         return earliest(groups, ours, theirs)
 
     @cached_property
@@ -484,7 +488,10 @@ class Variant:
         if bad:
             raise InputError(f"{self.traced.name}: {self.program.checks[bad - 1]}")
 
-    def run(self, arrays: list, shapes: tuple, threads: int) -> tuple[np.ndarray, Plan]:
+    def run(
+        self, arrays: list, shapes: tuple, threads: int, known: Known | None = None
+    ) -> tuple[np.ndarray, Plan]:
+        """The results, in one array, and the plan that says where; known : leaves whose addresses are known."""
         free = self.plans.get(shapes)
         if free is None:
             if len(self.plans) >= PLANS:  # each holds memory for all that it computes
@@ -495,6 +502,8 @@ class Variant:
             plan = free.pop()  # a plan serves one call at a time; another thread makes its own
         except IndexError:
             plan = Plan(self, shapes)
+        if known is not None:
+            plan.know(known)
         flat = plan.run(arrays, threads)
         free.append(plan)  # not after an interrupt: another thread may still be writing into it
         return flat, plan
@@ -519,6 +528,14 @@ def numbers_of(variant: Variant, shapes: tuple) -> Callable[[Size | int], int]:
         return size.value(of) if isinstance(size, Size) else size
 
     return number
+
+
+class Known(NamedTuple):
+    """Arrays of some leaves whose addresses are known, so that none has to be asked for."""
+
+    places: dict[int, int]  # by number of the leaf, which of the arrays is its own
+    arrays: list[np.ndarray]
+    addresses: np.ndarray
 
 
 class Plan:
@@ -551,11 +568,14 @@ class Plan:
         offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
         self.arena = np.empty(total + ALIGN, np.uint8)
         self.large = total > THREADS_FROM
-        base = -(-_address(self.arena) // ALIGN) * ALIGN
+        base = -(-address_of(self.arena) // ALIGN) * ALIGN
         for (at, _, _), offset in zip(work, offsets, strict=True):
             self.table[at] = base + offset
         offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
         self.output: np.ndarray | None = None
+        self.address = 0  # of the last results
+        self.known: dict | None = None
+        self.layout: Any = None  # what a training step has found out about where gradients lie
         self.output_at = np.array([at for at, _, _ in outputs], np.int64)
         self.output_offsets = np.array(offsets, np.int64)
         by_name = {program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
@@ -579,7 +599,9 @@ class Plan:
     def _rooms_for(self, threads: int) -> None:
         while len(self.rooms) < threads:
             self.scratch.append(np.empty(SCRATCH, self.scratch_type))
-            self.rooms.append((_address(self.table), len(self.table), _address(self.scratch[-1]), SCRATCH))
+            self.rooms.append(
+                (address_of(self.table), len(self.table), address_of(self.scratch[-1]), SCRATCH)
+            )
 
     def run(self, arrays: list, threads: int) -> np.ndarray:
         held: list[np.ndarray] = []  # copies that live as long as the call
@@ -592,9 +614,20 @@ class Plan:
             if array is not entry[2]:
                 self._enter(entry, array, held)
         flat = self._output()
-        bad = self._run_threads(threads, held) if threads > 1 and self.large else self._run_alone()
+        bad = self._run_threads(threads, held) if threads > 1 and self.large else self.run_alone()
         self.refuse(bad)
         return flat
+
+    def know(self, known: Known) -> None:
+        """Put the addresses of these leaves into the table, all at once."""
+        if self.known is not known.places:
+            own = [(e, known.places[e[0].number]) for e in self.leaves if e[0].number in known.places]
+            self.known, self.known_leaves = known.places, own
+            self.known_at = np.array([e[1] for e, _ in own], np.int64)
+            self.known_from = np.array([k for _, k in own], np.int64)
+        for entry, k in self.known_leaves:
+            entry[2] = known.arrays[k]
+        self.table[self.known_at] = known.addresses[self.known_from]
 
     def _enter(self, entry: list, array: np.ndarray, held: list[np.ndarray]) -> None:
         """Put the address of an array into the table, or that of a copy in the order in which it is read."""
@@ -605,7 +638,7 @@ class Plan:
                 None,
             )  # looked at again at the next call
             held.append(array)
-        self.table[entry[1]] = _address(array)
+        self.table[entry[1]] = address_of(array)
 
     def _output(self) -> np.ndarray:
         """An array for the results: the last one, if its results were dropped, else a new one.
@@ -613,11 +646,13 @@ class Plan:
         Memory that was just used is in the cache, and its address stands in the table already.
         """
         if self.output is None or getrefcount(self.output) > 2:
-            self.output = np.empty(self.output_bytes, np.uint8)
-            self.table[self.output_at] = self.output_offsets + _address(self.output)
+            # Between gradients lie zeros, so that a training step may take all of them as one array.
+            self.output = (np.zeros if self.gradients else np.empty)(self.output_bytes, np.uint8)
+            self.address = address_of(self.output)
+            self.table[self.output_at] = self.output_offsets + self.address
         return self.output
 
-    def _run_alone(self) -> int:
+    def run_alone(self) -> int:
         return self.run_part(*self.rooms[0], 0, 1, 0, len(self.parallel))
 
     def _part(self, held: list, p: int, threads: int, k: int) -> int:
@@ -672,16 +707,16 @@ def _itemsize(dtype: str) -> int:
     return int(dtype[1:])
 
 
-def _address(array: np.ndarray) -> int:
+def address_of(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
-def _view(flat: np.ndarray, part: tuple) -> np.ndarray:
+def view_of(flat: np.ndarray, part: tuple) -> np.ndarray:
     offset, shape, dtype = part
     return np.ndarray(shape, dtype, flat, offset)
 
 
-def _constant(value: np.ndarray) -> Tensor:
+def constant(value: np.ndarray) -> Tensor:
     """A leaf around an array that nobody else writes to, without a copy."""
     node = Tensor.__new__(Tensor)
     fill_node(node, value, None, (), (), False)

@@ -1,0 +1,297 @@
+"""`TrainingStep`: loss, gradients, clipping and the optimiser's rule, with as little Python in between as can be.
+
+The rule of an optimiser (`Optimiser.moved`) is compiled once, for flat arrays: all parameters lie one behind the
+other as the loss's program writes their gradients, so that one call moves all of them, whatever the network is.
+What does not fit (a parameter without gradient, counts that differ, several dtypes, an optimiser of one's own, what
+cannot be compiled) goes parameter by parameter, by the same rule.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from itertools import chain, repeat
+from operator import is_
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+import minigrad
+
+from ..errors import InputError
+from ..optim import Optimiser, clip_by_norm, commit
+from ..tensor import Tensor, next_number
+from .compile import ALIGN, Compiled, Gradients, Known, Plan, address_of, compile, constant, view_of
+from .places import CannotCompile
+
+FAR = 1e30  # sums of squares beyond, or below its inverse: float32 cannot hold what is computed of them
+
+
+class Layout:
+    """Where gradients lie in the results of a program: in one piece, one behind the other."""
+
+    def __init__(self, targets: Sequence[Tensor], parts: Sequence, parameters: Sequence[Tensor]):
+        """Raises LookupError where they are not those of the parameters, or not in one piece."""
+        places = {p.number: k for k, p in enumerate(parameters)}
+        found = sorted((part[0], part, places.pop(t.number)) for t, part in zip(targets, parts, strict=True))
+        if places or not found:
+            raise LookupError
+        (self.start, (*_, self.dtype), _) = found[0]
+        at = self.start
+        self.parts: list[tuple] = [()] * len(parameters)
+        for offset, (_, shape, dtype), k in found:
+            if (
+                offset != at
+                or dtype != self.dtype
+                or (parameters[k].dtype, parameters[k].shape) != (dtype, shape)
+            ):
+                raise LookupError
+            self.parts[k] = offset - self.start, shape, dtype
+            at += -(-math.prod(shape) * dtype.itemsize // ALIGN) * ALIGN
+        self.count = (at - self.start) // self.dtype.itemsize
+        self.offsets = np.array([part[0] for part in self.parts], np.int64)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Layout) and (self.parts, self.count) == (other.parts, other.count)
+
+
+class Slot(Sequence):
+    """The entries of a slot: views of one array, made when they are asked for."""
+
+    __slots__ = ("flat", "parts")
+
+    def __init__(self, flat: np.ndarray, parts: Sequence[tuple]):
+        self.flat, self.parts = flat, parts
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, k: int) -> np.ndarray:  # type: ignore[override]
+        return view_of(self.flat, self.parts[k])
+
+
+class State:
+    """Values and slots of all parameters in flat arrays, and what a table of addresses says of them."""
+
+    def __init__(self, layout: Layout, memory: np.ndarray, parts: Sequence[tuple], places: dict[int, int]):
+        """memory, parts : the array that holds the flat arrays, and where: of the values, then of each slot."""
+        address = address_of(memory)
+        values, *slots = [view_of(memory, part) for part in parts]
+        self.layout, self.slots = layout, [Slot(flat, layout.parts) for flat in slots]
+        self.addresses = np.array([part[0] for part in parts], np.int64) + address
+        values.setflags(write=False)
+        self.views = [view_of(values, part) for part in layout.parts]
+        self.known = Known(places, self.views, layout.offsets + self.addresses[0])
+        self.held = [memory, values, *slots, *self.views]
+        self.alone: list[int] = []  # how often each is held where nobody else holds it
+
+    def references(self) -> list[int]:
+        return [*map(getrefcount, self.held)]
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody else holds an array of it, so that it can be written over."""
+        return self.references() == self.alone
+
+    def fill(self, optimiser: Optimiser) -> None:
+        """Put in what the parameters and the optimiser hold."""
+        values, *slots = self.held[1 : 2 + len(self.slots)]
+        values.setflags(write=True)
+        now = [p._value for p in optimiser.parameters]
+        for flat, arrays in zip(
+            [values, *slots], [now, *[getattr(optimiser, n) for n in optimiser.slots]], strict=True
+        ):
+            flat[:] = 0
+            for part, array in zip(self.layout.parts, arrays, strict=True):
+                view_of(flat, part)[...] = array
+        values.setflags(write=False)
+
+    def holds(self, layout: Layout, optimiser: Optimiser) -> bool:
+        """Whether parameters and optimiser have just this, as nothing was assigned since."""
+        return (
+            (layout is self.layout or layout == self.layout)
+            and all(map(is_, [p._value for p in optimiser.parameters], self.views))
+            and all(map(is_, [getattr(optimiser, name) for name in optimiser.slots], self.slots))
+        )
+
+
+_compiled: dict[tuple, Compiled] = {}
+
+
+def _rule(optimiser: Optimiser) -> Compiled:
+    """An optimiser's rule, compiled for flat arrays: (value, gradient, *slots, numbers) → (value, *slots)."""
+    moved, count = type(optimiser).moved, len(optimiser.numbers(1))
+    kind = moved, len(optimiser.slots), count
+    if kind not in _compiled:
+
+        def rule(value, gradient, *rest):
+            *slots, numbers = rest
+            scale, *others = [numbers[k] for k in range(1 + count)]
+            value, entries = moved(minigrad, value, scale * gradient, tuple(slots), others)
+            return (value, *entries)
+
+        rule.__name__ = rule.__qualname__ = type(optimiser).__name__
+        _compiled[kind] = compile(rule)
+    return _compiled[kind]
+
+
+class Rule:
+    """The rule laid out for one layout: it reads one state and writes another."""
+
+    def __init__(self, optimiser: Optimiser, layout: Layout, places: dict[int, int]):
+        """Raises CannotCompile."""
+        self.layout, self.places, self.slots = layout, places, len(optimiser.slots)
+        self.numbers = np.empty(1 + len(optimiser.numbers(1)), layout.dtype)
+        flat = np.empty(layout.count, layout.dtype)
+        variant, call = _rule(optimiser).variant([flat] * (2 + self.slots) + [self.numbers], False)
+        if variant is None:
+            raise CannotCompile(call.reason)
+        self.plan = Plan(variant, call.shapes)
+        at = {argument: place for argument, place, _ in self.plan.arguments}  # in the table
+        self.state_at = np.array([at[k] for k in (0, *range(2, 2 + self.slots))], np.int64)
+        self.gradient_at = at[1]
+        self.plan.table[at[2 + self.slots]] = address_of(self.numbers)
+        # What the program returns stands in this order in its memory.
+        self.output_from = np.array([part[0] for part in self.plan.values], np.int64)
+
+    def state(self) -> State:
+        memory = np.empty(self.plan.output_bytes, np.uint8)
+        made = State(self.layout, memory, self.plan.values, self.places)
+        del memory
+        made.alone = made.references()
+        return made
+
+    def __call__(self, now: State, gradient: int, numbers: tuple, new: State) -> None:
+        """gradient : the address of its flat array."""
+        plan = self.plan
+        self.numbers[:] = numbers
+        plan.table[self.state_at] = now.addresses
+        plan.table[self.gradient_at] = gradient
+        plan.table[plan.output_at] = plan.output_offsets + (new.addresses[0] - self.output_from[0])
+        plan.refuse(plan.run_alone())
+
+
+class TrainingStep:
+    """A step of training: ``step(*batch)`` returns what the loss returns, and has moved the parameters.
+
+    loss : a function of a batch's arrays, or what `compile` made of it; its first (or only) result is the loss.
+    optimiser : whose parameters are moved.
+    clip : the greatest joint norm of the gradients; None: they are as they are.
+
+    `compute` and `move` are its two halves.  `norm` is the joint norm of the last gradients, before clipping.  The
+    parameters' `grad` is None after a step.  Raises NonFiniteError, naming the parameter, for a gradient that is not
+    finite, where there is a `clip`; nothing has moved then.
+    """
+
+    def __init__(self, loss, optimiser: Optimiser, clip: float | None = None):
+        if clip is not None and not clip > 0:
+            raise InputError(f"clip_by_norm: the limit is {clip}; give a positive number")
+        self.loss = loss if isinstance(loss, Compiled) else compile(loss)
+        self.optimiser, self.clip, self.norm = optimiser, clip, math.nan
+        own = type(optimiser)
+        self.whole = (
+            isinstance(optimiser, Optimiser)
+            and own.step is Optimiser.step
+            and own.moved is not Optimiser.moved
+        )
+        self.places = {p.number: k for k, p in enumerate(optimiser.parameters)}
+        self.rule: Rule | None = None
+        self.state: State | None = None  # as the last step left it
+        self.spare: State | None = None  # that of the step before
+        self._found: tuple = ()
+
+    def __call__(self, *batch) -> Any:
+        result = self.compute(*batch)
+        self.move()
+        return result
+
+    def compute(self, *batch) -> Any:
+        """The results of the loss; the gradients are kept for `move`."""
+        loss, state = self.loss, self.state
+        loss.refuse_computed(batch)
+        variant, call = loss.variant(batch, True)
+        if variant is None:
+            result, gradients = loss._eagerly(call)
+            self._found = None, 0, None, gradients
+            return result
+        flat, plan = variant.run(
+            call.arrays, call.shapes, loss.threads, state.known if state is not None else None
+        )
+        if plan.layout is None or plan.layout[0] is not self.places:
+            plan.layout = self.places, self._laid(call.targets(variant), plan.gradients)
+        self._found = flat, plan.address, plan.layout[1], (call, variant, plan)
+        return variant.traced.rebuild([constant(view_of(flat, part).copy()) for part in plan.values])
+
+    def _laid(self, targets, parts) -> Layout | None:
+        try:
+            return Layout(targets, parts, self.optimiser.parameters) if self.whole else None
+        except LookupError:
+            return None
+
+    def move(self) -> None:
+        """Clip the gradients, and move the parameters: all of them, or, where an error is raised, none."""
+        flat, address, layout, rest = self._found
+        self._found = ()
+        if layout is not None and self.whole and len({*self.optimiser.counts}) == 1:
+            gradient = np.ndarray((layout.count,), layout.dtype, flat, layout.start)
+            square = float(np.vdot(gradient, gradient))
+            if 1 / FAR < square < FAR and self._ruled(layout):
+                self._move_all(layout, address + layout.start, math.sqrt(square))
+                return
+        if not isinstance(rest, Gradients):
+            call, variant, plan = rest
+            rest = Gradients(call.targets(variant), plan.gradients, flat)
+        self._move_each(rest)
+
+    def _move_each(self, gradients: Gradients) -> None:
+        """Parameter by parameter."""
+        for leaf, g in gradients.items():
+            leaf.grad = g
+        try:
+            self.norm = clip_by_norm(self.optimiser.parameters, math.inf if self.clip is None else self.clip)
+            self.optimiser.step()
+        finally:
+            for leaf, _ in gradients.items():
+                leaf.grad = None
+
+    def _ruled(self, layout: Layout) -> bool:
+        """Whether there is a program of the rule for this layout; else a warning says why not, once."""
+        if self.rule is not None and (self.rule.layout is layout or self.rule.layout == layout):
+            return True
+        try:
+            self.rule, self.state, self.spare = Rule(self.optimiser, layout, self.places), None, None
+        except CannotCompile as reason:
+            self.whole = False
+            name = type(self.optimiser).__name__
+            warnings.warn(f"{name} moves one parameter after the other: {reason}", stacklevel=4)
+        return self.whole
+
+    def _move_all(self, layout: Layout, gradient: int, norm: float) -> None:
+        """In one call; gradient : the address of its flat array."""
+        optimiser, rule, now, new = self.optimiser, self.rule, self.state, self.spare
+        assert rule is not None
+        count = optimiser.counts[0] + 1
+        scale = self.clip / norm if self.clip is not None and norm > self.clip else 1.0
+        numbers = (scale, *optimiser.numbers(count))
+        if now is None or not now.holds(layout, optimiser):
+            now = rule.state()
+            now.fill(optimiser)
+        if new is None or not new.free:
+            new = rule.state()
+        rule(now, gradient, numbers, new)
+        self.norm, parameters = norm, optimiser.parameters
+        commit(
+            chain(
+                zip(parameters, repeat("_value"), new.views),
+                zip(parameters, repeat("changed"), repeat(next_number())),
+                zip(repeat(optimiser), optimiser.slots, new.slots),
+                [
+                    (optimiser, "steps", optimiser.steps + 1),
+                    (optimiser, "counts", [count] * len(parameters)),
+                    (self, "state", new),
+                    (self, "spare", now),
+                ],
+            )
+        )

@@ -1,0 +1,398 @@
+"""A training step in one call against loss, clipping and optimiser one after the other."""
+
+from __future__ import annotations
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+
+import cells
+import minigrad as mg
+from minigrad import InputError, NonFiniteError, Tensor, optim
+from minigrad.compiler import TrainingStep
+from minigrad.compiler import step as step_module
+
+OPTIMISERS = {
+    "SGD": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9),
+    "Adam": lambda p: optim.Adam(p, lr=0.02),
+    "AdamW": lambda p: optim.Adam(p, lr=0.02, weight_decay=0.1),
+}
+every_optimiser = pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
+T, N, D, H = 3, 2, 4, 5
+
+
+def network(seed=0, dtype="float64"):
+    """A loss of a batch, and the parameters that it depends on."""
+    rng = np.random.default_rng(seed)
+    cell, output = cells.LSTM(D, H, rng, dtype), cells.Output(H, D, rng, dtype)
+
+    def loss(x, targets):
+        return mg.cross_entropy(cells.run(cell, x, output=output).y, targets)
+
+    return loss, {**cell.parameters(), **output.parameters()}
+
+
+def batches(count, dtype="float64", steps=T):
+    rng = np.random.default_rng(1)
+    return [
+        (rng.standard_normal((steps, N, D)).astype(dtype), rng.integers(0, D, (steps, N)))
+        for _ in range(count)
+    ]
+
+
+def one_by_one(loss, optimiser, batch, clip):
+    """The same step in its parts."""
+    optimiser.zero_grad()
+    value = loss.backward(*batch)
+    norm = optim.clip_by_norm(optimiser.parameters, np.inf if clip is None else clip)
+    optimiser.step()
+    return value.item(), norm
+
+
+def image(optimiser) -> tuple:
+    return tuple(p.value.tobytes() for p in optimiser.parameters) + tuple(
+        a.tobytes() for a in optimiser.state_dict().values()
+    )
+
+
+def assert_alike(one, two, dtype="float64"):
+    tolerance = dict(rtol=1e-9, atol=1e-12) if dtype == "float64" else dict(rtol=2e-3, atol=2e-5)
+    for p, q in zip(one.parameters, two.parameters, strict=True):
+        np.testing.assert_allclose(p.value, q.value, **tolerance)
+        assert p.dtype == dtype and type(p.value) is np.ndarray and not p.value.flags.writeable
+    ours, theirs = one.state_dict(), two.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_allclose(array, theirs[name], **tolerance, err_msg=name)
+
+
+@every_optimiser
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("clip", [None, 0.2, 1e9])
+def test_it_is_loss_clipping_and_optimiser_one_after_the_other(make, dtype, clip):
+    (f, p), (g, q) = network(dtype=dtype), network(dtype=dtype)
+    one, two = make(p), make(q)
+    step, compiled = TrainingStep(f, one, clip), mg.compile(g)
+    for batch in batches(8, dtype):
+        value = step(*batch)
+        expected, norm = one_by_one(compiled, two, batch, clip)
+        assert value.item() == pytest.approx(expected, rel=1e-9 if dtype == "float64" else 1e-4)
+        assert step.norm == pytest.approx(norm, rel=1e-9 if dtype == "float64" else 1e-3)
+        assert all(x.grad is None for x in p.values())
+    assert step.state is not None and one.counts == two.counts == [8] * len(p) and one.steps == 8
+    assert_alike(one, two, dtype)
+
+
+def test_the_rule_is_compiled_once_for_all_networks_and_sizes():
+    made = []
+    for seed, hidden in ((0, 3), (1, 6)):
+        rng = np.random.default_rng(seed)
+        cell = cells.GRU(D, hidden, rng)
+        step = TrainingStep(
+            lambda x, cell=cell: (cells.run(cell, x).h ** 2).sum(), optim.Adam(cell.parameters())
+        )
+        step(batches(1, "float32")[0][0])
+        made.append((step_module._rule(step.optimiser), step.rule.plan.module))
+    assert made[0] == made[1]
+
+
+@every_optimiser
+def test_what_somebody_holds_is_never_written_over(make):
+    f, p = network()
+    optimiser = make(p)
+    step, held = TrainingStep(f, optimiser, 1.0), []
+    for k, batch in enumerate(batches(8)):
+        step(*batch)
+        if k % 3 == 0:
+            arrays = [
+                next(iter(p.values())).value,
+                *[getattr(optimiser, name)[1] for name in optimiser.slots],
+            ]
+            held += [(a, a.copy()) for a in arrays]
+        if k == 4:
+            held.append((step.state.views[2][0], step.state.views[2][0].copy()))  # a view of a view
+    for array, as_it_was in held:
+        np.testing.assert_array_equal(array, as_it_was)
+
+
+def test_memory_is_used_again_where_nobody_holds_it():
+    f, p = network()
+    step = TrainingStep(f, optim.Adam(p), 1.0)
+    states = []
+    for batch in batches(10):
+        step(*batch)
+        states.append(id(step.state))
+    assert len({*states[2:]}) == 2
+
+
+@every_optimiser
+def test_what_is_assigned_in_between_counts(make):
+    (f, p), (g, q) = network(), network()
+    one, two = make(p), make(q)
+    step, compiled = TrainingStep(f, one, 0.5), mg.compile(g)
+    kept = None
+    for k, batch in enumerate(batches(12)):
+        if k == 3:
+            for x in (p["W_f"], q["W_f"]):
+                x.value = x.value * 0.5
+        if k == 5:
+            kept = one.state_dict()
+        if k == 8:
+            one.load_state_dict(kept)
+            two.load_state_dict(kept)
+        if k == 9:
+            one.lr = two.lr = 0.007
+        if k == 10:
+            for o in (one, two):  # between whole steps, one of the other kind
+                o.zero_grad()
+                for x in o.parameters[:3]:
+                    x.grad = np.full(x.shape, 0.3)
+                o.step()
+        step(*batch)
+        one_by_one(compiled, two, batch, 0.5)
+    assert_alike(one, two)
+
+
+def test_batches_of_other_sizes_and_threads():
+    (f, p), (g, q) = network(), network()
+    one, two = optim.Adam(p), optim.Adam(q)
+    step, compiled = TrainingStep(mg.compile(f, threads=2), one, 1.0), mg.compile(g)
+    for steps in (3, 5, 3, 1, 5):
+        for batch in batches(2, steps=steps):
+            step(*batch)
+            one_by_one(compiled, two, batch, 1.0)
+    assert_alike(one, two)
+
+
+# What does not fit.
+
+
+class Rule(optim.Optimiser):
+    """A rule of one's own: signs of a mean."""
+
+    slots = ("mean",)
+
+    def __init__(self, parameters, lr=0.01):
+        super().__init__(parameters, lr)
+        self.mean = [np.zeros_like(p.value) for p in self.parameters]
+
+    def numbers(self, count):
+        return self.lr / count, 0.9
+
+    @staticmethod
+    def moved(xp, value, gradient, slots, numbers):
+        rate, keep = numbers
+        mean = keep * slots[0] + gradient
+        return value - rate * xp.tanh(mean), (mean,)
+
+
+class Own:
+    """No optimiser of the library's at all."""
+
+    def __init__(self, parameters):
+        self.parameters, self.lr, self.steps, self.counts = list(parameters.values()), 0.1, 0, [0]
+
+    def zero_grad(self):
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self):
+        for p in self.parameters:
+            p.value = p.value - 0.1 * np.sign(p.grad)
+        self.steps += 1
+
+
+class Loud(optim.SGD):
+    def step(self):
+        self.heard = getattr(self, "heard", 0) + 1
+        super().step()
+
+
+@pytest.mark.parametrize(("make", "whole"), [(Rule, True), (Own, False), (Loud, False)])
+def test_an_optimiser_of_ones_own(make, whole):
+    (f, p), (g, q) = network(), network()
+    one, two = make(p), make(q)
+    step, compiled = TrainingStep(f, one, 0.3), mg.compile(g)
+    for batch in batches(4):
+        step(*batch)
+        one_by_one(compiled, two, batch, 0.3)
+    assert (step.state is not None) == whole and getattr(one, "heard", 4) == 4
+    for x, y in zip(one.parameters, two.parameters, strict=True):
+        np.testing.assert_allclose(x.value, y.value, rtol=1e-9, atol=1e-12)
+
+
+def test_a_rule_that_cannot_be_compiled_is_named_and_works():
+    class Sorted(Rule):
+        @staticmethod
+        def moved(xp, value, gradient, slots, numbers):
+            return value - numbers[0] * gradient * float(np.median(np.asarray(gradient)) > 0), slots
+
+    f, p = network()
+    step = TrainingStep(f, Sorted(p), 1.0)
+    with pytest.warns(UserWarning, match="Sorted moves one parameter after the other: "):
+        step(*batches(1)[0])
+    step(*batches(1)[0])
+    assert step.optimiser.counts == [2] * len(p) and not step.whole
+
+
+def test_parameters_without_gradient_and_counts_that_differ():
+    def made():
+        f, p = network()
+        return f, {**p, "unused": Tensor(np.ones(3), requires_grad=True)}
+
+    (f, p), (g, q) = made(), made()
+    one, two = optim.Adam(p), optim.Adam(q)
+    step, compiled = TrainingStep(f, one, 0.5), mg.compile(g)
+    for batch in batches(3):
+        step(*batch)
+        one_by_one(compiled, two, batch, 0.5)
+    assert one.counts == [*[3] * (len(p) - 1), 0]
+    assert_alike(one, two)
+
+
+def test_parameters_of_two_dtypes():
+    rng = np.random.default_rng(0)
+    W = Tensor(rng.standard_normal((D, H)).astype("float32"), requires_grad=True, name="W")
+    v = Tensor(rng.standard_normal(H), requires_grad=True, name="v")
+    optimiser = optim.Adam({"W": W, "v": v})
+    step = TrainingStep(lambda x: ((mg.tanh(x @ W).astype("float64") * v) ** 2).sum(), optimiser, 1.0)
+    before = W.value, v.value
+    for _ in range(3):
+        step(rng.standard_normal((N, D)).astype("float32"))
+    assert (
+        W.dtype == "float32"
+        and v.dtype == "float64"
+        and (W.value != before[0]).all()
+        and (v.value != before[1]).all()
+    )
+
+
+def test_more_that_learns_than_the_optimiser_moves():
+    f, p = network()
+    some = {name: p[name] for name in ("W_f", "b_f")}
+    kept = p["W_i"].value
+    step = TrainingStep(f, optim.Adam(some), 1.0)
+    for batch in batches(2):
+        step(*batch)
+    assert p["W_i"].value is kept and p["W_i"].grad is None and step.optimiser.counts == [2, 2]
+
+
+def test_a_loss_that_runs_eagerly():
+    W = Tensor(np.ones((D, H)), requires_grad=True, name="W")
+    step = TrainingStep(
+        lambda x: ((x @ W) * float(np.asarray(x.value).shape[0])).sum(), optim.SGD({"W": W}), 1.0
+    )
+    with pytest.warns(UserWarning, match="runs eagerly"):
+        step(np.ones((N, D)))
+    assert (W.value != 1).all() and step.norm > 1
+
+
+# Numbers that are none, and those that are too large for their squares.
+
+
+def squares(start):
+    p = Tensor(np.array(start, "float32"), requires_grad=True, name="p")
+    return p, lambda scale: (p * scale).sum()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_that_is_not_finite_is_named_and_moves_nothing(bad):
+    p, loss = squares([1.0, 2.0])
+    step = TrainingStep(loss, optim.Adam({"p": p}), 1.0)
+    step(np.float32(2.0))
+    before, state = p.value, image(step.optimiser)
+    with pytest.raises(NonFiniteError, match="gradient of 'p'"), np.errstate(all="ignore"):
+        step(np.float32(bad))
+    assert p.value is before and image(step.optimiser) == state and p.grad is None
+    step(np.float32(2.0))
+    assert step.optimiser.counts == [2]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-20, 1e20, 3e38])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_gradients_of_every_size(size, clip):
+    (p, f), (q, g) = squares([1.0, 2.0, 3.0]), squares([1.0, 2.0, 3.0])
+    one, two = optim.Adam({"p": p}), optim.Adam({"p": q})
+    step, compiled = TrainingStep(f, one, clip), mg.compile(g)
+    for scale in (1.0, size, 0.5):
+        step(np.float32(scale))
+        _, norm = one_by_one(compiled, two, (np.float32(scale),), clip)
+        assert step.norm == pytest.approx(norm, rel=1e-5, abs=0)
+    assert np.isfinite(p.value).all()
+    assert_alike(one, two, "float32")
+
+
+def test_what_makes_no_sense_is_refused():
+    f, p = network()
+    with pytest.raises(InputError, match="the limit is 0"):
+        TrainingStep(f, optim.SGD(p), 0)
+    with pytest.raises(InputError, match="the limit is nan"):
+        mg.training_step(f, optim.SGD(p), clip=float("nan"))
+
+
+# A step is whole.
+
+
+def interrupted(call, after: int) -> bool:
+    """Whether KeyboardInterrupt came after so many instructions of the step's own file."""
+    left = after
+
+    def local(frame, event, _):
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return local
+
+    before, files = sys.gettrace(), (step_module.__file__, optim.__file__)
+    sys.settrace(
+        lambda frame, event, _: local(frame, event, _) if frame.f_code.co_filename in files else None
+    )
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@every_optimiser
+def test_ctrl_c_at_any_instruction_leaves_the_old_step_or_the_new(make):
+    f, p = network()
+    optimiser = make(p)
+    step, batch = TrainingStep(f, optimiser, 0.3), batches(1)[0]
+    step(*batch)
+    step(*batch)
+    start, state, old = {n: x.value for n, x in p.items()}, optimiser.state_dict(), image(optimiser)
+    step(*batch)
+    new, seen = image(optimiser), set()
+    for after in range(0, 100_000, 3):
+        optimiser.load_state_dict(state)
+        for name, value in start.items():
+            p[name].value = value
+        if not interrupted(lambda: step(*batch), after):
+            break
+        assert image(optimiser) in (old, new), after
+        seen.add(image(optimiser))
+        step(*batch)  # and what follows is a step from there
+        assert image(optimiser) != old
+    assert after > 300 and old in seen and image(optimiser) == new
+
+
+def test_a_copy_of_the_optimiser_has_slots_of_its_own():
+    f, p = network()
+    step = TrainingStep(f, optim.Adam(p), 1.0)
+    for batch in batches(3):
+        step(*batch)
+    other = copy.copy(step.optimiser)
+    before = [a.tobytes() for a in other.state_dict().values()]
+    for batch in batches(3):
+        step(*batch)
+    assert [a.tobytes() for a in other.state_dict().values()] == before
