@@ -116,3 +116,10 @@ def test_saturation_is_marked():
     (f,) = [p for p in picture.sheet.every if p.head == "f"]
     assert "50 % saturated" in f.said and "sequence 1 of 2" in words_of(picture)
     assert {c.said for c in f.rows[f.labels.index("saturated %")]} == {"50"}
+
+
+def test_numbers_over_bars_stand_on_paper():
+    loss, _ = network(T=3)
+    figure = viz.gradient(loss).figure
+    boxes = [t.get_bbox_patch() for ax in figure.axes for t in ax.texts if t.get_bbox_patch() is not None]
+    assert boxes and all(b.get_facecolor() == (1, 1, 1, 1) for b in boxes)

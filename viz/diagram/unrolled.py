@@ -502,7 +502,7 @@ class Unrolled:
         elif self._between(f) and route.leave in ("left", "right"):
             label, (x, y) = said_of or stroke.mark, route.points[0]
             at = (x + (20 if route.leave == "right" else -20), y - 5.5)
-        elif stroke.mark and _longest(route.points) > 6 + 6 * len(stroke.mark):
+        elif len(stroke.mark) == 1 and _longest(route.points) > 12:  # a word would lie on other lines
             label, at = stroke.mark, _middle(route.points, len(stroke.mark))
         self.canvas.line(
             route.source.key,
