@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import minigrad as mg
 from minigrad import InputError, NonFiniteError, Tensor, optim
 from minigrad.compiler import TrainingStep
 from minigrad.compiler import step as step_module
+from tests.interrupts import interrupted
 
 OPTIMISERS = {
     "SGD": lambda p: optim.SGD(p, lr=0.1),
@@ -336,33 +336,6 @@ def test_what_makes_no_sense_is_refused():
 # A step is whole.
 
 
-def interrupted(call, after: int) -> bool:
-    """Whether KeyboardInterrupt came after so many instructions of the step's own file."""
-    left = after
-
-    def local(frame, event, _):
-        nonlocal left
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            left -= 1
-            if left < 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return local
-
-    before, files = sys.gettrace(), (step_module.__file__, optim.__file__)
-    sys.settrace(
-        lambda frame, event, _: local(frame, event, _) if frame.f_code.co_filename in files else None
-    )
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
-
-
 @every_optimiser
 def test_ctrl_c_at_any_instruction_leaves_the_old_step_or_the_new(make):
     f, p = network()
@@ -377,7 +350,7 @@ def test_ctrl_c_at_any_instruction_leaves_the_old_step_or_the_new(make):
         optimiser.load_state_dict(state)
         for name, value in start.items():
             p[name].value = value
-        if not interrupted(lambda: step(*batch), after):
+        if not interrupted(lambda: step(*batch), after, step_module, optim):
             break
         assert image(optimiser) in (old, new), after
         seen.add(image(optimiser))

@@ -4,13 +4,13 @@ file; test_training.py does that in processes of their own.
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
 import minigrad as mg
 from minigrad import InputError, NonFiniteError, ShapeError, Tensor, checkpoint, optim, training
+from minigrad.compiler import step
+from tests.interrupts import interrupted
 
 
 @pytest.fixture
@@ -248,9 +248,8 @@ def test_ctrl_c_at_any_instruction_of_the_loop_loses_no_step_and_none_is_done_tw
     places = 0
     for after in range(0, 100_000, 41):
         run = Run(file, seed=after if file.exists() else 0)
-        try:
-            losses = interrupt(lambda run=run: run.fit(10), after)
-        except KeyboardInterrupt:
+        done = []
+        if interrupted(lambda run=run, done=done: done.append(run.fit(10)), after, training, optim, step):
             places += 1
             if file.exists():
                 losses = checkpoint.load(file)["tensors/losses"]
@@ -259,31 +258,9 @@ def test_ctrl_c_at_any_instruction_of_the_loop_loses_no_step_and_none_is_done_tw
                     assert Run(file).fit(10).tobytes() == ten[0].tobytes() and run.image()[1] == ten[1][1]
                     file.unlink()
             continue
+        (losses,) = done
         break
     assert places > 50 and losses.tobytes() == ten[0].tobytes() and run.image() == ten[1]
-
-
-def interrupt(call, after):
-    """KeyboardInterrupt after so many instructions of the training's and the optimiser's files."""
-    left, files = after, {training.__file__, optim.__file__}
-
-    def local(frame, event, _):
-        nonlocal left
-        frame.f_trace_opcodes = True
-        left -= event == "opcode"
-        if left < 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return local
-
-    before = sys.gettrace()
-    sys.settrace(
-        lambda frame, event, _: local(frame, event, _) if frame.f_code.co_filename in files else None
-    )
-    try:
-        return call()
-    finally:
-        sys.settrace(before)
 
 
 def test_a_generator_that_watch_draws_from_goes_on_too(file):

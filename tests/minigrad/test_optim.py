@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from minigrad import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, Tensor, init, optim, tanh
+from tests.interrupts import interrupted
 
 pytestmark = pytest.mark.smoke
 SHAPES = [(3, 4), (4,), ()]
@@ -239,33 +240,6 @@ def image(ours, optimiser) -> tuple:
     )
 
 
-def interrupted(call, after: int) -> bool:
-    """Whether KeyboardInterrupt came after so many instructions of the optimiser's file, where Python looks for it."""
-    left = after
-
-    def local(frame, event, _):
-        nonlocal left
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            left -= 1
-            if left < 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return local
-
-    before = sys.gettrace()
-    sys.settrace(
-        lambda frame, event, _: local(frame, event, _) if frame.f_code.co_filename == optim.__file__ else None
-    )
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
-
-
 @every_optimiser
 @pytest.mark.parametrize("rarely", [False, True])
 def test_ctrl_c_at_any_instruction_leaves_the_old_step_or_the_new(make, rarely, rng):
@@ -289,7 +263,7 @@ def test_ctrl_c_at_any_instruction_leaves_the_old_step_or_the_new(make, rarely, 
         optimiser.load_state_dict(state)
         for p, value in zip(ours, start, strict=True):
             p.value = value
-        if not interrupted(step, after):
+        if not interrupted(step, after, optim):
             break
         assert image(ours, optimiser) in (old, new), after
         seen.add(image(ours, optimiser))
