@@ -25,6 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from peak import peak_gflops  # noqa: E402
+
 CASES = {  # T, N, D, H
     "hello": (4, 1, 4, 8),
     "char": (25, 1, 65, 100),
@@ -42,59 +44,6 @@ def settle_threads(threads: int) -> None:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # for the children of this process too
-
-
-# The machine's peak.
-
-
-def peak_gflops() -> float:
-    """Multiply-adds that one core does, 16 chains of vectors that depend on nothing else."""
-    import numpy as np
-    from llvmlite import ir
-    from numba import njit, types
-    from numba.core import cgutils
-    from numba.extending import intrinsic
-
-    from minigrad.compiler.kernels import VECTOR_BYTES
-
-    width, chains = VECTOR_BYTES // 4, 16
-    vector = ir.VectorType(ir.FloatType(), width)
-
-    @intrinsic
-    def fused(typing, count):
-        def emit(context, build, signature, args):
-            kind = ir.FunctionType(vector, [vector] * 3)
-            fma = cgutils.get_or_insert_function(build.module, kind, f"llvm.fma.v{width}f32")
-            before, loop, after = build.block, build.append_basic_block(), build.append_basic_block()
-            build.branch(loop)
-            build.position_at_end(loop)
-            k = build.phi(args[0].type)
-            k.add_incoming(ir.Constant(args[0].type, 0), before)
-            sums = [build.phi(vector) for _ in range(chains)]
-            factor = ir.Constant(vector, [0.999] * width)
-            new = [build.call(fma, [s, factor, factor]) for s in sums]
-            following = build.add(k, ir.Constant(args[0].type, 1))
-            k.add_incoming(following, loop)
-            for j, (s, n) in enumerate(zip(sums, new, strict=True)):
-                s.add_incoming(ir.Constant(vector, [float(j)] * width), before)
-                s.add_incoming(n, loop)
-            build.cbranch(build.icmp_signed("<", following, args[0]), loop, after)
-            build.position_at_end(after)
-            total = new[0]
-            for n in new[1:]:
-                total = build.fadd(total, n)
-            return build.extract_element(total, ir.Constant(ir.IntType(32), 0))
-
-        return types.float32(types.int64), emit
-
-    run = njit(lambda count: fused(count))
-    run(10)
-    count, best = 2_000_000, np.inf
-    for _ in range(20):
-        start = time.perf_counter()
-        run(count)
-        best = min(best, time.perf_counter() - start)
-    return 2 * width * chains * count / best / 1e9
 
 
 # The cells, each once, and for PyTorch and JAX as the same equations in their own words.

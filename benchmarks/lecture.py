@@ -16,7 +16,8 @@ from pathlib import Path
 if str(Path(__file__).resolve().parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from compiled import CASES, medians, ours, peak_gflops, settle_threads, show
+from compiled import CASES, medians, ours, settle_threads, show
+from peak import peak_gflops
 
 TCN_SIZES = dict(T=400, N=32, D=2, hidden=25, levels=8, taps=7)
 TRANSFORMER_SIZES = dict(T=128, N=16, width=128, heads=4)
