@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from sys import getrefcount
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
 from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
+
+if TYPE_CHECKING:
+    from .wasm import Wasm
 
 ALIGN = 64
 
@@ -246,6 +249,12 @@ class Compiled:
             for leaf, g in gradients.items():
                 leaf.grad = g if leaf.grad is None else leaf.grad + g
         return value
+
+    def wasm(self, *arguments, gradients: bool = False) -> Wasm:
+        """TODO"""
+        from .wasm import make  # only now: few need it
+
+        return make(self, arguments, gradients)
 
     def refuse_computed(self, arguments: Sequence) -> None:
         """Raise GraphError for an argument whose gradient would have to go on to what it was computed from."""
