@@ -273,6 +273,8 @@ class Compiled:
         and ``scratch`` are the program's own, ``bytes`` is the size of the memory, ``sha256`` that of the module.
 
         Sums are taken in another order than natively, as vectors are 16 bytes wide: results agree to rounding.
+        Where no integer holds a number, a cast makes of it what the machine does, natively too: here mostly the
+        nearest int32, and 0 of NaN; the lowest where numbers are cast one by one.
 
         Raises InputError where there is no such program: threads > 1, what runs eagerly (with the reason), sin, cos and
         other powers than -1, 0.5, 1, 2, 3 (minigrad has no code of its own for them), more than 2 GiB, or where LLVM fails.
