@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from sys import getrefcount
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
 from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
+
+if TYPE_CHECKING:
+    from .wasm import Wasm
 
 ALIGN = 64
 
@@ -246,6 +249,42 @@ class Compiled:
             for leaf, g in gradients.items():
                 leaf.grad = g if leaf.grad is None else leaf.grad + g
         return value
+
+    def wasm(self, *arguments, gradients: bool = False) -> Wasm:
+        """The program of a call as a WebAssembly module: the same emitted source, for web pages and other hosts.
+
+        arguments : as for a call; their shapes and dtypes are fixed in the module, their values do not go into it.
+        gradients : the program of `value_and_grad`, in place of that of a call.
+
+        Returns a `Wasm`: its `bytes` are the module, its `layout` is plain data that says where everything lies in the
+        module's memory, and ``save(path)`` writes the module and, as path.json, the layout.  The module imports nothing
+        and exports ``memory`` and a function ``run`` without arguments.  In JavaScript, of an argument x (T, N, D):
+
+            const { memory, run } = (await WebAssembly.instantiate(bytes)).instance.exports;
+            const [x] = layout.arguments, [loss] = layout.results;
+            new Float32Array(memory.buffer, x.offset, T * N * D).set(numbers);
+            const bad = run();                         // 0, or which of layout.checks has failed, from 1
+            new Float32Array(memory.buffer, loss.offset, 1)[0];
+
+        Each entry has an `offset` in bytes, a `dtype` and a `shape`; arrays are in row-major order, little-endian, an
+        int64 is a BigInt there, a bool a byte.  ``arguments`` and ``results`` are lists in the function's order;
+        ``parameters``, ``constants`` (what else it reads from outside) and ``gradients`` go by name, a second one of a
+        name as name_2.  Parameters and constants have the values of now, until others are written over them.  ``table``
+        and ``scratch`` are the program's own, ``bytes`` is the size of the memory, ``sha256`` that of the module.
+
+        Sums are taken in another order than natively, as vectors are 16 bytes wide: results agree to rounding.
+        Where no integer holds a number, a cast makes of it what the machine does, natively too: here mostly the
+        nearest int32, and 0 of NaN; the lowest where numbers are cast one by one.
+
+        Raises InputError where there is no such program: threads > 1, what runs eagerly (with the reason), sin, cos and
+        other powers than -1, 0.5, 1, 2, 3 (minigrad has no code of its own for them), more than 2 GiB, or where LLVM fails.
+
+        Facts of the format are from the WebAssembly Core Specification 2.0 (chapter 5; it includes vectors of 128 bits)
+        and, for the object that LLVM writes, from Linking.md of the WebAssembly tool conventions.
+        """
+        from .wasm import make  # only now: few need it
+
+        return make(self, arguments, gradients)
 
     def refuse_computed(self, arguments: Sequence) -> None:
         """Raise GraphError for an argument whose gradient would have to go on to what it was computed from."""
