@@ -35,7 +35,7 @@ from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradie
 from . import cache
 from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
-from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
+from .places import CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
 ALIGN = 64
@@ -58,8 +58,9 @@ def compile(function: Callable, *, threads: int = 1, check: bool = False) -> Com
     takes the dtype of the first argument that has one.  Numbers in tensors and arrays, sizes, and Python's numbers may
     differ from call to call; None, texts, truth values, and the order, keys and types of containers belong to the
     program: for others another one is made.  An array in a container is called after its place, ``batch_x`` for
-    ``batch["x"]`` and ``state_0`` for ``state[0]``.  Gradients are by tensor, wherever a tensor stands.
-    Raises DTypeError for an argument of any other kind.
+    ``batch["x"]`` and ``state_0`` for ``state[0]``.  Gradients are by tensor, wherever a tensor stands.  Arrays of
+    int8, uint8, int16, uint16 and uint32 may be looked up by, compared, moved and converted; arithmetic that would wrap
+    in their type runs eagerly.  Raises DTypeError for an argument of any other kind.
 
     Python runs once: while it is traced.  An attribute that is changed later, a random number that was drawn, a
     mask that was made with NumPy inside stay as they were.  What is to stay live is an argument of the function,
@@ -462,6 +463,7 @@ class Variant:
         self.frozen = [n for n in leaves_of(outputs) if n.number > self.traced.start and not n.shape]
         self.computed = computed_before(self.stages_of["traced"], self.traced.start)
         self.stages_of["gradients"] = outputs
+        self._refuse_wrapping(outputs)
         self._write(outputs)
 
     def _refuse_both_ways(self, call: Call) -> None:
@@ -471,6 +473,16 @@ class Variant:
             if leaf.number in own and leaf.dtype.kind == "f":
                 raise CannotCompile(
                     f"{describe(leaf)} is an argument, and the function reads it from outside too: read it in one way"
+                )
+
+    def _refuse_wrapping(self, outputs: Sequence[Tensor]) -> None:
+        """Small integers are held as int64, in which they would not wrap, and are not returned."""
+        made = [n for n in everywhere(outputs) if n.op is not None and n.op.name not in CHOOSING]
+        for node in (*made, *self.traced.outputs):
+            if str(node.dtype) in NARROW:
+                raise CannotCompile(
+                    f"{describe(node)}: the compiler looks up, compares, moves and converts {node.dtype}, and does not "
+                    "compute or return it: convert it, e.g. with .astype('int64')"
                 )
 
     def _write(self, outputs: list[Tensor]) -> None:
@@ -610,17 +622,17 @@ class Plan:
         self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
         self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
-        self.arguments: list[
-            list
-        ] = []  # [argument, position in the table, the array whose address stands there]
-        self.leaves: list[list] = []  # likewise, [leaf, position, array]
+        # [argument, position in the table, the array whose address stands there, whether it is of small integers]
+        self.arguments: list[list] = []
+        self.leaves: list[list] = []  # likewise, [leaf, position, array, …]
         work, outputs = [], []
         for k, store in enumerate(program.stores):
             if store.kind in ("input", "constant"):
-                if store.node.number in own:  # type: ignore[union-attr]
-                    self.arguments.append([own[store.node.number], 2 * k, None])  # type: ignore[union-attr]
-                else:
-                    self.leaves.append([store.node, 2 * k, None])
+                node: Tensor = store.node  # type: ignore[assignment]
+                entries, key = (
+                    (self.arguments, own[node.number]) if node.number in own else (self.leaves, node)
+                )
+                entries.append([key, 2 * k, None, str(node.dtype) in NARROW])
             else:
                 (outputs if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
         offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
@@ -690,11 +702,9 @@ class Plan:
     def _enter(self, entry: list, array: np.ndarray, held: list[np.ndarray]) -> None:
         """Put the address of an array into the table, or that of a copy in the order in which it is read."""
         entry[2] = array
-        if not array.flags.c_contiguous or not array.flags.aligned:
-            array, entry[2] = (
-                np.require(array, requirements=["C", "A", "O"]),
-                None,
-            )  # looked at again at the next call
+        if entry[3] or not array.flags.c_contiguous or not array.flags.aligned:
+            array = np.require(array, np.int64 if entry[3] else None, ["C", "A", "O"])
+            entry[2] = None  # looked at again at the next call
             held.append(array)
         self.table[entry[1]] = address_of(array)
 

@@ -149,7 +149,7 @@ class Rule:
         if variant is None:
             raise CannotCompile(call.reason)
         self.plan = Plan(variant, call.shapes)
-        at = {argument: place for argument, place, _ in self.plan.arguments}  # in the table
+        at = {argument: place for argument, place, *_ in self.plan.arguments}  # in the table
         self.state_at = np.array([at[k] for k in (0, *range(2, 2 + self.slots))], np.int64)
         self.gradient_at = at[1]
         self.plan.table[at[2 + self.slots]] = address_of(self.numbers)

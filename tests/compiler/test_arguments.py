@@ -1,4 +1,4 @@
-"""What a compiled function is called with: containers, settings and names."""
+"""What a compiled function is called with: containers, settings and names, and integers of few bits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import minigrad as mg
 from minigrad import Tensor
 from minigrad.compiler import TrainingStep
+from tests.compiler.reference import run_by_numba
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 
@@ -446,3 +447,140 @@ def test_what_is_no_argument_is_refused(argument, said):
     with warnings.catch_warnings(), pytest.raises(mg.MinigradError, match=said):
         warnings.simplefilter("ignore")
         mg.compile(lambda x: x)(argument)
+
+
+# Integers of few bits.
+
+NARROW = ["int8", "uint8", "int16", "uint16", "uint32"]
+
+
+def whole(dtype, *shape, most=None, seed=0):
+    info = np.iinfo(dtype)
+    low, high = (info.min, info.max) if most is None else (0, most - 1)
+    return np.random.default_rng(seed).integers(low, high, shape, dtype=dtype, endpoint=True)
+
+
+E = learned(6, 3, seed=5, name="E")
+L = learned(4, 6, seed=6, name="L")
+COMPILED = {
+    "gather": lambda i: (mg.gather(E, i) ** 2).sum(),
+    "one_hot": lambda i: (mg.one_hot(i, 6, "float64") @ E).sum(),
+    "cross_entropy": lambda i: mg.cross_entropy(L, i),
+    "ignored": lambda i: mg.cross_entropy(L, i, ignore_index=2),
+    "cast": lambda i: (i.astype("float64") / 255 * E[:4, 0]).sum(),
+    "float32": lambda i: i.astype("float32").mean(),
+    "int32": lambda i: (i.astype("int32") * 1000000).astype("float64").sum(),
+    "bool": lambda i: mg.where(i.astype("bool"), E[:4, 0], 0.0).sum(),
+    "compared": lambda i: mg.where((i > 2) == (i != 3), E[:4, 0], i * E[:4, 1]).sum(),
+    "beside floats": lambda i: (i * E[:4, 0] + i / 2.5).sum(),
+    "moved": lambda i: mg.gather(E, mg.concat(i.reshape((2, 2)).T, i.reshape((2, 2))[::1], axis=0)).sum(),
+    "chosen": lambda i: mg.gather(E, mg.where(i > 3, i, mg.minimum(i, 1))).sum() + i.max().astype("float64"),
+    "mean": lambda i: i.mean() * E[0, 0],
+}
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("name", COMPILED)
+def test_small_integers_are_looked_up_compared_moved_and_converted(name, dtype):
+    wrt = () if name in ("float32", "int32") else (L,) if "entropy" in name or name == "ignored" else (E,)
+    indices = name in ("gather", "one_hot", "cross_entropy", "ignored", "moved", "chosen")
+    i = whole(dtype, 4, most=6) if indices else whole(dtype, 4)
+    compiled_is_eager(COMPILED[name], i, wrt=wrt)
+    compiled_is_eager(lambda d: COMPILED[name](d["i"][0]), {"i": (Tensor(i),)}, wrt=wrt)
+
+
+WRAPPING = {
+    "add": lambda i: i + 1, "sub": lambda i: i - 1, "mul": lambda i: i * i, "neg": lambda i: -i, "abs": abs,
+    "power": lambda i: i**2, "cast": lambda i: i.astype("float64").astype("int16"),
+    "scatter": lambda i: mg.scatter(i, [0, 0, 0, 1], 2),
+}  # fmt: skip
+RETURNED = {
+    "reshape": lambda i: i.reshape((2, 2)), "concat": lambda i: mg.concat(i, i), "max": lambda i: i.max(),
+    "where": lambda i: mg.where(i > 0, i, 0), "gather": lambda i: mg.gather(i, [1, 0]),
+}  # fmt: skip
+OTHERS = {
+    "sum": mg.sum, "exp": mg.exp, "div": lambda i: i / i, "sqrt": mg.sqrt, "with int64": lambda i: i + np.ones(4, "int64"),
+    "with int16": lambda i: i * np.full(4, 300, "int16"), "with int32": lambda i: i * np.full(4, 2**30, "int32"),
+}  # fmt: skip
+WRAPS = {**WRAPPING, **RETURNED, **OTHERS}
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("name", WRAPS)
+def test_arithmetic_of_small_integers_is_that_of_numpy(name, dtype):
+    """Where it would wrap, or be done in a type that is not compiled, it runs eagerly."""
+    i = whole(dtype, 4)
+    i[:2] = np.iinfo(dtype).min, np.iinfo(dtype).max
+    wide = lambda i: WRAPS[name](i).astype("float64")  # noqa: E731
+    for function in (WRAPS[name], wide):
+        with warnings.catch_warnings(record=True) as heard, np.errstate(all="ignore"):
+            warnings.simplefilter("always")
+            got, right = mg.compile(function)(i), function(Tensor(i))
+        assert got.dtype == right.dtype
+        np.testing.assert_allclose(got.value, right.value, rtol=1e-5)
+        said = [str(w.message) for w in heard if "runs eagerly" in str(w.message)]
+        if name in WRAPPING or (name in RETURNED and function is not wide):
+            assert len(said) == 1 and "does not compute or return it: convert it" in said[0], said
+
+
+def test_small_integers_step_by_step():
+    """Codes of a text, read in the step of a scan, and as a state."""
+
+    def loss(text, last):
+        def step(s, code):
+            h, before = s
+            h = mg.tanh(mg.gather(E, code) + mg.gather(E, before) * h)
+            return (h, mg.where(code > 2, code, before)), h
+
+        (h, code), hs = mg.scan(step, (mg.zeros((text.shape[1], 3), "float64"), last), text)
+        return (hs * hs).mean() + (mg.gather(E, code) * h).sum()
+
+    for dtype in NARROW:
+        text, last = whole(dtype, 7, 2, most=6), whole(dtype, 2, most=6)
+        compiled_is_eager(loss, text, last, wrt=(E,), options={"threads": 2})
+        compiled_is_eager(loss, text[::-2], last[::-1], wrt=(E,))  # not contiguous
+
+
+def test_small_integers_that_change_in_place_are_read_anew():
+    compiled, i = mg.compile(lambda i: mg.gather(E, i).sum(axis=1)), whole("uint8", 4, most=6)
+    for _ in range(3):
+        np.testing.assert_allclose(compiled(i).value, E.value[i].sum(axis=1))
+        i[:] = (i + 1) % 6
+
+
+def test_small_integers_that_are_captured():
+    table, codes = Tensor(whole("uint8", 5, most=6)), Tensor(np.array([4, 0, 1], "int16"))
+    compiled_is_eager(
+        lambda i: (mg.gather(E, mg.gather(table, i)) * mg.gather(E, codes)).sum(), codes.value, wrt=(E,)
+    )
+    compiled = mg.compile(lambda x: x * mg.gather(E, codes))
+    for _ in range(2):
+        np.testing.assert_allclose(compiled(np.ones(())).value, E.value[codes.value])
+        codes.value = codes.value[::-1]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint32"])
+def test_an_index_that_there_is_not_is_refused(dtype):
+    for bad in (
+        np.array([1, 6], dtype),
+        np.array([-1], dtype) if dtype == "int8" else np.array([2**32 - 1], dtype),
+    ):
+        for function in (lambda i: mg.gather(E, i), lambda i: mg.one_hot(i, 6)):
+            with pytest.raises(mg.InputError, match="outside of its table or of the classes"):
+                mg.compile(function)(bad)
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "float16"])
+def test_other_types_keep_their_reason(dtype):
+    with pytest.warns(UserWarning, match=f"an argument is {dtype}; the compiler takes"):
+        mg.compile(lambda d: d["x"].astype("float64").sum())({"x": np.ones(3, dtype)})
+
+
+def test_numba_reads_small_integers_alike():
+    compiled = mg.compile(lambda d, i: (mg.gather(E, i) * d["x"].astype("float64")).sum())
+    given = {"x": whole("uint8", 4, 1)}, whole("int16", 4, most=6)
+    value, gradients = compiled.value_and_grad(*given)
+    value, g = value.value, gradients[E].copy()
+    with run_by_numba(compiled):
+        again, gradients = compiled.value_and_grad(*given)
+        assert again.value == value and (gradients[E] == g).all()
