@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arguments import Form, plain
 from .errors import GraphError, InputError, ShapeError
 from .grad import ancestors, grad
 from .modes import recording
@@ -84,17 +85,19 @@ def _with_bodies(nodes: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def argument_names(function: Callable, count: int) -> list[str]:
-    """What the function calls its arguments."""
-    code = getattr(function, "__code__", None)
-    names = code.co_varnames[hasattr(function, "__self__") : code.co_argcount] if code else ()
-    return [names[k] if k < len(names) else f"argument{k}" for k in range(count)]
+def trace(
+    function: Callable,
+    arguments: Sequence,
+    requires_grad: Sequence[bool] | None = None,
+    form: Form | None = None,
+) -> Traced:
+    """Call `function` on symbols shaped like `arguments`; raises what its operations raise.
 
-
-def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool] | None = None) -> Traced:
-    """Call `function` on symbols shaped like `arguments`; raises what its operations raise."""
+    form : how the function gets them, where it is not one after the other.
+    """
     symbols, variables, start = [], [], next_number()
-    names = argument_names(function, len(arguments))
+    form = form or plain(len(arguments))
+    names = form.names(function)
     taken: set[str] = set()
     given: dict[int, Tensor] = {}
     for k, argument in enumerate(arguments):
@@ -112,7 +115,7 @@ def trace(function: Callable, arguments: Sequence, requires_grad: Sequence[bool]
             given[id(argument)] = symbols[-1]
             symbols[-1].hooks = argument.hooks if needs else ()
     with recording(tracing=True), noting_comparisons() as compared:
-        outputs, rebuild = flatten(function(*symbols))
+        outputs, rebuild = flatten(form.call(function, symbols))
     if not outputs:
         raise InputError(f"{printable(name_of(function))} returns no tensor, so there is nothing to compile")
     outputs = [as_tensor(o) for o in outputs]

@@ -37,7 +37,7 @@ def fit(
     loss : a function of a batch's arrays that returns one number, or a tuple that begins with it;
         compiled unless it already is (`minigrad.compile`).
     parameters : tensors, or a dict of them, that are moved.
-    batches : tuples of the arguments of `loss`; the training ends with them.
+    batches : tuples of the arguments of `loss`, arrays or e.g. dicts of arrays; the training ends with them.
     lr : Adam's learning rate, or a function that gives it for the number of the step, from 1.
     clip : the greatest joint norm of the gradients.
     optimiser : in place of Adam; it has its own parameters, and its own rate unless `lr` is a function.
@@ -67,7 +67,8 @@ def fit(
         for number, batch in progress.numbered(batches):
             if not isinstance(batch, (tuple, list)):
                 raise InputError(
-                    f"fit: batch {number} is {type(batch).__name__}; give tuples of arguments of the loss"
+                    f"fit: batch {number} is {type(batch).__name__}; give tuples of arguments of the loss, "
+                    "e.g. (batch,)"
                 )
             if schedule is not None:
                 optimiser.lr = _rate(schedule, number)

@@ -13,7 +13,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import Form, plain, taken_apart
 from ..errors import DTypeError, GraphError, InputError, MinigradError, ShapeError
 from ..grad import _changed, adding, ancestors, grad
 from ..locks import lock
@@ -30,29 +31,39 @@ from ..names import name_of, printable
 from ..scan import flatten
 from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, as_tensor, describe, fill_node, modes, no_grad
-from ..trace import Traced, argument_names, evaluate, everywhere, leaves_of, trace, trace_gradients
+from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradients
 from . import cache
 from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
-from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
+from .places import CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
 if TYPE_CHECKING:
     from .wasm import Wasm
 
 ALIGN = 64
+NONE: Mapping = {}
 
 
 def compile(function: Callable, *, threads: int = 1, check: bool = False) -> Compiled:
     """The same function, compiled when it is first called.
 
-    function : of tensors, arrays and numbers, returning a tensor, or a tuple or dict of tensors.  A Python float
-        takes the dtype of the first argument that has one.  Leaves that it reads from outside (parameters) are
-        looked up at every call.
+    function : of arguments by position and by name, returning a tensor, or a tuple or dict of tensors.  Leaves that
+        it reads from outside (parameters) are looked up at every call.
     threads : how many threads share the sequences of a batch; for one number the
         result is the same bits at every run.
     check : compare every new program with the eager run at its first call, value and gradients, and trace the
         function a second time; raises GraphError, naming the first quantity that differs, its step, and both numbers.
+
+    Arguments are tensors, arrays and numbers; None, texts and truth values; and dicts, tuples (also with names) and
+    lists of all of these, one in the other.  The function gets tensors in place of arrays and numbers, in containers
+    of its own, so that what it does to them is not seen outside.  A list of numbers alone is an array.  A Python float
+    takes the dtype of the first argument that has one.  Numbers in tensors and arrays, sizes, and Python's numbers may
+    differ from call to call; None, texts, truth values, and the order, keys and types of containers belong to the
+    program: for others another one is made.  An array in a container is called after its place, ``batch_x`` for
+    ``batch["x"]`` and ``state_0`` for ``state[0]``.  Gradients are by tensor, wherever a tensor stands.  Arrays of
+    int8, uint8, int16, uint16 and uint32 may be looked up by, compared, moved and converted; arithmetic that would wrap
+    in their type runs eagerly.  Raises DTypeError for an argument of any other kind.
 
     Python runs once: while it is traced.  An attribute that is changed later, a random number that was drawn, a
     mask that was made with NumPy inside stay as they were.  What is to stay live is an argument of the function,
@@ -117,15 +128,35 @@ class Gradients:
 class Call:
     """The arguments of one call: their arrays, and what tells programs apart."""
 
-    __slots__ = ("arguments", "arrays", "gradients", "key", "needs", "reason", "shapes", "twice")
+    __slots__ = ("arguments", "arrays", "form", "gradients", "key", "needs", "reason", "shapes", "twice")
 
-    def __init__(self, arguments: Sequence, gradients: bool, floats: str = "float64"):
-        """floats : the dtype of Python's floats where no argument has one to go by."""
-        self.arguments, self.gradients, self.reason = arguments, gradients, ""
-        self.arrays = arrays = [
-            a._value if type(a) is Tensor else a if type(a) is np.ndarray else _array(a, arguments, floats)
-            for a in arguments
-        ]
+    def __init__(
+        self,
+        arguments: Sequence,
+        gradients: bool,
+        floats: str = "float64",
+        named: Mapping = NONE,
+        form: Form | None = None,
+    ):
+        """floats : the dtype of Python's floats where no argument has one to go by.
+        form : what the arguments are the leaves of, where that is known.
+        """
+        if named:
+            form, arguments = taken_apart(arguments, named)
+        try:
+            arrays = [
+                a._value
+                if type(a) is Tensor
+                else a
+                if type(a) is np.ndarray
+                else _array(a, arguments, floats, form)
+                for a in arguments
+            ]
+        except NotPlainError:  # containers are looked for only where there are some: looking takes time
+            form, arguments = taken_apart(arguments, named)
+            arrays = [_array(a, arguments, floats, form) for a in arguments]
+        self.arguments, self.arrays, self.form = arguments, arrays, form
+        self.gradients, self.reason = gradients, ""
         # A hook is part of the program, so those of an argument are part of the key.
         self.needs = tuple(
             [
@@ -135,7 +166,7 @@ class Call:
         )
         self.shapes = tuple([a.shape for a in arrays])
         self.twice = () if len(arrays) < 2 else self._twice()
-        self.key = (gradients, self.needs, tuple([(a.dtype, a.ndim) for a in arrays]), self.twice)
+        self.key = (gradients, self.needs, tuple([(a.dtype, a.ndim) for a in arrays]), self.twice, form)
 
     def _twice(self) -> tuple:
         """Which arguments are the same tensor as one before; nothing where none is."""
@@ -145,26 +176,50 @@ class Call:
         pairs = enumerate(zip(ids, self.arguments, strict=True))
         return tuple([ids.index(n) if type(a) is Tensor else k for k, (n, a) in pairs])
 
+    @property
+    def whole(self) -> Form:
+        """How the function gets the arguments."""
+        return self.form or plain(len(self.arguments))
+
     def leaves(self) -> list[Tensor]:
         """The arguments as leaves of a graph: how one was computed is not the function's."""
-        return [
+        found = [
             a if type(a) is Tensor and a.op is None else _leaf(a, array, bool(needed))
             for a, array, needed in zip(self.arguments, self.arrays, self.needs, strict=True)
         ]
+        # A computed tensor that is given twice is one leaf too.
+        return [found[k] for k in self.twice] if self.twice else found
 
     def targets(self, variant: Variant) -> list[Tensor]:
         """The tensors that the gradients of a program belong to, in its order."""
         return [self.arguments[k] for k in variant.of_arguments] + variant.leaves
 
 
-def _array(argument, arguments: Sequence, floats: str) -> np.ndarray:
+class NotPlainError(Exception):
+    """An argument is a container, None, a text or a truth value."""
+
+
+def _array(argument, arguments: Sequence, floats: str, form: Form | None) -> np.ndarray:
     """A number or list as an array; a Python float takes the dtype of the first argument that has one."""
+    if type(argument) is np.ndarray:
+        return argument
     if isinstance(argument, Tensor):
         return argument.value
     if isinstance(argument, float):
         dtypes = (a.dtype for a in arguments if isinstance(a, (Tensor, np.ndarray)))
         return np.asarray(argument, next((d for d in dtypes if d.kind == "f"), floats))
-    return np.asarray(argument)
+    if form is None and (argument is None or isinstance(argument, (bool, str, dict, tuple, list))):
+        raise NotPlainError
+    try:
+        array = np.asarray(argument)
+    except ValueError as error:
+        raise InputError(f"an argument is a {type(argument).__name__} that is no array: {error}") from None
+    if array.dtype.kind not in "fiubc":
+        raise DTypeError(
+            f"an argument is {type(argument).__name__}: give tensors, arrays, numbers, None, texts, truth values, "
+            "or dicts, tuples and lists of them"
+        )
+    return array
 
 
 def _leaf(argument, array: np.ndarray, requires_grad: bool) -> Tensor:
@@ -214,17 +269,18 @@ class Compiled:
             raise GraphError(f"{self.name} was not called yet, so there is no source to show")
         return self.last.program.source
 
-    def __call__(self, *arguments):
+    def __call__(self, /, *arguments, **named):
         if modes()[3]:  # within the trace of another function: values without a graph, as they are eagerly
+            form, leaves = taken_apart(arguments, named)
             with no_grad():
-                return self.function(*(a if isinstance(a, Tensor) else Tensor(a) for a in arguments))
-        variant, call = self.variant(arguments, False)
+                return form.call(self.function, [as_tensor(a) for a in leaves])
+        variant, call = self.variant(arguments, False, named)
         if variant is None:
             return self._eagerly(call)
         flat, plan = variant.run(call.arrays, call.shapes, self.threads)
         return variant.traced.rebuild([constant(view_of(flat, part)) for part in plan.values])
 
-    def value_and_grad(self, *arguments) -> tuple[Any, Gradients]:
+    def value_and_grad(self, /, *arguments, **named) -> tuple[Any, Gradients]:
         """What the function returns, and the gradients of its first result with respect to every leaf that requires one.
 
         The first (or only) result is the loss, a single number; others come along as values.  An argument that
@@ -234,26 +290,26 @@ class Compiled:
             raise GraphError(
                 f"value_and_grad of {self.name} inside of a function that is traced: it would be done once; use minigrad.grad"
             )
-        variant, call = self.variant(arguments, True)
+        variant, call = self.variant(arguments, True, named)
         if variant is None:
             return self._eagerly(call)
         flat, plan = variant.run(call.arrays, call.shapes, self.threads)
         values = variant.traced.rebuild([constant(view_of(flat, part)) for part in plan.values])
         return values, Gradients(call.targets(variant), plan.gradients, flat)
 
-    def backward(self, *arguments) -> Any:
+    def backward(self, /, *arguments, **named) -> Any:
         """What the function returns; gradients are added to `grad` of every leaf that requires one, as `backward` does."""
-        self.refuse_computed(arguments)
-        value, gradients = self.value_and_grad(*arguments)
+        value, gradients = self.value_and_grad(*arguments, **named)
+        self.refuse_computed(gradients)
         with adding:
             for leaf, g in gradients.items():
                 leaf.grad = g if leaf.grad is None else leaf.grad + g
         return value
 
-    def wasm(self, *arguments, gradients: bool = False) -> Wasm:
+    def wasm(self, *arguments, gradients: bool = False, **named) -> Wasm:
         """The program of a call as a WebAssembly module: the same emitted source, for web pages and other hosts.
 
-        arguments : as for a call; their shapes and dtypes are fixed in the module, their values do not go into it.
+        arguments, named : as for a call; their shapes and dtypes are fixed in the module, their values do not go into it.
         gradients : the program of `value_and_grad`, in place of that of a call.
 
         Returns a `Wasm`: its `bytes` are the module, its `layout` is plain data that says where everything lies in the
@@ -284,11 +340,11 @@ class Compiled:
         """
         from .wasm import make  # only now: few need it
 
-        return make(self, arguments, gradients)
+        return make(self, arguments, gradients, named)
 
-    def refuse_computed(self, arguments: Sequence) -> None:
+    def refuse_computed(self, leaves: Iterable) -> None:
         """Raise GraphError for an argument whose gradient would have to go on to what it was computed from."""
-        for a in arguments:
+        for a in leaves:
             if type(a) is Tensor and a.op is not None and a.requires_grad:
                 raise GraphError(
                     f"backward of compiled {self.name}: the argument {describe(a)} was computed, and how is not "
@@ -303,12 +359,15 @@ class Compiled:
             warnings.warn(f"{self.name} runs eagerly: {call.reason}", stacklevel=3)
         return result
 
-    def variant(self, arguments: Sequence, gradients: bool, load: bool = True) -> tuple[Variant | None, Call]:
+    def variant(
+        self, arguments: Sequence, gradients: bool, named: Mapping = NONE, load: bool = True
+    ) -> tuple[Variant | None, Call]:
         """The program for these arguments, made now if there is none; None where it has to run eagerly.
 
+        named : arguments by name.
         load : make the machine code too, so that what the machine cannot do is a reason to run eagerly.
         """
-        call = Call(arguments, gradients, self.floats)
+        call = Call(arguments, gradients, self.floats, named)
         if modes()[1]:  # anomaly mode names a node, and only eager mode has nodes to look at
             return None, call
         variant = self._made(call)
@@ -327,10 +386,10 @@ class Compiled:
                     if self.check:
                         variant.compare(self.function, call, self.threads)
             except CannotCompile as reason:
-                single = Call(arguments, gradients, "float32")
+                single = Call(call.arguments, gradients, "float32", form=call.form)
                 if isinstance(reason.__cause__, DTypeError) and single.key != call.key:  # the parameters tell
                     self.floats = "float32"
-                    return self.variant(arguments, gradients, load)
+                    return self.variant(arguments, gradients, named, load)
                 call.reason = str(reason)
                 return None, call
             self.variants.setdefault(call.key, []).append(variant)
@@ -352,11 +411,11 @@ def _decorated(module: str, name: str) -> Compiled:
 def eager_run(function: Callable, call: Call):
     """What `Compiled.__call__` or `value_and_grad` return, from the function as it stands."""
     leaves = call.leaves()
-    for leaf, name, a in zip(leaves, argument_names(function, len(leaves)), call.arguments, strict=True):
+    for leaf, name, a in zip(leaves, call.whole.names(function), call.arguments, strict=True):
         if leaf is not a and leaf.name is None:
             leaf.name = name
     with recording():  # the function may take gradients itself
-        results, rebuild = flatten(function(*leaves))
+        results, rebuild = flatten(call.whole.call(function, leaves))
     results = [as_tensor(r) for r in results]
     if not call.gradients:
         return rebuild([constant(np.array(r.value)) for r in results])
@@ -408,11 +467,11 @@ class Variant:
             "while it was traced, when sizes and values are not known; use minigrad's operations, or pass what "
             "Python computes as an argument"
         ):
-            self.traced: Traced = trace(function, call.leaves(), call.needs)
+            self.traced: Traced = trace(function, call.leaves(), call.needs, call.form)
             if gradients:
                 only_number(self.traced.outputs, function)
         if check:  # before sizes are bound by what is done with the graph
-            again = trace(function, call.leaves(), call.needs)
+            again = trace(function, call.leaves(), call.needs, call.form)
             same_trace(self.traced.name, self.traced.outputs, again.outputs, self.traced.start)
         self._refuse_both_ways(call)
         self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
@@ -443,6 +502,7 @@ class Variant:
         self.frozen = [n for n in leaves_of(outputs) if n.number > self.traced.start and not n.shape]
         self.computed = computed_before(self.stages_of["traced"], self.traced.start)
         self.stages_of["gradients"] = outputs
+        self._refuse_wrapping(outputs)
         self._write(outputs)
 
     def _refuse_both_ways(self, call: Call) -> None:
@@ -452,6 +512,16 @@ class Variant:
             if leaf.number in own and leaf.dtype.kind == "f":
                 raise CannotCompile(
                     f"{describe(leaf)} is an argument, and the function reads it from outside too: read it in one way"
+                )
+
+    def _refuse_wrapping(self, outputs: Sequence[Tensor]) -> None:
+        """Small integers are held as int64, in which they would not wrap, and are not returned."""
+        made = [n for n in everywhere(outputs) if n.op is not None and n.op.name not in CHOOSING]
+        for node in (*made, *self.traced.outputs):
+            if str(node.dtype) in NARROW:
+                raise CannotCompile(
+                    f"{describe(node)}: the compiler looks up, compares, moves and converts {node.dtype}, and does not "
+                    "compute or return it: convert it, e.g. with .astype('int64')"
                 )
 
     def _write(self, outputs: list[Tensor]) -> None:
@@ -591,17 +661,17 @@ class Plan:
         self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
         self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
-        self.arguments: list[
-            list
-        ] = []  # [argument, position in the table, the array whose address stands there]
-        self.leaves: list[list] = []  # likewise, [leaf, position, array]
+        # [argument, position in the table, the array whose address stands there, whether it is of small integers]
+        self.arguments: list[list] = []
+        self.leaves: list[list] = []  # likewise, [leaf, position, array, …]
         work, outputs = [], []
         for k, store in enumerate(program.stores):
             if store.kind in ("input", "constant"):
-                if store.node.number in own:  # type: ignore[union-attr]
-                    self.arguments.append([own[store.node.number], 2 * k, None])  # type: ignore[union-attr]
-                else:
-                    self.leaves.append([store.node, 2 * k, None])
+                node: Tensor = store.node  # type: ignore[assignment]
+                entries, key = (
+                    (self.arguments, own[node.number]) if node.number in own else (self.leaves, node)
+                )
+                entries.append([key, 2 * k, None, str(node.dtype) in NARROW])
             else:
                 (outputs if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
         offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
@@ -671,11 +741,9 @@ class Plan:
     def _enter(self, entry: list, array: np.ndarray, held: list[np.ndarray]) -> None:
         """Put the address of an array into the table, or that of a copy in the order in which it is read."""
         entry[2] = array
-        if not array.flags.c_contiguous or not array.flags.aligned:
-            array, entry[2] = (
-                np.require(array, requirements=["C", "A", "O"]),
-                None,
-            )  # looked at again at the next call
+        if entry[3] or not array.flags.c_contiguous or not array.flags.aligned:
+            array = np.require(array, np.int64 if entry[3] else None, ["C", "A", "O"])
+            entry[2] = None  # looked at again at the next call
             held.append(array)
         self.table[entry[1]] = address_of(array)
 

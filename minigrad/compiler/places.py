@@ -15,7 +15,20 @@ from ..scan import Body
 from ..sizes import Size, Variable, is_one, resolve
 from ..tensor import Tensor
 
-DTYPES = {"float32": "f4", "float64": "f8", "int64": "i8", "int32": "i4", "bool": "b1"}
+NARROW = ("int8", "uint8", "int16", "uint16", "uint32")  # held as int64, which is each of their numbers
+DTYPES = {
+    "float32": "f4",
+    "float64": "f8",
+    "int64": "i8",
+    "int32": "i4",
+    "bool": "b1",
+    **dict.fromkeys(NARROW, "i8"),
+}
+# Operations whose results are among what they are given, so that those of narrow integers fit their type in int64 too.
+CHOOSING = (
+    "broadcast_to", "concat", "detach", "gather", "inside", "last", "max", "maximum", "min", "minimum", "place",
+    "reshape", "shift", "slice", "stacked", "transpose", "where",
+)  # fmt: skip
 IMPORTED = (  # what a program imports from runtime.py
     "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "entry",
     "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",

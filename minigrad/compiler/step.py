@@ -149,7 +149,7 @@ class Rule:
         if variant is None:
             raise CannotCompile(call.reason)
         self.plan = Plan(variant, call.shapes)
-        at = {argument: place for argument, place, _ in self.plan.arguments}  # in the table
+        at = {argument: place for argument, place, *_ in self.plan.arguments}  # in the table
         self.state_at = np.array([at[k] for k in (0, *range(2, 2 + self.slots))], np.int64)
         self.gradient_at = at[1]
         self.plan.table[at[2 + self.slots]] = address_of(self.numbers)
@@ -176,7 +176,8 @@ class Rule:
 class TrainingStep:
     """A step of training: ``step(*batch)`` returns what the loss returns, and has moved the parameters.
 
-    loss : a function of a batch's arrays, or what `compile` made of it; its first (or only) result is the loss.
+    loss : a function of a batch, or what `compile` made of it; its first (or only) result is the loss.  A batch is
+        all that `compile` takes as arguments, also by name.
     optimiser : whose parameters are moved.
     clip : the greatest joint norm of the gradients; None: they are as they are.
 
@@ -202,16 +203,16 @@ class TrainingStep:
         self.spare: State | None = None  # that of the step before
         self._found: tuple = ()
 
-    def __call__(self, *batch) -> Any:
-        result = self.compute(*batch)
+    def __call__(self, /, *batch, **named) -> Any:
+        result = self.compute(*batch, **named)
         self.move()
         return result
 
-    def compute(self, *batch) -> Any:
+    def compute(self, /, *batch, **named) -> Any:
         """The results of the loss; the gradients are kept for `move`."""
         loss, state = self.loss, self.state
-        loss.refuse_computed(batch)
-        variant, call = loss.variant(batch, True)
+        variant, call = loss.variant(batch, True, named)
+        loss.refuse_computed(call.arguments)
         if variant is None:
             result, gradients = loss._eagerly(call)
             self._found = None, 0, None, gradients

@@ -19,7 +19,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,9 @@ from ..errors import InputError
 from ..modes import modes
 from ..names import printable, unique
 from ..tensor import Tensor
-from ..trace import argument_names, everywhere
+from ..trace import everywhere
 from .compile import ALIGN, SCRATCH, Plan, address_of, numbers_of
-from .places import DEFECT, product_of
+from .places import DEFECT, NARROW, product_of
 
 if TYPE_CHECKING:
     from .compile import Call, Compiled, Variant
@@ -70,14 +70,14 @@ class Wasm:
         return path
 
 
-def make(compiled: Compiled, arguments: Sequence, gradients: bool) -> Wasm:
+def make(compiled: Compiled, arguments: Sequence, gradients: bool, named: Mapping[str, Any]) -> Wasm:
     """The module for arguments of these shapes; see `Compiled.wasm`."""
     who = f"wasm of {compiled.name}"
     if compiled.threads > 1:
         raise InputError(f"{who}: a module has one thread, not {compiled.threads}; compile it with threads=1")
     if modes()[3]:
         raise InputError(f"{who}: while a function is traced, nothing has sizes; make the module outside")
-    variant, call = compiled.variant(arguments, gradients)
+    variant, call = compiled.variant(arguments, gradients, named)
     if variant is None:
         reason = call.reason or compiled.eager.get(call.key) or "anomaly mode is on"
         raise InputError(f"{who}: it runs eagerly, so there is no program to print: {reason}")
@@ -85,7 +85,7 @@ def make(compiled: Compiled, arguments: Sequence, gradients: bool) -> Wasm:
     if frame.end > MOST:
         raise InputError(f"{who}: it takes {frame.end:,} bytes, of {MOST:,} at most; give smaller arguments")
     module = link(who, object_code(who, variant.program.source, frame.entry()), frame)
-    layout = frame.layout(argument_names(compiled.function, len(call.arrays)))
+    layout = frame.layout(call.whole.names(compiled.function))
     return Wasm(module, {"sha256": hashlib.sha256(module).hexdigest(), **layout})
 
 
@@ -94,12 +94,14 @@ class Frame:
 
     def __init__(self, variant: Variant, call: Call):
         self.variant, self.call, self.plan = variant, call, Plan(variant, call.shapes)
+        # What is narrower is int64 in a program.
+        self.arrays = [a.astype("int64") if str(a.dtype) in NARROW else a for a in call.arrays]
         self.stack = self.end = PAGE + -(-self._rows() // PAGE) * PAGE
         self.table_at = self.room(self.plan.table.nbytes)
         self.leaves: list[Tensor] = [leaf for leaf, *_ in self.plan.leaves]
         self.offsets = {leaf.number: self.room(leaf._value.nbytes) for leaf in self.leaves}
         self.image_end = self.end
-        for symbol, array in zip(variant.traced.arguments, call.arrays, strict=True):
+        for symbol, array in zip(variant.traced.arguments, self.arrays, strict=True):
             if symbol.number not in self.offsets:  # the same tensor twice has one place
                 self.offsets[symbol.number] = self.room(array.nbytes)
         self.output_at = self.room(self.plan.output_bytes)
@@ -158,7 +160,7 @@ class Frame:
         def place(n: Tensor, array: np.ndarray) -> dict[str, Any]:
             return fact(self.offsets[n.number], array.shape, array.dtype)
 
-        arguments = zip(words, traced.arguments, self.call.arrays, strict=True)
+        arguments = zip(words, traced.arguments, self.arrays, strict=True)
         results = [fact(self.output_at + at, shape, of) for at, shape, of in plan.values + plan.gradients]
         gradients = results[len(plan.values) :]
         return {

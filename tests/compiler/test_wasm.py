@@ -368,3 +368,19 @@ def test_when_the_process_of_llvm_dies_its_last_words_are_told(monkeypatch):
         monkeypatch.setattr(sys, "executable", python)
         with pytest.raises(mg.InputError, match=said):
             compiled.wasm(np.ones(3))
+
+
+@needs_node
+def test_containers_names_and_narrow_integers(tmp_path):
+    W = mg.Tensor(np.random.default_rng(0).standard_normal((5, 3)), requires_grad=True, name="W")
+    compiled = mg.compile(lambda batch, scale: (mg.gather(W, batch["codes"]) * batch["x"]).sum() * scale)
+    x, codes = np.random.default_rng(1).standard_normal((4, 3)), np.array([0, 4, 2, 2], "uint8")
+    batch, scale = {"x": x, "codes": codes}, np.array(2.0)
+    made = compiled.wasm(batch, scale=scale, gradients=True)
+    assert [(a["name"], a["dtype"]) for a in made.layout["arguments"]] == [
+        ("batch_x", "float64"), ("batch_codes", "int64"), ("scale", "float64"),
+    ]  # fmt: skip
+    (ran,) = in_node(made, tmp_path, [x, codes.astype("int64"), scale])
+    value, gradients = compiled.value_and_grad(batch, scale=scale)
+    assert_near(ran.results[0], value.value)
+    assert_near(ran.gradients["W"], gradients[W])

@@ -24,7 +24,7 @@ import minigrad as mg
 from minigrad.scan import flatten
 from minigrad.tensor import as_tensor
 
-from .programs import Built, Program, build, symbolic
+from .programs import Built, Program, build, of_packed, packed, symbolic
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 NOISE = 10.0
@@ -74,7 +74,7 @@ def eager(program: Program, built: Built, k: int) -> Results:
 def compiled(program: Program, built: Built, k: int, function, run: Callable) -> Results:
     arguments = built.calls[k]
     try:
-        values, gradients = run(function, arguments, program.threads, program.gradients)
+        values, gradients = run(function, packed(program, arguments), program.threads, program.gradients)
     except mg.MinigradError as error:
         return Results(None, error)
     outputs, _ = flatten(values)
@@ -125,7 +125,7 @@ def check(program: Program, run: str | Callable = "machine") -> Finding | None:
     """
     runner = RUNNERS[run] if isinstance(run, str) else run
     built = build(program)
-    function = mg.compile(built.function, threads=program.threads)
+    function = mg.compile(of_packed(program, built.function), threads=program.threads)
     for k in range(len(built.calls)):
         if k:
             _assign_anew(built, k)
@@ -180,7 +180,7 @@ def _crash(error: Exception, k: int) -> Finding:
 def _reason(message: str) -> str:
     """The reason of a warning without the names of this program."""
     message = message.split("runs eagerly:", 1)[-1].strip()
-    message = re.sub(r"function: | ?'[^']*'", "", message)
+    message = re.sub(r"(function|<lambda>): | ?'[^']*'", "", message)
     message = re.sub(r"\([^)]*\)|\b(?!float|int|uint)[a-zA-Z_]*\d\w*|-?\b\d+\b", "…", message)
     return message[:120]
 

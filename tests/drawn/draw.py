@@ -16,7 +16,7 @@ import cells
 import minigrad as mg
 
 from . import programs
-from .programs import Given, Program, Statement, argument, drawn_cell, expression, leaf, values
+from .programs import PACKED, Given, Program, Statement, argument, drawn_cell, expression, leaf, values
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
@@ -36,7 +36,10 @@ REFUSED = (mg.MinigradError, ArithmeticError, AttributeError, TypeError, ValueEr
 
 def draw(seed: int, dtype: str | None = None) -> Program:
     """The program of a seed; in a dtype of one's own if one is given."""
-    return Drawer(np.random.default_rng([seed, 2026]), dtype).program()
+    program = Drawer(np.random.default_rng([seed, 2026]), dtype).program()
+    packing = np.random.default_rng([seed, 2027])  # dice of its own
+    program.packed = str(packing.choice(list(PACKED), p=[0.7, 0.1, 0.1, 0.1]))
+    return program
 
 
 class Drawer:

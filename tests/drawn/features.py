@@ -28,6 +28,7 @@ TAGS = (
     "classes as integers", "masked loss", "gain and bias", "float32", "float64", "1 threads", "2 threads", "3 threads",
     "4 threads", "argument that learns",
     "argument with gaps", "Python number as an argument",
+    "arguments in a tuple", "arguments in a dict", "arguments in a nested container",
     "NaN in an argument", "values alone", "called again", "called with other sizes", "index that there is not",
 )  # fmt: skip
 
@@ -81,6 +82,9 @@ def _of_the_whole(p: Program, kinds: dict, tags: set[str]) -> None:
         called_with_other_sizes=any(p.calls),
         axis_of_size_0=0 in sizes,
         axis_of_size_1=1 in sizes,
+        arguments_in_a_tuple=p.packed == "tuple",
+        arguments_in_a_dict=p.packed == "dict",
+        arguments_in_a_nested_container=p.packed == "nested",
         boolean_argument=any(g.kind == "bool" for g in p.arguments),
     )
     tags.update(f"{g.kind.split()[0]} argument" for g in p.arguments if " " in g.kind)

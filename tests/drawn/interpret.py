@@ -31,7 +31,9 @@ class Memory:
 
     def __init__(self, name: str, dtype: str, size: int, given: np.ndarray | None):
         self.name, self.fixed = name, given is not None
-        self.values = np.zeros(size, DTYPES[dtype]) if given is None else given.reshape(-1).copy()
+        self.values = (
+            np.zeros(size, DTYPES[dtype]) if given is None else given.reshape(-1).astype(DTYPES[dtype])
+        )
         self.written = np.full(size, given is not None)
         self.begin()
         self.packed: dict[int, np.ndarray] = {}

@@ -115,6 +115,7 @@ class Program:
     body: list[Statement] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     form: str = "tuple"  # how several outputs are returned: tuple | dict
+    packed: str = ""  # a key of PACKED: the container that holds all arguments when it is compiled
 
     def statements(self) -> Iterator[Statement]:
         for s in self.body:
@@ -197,6 +198,36 @@ def drawn_cell(state: str, inputs: int, hidden: int, dtype: str, step: Callable)
     return Drawn(inputs, hidden, np.random.default_rng(0), dtype)
 
 
+# Containers: the compiled function gets all arguments in one, and the eager one as they are.
+
+PACKED: dict[
+    str, tuple[Callable, Callable]
+] = {  # how to pack names and arguments, and how to call the function with it
+    "": (lambda names, given: given, lambda function: function),
+    "tuple": (lambda names, given: [tuple(given)], lambda function: lambda batch: function(*batch)),
+    "dict": (
+        lambda names, given: [dict(zip(names, given, strict=True))],
+        lambda function: lambda batch: function(**batch),
+    ),
+    "nested": (
+        lambda names, given: [{"first": [*given[:1], None], "rest": ("text", tuple(given[1:]))}],
+        lambda function: lambda batch: function(*batch["first"][:-1], *batch["rest"][1]),
+    ),
+}
+
+
+def packed(program: Program, arguments: Sequence) -> list:
+    """The arguments of a call as the compiled function gets them."""
+    pack, _ = PACKED[program.packed]
+    return pack([g.name for g in program.arguments], list(arguments))
+
+
+def of_packed(program: Program, function: Callable) -> Callable:
+    """The function as it is compiled: it gets the arguments packed."""
+    _, unpack = PACKED[program.packed]
+    return unpack(function)
+
+
 # Text.
 
 
@@ -254,7 +285,7 @@ def text(program: Program, header: bool = True) -> str:
         ]
         lines.append(f"call_{k} = [{', '.join(given)}]")
     what = "value_and_grad" if p.gradients else "the values alone"
-    lines.append(f"# {what}, threads={p.threads}")
+    lines.append(f"# {what}, threads={p.threads}{f', arguments packed: {p.packed}' if p.packed else ''}")
     return "\n".join(lines) + "\n"
 
 

@@ -117,6 +117,8 @@ def plainer(p: Program) -> Iterator[Program]:
         yield q
     for n in range(1, p.threads):
         yield _copy(p, threads=n)
+    if p.packed:
+        yield _copy(p, packed="")
     if p.form != "tuple":
         yield _copy(p, form="tuple")
     for k in range(len(p.outputs) - 1, 0, -1):

@@ -417,7 +417,11 @@ def _bar(ax, m: Bar, unit: float, inks: _Inks) -> None:
 
 def _above(ax, x: float, y: float, said: str, size: float) -> None:
     """A number over a bar, on paper of its own, so that no line of the grid runs through it."""
-    paper = {"facecolor": ax.figure.get_facecolor(), "edgecolor": "none", "pad": 0.8}  # that of the axes may be clear
+    paper = {
+        "facecolor": ax.figure.get_facecolor(),
+        "edgecolor": "none",
+        "pad": 0.8,
+    }  # that of the axes may be clear
     ax.annotate(
         said, (x, y), xytext=(0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=size,
         weight="bold", bbox=paper, parse_math=False, linespacing=1.0,
