@@ -34,7 +34,7 @@ from ..trace import Traced, argument_names, evaluate, everywhere, leaves_of, tra
 from . import cache
 from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
-from .places import DEFECT, DTYPES, CannotCompile, Fixed, Program
+from .places import CHECKS, DEFECT, DTYPES, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
 ALIGN = 64
@@ -486,7 +486,7 @@ class Variant:
     def refuse(self, bad: int) -> None:
         """Raise what a check in the program has found."""
         if bad:
-            raise InputError(f"{self.traced.name}: {self.program.checks[bad - 1]}")
+            raise InputError(f"{self.traced.name}: {self.program.checks[CHECKS - bad - 1]}")
 
     def run(
         self, arrays: list, shapes: tuple, threads: int, known: Known | None = None
