@@ -31,8 +31,8 @@ from .ops import (
     sum,
     where,
 )
-from .sizes import some
-from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe
+from .sizes import Size, arange, some
+from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe, modes
 
 
 def _floating(x) -> Tensor:
@@ -146,13 +146,15 @@ def _hot(who: str, index: Tensor, classes) -> Tensor:
     """Booleans (…, classes): is this the class?  Raises InputError for classes that there are not."""
     if index.dtype.kind not in "iu":
         raise InputError(f"{who} of {describe(index)}: give integers")
-    if not index.is_symbol and index.size and not (index.value.min() >= 0 and index.value.max() < classes):
+    # What cannot be seen yet, or may be assigned anew, is looked at when the program runs.
+    unseen = index.is_symbol or isinstance(classes, Size) or modes()[3]
+    if not unseen and index.size and not (index.value.min() >= 0 and index.value.max() < classes):
         raise InputError(
             f"{who}: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}"
         )
-    if index.is_symbol:  # what cannot be seen yet is looked at when the program runs
-        index = apply(INSIDE, (index,), (classes,))
-    return index.reshape((*index.shape, 1)) == np.arange(classes)
+    if unseen:
+        index = apply(INSIDE, (index,), (classes, "the classes"))
+    return index.reshape((*index.shape, 1)) == arange(classes)
 
 
 def cross_entropy(logits, targets, mask=None, ignore_index: int | None = None) -> Tensor:

@@ -1,122 +1,200 @@
 """Indexing and shapes as in NumPy: `reshape`, `transpose`; numbers, slices, None, … and integer arrays in brackets,
-each a slice, a reshape or a gather.
+each a slice, a reshape or a gather.  Sizes may be those of a trace, and indices its symbols.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
 
 from .errors import DTypeError, GraphError, ShapeError
-from .ops import RESHAPE, SLICE, TRANSPOSE, gather
-from .sizes import Size, at_least
-from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe
+from .ops import INSIDE, RESHAPE, SLICE, TRANSPOSE, broadcast, gather, where
+from .sizes import Size, arange, held, quotient, resolve
+from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe, modes
 
 
 def getitem(x: Tensor, index) -> Tensor:
-    """Numbers, slices, None, … and integer arrays on leading axes, as in NumPy."""
-    items = index if isinstance(index, tuple) else (index,)
-    items = tuple(
-        np.asarray(i)[()] if isinstance(i, (Tensor, np.ndarray)) and not i.ndim else i for i in items
-    )
-    arrays = [i for i in items if isinstance(i, (np.ndarray, list, Tensor))]
-    if arrays:
-        return _advanced(x, items, len(arrays))
-    used = sum(i is not None and i is not Ellipsis for i in items)
-    if used > x.ndim or items.count(Ellipsis) > 1:
-        raise ShapeError(f"{used} indices for {describe(x)}")
-    if Ellipsis in items:
-        at = items.index(Ellipsis)
-        items = (*items[:at], *(slice(None),) * (x.ndim - used), *items[at + 1 :])
+    """Numbers, slices, None, … and integer arrays side by side, as in NumPy.
+
+    An array is a tensor, an array or a list of integers, which may count from the end; several broadcast.  Raises
+    ShapeError, naming the tensor and the range, for an index outside, and DTypeError for one that is no place.
+    """
     y, axis, shape = x, 0, []
+    items = _items(x, index if isinstance(index, tuple) else (index,))
     for item in items:
         if item is None:
             shape.append(1)
+            continue
+        if isinstance(item, list):
+            y, count = _take(y, axis, item)
+            shape.extend(y.shape[axis : axis + count])
+            axis += count
             continue
         y, kept = _one_index(y, axis, item)
         if kept:
             shape.append(y.shape[axis])
         axis += 1
     shape.extend(y.shape[axis:])
-    return y if len(shape) == len(y.shape) and None not in items else reshape(y, tuple(shape))
+    whole = len(shape) == len(y.shape) and not any(item is None for item in items)
+    return y if whole else reshape(y, tuple(shape))
+
+
+def _items(x: Tensor, index: tuple) -> Sequence:
+    """One item for each axis that is indexed, and None for new ones; arrays that stand side by side are one list."""
+    if len(index) <= x.ndim and set(map(type, index)) <= {int, slice}:
+        return index  # as nearly always
+    items = [_item(x, i) for i in index]
+    used = sum(i is not None and i is not Ellipsis for i in items)
+    dots = [k for k, i in enumerate(items) if i is Ellipsis]
+    if used > x.ndim or len(dots) > 1:
+        raise ShapeError(f"{used} indices for {describe(x)}")
+    arrays = [k for k, i in enumerate(items) if isinstance(i, (Tensor, np.ndarray))]
+    if any(items[k].ndim for k in arrays):  # numbers beside arrays are arrays too, in NumPy
+        arrays = [k for k, i in enumerate(items) if i is not None and not isinstance(i, (slice, type(...)))]
+        first, last = arrays[0], arrays[-1] + 1
+        if len(arrays) < last - first:
+            raise DTypeError(
+                f"index of {describe(x)}: arrays and numbers with something else between them are not supported, as "
+                "NumPy puts their axes first; index in two goes"
+            )
+        items[first:last] = [items[first:last]]
+    else:
+        for k in arrays:
+            items[k] = [items[k]]
+    if dots:
+        at = next(k for k, i in enumerate(items) if i is Ellipsis)
+        items[at : at + 1] = [slice(None)] * (x.ndim - used)
+    return items
+
+
+def _item(x: Tensor, i):
+    """A list as an array, and an array without axes as its number, if that is known."""
+    if isinstance(i, list):
+        i = np.asarray(i, dtype=None if i else int)
+    if not isinstance(i, (Tensor, np.ndarray)):
+        return i
+    if not i.ndim and not _is_live(i):
+        return np.asarray(i)[()]
+    if i.dtype == bool:
+        raise DTypeError(
+            f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where"
+        )
+    if i.dtype.kind not in "iu":
+        raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
+    return i
+
+
+def _is_live(i) -> bool:
+    """May an index be another one when the traced program runs?"""
+    return isinstance(i, Tensor) and (i.is_symbol or modes()[3])
 
 
 def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
+    """A slice or a number along one axis, and whether the axis stays."""
     size = x.shape[axis]
     if isinstance(item, slice):
         if item == slice(None):
             return x, True
-        if not isinstance(size, int):
-            start, stop = _unknown_slice(x, size, item)
-            return apply(SLICE, (x,), (axis, start, stop, 1)), True
-        try:
-            start, stop, step = item.indices(size)
-        except (TypeError, ValueError) as error:
-            raise DTypeError(f"index {item} of {describe(x)}: {error}") from None
-        count = len(range(start, stop, step))
-        stop = start + count * step  # on the grid, and below 0 where the first element is in
-        if not count:  # a start before the beginning would be read from the end
-            start, stop, step = 0, 0, 1
-        return apply(SLICE, (x,), (axis, start, stop, step)), True
+        return apply(SLICE, (x,), (axis, *_bounds(x, size, item))), True
     if isinstance(item, (bool, np.bool_)):
         raise DTypeError(f"index {item} of {describe(x)}: a truth value is no place; use minigrad.where")
     try:
-        k = item.__index__()
+        k = item if isinstance(item, Size) else item.__index__()
     except (AttributeError, TypeError):
         raise DTypeError(
             f"index {item!r} of {describe(x)}: use numbers, slices, None, … or integer arrays"
         ) from None
-    hint = size if isinstance(size, int) else at_least(size, k + 1 if k >= 0 else -k)
-    if not -hint <= k < hint:
+    if isinstance(size, int) and isinstance(k, int):
+        at, inside = k + size if k < 0 else k, -size <= k < size
+    else:
+        at = k if held(k, 0) else k + size
+        inside = held(at, 0) and held(size - 1 - at, 0)
+    if not inside:
         raise ShapeError(f"index {k} outside {describe(x)}, whose axis {axis} has {size}")
-    k = k + size if k < 0 else k
-    return apply(SLICE, (x,), (axis, k, k + 1, 1)), False
+    return apply(SLICE, (x,), (axis, at, at + 1, 1)), False
 
 
-def _unknown_slice(x: Tensor, size, item: slice) -> tuple:
-    """(start, stop) along an axis whose size is not known while tracing; its bounds must lie inside at every call."""
-    bounds = []
-    for bound, default in ((item.start, 0), (item.stop, size)):
-        if bound is None or bound is size:
-            bounds.append(default)
-        elif isinstance(bound, (int, np.integer)) and abs(bound) <= at_least(size, abs(int(bound))):
-            bounds.append(int(bound) if bound >= 0 else size + int(bound))
-        else:
-            raise GraphError(
-                f"slice {item} of {describe(x)}: its bounds depend on a size that is not known while tracing"
-            )
-    start, stop = bounds
-    length = stop - start
-    if item.step not in (None, 1) or (at_least(length, 0) if isinstance(length, Size) else length) < 0:
-        raise GraphError(
-            f"slice {item} of {describe(x)}: its length depends on a size that is not known while tracing"
-        )
-    return start, stop
+def _bounds(x: Tensor, size, item: slice) -> tuple:
+    """(start, stop, step) of a slice: the stop on the grid, and below 0 where a slice backwards has the first element."""
+    try:
+        start, stop, step = item.indices(size)
+        count = len(range(start, stop, step))
+    except GraphError:  # sizes that are not known while tracing
+        start, count, step = _unknown_bounds(size, item)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"index {item} of {describe(x)}: {error}") from None
+    if isinstance(count, int) and not count:  # a start before the beginning would be read from the end
+        return 0, 0, 1
+    return start, resolve(start + count * step), step
 
 
-def _advanced(x: Tensor, items: tuple, count: int) -> Tensor:
-    """Integer arrays on the leading axes: rows of the flattened leading axes."""
-    if len(items) != count:
-        raise DTypeError(
-            f"index of {describe(x)}: arrays mixed with slices are not supported; index in two goes"
-        )
-    indices = [np.asarray(i, dtype=int if isinstance(i, list) and not i else None) for i in items]
-    if any(i.dtype == bool for i in indices):
-        raise DTypeError(
-            f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where"
-        )
-    if any(i.dtype.kind not in "iu" for i in indices):
-        raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
-    sizes = x.shape[:count]
-    for i, n in zip(indices, sizes, strict=True):
-        if i.size and (i.min() < -n or i.max() >= n):
-            raise ShapeError(f"index {i.min()} … {i.max()} outside 0 … {n - 1} of {describe(x)}")
-    indices = [i.astype(np.int64) for i in indices]  # i + n may be too large for small integers
-    indices = [np.where(i < 0, i + n, i) for i, n in zip(indices, sizes, strict=True)]
-    flat = np.ravel_multi_index(np.broadcast_arrays(*indices), sizes)
-    return gather(x if count == 1 else x.reshape((math.prod(sizes), *x.shape[count:])), flat)
+def _unknown_bounds(size, item: slice) -> tuple:
+    """(start, length, step), of which the last is a number.  Whatever lies inside now is demanded to at every call."""
+    given = item.start, item.stop
+    first, last = (None if isinstance(b, Size) else b for b in given)
+    _, _, step = slice(first, last, item.step).indices(1)
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    ends = (low, high) if step > 0 else (high, low)
+    start, stop = (e if b is None else _clipped(b, size, low, high) for b, e in zip(given, ends, strict=True))
+    by, length = abs(step), stop - start if step > 0 else start - stop
+    return start, length if by == 1 and held(length, 0) else quotient(length + by - 1, by), step
+
+
+def _clipped(bound, size, low, high):
+    """Where a bound of a slice lies, between `low` and `high`."""
+    bound = bound if isinstance(bound, Size) else operator.index(bound)
+    if held(bound, 0):
+        return bound if held(high - bound, 0) else resolve(high - quotient(high - bound, 1))
+    bound = resolve(size + bound)
+    return bound if held(bound - low, 0) else resolve(low + quotient(bound - low, 1))
+
+
+def _take(x: Tensor, axis: int, indices: Sequence) -> tuple[Tensor, int]:
+    """What integer arrays name along the axes from `axis` on, and in how many axes it stands.
+
+    These axes and those before are the rows of one table, so that nothing has to be transposed.
+    """
+    behind = axis + len(indices)
+    before, sizes, after = x.shape[:axis], x.shape[axis:behind], x.shape[behind:]
+    alone = behind == 1  # the table is x itself, and gather looks after it
+    places = [_places(i, n, x, axis + k, alone) for k, (i, n) in enumerate(zip(indices, sizes, strict=True))]
+    try:
+        own = broadcast(*(i.shape for i in places))
+    except ShapeError as error:
+        raise ShapeError(f"index of {describe(x)}: {error}") from None
+    flat = places[0]
+    for i, n in zip(places[1:], sizes[1:], strict=True):
+        flat = flat * n + i
+    if alone:
+        return gather(x, flat), len(own)
+    rows, count = math.prod(before), math.prod(sizes)
+    if axis:
+        firsts = np.arange(rows) if isinstance(rows, int) else arange(rows)
+        flat = firsts.reshape((rows, *(1,) * len(own))) * count + flat
+    y = gather(x.reshape((rows * count, *after)), flat)
+    return reshape(y, (*before, *own, *after)), len(own)
+
+
+def _places(i, size, x: Tensor, axis: int, alone: bool):
+    """An index as places 0 … size − 1: an array if all is known, else a tensor that is looked at when the program runs."""
+    if not _is_live(i):
+        i = np.asarray(i)
+        if i.dtype.kind not in "iu":
+            raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
+        i = i.astype(np.int64)  # i + size may be too large for small integers
+        if isinstance(size, int):
+            if i.size and (i.min() < -size or i.max() >= size):
+                raise ShapeError(
+                    f"index {i.min()} … {i.max()} outside 0 … {size - 1} of {describe(x)}, whose axis {axis} has {size}"
+                )
+            return np.where(i < 0, i + size, i)
+    below = _is_live(i) or i.min(initial=0) < 0
+    i = as_tensor(i).astype("int64")
+    i = where(i < 0, i + size, i) if below else i
+    return i if alone else apply(INSIDE, (i,), (size, f"axis {axis} of {describe(x)}"))
 
 
 def reshape(x, *shape) -> Tensor:

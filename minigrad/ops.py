@@ -116,7 +116,7 @@ def _concat_shape(*shapes_axis):
 
 
 def _slice_shape(shape, axis, start, stop, step):
-    size = stop - start if step == 1 else abs(stop - start) // abs(step)
+    size = stop - start if step == 1 else (stop - start) // step  # a whole number of steps
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
@@ -146,8 +146,12 @@ def _matmul(a, b):
 
 
 def _slices(axis, start, stop, step):
-    """A stop below 0 means that the first element is in: NumPy would count it from the end."""
-    return (*(slice(None),) * axis, slice(start, None if stop < 0 else stop, step))
+    """A stop below 0 means that the first element is in: NumPy would count it from the end.
+
+    A start below 0 is before the first: nothing is in.
+    """
+    own = slice(0, 0) if start < 0 else slice(start, None if stop < 0 else stop, step)
+    return (*(slice(None),) * axis, own)
 
 
 def _slice(x, axis, start, stop, step):
@@ -404,7 +408,7 @@ SCATTER = define("scatter", _scatter, _scatter_shape,
     smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
     tex=r"\mathrm{{shift}}({0}, {by})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
-INSIDE = define("inside", lambda x, rows: _inside(x, rows), _same, None, params=("rows",),
+INSIDE = define("inside", lambda x, rows, of: _inside(x, rows), _same, None, params=("rows", "of"),
     smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
 DETACH = define("detach", lambda x: x, _same, None, smooth=False,
     tex=r"\mathrm{{stop}}({0})", text="stop({0})", symbol="✂")  # fmt: skip

@@ -4,6 +4,8 @@ A traced function works on shapes such as (T, N, H + D).  Each axis of an argume
 starts as a variable of its own; whatever demands that two sizes be equal (a
 matrix product, a sum) binds one variable to the other, and what is left free is
 read from the arguments at every call.  So another T or N never compiles again.
+How long x[::2] is, or x[5:] of a few rows, is a `Quotient`: a variable of its own,
+which is computed from another size.
 What is no polynomial any more (a size to the power of −0.5, a tenth of a size) is an
 `Amount`: a number that the graph computes.
 """
@@ -28,6 +30,80 @@ class Variable:
         self.name, self.hint = name, hint
         self.bound: Size | int | None = None
         self.minimum = 0  # the trace does not hold for less
+        self.zeros: list[Size] = []  # nor where one of these is not 0
+        self.quotients: dict[tuple, Quotient] = {}  # of sizes that this variable stands in
+
+    def settled(self) -> bool:
+        """Does it stand for itself?"""
+        return self.bound is None
+
+    def now(self) -> Size | int:
+        return Size({(self,): 1}) if self.bound is None else resolve(self.bound)
+
+    def value(self, of) -> int:
+        if self.bound is None:
+            return of(self)
+        return self.bound if isinstance(self.bound, int) else self.bound.value(of)
+
+    def bind(self, size: Size | int) -> None:
+        self.bound = size  # arguments are compared with it at every call
+
+    def demand(self, n: int) -> None:
+        """It is at least n at every call."""
+        self.minimum = max(self.minimum, n)
+
+    def within(self, size: Size | int) -> bool:
+        """Does a size depend on it?"""
+        return any(v is self or (isinstance(v, Quotient) and self.within(v.whole)) for v in _variables(size))
+
+
+class Quotient(Variable):
+    """max(0, whole // by), for what is no polynomial: how long a slice is that has a step, or begins behind the end."""
+
+    def __init__(self, whole: Size, by: int):
+        below = any(c < 0 for c in whole.terms.values())
+        text = f"({source(whole)}) // {by}" if len(whole.terms) > 1 and by > 1 else f"{source(whole)} // {by}"
+        text = source(whole) if by == 1 else text
+        super().__init__(f"max(0, {text})" if below else f"({text})", max(0, whole.hint // by))
+        self.whole, self.by = whole, by
+
+    def settled(self) -> bool:
+        return self.bound is None and all(v.settled() for v in _variables(self.whole))
+
+    def now(self) -> Size | int:
+        return super().now() if self.bound is not None or self.settled() else quotient(self.whole, self.by)
+
+    def value(self, of) -> int:
+        return max(0, self.whole.value(of) // self.by) if self.bound is None else super().value(of)
+
+    def bind(self, size: Size | int) -> None:
+        require_zero(Size({(Quotient(self.whole, self.by),): 1}) - size)  # no argument has it
+        self.bound = size
+
+    def demand(self, n: int) -> None:
+        at_least(self.whole, n * self.by)
+
+
+def quotient(whole: Size | int, by: int) -> Size | int:
+    """max(0, whole // by): the same one for the same size."""
+    whole = resolve(whole)
+    if isinstance(whole, int):
+        return max(0, whole // by)
+    if all(c >= 0 and c % by == 0 for c in whole.terms.values()):
+        return Size({product: c // by for product, c in whole.terms.items()})
+    key = (by, frozenset((tuple(sorted(map(id, product))), c) for product, c in whole.terms.items()))
+    known = min(_variables(whole), key=id).quotients
+    if key not in known:
+        known[key] = Quotient(whole, by)
+    return known[key].now()
+
+
+def require_zero(difference: Size | int) -> None:
+    """The trace holds only for calls where this is 0: whoever keeps it, it is looked at with the arguments."""
+    v = _variables(difference)[0]
+    while isinstance(v, Quotient):
+        v = _variables(v.whole)[0]
+    v.zeros.append(difference)  # type: ignore[arg-type]
 
 
 _compared: ContextVar[list[tuple[Size, bool]]] = ContextVar(
@@ -66,7 +142,7 @@ class Size:
 
     def resolved(self) -> Size | int:
         """With every bound variable replaced; a plain number where none is left."""
-        if not any(v.bound is not None for product in self.terms for v in product):
+        if all(v.settled() for product in self.terms for v in product):
             if any(self.terms):
                 return self
             return self.terms.get((), 0)
@@ -74,7 +150,7 @@ class Size:
         for product, coefficient in self.terms.items():
             part: Size | int = coefficient
             for v in product:
-                part = part * (Size({(v,): 1}) if v.bound is None else resolve(v.bound))
+                part = part * v.now()
             total = total + part
         return resolve(total)
 
@@ -87,9 +163,7 @@ class Size:
         total = 0
         for product, coefficient in self.terms.items():
             for v in product:
-                coefficient *= (
-                    of(v) if v.bound is None else (v.bound if isinstance(v.bound, int) else v.bound.value(of))
-                )
+                coefficient *= v.value(of)
             total += coefficient
         return total
 
@@ -139,11 +213,11 @@ class Size:
         return Amount("power", self, exponent).or_tensor()
 
     def __floordiv__(self, other):
-        """Exact division by one product, which is all that reshape(−1) needs."""
+        """Exact division by one product, as reshape(−1) needs it; by a number it is rounded down, where nothing is below 0."""
         if not _is_whole(other):
             self._unknown()
         (divisor, by), *more = _terms(other).items()
-        quotient = {}
+        exact = {}
         for product, coefficient in self.terms.items():
             rest = list(product)
             for v in divisor:
@@ -151,12 +225,14 @@ class Size:
                     more.append(((), 1))
                     break
                 rest.remove(v)
-            quotient[tuple(rest)] = coefficient // by
+            exact[tuple(rest)] = coefficient // by
             if coefficient % by:
                 more.append(((), 1))
+        if more and divisor == () and by > 0 and held(self, 0):
+            return quotient(self, by)
         if more:
             raise GraphError(f"size {self} is not divisible by {other} for all sizes; spell the shape out")
-        return resolve(Size(quotient))
+        return resolve(Size(exact))
 
     def __eq__(self, other) -> bool:
         """Are they the same?  Equal hints are taken as a demand, and bind a variable."""
@@ -168,11 +244,15 @@ class Size:
         if difference.hint != 0:
             _compared.get([]).append((difference, False))  # the trace holds where they differ
             return False
-        for product, coefficient in difference.terms.items():
+        terms = difference.terms.items()
+        for product, coefficient in sorted(
+            terms, key=lambda term: any(isinstance(v, Quotient) for v in term[0])
+        ):
             if len(product) == 1 and sum(product[0] in p for p in difference.terms) == 1:
                 rest = resolve((difference - Size({product: coefficient})) * -1)
-                if abs(coefficient) == 1 or isinstance(rest, int):  # equal hints: a number is divisible
-                    product[0].bound = (
+                known = abs(coefficient) == 1 or isinstance(rest, int)  # equal hints: a number is divisible
+                if known and not product[0].within(rest):
+                    product[0].bind(
                         resolve(rest * coefficient) if abs(coefficient) == 1 else rest // coefficient
                     )
                     return True
@@ -287,6 +367,10 @@ def _terms(size) -> dict[tuple[Variable, ...], int]:
     return size.terms if isinstance(size, Size) else {(): int(size)}
 
 
+def _variables(size) -> list[Variable]:
+    return [v for product in size.terms for v in product] if isinstance(size, Size) else []
+
+
 def resolve(size):
     """A size with bound variables replaced: a number or a Size."""
     return size.resolved() if isinstance(size, Size) else size
@@ -322,9 +406,17 @@ def at_least(size: Size, n: int) -> int:
             and all(v.hint >= enough for v in product)
         ):
             for v in product:
-                v.minimum = max(v.minimum, enough)
+                v.demand(enough)
             return hint
-    raise GraphError(f"size {size} is composed: it cannot be demanded to be at least {n}")
+    least: Size = size - n
+    require_zero(Size({(Quotient(least, 1),): 1}) - least)
+    return hint
+
+
+def held(size: Size | int, n: int) -> bool:
+    """Is a size at least n?  If it is so now, that is demanded of every call."""
+    size = resolve(size)
+    return (at_least(size, n) if isinstance(size, Size) else size) >= n
 
 
 def some(x: Tensor, axis: int, what: str):
@@ -350,3 +442,12 @@ def fix_at_one(size) -> bool:
 SIZE = Op("size", lambda size, dtype: size, lambda size, dtype: (), None, params=("size", "dtype"),
     kind="elementwise", dtype=lambda size, dtype: dtype, smooth=False, source="{size}", tex="{size}", text="{size}",
     symbol="size")  # fmt: skip
+# Nor is this one: 0, 1, … as many as there are, where that is only known at run time.
+ARANGE = Op("arange", np.arange, lambda size: (size,), None, params=("size",), dtype=lambda size: np.dtype("int64"),
+    smooth=False, tex=r"(0, \dots)", text="(0, …)", symbol="0 …")  # fmt: skip
+
+
+def arange(n) -> Tensor:
+    """0, 1, … n − 1, whole numbers; n may be a size that is not known while tracing."""
+    n = resolve(n)
+    return apply_symbolic(ARANGE, (), (n,)) if isinstance(n, Size) else Tensor(np.arange(n))

@@ -52,7 +52,7 @@ class Traced:
 
         for k, axis, v in self.variables:
             bound = v.bound
-            if shapes[k][axis] < v.minimum:
+            if shapes[k][axis] < v.minimum or any(size.value(of) for size in v.zeros):
                 return None
             if (
                 bound is not None

@@ -35,7 +35,7 @@ from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradie
 from . import cache
 from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
-from .places import CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed, Program
+from .places import CHECKS, CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
 if TYPE_CHECKING:
@@ -595,7 +595,7 @@ class Variant:
     def refuse(self, bad: int) -> None:
         """Raise what a check in the program has found."""
         if bad:
-            raise InputError(f"{self.traced.name}: {self.program.checks[bad - 1]}")
+            raise InputError(f"{self.traced.name}: {self.program.checks[CHECKS - bad - 1]}")
 
     def run(
         self, arrays: list, shapes: tuple, threads: int, known: Known | None = None

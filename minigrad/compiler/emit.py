@@ -23,6 +23,7 @@ from ..tensor import Tensor, describe
 from ..trace import asked_of
 from .loops import Loop
 from .places import (
+    CHECKS,
     DEFECT,
     DTYPES,
     IMPORTED,
@@ -688,18 +689,23 @@ class Emitter:
             level,
             f"gather({self.view(table)}, {self.view(index)}, {self.view(target, True)}, "
             f"{self.size(node.inputs[0].shape[0])}, {width})",
+            f"the rows of {describe(node.inputs[0])}",
+            node.inputs[0].shape[0],
         )
 
-    def check(self, node: Tensor, level: Level, call: str) -> None:
-        """A call that counts what lies outside of a table or of the classes; the first such is what the error names."""
-        self.checks.append(
-            f"{describe(node)}: an index lies outside of its table or of the classes that there are"
-        )
-        self.write(level, f"bad = max(bad, min({call}, 1) * {len(self.checks)})")
+    def _arange(self, node: Tensor, level: Level) -> None:
+        self.write(level, f"count_up({self.view(self.target(node, level), True)})")
+
+    def check(self, node: Tensor, level: Level, call: str, of: str, size: Size | int) -> None:
+        """A call that counts what lies outside of `size` places; the first such is what the error names."""
+        there = f"0 … {size - 1}" if isinstance(size, int) else f"0 … {size} − 1"
+        self.checks.append(f"{describe(node)}: an index lies outside of {of}, {there}")
+        self.write(level, f"bad = max(bad, min({call}, 1) * {CHECKS - len(self.checks)})")
 
     def _inside(self, node: Tensor, level: Level) -> None:
         index = self.place(node.inputs[0], level)
-        self.check(node, level, f"count_outside({self.view(index)}, {self.size(node.params[0])})")
+        size, of = node.params
+        self.check(node, level, f"count_outside({self.view(index)}, {self.size(size)})", of, size)
         self._alias(node, level, index)
 
     def _scatter(self, node: Tensor, level: Level) -> None:
@@ -712,6 +718,8 @@ class Emitter:
             node,
             level,
             f"scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})",
+            "the rows",
+            node.shape[0],
         )
 
     # Reductions.
@@ -757,7 +765,7 @@ class Emitter:
             )
         else:
             raise CannotCompile(
-                f"{self.name}: {name} over axes {axes} of {describe(x)}, which do not lie together; reduce in two goes"
+                f"{self.name}: {name} over axes {axes} of {describe(x)}, which do not lie together ({DEFECT})"
             )
 
     _sum = _max = _min = _top = _logsumexp = _reduction
@@ -996,7 +1004,7 @@ class Emitter:
         self.stage.rows_of = ""
 
     def _batched(self, node: Tensor, level: Level) -> None:
-        """Both operands have leading axes, which must be the same: one product after the other."""
+        """Operands with leading axes: one product after the other, and an operand again and again where it is repeated."""
         left, right = node.inputs
         if level.body is None:
             self.serial()
@@ -1004,14 +1012,8 @@ class Emitter:
         for x in (left, right):
             transposed = x.op is TRANSPOSE and x.number not in self.places
             operands.append((self.place(x.inputs[0] if transposed else x, level), transposed))
-        if tuple(map(source, left.shape[:-2])) != tuple(map(source, right.shape[:-2])):
-            raise CannotCompile(
-                f"{self.name}: matmul of {describe(left)} and {describe(right)}: leading axes must be the same; "
-                "use minigrad.broadcast_to first"
-            )
         (a, a_turned), (b, b_turned) = operands
         m, k, n = (self.size(s) for s in (left.shape[-2], left.shape[-1], right.shape[-1]))
-        batch = self.count(self.local_shape(node, level)[:-2])
         c = self.target(node, level)
         store = self.new_store(
             "packed_batch",
@@ -1021,12 +1023,46 @@ class Emitter:
         store.kind = "packed"
         a_strides = f"1, {m}" if a_turned else f"{k}, 1"
         b_strides = f"1, {k}" if b_turned else f"{n}, 1"
+        *loops, (batch, *_) = self._batches(node, level)
+        a_at, b_at, c_at = (
+            plus(place.at, *(times(f"i{depth}", strides[j]) for depth, (_, *strides) in enumerate(loops)))
+            for j, place in enumerate((a, b, c))
+        )
+        for depth, (count, *_) in enumerate(loops):
+            self.write(level, "    " * depth + f"for i{depth} in range({count}):")
         names = self.use(a.store), self.use(b.store), self.use(c.store, True)
         self.write(
             level,
-            f"matmul_batch({names[0]}, {a.at}, {a_strides}, {names[1]}, {b.at}, {b_strides}, {self.use(store)}, "
-            f"{names[2]}, {c.at}, {batch}, {m}, {k}, {n})",
+            "    "
+            * len(loops)
+            + f"matmul_batch({names[0]}, {a_at}, {a_strides}, {names[1]}, {b_at}, {b_strides}, {self.use(store)}, "
+            f"{names[2]}, {c_at}, {batch}, {m}, {k}, {n})",
         )
+
+    def _batches(self, node: Tensor, level: Level) -> list[tuple[str, ...]]:
+        """The leading axes of a product, neighbours merged: how many, and by how much either operand and the result go on.
+
+        The last are those that both operands have: one call takes all of them.
+        """
+        ndim = len(node.shape)
+        shapes = [self.local_shape(x, level) for x in (*node.inputs, node)]
+        shapes = [(*(1,) * (ndim - len(s)), *s) for s in shapes]
+        runs: list[tuple] = []  # how many, who has them, the last of the axes
+        for axis, n in enumerate(shapes[-1][:-2]):
+            who = [not is_one(s[axis]) for s in shapes]
+            if runs and runs[-1][1] == who:
+                runs[-1] = (resolve(named(runs[-1][0]) * named(n)), who, axis)
+            elif any(who):
+                runs.append((resolve(n), who, axis))
+        if not runs or not all(runs[-1][1]):
+            runs.append((1, [True] * 3, ndim - 3))
+        return [
+            (
+                self.size(n),
+                *(self.count(s[axis + 1 :]) if has else "0" for s, has in zip(shapes, who, strict=True)),
+            )
+            for n, who, axis in runs
+        ]
 
     # The text.
 

@@ -30,14 +30,15 @@ CHOOSING = (
     "reshape", "shift", "slice", "stacked", "transpose", "where",
 )  # fmt: skip
 IMPORTED = (  # what a program imports from runtime.py
-    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "entry",
-    "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
+    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "count_up",
+    "entry", "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
     "loop", "matmul", "matmul_batch", "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns",
     "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute", "place_slice",
     "scatter", "shift_rows", "sigmoid", "sign", "sin", "softplus", "sqrt", "stage", "start_rows",
     "sum_columns", "sum_rows", "tanh", "top_columns", "top_rows", "view",
     "wrapping_add", "wrapping_mul", "wrapping_sub",
 )  # fmt: skip
+CHECKS = 1 << 20  # more than a program has: the first one that fails gives the largest number
 BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own block
 SUMS_IN_CACHE = 200_000  # numbers
 # Rows of a product that is made inside a loop: enough to run at full speed, few enough for the cache.
@@ -268,7 +269,9 @@ class Program:
     loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
     lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
     scratch: str = "f4"  # the dtype of the scratch array
-    checks: list[str] = field(default_factory=list)  # what `run` may find wrong: it returns which, from 1
+    checks: list[str] = field(
+        default_factory=list
+    )  # what `run` may find wrong: it returns CHECKS less which, from 1
 
 
 def once(make: Callable[[], Place]) -> Callable[[], Place]:

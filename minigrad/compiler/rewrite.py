@@ -10,6 +10,7 @@ run, tested and drawn alone:
    products that only the outputs need.
 4. `drop_carries`: a carry that nobody reads is not carried.
 5. `shift_before_products`: what a convolution shifts is read where it stands.
+6. `reduce_by_runs`: a reduction over axes that stand apart becomes one for each run of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from ..grad import ancestors
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
-from ..sizes import Size, resolve, source
+from ..sizes import ARANGE, Size, is_one, resolve, source
 from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
 from ..trace import asked_of, everywhere
 
@@ -380,7 +381,7 @@ def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
         return [None] if outside or len(a.shape) != 2 or len(b.shape) != 2 else [a, b]
     if term.op in (SUM, SCATTER):
         return list(term.inputs) if all(loop.inside(x) for x in term.inputs) else [None]
-    if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op is SUM):
+    if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op in (SUM, SCATTER)):
         return _needs(loop, term.inputs[0])
     if term.op is ADD and all(tuple(x.shape) == tuple(term.shape) for x in term.inputs):
         return [n for x in term.inputs for n in _needs(loop, x)]
@@ -476,7 +477,7 @@ def move_captures_out(outputs: Sequence[Tensor]) -> list[Tensor]:
         for node in loop.nodes():
             own = tuple(new.get(x.number, x) for x in node.inputs)
             still = all(not loop.inside(x) or any(x is o for o in outer) for x in own)
-            if still and node.op in (TRANSPOSE, SLICE, RESHAPE):
+            if still and node.op in (TRANSPOSE, SLICE, RESHAPE, ARANGE):
                 new[node.number] = remake(node, own)
                 outer.append(new[node.number])
             elif any(a is not b for a, b in zip(own, node.inputs, strict=True)):
@@ -577,6 +578,28 @@ def shift_before_products(outputs: Sequence[Tensor]) -> list[Tensor]:
     return rebuild(outputs, rule, in_bodies=False)
 
 
+def reduce_by_runs(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Σ over axes that do not stand side by side is a sum of sums, the last axes first; so are maxima and log Σ exp."""
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        if node.op is None or node.op.kind != "reduction":
+            return None
+        (x,), (axes, keepdims) = inputs, node.params
+        runs: list[list[int]] = []
+        for a in axes:
+            apart = not runs or not all(is_one(n) for n in x.shape[runs[-1][-1] + 1 : a])
+            runs.extend([[]] if apart else [])
+            runs[-1].append(a)
+        if len(runs) < 2:
+            return None
+        for run in reversed(runs):  # the axes before keep their numbers
+            x = apply(node.op, (x,), (tuple(run), keepdims))
+        x.name, x.scope = node.name, node.scope
+        return x
+
+    return rebuild(outputs, rule)
+
+
 def share(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Nodes that compute the same from the same become one, outside of loops."""
     known: dict[tuple, Tensor] = {}
@@ -604,6 +627,7 @@ REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
     "join places": join_places,
     "shift before products": shift_before_products,
     "merge batches": merge_batches,
+    "reduce by runs": reduce_by_runs,
     "share": share,
 }
 __all__ = [
@@ -613,6 +637,7 @@ __all__ = [
     "join_places",
     "move_captures_out",
     "rebuild",
+    "reduce_by_runs",
     "sink",
     "split_products",
 ]

@@ -124,6 +124,12 @@ def fill(target, value):
 
 
 @kernel
+def count_up(target):
+    for k in range(target.size):
+        target[k] = k
+
+
+@kernel
 def start_rows(origin, origin_at, target, target_at, row0, rows, width, same):
     """Rows of a sum of products start as those of `origin`, or as `origin` itself, a bias."""
     for r in range(row0, row0 + rows):

@@ -24,7 +24,7 @@ import minigrad as mg
 from minigrad.scan import flatten
 from minigrad.tensor import as_tensor
 
-from .programs import Built, Program, build, of_packed, packed, symbolic
+from .programs import Built, Program, build, names_in, of_packed, packed, symbolic
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 NOISE = 10.0
@@ -229,7 +229,13 @@ def _of_what_nobody_asked_for(program: Program, k: int) -> bool:
     """Does the error come from a statement that no output depends on?  Such are not compiled, and may not raise."""
     from .shrink import without_dead_states
 
-    looked_up = [n for s in program.statements() if s.op in ("gather", "scatter", "one_hot") for n in s.to]
+    look_ups = ("gather", "scatter", "one_hot", "take")
+    looked_up = [
+        n
+        for s in program.statements()
+        if s.op in look_ups or (s.op == "index" and names_in(s.params["index"]))
+        for n in s.to
+    ]
     if any(f"{n}.shape" in str(s.of) + str(s.params) for n in looked_up for s in program.statements()):
         return True  # only its shape may be asked for
     program = without_dead_states(program)

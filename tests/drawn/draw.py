@@ -68,9 +68,9 @@ class Drawer:
         families: dict[Callable, float] = {
             self.unary: 3, self.binary: 3, self.number: 2, self.size: 1, self.product: 2, self.affine: 4, self.gates: 2,
             self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 2, self.cast: 0.5,
-            self.reduce: 3, self.softmax: 1, self.index: 2, self.move: 2, self.reshape: 2, self.broadcast: 1,
+            self.reduce: 3, self.softmax: 1, self.index: 2, self.pick_out: 1.5, self.move: 2, self.reshape: 2, self.broadcast: 1,
             self.concat: 2, self.stack: 1, self.gather: 1, self.scatter: 0.7, self.shift: 1, self.conv: 0.7,
-            self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.4, self.batched: 1, self.losses: 1,
+            self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.6, self.batched: 1, self.losses: 1,
             self.repeat: 1, self.scan: 5, self.run: 1.5, self.constant: 0.5,
         }  # fmt: skip
         swarm = rng.choice([0.0, 0.4, 1.0, 3.0], len(families), p=[0.3, 0.2, 0.35, 0.15])
@@ -543,24 +543,34 @@ class Drawer:
         if x is None:
             return None
         items, shape = [], self.shape(x)
-        for k, n in enumerate(shape[: self.upto(len(shape))]):
+        for n in shape[: self.upto(len(shape))]:
             choices = [":", ":", "0", "-1", "1:", ":-1", ":1", "-1:"] if n else [":"]
             choices += ["1", "-2:", ":2", f":{n - 1}", f"{n - 1}:"] if n > 1 else []
-            if self.known(x, k) or self.chance(0.03):  # what depends on the size itself
+            if self.chance(0.5):
                 choices += ["::-1", "::2", "1::2", "::-2", "-1:0:-1", f"{n}:", "-9:", ":9", "1:1"]
             items.append(self.of(choices))
         if self.chance(0.2):
             items.insert(self.upto(len(items)), self.of(["None", "None", "..."]))
         return self.add("index", x, index=", ".join(items))
 
-    def known(self, x: str, axis: int) -> bool:
-        """Is the size of this axis a number while tracing?  It is that of a leaf or a constant, or of a product's columns."""
-        if x[0] in "wc":
-            return True
-        for s in self.bodies[-1]:
-            if x in s.to and s.op in ("matmul", "add", "sub", "tanh", "sigmoid"):
-                return axis == len(self.shape(x)) - 1 and any(n[0] in "wc" and n in self.values for n in s.of)
-        return False
+    def pick_out(self):
+        """Integer arrays side by side, among slices and new axes."""
+        x = self.float(lambda v: v.ndim > 0 and v.size > 0)
+        if x is None:
+            return None
+        shape = self.shape(x)
+        first = int(self.rng.integers(len(shape)))
+        last = min(first + self.of([1, 1, 2]), len(shape))
+        arrays = [self.an_index(n, True) or "0" for n in shape[first:last]]
+        part = lambda: self.of([":", ":", "1:", "::-1", "::2"])  # noqa: E731
+        items = [
+            *(part() for _ in shape[:first]),
+            *arrays,
+            *(part() for _ in shape[last:] if self.chance(0.4)),
+        ]
+        if self.chance(0.15):
+            items.insert(0, self.of(["None", "..."]))
+        return self.add("index", x, index=", ".join(items))
 
     def move(self):
         x = self.pick(lambda v: v.ndim > 1)
@@ -641,7 +651,7 @@ class Drawer:
         y = self.pick(lambda v: v.dtype == self.values[x].dtype and tuple(v.shape) == self.shape(x)) or x
         return self.add("stack", x, y, axis=int(self.rng.integers(-1, len(self.shape(x)) + 1)))
 
-    def an_index(self, rows: int) -> str | None:
+    def an_index(self, rows: int, signed: bool = False) -> str | None:
         found = self.pick(
             lambda v: (
                 v.dtype.kind in "iu"
@@ -656,6 +666,8 @@ class Drawer:
         if not rows:
             return None
         shape = self.of([(self.p.sizes["N"],), (self.p.sizes["T"], self.p.sizes["N"]), (), (2,), (4,)])
+        if signed and rows > 1 and self.chance(0.5):  # from the end too
+            return self.give(self.of(["arguments", "any"]), shape, f"int64 within {rows - 1}")
         return self.give(self.of(["arguments", "any"]), shape, f"{self.of(INTEGERS)} below {rows}")
 
     def gather(self):
@@ -737,6 +749,10 @@ class Drawer:
         lead = self.shape(x)[:-2]
         if self.chance(0.3):
             return self.add("matmul_T", x, x)
+        if self.chance(0.3):  # leading axes that are repeated
+            some = tuple(1 if self.chance(0.5) else n for n in lead)[self.of([0, 0, 1]) :]
+            y = self.give("any", (*self.of([(), (), (2,)]), *some, self.shape(x)[-1], self.of([1, 2, 3])))
+            return self.add("matmul", x, y)
         y = self.float(
             lambda v: v.ndim >= 3 and tuple(v.shape[:-2]) == lead and v.shape[-2] == self.shape(x)[-1]
         )
@@ -754,8 +770,10 @@ class Drawer:
         shape = self.shape(x)
         what = self.of(["classes", "classes", "rows", "mse", "one_hot"])
         if what == "one_hot":
-            i = self.an_index(self.p.sizes["K"])
-            return self.add("one_hot", i, classes=self.p.sizes["K"], dtype=self.p.dtype) if i else None
+            by_size = self.chance(0.5)
+            i = self.an_index(shape[-1] if by_size else self.p.sizes["K"])
+            classes = f"{x}.shape[{len(shape) - 1}]" if by_size else self.p.sizes["K"]
+            return self.add("one_hot", i, classes=classes, dtype=self.p.dtype) if i else None
         if what == "mse":
             y = self.float(lambda v: tuple(v.shape) == shape) or x
             return self.add("mse", x, y)

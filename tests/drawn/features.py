@@ -20,11 +20,13 @@ TAGS = (
     "where", "comparison of comparisons", "not equal", "boolean argument", "integer reduction", "integer arithmetic",
     "integer times float", *(f"{t} argument" for t in INTEGERS), "cast to integers",
     "slice from", "slice to", "slice from the end", "slice to before the end", "slice with a step", "slice backwards",
-    "new axis", "ellipsis", "shift back", "the same twice in concat", "concat along the first axis",
+    "new axis", "ellipsis", "array as an index", "arrays side by side",
+    "array behind a slice", "array and new axis", "shift back", "the same twice in concat", "concat along the first axis",
     "reduction over several axes", "reduction over all", "keepdims", "axis of size 0", "axis of size 1",
     "shipped cell", "drawn cell", "lengths", "mask", "truncate", "reverse run", "first states of a run", "output layer",
     "mask of a drawn cell", "truncate of a drawn cell", "detach", "detach in a step", "hook", "second derivative",
-    "second derivative in a step", "batched product", "convolution", "convolution that sees ahead", "softmax",
+    "second derivative in a step", "batched product", "product with repeated axes",
+    "number of classes is a size", "convolution", "convolution that sees ahead", "softmax",
     "classes as integers", "masked loss", "gain and bias", "float32", "float64", "1 threads", "2 threads", "3 threads",
     "4 threads", "argument that learns",
     "argument with gaps", "Python number as an argument",
@@ -99,6 +101,8 @@ def _of_the_whole(p: Program, kinds: dict, tags: set[str]) -> None:
 def _index_beyond(s: Statement, p: Program, kinds: dict, tags: set[str]) -> None:
     index = s.of[0] if s.op == "one_hot" else s.of[1]
     table = kinds.get(s.of[0], ((0,), ""))[0] or (0,)
+    if isinstance(s.params.get("classes"), str):
+        return
     rows = s.params.get("classes") or (table[0] if s.op == "gather" else table[-1])
     for g in p.arguments:
         if g.name == index and " below " in g.kind and int(g.kind.rsplit(" ", 1)[1]) > rows:
@@ -182,6 +186,8 @@ def _of_line(s: Statement, inside: bool, kinds: dict, tags: set[str]) -> None:
         second_derivative=s.op in ("grad", "grad_square"),
         second_derivative_in_a_step=s.op in ("grad", "grad_square") and inside,
         batched_product=s.op in ("matmul", "matmul_T") and all(len(kinds.get(x, ((),))[0]) > 2 for x in s.of),
+        product_with_repeated_axes=s.op == "matmul" and _repeats(*(kinds.get(x, ((),))[0] for x in s.of)),
+        number_of_classes_is_a_size=isinstance(s.params.get("classes"), str),
         convolution=s.op == "conv1d",
         convolution_that_sees_ahead=s.op == "conv1d" and not s.params["causal"],
         softmax=s.op in ("softmax", "masked_softmax"),
@@ -193,6 +199,11 @@ def _of_line(s: Statement, inside: bool, kinds: dict, tags: set[str]) -> None:
         tags.add(f"size in {s.op}")
     if s.op == "index":
         _of_index(s.params["index"], tags)
+
+
+def _repeats(left: tuple, right: tuple) -> bool:
+    """Is a matrix of a batch used again?"""
+    return len(right) > 2 and left[:-2] != right[:-2]
 
 
 def _of_index(index: str, tags: set[str]) -> None:
@@ -208,7 +219,16 @@ def _of_index(index: str, tags: set[str]) -> None:
                 slice_with_a_step=step not in ("", "1"),
                 slice_backwards=step.startswith("-"),
             )
-    _add(tags, new_axis="None" in index, ellipsis="..." in index)
+    arrays = programs.names_in(index)
+    _add(
+        tags,
+        new_axis="None" in index,
+        ellipsis="..." in index,
+        array_as_an_index=bool(arrays),
+        arrays_side_by_side=len(arrays) > 1,
+        array_behind_a_slice=bool(arrays) and ":" in index.partition(arrays[0])[0],
+        array_and_new_axis=bool(arrays) and "None" in index,
+    )
 
 
 def _of_products(p: Program, kinds: dict, tags: set[str]) -> None:

@@ -375,7 +375,7 @@ _BLOCK_TEXTS = {"scan": _scan, "repeat": _repeat, "run": _run}
 # Which names a statement reads, and how to read another instead.
 
 NAME = re.compile(r"(?<![\w.'\"])[a-z]\w*(?!\w*['\"(=])")
-PARAMS_WITH_NAMES = ("lengths", "mask", "output", "cell", "index", "shape")
+PARAMS_WITH_NAMES = ("lengths", "mask", "output", "cell", "index", "shape", "classes")
 
 
 def names_in(expression: str) -> list[str]:

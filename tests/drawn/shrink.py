@@ -254,13 +254,16 @@ def without_dead_states(p: Program) -> Program:
     tidy(p)
     for path in _paths(p.body):
         s = _at(p.body, path)
-        if s.op != "scan" or len(s.params["states"]) < 2:
+        if s.op != "scan" or s.params["next"] == s.params["states"][:1]:
             continue
         after = {n for other in p.statements() for n in reads(other)} | set(p.outputs)
         live = _live_states(s, after)
         for k, state in enumerate(s.params["states"]):
-            if state not in live:
+            if state not in live and len(s.params["states"]) > 1:
                 return without_dead_states(_without_state(p, path, s, k))
+        if not live:  # a scan has a state: it stays what it was
+            s.params["next"] = s.params["states"]
+            return without_dead_states(p)
     return p
 
 

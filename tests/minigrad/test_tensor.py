@@ -66,6 +66,10 @@ INDICES = {
     "rows of rows": np.array([[0, 1], [2, 2]]),
     "no rows": np.zeros(0, int),
     "elements": (np.array([0, 2, 0]), np.array([1, -1, 1])),
+    "columns": (slice(None), np.array([3, 0, 3])),
+    "columns of the last rows": (slice(1, None), [[-1, 0], [1, 1]]),
+    "columns backwards, and a new axis": (slice(None, None, -1), None, [0, -1]),
+    "an element of each column": (0, np.array([3, 1])),
     "elements that broadcast": (np.array([[0], [2]]), np.array([1, 3])),
 }
 
@@ -92,7 +96,9 @@ BAD_INDICES = {
     "a truth value": (True, DTypeError, r"'x'.*minigrad\.where"),
     "rows outside": (np.array([0, 3]), ShapeError, r"0 … 3 outside 0 … 2 of 'x'"),
     "fractions": (np.array([0.5]), DTypeError, r"'x' .*integers"),
-    "arrays and slices": ((slice(None), np.array([0])), DTypeError, r"'x' .*index in two goes"),
+    "arrays apart": ((np.array([0]), None, np.array([0])), DTypeError, r"'x' .*index in two goes"),
+    "columns outside": ((slice(None), [0, -5]), ShapeError, r"-5 … 0 outside 0 … 3 of 'x' .*axis 1 has 4"),
+    "no common shape": (([0, 1], [0, 1, 2]), ShapeError, r"index of 'x' .*do not broadcast"),
 }
 
 
