@@ -171,8 +171,8 @@ class Folder:
         if self.path is None:
             return
         found = []
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(self.path):
+        with contextlib.suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
                 if OURS.fullmatch(entry.name):
                     stat = entry.stat(follow_symlinks=False)
                     used = max(stat.st_atime, stat.st_mtime)

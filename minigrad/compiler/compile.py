@@ -319,7 +319,7 @@ class Compiled:
             const { memory, run } = (await WebAssembly.instantiate(bytes)).instance.exports;
             const [x] = layout.arguments, [loss] = layout.results;
             new Float32Array(memory.buffer, x.offset, T * N * D).set(numbers);
-            const bad = run();                         // 0, or which of layout.checks has failed, from 1
+            const bad = run();                         // 0, or what has failed: layout.checks[bad]
             new Float32Array(memory.buffer, loss.offset, 1)[0];
 
         Each entry has an `offset` in bytes, a `dtype` and a `shape`; arrays are in row-major order, little-endian, an

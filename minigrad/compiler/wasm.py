@@ -32,7 +32,7 @@ from ..names import printable, unique
 from ..tensor import Tensor
 from ..trace import everywhere
 from .compile import ALIGN, SCRATCH, Plan, address_of, numbers_of
-from .places import DEFECT, NARROW, product_of
+from .places import CHECKS, DEFECT, NARROW, product_of
 
 if TYPE_CHECKING:
     from .compile import Call, Compiled, Variant
@@ -144,6 +144,7 @@ class Frame:
     def layout(self, words: Sequence[str]) -> dict[str, Any]:
         """Plain data about all that the host reads or writes; words : what the function calls its arguments."""
         traced, plan = self.variant.traced, self.plan
+        checks = [f"{traced.name}: {check}" for check in self.variant.program.checks]
         targets = [traced.arguments[k] for k in self.variant.of_arguments] + self.variant.leaves
         names: dict[int, str] = {}
         taken: set[str] = set()
@@ -172,7 +173,7 @@ class Frame:
             "gradients": {names[t.number]: g for t, g in zip(targets, gradients, strict=True)},
             "table": fact(self.table_at, plan.table.shape, plan.table.dtype),
             "scratch": fact(self.scratch_at, (SCRATCH,), np.dtype(self.variant.program.scratch)),
-            "checks": [f"{traced.name}: {check}" for check in self.variant.program.checks],
+            "checks": {str(CHECKS - k): check for k, check in enumerate(checks, 1)},  # by what `run` returns
         }
 
 

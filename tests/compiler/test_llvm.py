@@ -86,7 +86,9 @@ def test_every_cell_gives_the_bits_of_numba(cell, dtype, many_threads):
 
 
 # A sum of a few float32 numbers in a step is added up in another order by Numba: the last bit of a gradient differs.
-OTHER_ORDER = pytest.param(308, marks=pytest.mark.xfail(strict=True))
+OTHER_ORDER = pytest.param(
+    308, marks=pytest.mark.xfail(strict=False)
+)  # with other vectors it may be the same
 
 
 @pytest.mark.slow
