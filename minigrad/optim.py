@@ -262,13 +262,18 @@ class Adam(Optimiser):
         return value - (rate * (first / (xp.sqrt(second) + epsilon)) + decay * value), (first, second)
 
 
+def check_limit(limit: float) -> None:
+    """Raises InputError for a norm that nothing could be clipped to."""
+    if not limit > 0:
+        raise InputError(f"clip_by_norm: the limit is {limit}; give a positive number")
+
+
 def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
     """Scale all gradients together so that their joint norm is at most `limit`; returns the norm before.
 
     Raises NonFiniteError, naming the parameter, and changes nothing when a gradient is not finite.
     """
-    if not limit > 0:
-        raise InputError(f"clip_by_norm: the limit is {limit}; give a positive number")
+    check_limit(limit)
     with_grad = [p for p in _parameters(parameters) if p.grad is not None]
     squares = sum(float(np.vdot(p.grad, p.grad)) for p in with_grad)  # type: ignore[arg-type]
     if not 1e-30 < squares < math.inf or any(p.dtype.itemsize < 4 for p in with_grad):

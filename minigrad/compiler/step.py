@@ -20,8 +20,7 @@ import numpy as np
 
 import minigrad
 
-from ..errors import InputError
-from ..optim import Optimiser, clip_by_norm, commit
+from ..optim import Optimiser, check_limit, clip_by_norm, commit
 from ..tensor import Tensor, next_number
 from .compile import ALIGN, Compiled, Gradients, Known, Plan, address_of, compile, constant, view_of
 from .places import CannotCompile
@@ -187,8 +186,8 @@ class TrainingStep:
     """
 
     def __init__(self, loss, optimiser: Optimiser, clip: float | None = None):
-        if clip is not None and not clip > 0:
-            raise InputError(f"clip_by_norm: the limit is {clip}; give a positive number")
+        if clip is not None:
+            check_limit(clip)
         self.loss = loss if isinstance(loss, Compiled) else compile(loss)
         self.optimiser, self.clip, self.norm = optimiser, clip, math.nan
         own = type(optimiser)

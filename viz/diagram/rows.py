@@ -165,11 +165,12 @@ def above(
 ) -> tuple[float, dict[int, Box]]:  # fmt: skip
     """The end as a bar from `first` to `right`, and below it the outputs, each with its left end and width.
 
+    again : whether the end stands in a line above already; loss : whether it stands in this one.
+
     Returns where the steps begin, and the boxes by id of their groups.
     """
     boxes: dict[int, Box] = {}
     if network.end is not None and loss:
-        again = "loss" in canvas.key.__self__.used
         called = network.end_text + "  (the same)" * again
         content, said = text(called, 13, bold=True), tip(network.end.out, look, "loss")
         box = canvas.box(

@@ -22,16 +22,20 @@ def zero_factors(network: Network, g: Group) -> list[Group | None]:
 
 def zero_because(network: Network, g: Group) -> str:
     """As words: "c of t = 0 is 0"; nothing where the reason is another."""
-    for q in zero_factors(network, g)[-1:]:
-        return f"{pretty(q.name)} of t = {q.t} is 0" if q is not None and q.name else "it meets a 0"
-    return ""
+    found = zero_factors(network, g)
+    if not found:
+        return ""
+    q = found[-1]
+    return f"{pretty(q.name)} of t = {q.t} is 0" if q is not None and q.name else "it meets a 0"
 
 
 def zero_said(network: Network, g: Group) -> str:
     """As briefly as a box has room for: "as c_0 = 0"."""
-    for q in zero_factors(network, g)[:1]:
-        if q is None:
-            return "it meets a 0"
-        first = q.kind == FIRST and q.t
-        return f"as first {pretty(q.name)} = 0" if first else f"as {pretty(q.name) or 'input'}_{q.t} = 0"
-    return ""
+    found = zero_factors(network, g)
+    if not found:
+        return ""
+    q = found[0]
+    if q is None:
+        return "it meets a 0"
+    first = q.kind == FIRST and q.t
+    return f"as first {pretty(q.name)} = 0" if first else f"as {pretty(q.name) or 'input'}_{q.t} = 0"

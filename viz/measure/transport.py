@@ -65,6 +65,15 @@ class Rows:
     times: list[int]
     norms: np.ndarray
 
+    def back(self, times: list[int]) -> list[np.ndarray]:
+        """Of each loss within one stretch of steps, the norms from its own step back to the first."""
+        column = {t: k for k, t in enumerate(self.times)}
+        return [
+            self.norms[r, [column[t] for t in times[: times.index(s) + 1]]][::-1]
+            for r, s in enumerate(self.losses)
+            if s in times
+        ]
+
 
 @dataclass
 class Transport:
@@ -314,13 +323,7 @@ def _rows(network: Network, band: str, places: Where, seeds: list, losses: list[
 
 def half_life(rows: Rows, times: list[int]) -> float | None:
     """Steps in which what a loss sends back halves, of the rows of one stretch; None: no row is long enough."""
-    columns = {t: k for k, t in enumerate(rows.times)}
-    found = []
-    for r, s in enumerate(rows.losses):
-        if s in times:
-            sizes = rows.norms[r, [columns[t] for t in times[: times.index(s) + 1]]][::-1]
-            found.append((np.arange(len(sizes), dtype=float), sizes))
-    return halving(rate(found))
+    return halving(rate((np.arange(len(sizes), dtype=float), sizes) for sizes in rows.back(times)))
 
 
 def rate(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:

@@ -52,11 +52,8 @@ def first_step(transport: Transport) -> float | None:
     rows, found, later = transport.rows, [], []
     if rows is None:
         return None
-    column = {t: k for k, t in enumerate(rows.times)}
     for stretch in transport.stretches:
-        for r, s in enumerate(rows.losses):
-            times = stretch.times[: stretch.times.index(s) + 1] if s in stretch.times else []
-            sizes = rows.norms[r, [column[t] for t in times]][::-1]
+        for sizes in rows.back(stretch.times):
             if len(sizes) > 3 and np.isfinite(sizes).all() and (sizes > 0).all():
                 found.append(sizes[1] / sizes[0])
                 later.append((sizes[-1] / sizes[1]) ** (1 / (len(sizes) - 2)))
