@@ -352,7 +352,10 @@ def test_more_memory_than_a_module_may_have_is_refused():
         mg.compile(f).wasm(np.float64(1))
 
 
-def test_when_the_process_of_llvm_dies_its_last_words_are_told(monkeypatch):
+def test_when_the_process_of_llvm_dies_its_last_words_are_told(monkeypatch, tmp_path):
+    dies = tmp_path / "python"
+    dies.write_text("#!/bin/sh\nexit 1\n")
+    dies.chmod(0o755)
     compiled = mg.compile(lambda x: x + x)
     variant, call = compiled.variant((np.ones(3),), False)
     entry = wasm.Frame(variant, call).entry()
@@ -361,7 +364,7 @@ def test_when_the_process_of_llvm_dies_its_last_words_are_told(monkeypatch):
     ):
         wasm.object_code("wasm of f", variant.program.source.replace("bad = 0", "bad = nothing()"), entry)
     for python, said in (
-        (shutil.which("false"), "status 1"),
+        (str(dies), "status 1"),
         ("/nowhere/python", "no process can be started"),
         (None, "no process can be started"),
     ):
