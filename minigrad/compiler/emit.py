@@ -664,6 +664,8 @@ class Emitter:
             self.count(tuple(node.shape[axis + 1 :])),
         )
         for x in node.inputs:
+            if level.body is None:
+                self.serial()
             origin = self.place(x, level)
             if origin.store is not target.store or origin.at != self._part_of(node, x, start, level).at:
                 self.write(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import GraphError
 from ..grad import ancestors
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
@@ -620,16 +621,33 @@ def _joined(total: Tensor, terms: Sequence[Tensor], new: dict[int, Tensor]) -> T
         else:
             others.append(new[x.number])
     parts = [(same[0], _sum_of([new[x.inputs[0].number] for x in same])) for same in places.values()]
-    parts.sort(key=lambda part: getattr(part[0].params[1], "hint", part[0].params[1]))
+    parts.sort(key=lambda part: _now(part[0].params[1]))
     ends = [0, *(place.params[2] for place, _ in parts)]
     starts = [*(place.params[1] for place, _ in parts), total.shape[axis]]
-    if len(parts) > 1 and all(source(a) == source(b) for a, b in zip(starts, ends, strict=True)):
+    if len(parts) > 1 and _meet(starts, ends):
         joined = [apply(CONCAT, tuple(x for _, x in parts), (axis,))]
     elif len(parts) + len(others) < len(terms):
         joined = [remake(place, (x,)) for place, x in parts]
     else:
         return None
     return _sum_of([*joined, *others])
+
+
+def _now(size: Size | int) -> int:
+    return size.hint if isinstance(size, Size) else size
+
+
+def _meet(starts: Sequence, ends: Sequence) -> bool:
+    """Does each part begin where the last one ends?  The program is then for calls in which that is so.
+
+    A sequence of which a Python loop reads as many steps as it has now would else get a gradient of its whole size,
+    zeros but for a step, from every step.
+    """
+    pairs = list(zip(starts, ends, strict=True))
+    try:
+        return all(_now(a) == _now(b) for a, b in pairs) and all(a == b for a, b in pairs)
+    except GraphError:  # it cannot be demanded
+        return False
 
 
 def _sum_of(terms: Sequence[Tensor]) -> Tensor:
