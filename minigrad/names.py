@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
+from collections.abc import Iterable
 
 LONGEST = 60  # characters of a name
 UNSEEN = (
@@ -63,12 +64,22 @@ def identifier(name: object) -> str:
     return f"{word}_" if keyword.iskeyword(word) or word == "__debug__" else word
 
 
+class Taken(set[str]):
+    """Names that are in use; it knows the last number behind each, so that the thousandth is found at once."""
+
+    def __init__(self, names: Iterable[str] = ()):
+        super().__init__(names)
+        self.following: dict[str, int] = {}
+
+
 def unique(name: str, taken: set[str], between: str = "_") -> str:
     """The name, or with the first number that is free behind it; it is taken from now on."""
-    free, k = name, 2
+    following = taken.following if isinstance(taken, Taken) else {}
+    free, k = name, following.get(name, 2)
     while free in taken:
         free, k = f"{name}{between}{k}", k + 1
     taken.add(free)
+    following[name] = k
     return free
 
 

@@ -331,28 +331,33 @@ def replace_residuals(
     What only moves elements (concat, slice, …) is computed again rather than stored.
     Returns the results and the pairs (forward node, symbol that stands for it).
     """
-    stand_in: dict[int, Tensor] = {}
     residuals: list[tuple[Tensor, Tensor]] = []
     mapping: dict[int, Tensor] = {}
 
-    def replaced(node: Tensor) -> Tensor:
-        if node.number in mapping:
-            return mapping[node.number]
-        if node.number <= body.start or (node.op is None and node._value is not None):
-            return node
-        if node.number < start:
-            if (
-                node.op is not None
-                and OPS.get(node.op.name)
-                and node.op.kind == "structure"
-                and node.op.smooth
-            ):
-                return apply(node.op, tuple(replaced(x) for x in node.inputs), node.params)
-            if node.number not in stand_in:
-                stand_in[node.number] = symbol(node.shape, node.dtype, node.name, True)
-                residuals.append((node, stand_in[node.number]))
-            return stand_in[node.number]
-        return node
+    def forward(node: Tensor) -> bool:
+        return body.start < node.number < start and not (node.op is None and node._value is not None)
+
+    def moves(node: Tensor) -> bool:
+        known = node.op is not None and OPS.get(node.op.name)
+        return bool(known) and node.op.kind == "structure" and node.op.smooth  # type: ignore[union-attr]
+
+    def replaced(root: Tensor) -> Tensor:
+        way: dict[int, Tensor] = {}
+        pending = [root]
+        while pending:
+            node = pending.pop()
+            if forward(node) and node.number not in mapping and node.number not in way:
+                way[node.number] = node
+                pending += node.inputs if moves(node) else ()
+        for number in sorted(way):
+            node = way[number]
+            if moves(node):
+                inputs = tuple(mapping.get(x.number, x) for x in node.inputs)
+                mapping[number] = apply(node.op, inputs, node.params)  # type: ignore[arg-type]
+            else:
+                mapping[number] = symbol(node.shape, node.dtype, node.name, True)
+                residuals.append((node, mapping[number]))
+        return mapping.get(root.number, root)
 
     for node in ancestors_within(start, *results):
         if node.op is not None:

@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import keyword
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from heapq import heappop, heappush
 
 from ..grad import ancestors
-from ..names import identifier, printable, quotable, unique
+from ..names import Taken, identifier, printable, quotable, unique
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED
 from ..sizes import SIZE, Size, Variable, is_one, resolve, source
 from ..tensor import Tensor, describe
-from ..trace import asked_of
-from .loops import Loop
+from ..trace import asked_of, leaves_of
+from .loops import loops_of
 from .places import (
     CHECKS,
+    CODES,
     DEFECT,
-    DTYPES,
     IMPORTED,
     PANEL_MOST,
     ROWS,
+    ROWS_OF_THREAD,
     CannotCompile,
     Fixed,
     Level,
@@ -45,9 +47,10 @@ from .places import (
     product_of,
     readers_of,
     times,
+    variable,
     written,
 )  # fmt: skip
-from .repeats import WORD, merge_functions, merge_stages
+from .repeats import WORD, Merged, as_loop, merge_functions, merge_stages, runs_of
 from .scans import ScanLoop, push_down
 
 ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, POWER, RESHAPE, SCATTER, SHIFT, SLICE, SUM, TRANSPOSE = (
@@ -68,6 +71,9 @@ RESERVED = {
 }  # fmt: skip
 
 
+# Where a program has more numbers than this, such as 0.9 ** t for every step t, they are data, as arrays are: else steps
+# that are equal but for a number would be as many functions.
+NUMBERS, COMMON = 32, (0, 0.5, 1, 2)
 SCRATCH = {"f4": "float32[::1]", "f8": "float64[::1]"}
 NUMBERED = re.compile(
     r"at_\d+|i\d+|size_\d+"
@@ -99,15 +105,17 @@ class Emitter:
     def __init__(self, outputs: list[Tensor], arguments: list[Tensor], name: str, start: int):
         self.results, self.arguments, self.name, self.start = outputs, arguments, name, start
         self.asked = asked_of(outputs)
+        self.written = {x.value.item() for x in leaves_of(outputs) if self._is_written(x)}
         self.places = Places()
         self.done: set[int] = set()  # nodes whose lines are written: they read nothing any more
         self.checks: list[str] = []  # what the program may find wrong at run time
         self.stores: list[Store] = []
         self.size_names: dict[str, str] = {}
+        self.counts: dict[str, str] = {}  # numbers of elements as source
         self.sizes: list[Size | int] = []
         self.functions: list[str] = []
         self.loops: dict[str, list[int]] = {}
-        self.store_names: set[str] = set()
+        self.store_names = Taken()
         self.stages: list[Stage] = [Stage(False)]
         self.packed: dict[tuple, str] = {}
         self.carry_stores: set[str] = set()
@@ -155,7 +163,17 @@ class Emitter:
         return self.size_names[v.name]
 
     def count(self, shape: tuple) -> str:
-        return self.size(product_of(shape))
+        extent = self.places.extents.of(shape)
+        if extent.text not in self.counts:
+            self.counts[extent.text] = self.size(extent.size)
+        return self.counts[extent.text]
+
+    def elements(self, shape: tuple) -> str:
+        """How many, as text that is the same for the same number."""
+        return self.places.extents.of(shape).text
+
+    def axes(self, node: Tensor) -> tuple[str, ...]:
+        return self.places.extents.of(node.shape).axes
 
     @staticmethod
     def _fresh(name: str, taken: set[str]) -> str:
@@ -165,7 +183,7 @@ class Emitter:
         return unique(base, taken)
 
     def new_store(self, name: str, dtype, size, kind: str = "work", node: Tensor | None = None) -> Store:
-        key = DTYPES.get(str(dtype))
+        key = CODES.get(dtype)
         if key is None:
             raise CannotCompile(
                 f"{self.name}: {printable(name)} is {dtype}; the compiler takes float32, float64, int32, int64 and bool: "
@@ -194,17 +212,18 @@ class Emitter:
         """The elements of a place as a flat array."""
         name = self.use(place.store, writes)
         n = self.count(place.shape)
-        if place.at == "0" and source(named(place.store.size)) == source(product_of(place.shape)):
+        if place.at == "0" and self.elements((place.store.size,)) == self.elements(place.shape):
             return name
         return f"view({name}, {place.at}, {n})"
 
     def serial(self) -> None:
-        if self.stage.parallel:
+        if self.stage.parallel or self.stage.is_long():
             self.stages.append(Stage(False))
 
     def parallel(self, reads: Sequence[Store], fresh: bool = False) -> None:
         """Go on in a parallel stage; a new one where it would read what this one writes."""
-        if not self.stage.parallel or fresh or any(s.name in self.stage.writes for s in reads):
+        fresh = fresh or not self.stage.parallel or self.stage.is_long()
+        if fresh or any(s.name in self.stage.writes for s in reads):
             self.stages.append(Stage(True))
 
     # The walk.
@@ -269,7 +288,7 @@ class Emitter:
             if node.op is None or self._fills_carries(node, level) or self.in_time(node, level):
                 continue
             if self.is_elementwise(node) and not self._adds_product(node, level):
-                level.pending.append(node)
+                level.pending[node.number] = node
             elif self._deferred_product(node, level):
                 continue
             else:
@@ -281,6 +300,11 @@ class Emitter:
     def is_number(self, x: Tensor) -> bool:
         """A size, or a number that the function wrote itself: it stands in the source.  Older ones may be assigned anew."""
         return x.op is SIZE or (
+            self._is_written(x) and (len(self.written) <= NUMBERS or x.value.item() in COMMON)
+        )
+
+    def _is_written(self, x: Tensor) -> bool:
+        return (
             x.op is None
             and x._value is not None
             and not x.shape
@@ -375,6 +399,12 @@ class Emitter:
     def _deferred_product(self, node: Tensor, level: Level) -> bool:
         """A product that will be added where its only reader, a sum, lives; a transpose that products read by strides;
         what products read shifted."""
+        key = "deferred", node.number
+        if key not in level.known:
+            level.known[key] = self._defers(node, level)
+        return level.known[key]
+
+    def _defers(self, node: Tensor, level: Level) -> bool:
         readers = level.readers.get(node.number, [])
         if node.number in level.wanted:
             return False
@@ -396,7 +426,9 @@ class Emitter:
             )
         if reader.op is RESHAPE:
             return _shifted(reader) and self._deferred_product(reader, level)
-        if reader.op is not TRANSPOSE or reader.params[0] != (1, 0) or reader.number in level.wanted:
+        if reader.op is not TRANSPOSE or node.op is TRANSPOSE or reader.number in level.wanted:
+            return False
+        if reader.params[0] != (1, 0):
             return False
         return all(self._reads_shifted(r, reader, level) for r in level.readers.get(reader.number, []))
 
@@ -419,7 +451,10 @@ class Emitter:
     def _adds_product(self, node: Tensor, level: Level) -> bool:
         if node.op is not ADD:
             return False
-        return any(self._is_addend(x, node, level) for x in node.inputs)
+        key = "adds a product", node.number
+        if key not in level.known:
+            level.known[key] = any(self._is_addend(x, node, level) for x in node.inputs)
+        return level.known[key]
 
     def _is_addend(self, x: Tensor, total: Tensor, level: Level) -> bool:
         return (
@@ -428,7 +463,7 @@ class Emitter:
             and x.number not in level.wanted
             and len(level.readers.get(x.number, [])) == 1
             and len(x.shape) == len(total.shape)
-            and tuple(map(source, x.shape)) == tuple(map(source, total.shape))
+            and self.axes(x) == self.axes(total)
             and len(x.inputs[1].shape) == 2
             and all(y is x or self._starts(y, total) for y in total.inputs)
         )
@@ -437,16 +472,16 @@ class Emitter:
         """Can a product be added to this: does it have the shape of the sum, or of one row of it?"""
         if self.is_number(x) or not x.shape:
             return False
-        own, whole = tuple(map(source, x.shape)), tuple(map(source, total.shape))
+        own, whole = self.axes(x), self.axes(total)
         return own == whole or (own[-1] == whole[-1] and all(map(is_one, x.shape[:-1])))
 
     def flush(self, level: Level, needed_by: list[Tensor] | None) -> None:
         """Write the loops of all pending operations, if one of them is needed now."""
-        waiting = {n.number: n for n in level.pending}
+        waiting = level.pending
         if not waiting or (needed_by is not None and not any(x.number in waiting for x in needed_by)):
             return
         if needed_by is None or level.body is not None:  # inside a loop few large loops are best
-            pending, level.pending = level.pending, []
+            pending, level.pending = list(waiting.values()), {}
         else:  # outside, what is not needed yet may share a loop with its readers
             now: set[int] = set()
             ask = [x.number for x in needed_by if x.number in waiting]
@@ -455,25 +490,32 @@ class Emitter:
                 if number not in now:
                     now.add(number)
                     ask += [x.number for x in waiting[number].inputs if x.number in waiting]
-            pending = [n for n in level.pending if n.number in now]
-            level.pending = [n for n in level.pending if n.number not in now]
-        groups: list[tuple[str, list[Tensor]]] = []
-        member: dict[int, int] = {}
-        for node in pending:
-            shape = ", ".join(map(source, node.shape))
-            earliest = 0
+            pending = [waiting.pop(number) for number in sorted(now)]
+        for nodes in self._of_one_shape(pending):
+            for loop in loops_of(self, level, nodes):
+                loop.emit()
+            self.done.update(n.number for n in nodes)
+
+    def _of_one_shape(self, nodes: list[Tensor]) -> list[list[Tensor]]:
+        """Groups that a loop can hold: each operation in the first one of its shape where its operands are there."""
+        groups: list[list[Tensor]] = []
+        alike: dict[tuple[str, ...], list[int]] = {}  # the groups of a shape
+        member: dict[int, tuple[int, tuple[str, ...]]] = {}
+        for node in nodes:
+            shape = self.axes(node)
+            own = alike.setdefault(shape, [])
+            least = 0
             for x in node.inputs:
                 if x.number in member:
-                    at = member[x.number]
-                    earliest = max(earliest, at if groups[at][0] == shape else at + 1)
-            at = next((k for k in range(earliest, len(groups)) if groups[k][0] == shape), len(groups))
-            if at == len(groups):
-                groups.append((shape, []))
-            groups[at][1].append(node)
-            member[node.number] = at
-        for _, nodes in groups:
-            Loop(self, level, nodes).emit()
-            self.done.update(n.number for n in nodes)
+                    at, its = member[x.number]
+                    least = max(least, at if its == shape else at + 1)
+            k = bisect_left(own, least)
+            if k == len(own):
+                own.append(len(groups))
+                groups.append([])
+            groups[own[k]].append(node)
+            member[node.number] = own[k], shape
+        return groups
 
     def place(self, node: Tensor, level: Level) -> Place:
         if node.number in self.places:
@@ -511,7 +553,7 @@ class Emitter:
 
     def local_shape(self, node: Tensor, level: Level) -> tuple:
         if level.batch is not None and node.shape and source(node.shape[0]) == source(level.batch):
-            return (Size({(ROWS,): 1}), *node.shape[1:])
+            return (ROWS_OF_THREAD, *node.shape[1:])
         return tuple(node.shape)
 
     def batch_offset(self, node: Tensor, level: Level, base: str = "") -> str:
@@ -589,7 +631,7 @@ class Emitter:
         return f"-{self.size(-number)}" if isinstance(number, int) and number < 0 else self.size(number)
 
     def _offset(self, start, inner: str) -> str:
-        start = self.size(start)
+        start = self.size(variable(start))  # that of the second step too, which is then like the third
         return "0" if start == "0" else start if inner == "1" else f"{start} * {inner}"
 
     def _shift(self, node: Tensor, level: Level) -> None:
@@ -623,6 +665,8 @@ class Emitter:
             self.count(tuple(node.shape[axis + 1 :])),
         )
         for x in node.inputs:
+            if level.body is None:
+                self.serial()
             origin = self.place(x, level)
             if origin.store is not target.store or origin.at != self._part_of(node, x, start, level).at:
                 self.write(
@@ -830,7 +874,7 @@ class Emitter:
             accumulate = "True"
 
     def _start_rows(self, node: Tensor, origin: Place, target: Place, level: Level) -> None:
-        same = source(product_of(origin.shape)) == source(product_of(target.shape))
+        same = self.elements(origin.shape) == self.elements(target.shape)
         if same and level.body is not None:
             self.copy(level, origin, target)
             return
@@ -858,7 +902,7 @@ class Emitter:
         """May products be added where x stands, because the sum is all that reads it?"""
         if x.number in level.outputs or total.number in level.outputs or x.dtype != total.dtype:
             return False
-        if source(product_of(tuple(x.shape))) != source(product_of(tuple(total.shape))):
+        if self.elements(x.shape) != self.elements(total.shape):
             return False
         if (
             total.number in level.stacks and x.number not in level.stepwise
@@ -876,15 +920,21 @@ class Emitter:
         if place is None or place.store.kind != "work" or place.store.name in self.carry_stores:
             return False
         scan = level.scan.number if level.scan is not None else -1
-        for y, home in self.places.tenants[place.store.name]:
-            own = self.places[y.number]
-            if home is level:
-                if own.at != place.at or source(product_of(own.shape)) != source(product_of(place.shape)):
+        own = self.places.home(level, place)
+        for home, nodes in self.places.tenants[place.store.name].items():
+            if home[0] is not level:
+                outside = (*readers, scan)
+                if any(
+                    self._read_at_every_step(y, level) or not self._is_dead(y, home[0], outside)
+                    for y in nodes
+                ):
                     return False
-                if not self._is_dead(y, level, readers):
-                    return False
-            elif self._read_at_every_step(y, level) or not self._is_dead(y, home, (*readers, scan)):
+            elif home != own:
                 return False
+            else:  # who is dead stays so, and is not asked again
+                nodes[:] = [y for y in nodes if not self._is_dead(y, level, ())]
+                if not all(self._is_dead(y, level, readers) for y in nodes):
+                    return False
         return True
 
     @staticmethod
@@ -958,7 +1008,8 @@ class Emitter:
         place = self.place(base, level)
         inside = level.body is not None and base.number > level.body.start
         k, n = self.size(right.shape[0]), self.size(right.shape[1])
-        once_for = len(self.stages) if level.body is None or not inside else id(level)
+        given = place.store.kind in ("input", "constant")  # never written to: packed once for all stages
+        once_for = 0 if given else len(self.stages) if level.body is None or not inside else id(level)
         key = (place.store.name, place.at, k, n, transposed, once_for)
         if key in self.packed and not inside:
             return self.packed[key], "0"
@@ -1071,7 +1122,7 @@ class Emitter:
         found = []
         for stage in self.stages:
             packing: list[str | Product] = [f"    {line}" for line in stage.setup]
-            if packing and stage.lines and stage.parallel:
+            if packing and (stage.parallel or not stage.lines):
                 found.append(Stage(False, packing))
             if stage.lines:
                 found.append(
@@ -1090,11 +1141,8 @@ class Emitter:
         entries = {s.name: (s.dtype, k) for k, s in enumerate(self.stores)}
         for at, name in enumerate(self.size_names.values()):
             entries[name] = ("size", 2 * len(self.stores) + at)
-        repeated, blocks, self.lists = merge_stages(blocks, entries, 2 * len(self.stores) + len(self.sizes))
-        body = ["    bad = 0"]
-        for k, (stage, block) in enumerate(zip(stages, blocks, strict=True)):
-            what = "rows or sequences are split over threads" if stage.parallel else "one thread"
-            body += [f"    if first <= {k} < last:  # {what}", *("        " + line for line in block)]
+        merged = merge_stages(blocks, entries, 2 * len(self.stores) + len(self.sizes))
+        body = ["    bad = 0", *self._stages(stages, blocks, merged, entries)]
         words = set(WORD.findall("\n".join(line for line in body if not line.lstrip().startswith("#"))))
         head = [
             f"    {name} = " + (f"table[{k}]" if kind == "size" else f"array_{kind}(table, {k})")
@@ -1104,7 +1152,29 @@ class Emitter:
         signature = f"int64(int64[::1], {SCRATCH[self.scratch_type()]}, int64, int64, int64, int64)"
         run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, *body]
         header = HEADER.format(name=quotable(self.name))
-        return "\n\n".join([header, *functions, *repeated, "\n".join([*run, "    return bad"]) + "\n"])
+        return "\n\n".join(
+            [header, *functions, *merged.functions, "\n".join([*run, "    return bad"]) + "\n"]
+        )
+
+    def _stages(self, stages: list[Stage], blocks: Sequence, merged: Merged, entries: dict) -> list[str]:
+        """The lines of all stages in their order; fills `lists`, which the calls of repeated ones read."""
+        start = 2 * len(self.stores) + len(self.sizes)
+        self.lists = merged.lists
+        loops = {run.start: run for run in runs_of(merged.calls)}
+        text: list[str] = []
+        k = 0
+        while k < len(stages):
+            if k in loops:
+                lines = as_loop(loops[k], merged, start + len(self.lists), entries)
+                self.lists += [x for j in loops[k] for x in (merged.calls[j].number, merged.calls[j].at)]
+                text += ["    " + line for line in lines]
+                k = loops[k].stop
+                continue
+            what = "rows or sequences are split over threads" if stages[k].parallel else "one thread"
+            block = merged.calls[k].lines(merged.name) if k in merged.calls else blocks[k]
+            text += [f"    if first <= {k} < last:  # {what}", *("        " + line for line in block)]
+            k += 1
+        return text
 
     def _means_the_same(self, word: str) -> bool:
         """Is this a word of Python, of the kernels or a call, rather than a name of an array, a size or a number?"""

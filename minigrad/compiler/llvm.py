@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -39,6 +39,9 @@ FLAGGED = {"fadd", "fsub", "fmul", "fdiv", "fcmp"}
 RELATIONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 TEXTS = ("kernels", "runtime")  # where the kernels stand
 ENTRY = "run"
+# LLVM takes the square of the time over what is long: so many statements one after the other become a function.
+TOGETHER, LONG = 48, 128
+HELD = 256  # arrays that a function reads at its beginning and keeps: of more, LLVM cannot keep all anyway
 RUN = ("pi8", "pf4", "i8", "i8", "i8", "i8")  # table, scratch, part, parts, first, last
 
 
@@ -158,6 +161,14 @@ class Module:
             self.needs.append(symbol)
         return function
 
+    def part(self, name: str, of: ir.FunctionType) -> ir.Function:
+        """A function for a part of another one."""
+        function = ir.Function(self.llvm, of, self.llvm.get_unique_name(f"{name}.part"))
+        for attribute in ("nounwind", "noinline"):
+            function.attributes.add(attribute)
+        function.linkage = "internal"
+        return function
+
     def block(self, kind: Kind) -> ir.Function:
         """The product of one panel, which several kernels share."""
         symbol = f"block.p{CODES[kind.scalar]}"
@@ -179,6 +190,7 @@ class Writer:
         self.following: list[ir.Block] = []  # where `continue` goes
         self.owned: list[Value] = []  # memory to be given back
         self.choosing = 0  # inside of an expression of which both ways are computed
+        self.looked_up = _looked_up(definition)  # arrays that are read from the table where they are used
         values = iter(function.args)
         for argument, kind in zip(definition.args.args, kinds, strict=True):
             if kind[0] == "p":
@@ -201,10 +213,62 @@ class Writer:
     # Statements.
 
     def statements(self, body: Sequence[ast.stmt]) -> None:
+        if len(body) > LONG and _decorator(self.definition) in (
+            "stage",
+            "entry",
+        ):  # not what runs for each element
+            body = self.outlined(body)
         for statement in body:
             if self.build.block.is_terminated:
                 raise UnknownError(f"what can never run: {ast.unparse(statement)}")
             self.statement(statement)
+
+    def outlined(self, body: Sequence[ast.stmt]) -> Sequence[ast.stmt]:
+        """Write a long body, most of it as functions that are called; the statements that are left to be written."""
+        k = next((k for k, s in enumerate(body) if not isinstance(s, ast.Assign)), len(body))
+        for s in body[:k]:  # what all others read
+            self.statement(s)
+        last = {n.id: j for j, s in enumerate(body) for n in ast.walk(s) if isinstance(n, ast.Name)}
+        while k < len(body):
+            stop = min(len(body), k + TOGETHER)
+            while stop < len(body) and isinstance(body[stop - 1], ast.Assign):  # the next one may read it
+                stop += 1
+            part = body[k:stop]
+            if any(isinstance(n, (ast.Return, ast.Continue)) for s in part for n in ast.walk(s)):
+                return body[k:]
+            self.call_of(part, lambda name, stop=stop: last[name] >= stop)
+            k = stop
+        return ()
+
+    def call_of(self, part: Sequence[ast.stmt], later: Callable[[str], bool]) -> None:
+        """Statements as a function of the names that they read; what they set, and others read, is given as an address."""
+        used = [n for s in part for n in ast.walk(s) if isinstance(n, ast.Name)]
+        for n in used:
+            if isinstance(n.ctx, ast.Store) and n.id not in self.slots and later(n.id):
+                with (
+                    self.build.goto_entry_block()
+                ):  # all numbers are of 64 bits outside of loops over elements
+                    self.slots[n.id] = self.build.alloca(I64, name=n.id)
+        looked_up = {n.id: self.looked_up[n.id] for n in used if n.id in self.looked_up}
+        words = list(dict.fromkeys([n.id for n in used] + ["table"] * bool(looked_up)))
+        written = {n.id for n in used if isinstance(n.ctx, ast.Store) and n.id in self.slots}
+        arrays = {w: scope[w] for scope in self.scopes for w in words if w in scope and w not in written}
+        numbers = {
+            w: self.named(w) for w in words if w in self.slots and w not in written and w not in arrays
+        }
+        given = {**arrays, **numbers}
+        kinds = [f"p{CODES[v.element]}" if isinstance(v, Array) else CODES[v.type] for v in given.values()]
+        values = [x for v in given.values() for x in ((v.address, v.count) if isinstance(v, Array) else (v,))]
+        places = {w: self.slots[w] for w in words if w in written}
+        of = ir.FunctionType(ir.VoidType(), [v.type for v in (*values, *places.values())])
+        function = self.module.part(self.function.name, of)
+        names = ast.arguments([], [ast.arg(w) for w in given], None, [], [], None, [])
+        definition = ast.FunctionDef(function.name, names, list(part), self.definition.decorator_list)
+        writer = Writer(self.module, function, definition, kinds)
+        writer.slots |= dict(zip(places, function.args[len(values) :], strict=True))
+        writer.looked_up = looked_up
+        writer.write()
+        self.build.call(function, [*values, *places.values()])
 
     @contextmanager
     def inside(self, block: ir.Block) -> Iterator[None]:
@@ -216,6 +280,8 @@ class Writer:
 
     def statement(self, s: ast.stmt) -> None:
         match s:
+            case ast.Assign(targets=[ast.Name(id=name)]) if name in self.looked_up:
+                pass
             case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
                 for target, value in zip(names, [self.value(v) for v in values], strict=True):
                     self.store(target, value)
@@ -409,6 +475,8 @@ class Writer:
                 return scope[name]
         if name in self.slots:
             return self.build.load(self.slots[name])
+        if name in self.looked_up:
+            return self.value(self.looked_up[name])
         if name in _constants():
             return I64(_constants()[name])
         raise UnknownError(f"the name {name}")
@@ -612,6 +680,19 @@ class Writer:
         b, zero = self.build, x.type(0)
         negative = b.select(self.compare(ast.Lt, x, zero), x.type(-1), x)
         return b.select(self.compare(ast.Gt, x, zero), x.type(1), negative)
+
+
+def _looked_up(definition: ast.FunctionDef) -> dict[str, ast.expr]:
+    """The arrays of a function's beginning, where they are many: held all the time they make LLVM slow."""
+    found: dict[str, ast.expr] = {}
+    for s in definition.body:
+        match s:
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
+                value=ast.Call(func=ast.Name(id=function), args=[ast.Name(), ast.Constant()]) as value,
+            ) if function.startswith("array_"):
+                found[name] = value
+    return found if len(found) > HELD else {}
 
 
 def _width(kind: ir.Type) -> str:

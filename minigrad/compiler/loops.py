@@ -6,22 +6,77 @@ place: gates overwrite their pre-activations, and gradients overwrite the gates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..names import quotable
+from ..names import Taken, quotable
 from ..ops import OPS
-from ..sizes import SIZE, is_one, resolve, source
+from ..sizes import SIZE, is_one, resolve
 from ..tensor import Op, Tensor, describe
-from .places import DTYPES, CannotCompile, Level, Place, named, product_of
+from .places import CODES, CannotCompile, Level, Place, named
 
 if TYPE_CHECKING:
     from .emit import Emitter
 
 BROADCAST_TO, POWER = OPS["broadcast_to"], OPS["power"]
 WRAPPING = ("add", "sub", "mul", "neg")
+# Python's parser, and whoever reads the source, follow a statement only so deep.
+DEEPEST = 12
+# LLVM takes more than twice as long over a loop of twice the length.
+OPERATIONS, ARRAYS = 120, 64
+
+
+class Term(NamedTuple):
+    """An expression: its text, how strongly its outermost operator binds, how deep it nests."""
+
+    text: str
+    binding: int = 9
+    depth: int = 0
+
+
+def loops_of(emitter: Emitter, level: Level, nodes: Sequence[Tensor]) -> Iterator[Loop]:
+    """Operations of one shape as loops of bounded length, cut where the fewest values go from one to the next.
+
+    So a chain of equal steps is cut between two of them, and loops that are equal are found.
+    """
+    at = {n.number: k for k, n in enumerate(nodes)}
+    kept: set[int] = set()  # what needs an array wherever the cuts are
+    rises = [0] * (len(nodes) + 1)
+    for k, node in enumerate(nodes):
+        readers = [at.get(r.number, -1) for r in level.readers.get(node.number, ())]
+        if node.number in level.wanted or -1 in readers:
+            kept.add(node.number)
+        elif readers:
+            rises[k + 1] += 1
+            rises[max(readers) + 1] -= 1
+    crossing = list(accumulate(rises))  # how many values a cut in front of an operation would store
+    start = 0
+    while start < len(nodes):
+        stop = _furthest(emitter, nodes, start, kept)
+        if stop < len(nodes):
+            half = start + (stop - start) // 2
+            stop = min(range(stop, half, -1), key=crossing.__getitem__)
+        yield Loop(emitter, level, list(nodes[start:stop]))
+        start = stop
+
+
+def _furthest(emitter: Emitter, nodes: Sequence[Tensor], start: int, kept: set[int]) -> int:
+    """Where a loop that begins there has to end."""
+    end = min(len(nodes), start + OPERATIONS)
+    own: set[int] = set()
+    arrays: set[int] = set()
+    for k in range(start, end):
+        node = nodes[k]
+        own.add(node.number)
+        arrays.update(x.number for x in node.inputs if x.number not in own and not emitter.is_number(x))
+        if node.number in kept:
+            arrays.add(node.number)
+        if len(arrays) > ARRAYS and k > start:
+            return k
+    return end
 
 
 class Loop:
@@ -31,7 +86,7 @@ class Loop:
         self.e, self.level, self.nodes = emitter, level, nodes
         self.own = {n.number for n in nodes}
         self.shape = emitter.local_shape(nodes[-1], level)
-        self.taken: set[str] = {f"n{k}" for k in range(8)} | {f"i{k}" for k in range(8)} | {"at"}
+        self.taken = Taken({f"n{k}" for k in range(8)} | {f"i{k}" for k in range(8)} | {"at"})
         self.constants: dict[str, str] = {}
         self.scalars: dict[str, str] = {}
 
@@ -40,11 +95,8 @@ class Loop:
         if level.body is None:
             e.serial()
         stored = [n for n in self.nodes if self._is_read_outside(n)]
-        operands: list[Tensor] = []
-        for node in self.nodes:
-            for x in node.inputs:
-                if x.number not in self.own and not any(x is o for o in operands) and not e.is_number(x):
-                    operands.append(x)
+        read = {x.number: x for node in self.nodes for x in node.inputs if x.number not in self.own}
+        operands = [x for x in read.values() if not e.is_number(x)]
         places = {x.number: e.place(x, level) for x in operands}
         targets = self._targets(stored, operands, places)
         parameters: dict[tuple, tuple[str, Place, bool]] = {}
@@ -52,7 +104,7 @@ class Loop:
         for x, place, writes in [(x, places[x.number], False) for x in operands] + [
             (n, targets[n.number], True) for n in stored
         ]:
-            key = (place.store.name, place.at, source(product_of(place.shape)))
+            key = (place.store.name, place.at, e.elements(place.shape))
             if key in parameters:
                 name, _, before = parameters[key]
                 parameters[key] = (name, place, before or writes)
@@ -89,7 +141,7 @@ class Loop:
         e, level = self.e, self.level
         free = []
         for x in operands:
-            same = source(product_of(tuple(x.shape))) == source(product_of(tuple(self.nodes[-1].shape)))
+            same = e.elements(x.shape) == e.elements(self.nodes[-1].shape)
             if same and x.number in level.stepwise and e.may_overwrite(x, level, self.own):
                 free.append(x)
         shared = {}
@@ -143,11 +195,12 @@ class Loop:
     def _lines(self, operands, places, names, stored, targets, dims) -> list[str]:
         """The function's body: numbers, loops, loads, one line per operation, stores."""
         code: list[str] = []
-        text: dict[int, tuple[str, int]] = {}
+        text: dict[int, Term] = {}
         uses: dict[int, int] = {}
         for node in self.nodes:
+            times = int(node.params[0]) if node.op is POWER and node.params[0] in (2, 3) else 1
             for x in node.inputs:
-                uses[x.number] = uses.get(x.number, 0) + 1
+                uses[x.number] = uses.get(x.number, 0) + times
         for k, x in enumerate(operands):
             index = self._index([axis for axis, (_, who) in enumerate(dims) if who[k]])
             load = f"{names[x.number]}[{index}]"
@@ -155,20 +208,20 @@ class Loop:
                 local = self.e._fresh(f"{names[x.number]}_", self.taken)
                 code.append(f"{local} = {load}")
                 load = local
-            text[x.number] = (load, 9)
+            text[x.number] = Term(load)
         keep = {n.number for n in stored}
+        used = set(names.values())
         for node in self.nodes:
-            expression, binding = self._expression(node, text)
-            if node.name or uses.get(node.number, 0) > 1 or node.number in keep:
+            term = self._expression(node, text)
+            if node.name or uses.get(node.number, 0) > 1 or node.number in keep or term.depth >= DEEPEST:
                 local = self.e._fresh(
-                    f"{node.name}_new" if node.name in names.values() else node.name or "v", self.taken
+                    f"{node.name}_new" if node.name in used else node.name or "v", self.taken
                 )
-                code.append(f"{local} = {expression}")
-                text[node.number] = (local, 9)
-            else:
-                text[node.number] = (expression, binding)
+                code.append(f"{local} = {term.text}")
+                term = Term(local)
+            text[node.number] = term
         full = self._index(range(len(dims)))
-        code += [f"{names[n.number]}[{full}] = {text[n.number][0]}" for n in stored]
+        code += [f"{names[n.number]}[{full}] = {text[n.number].text}" for n in stored]
         head = [f"    {name} = {value}" for value, name in self.constants.items()]
         loops = []
         for k in range(len(dims)):
@@ -184,9 +237,15 @@ class Loop:
             index = f"{outer} * n{k} + i{k}" if index else f"i{k}"
         return index or "0"
 
-    def _expression(self, node: Tensor, text: dict) -> tuple[str, int]:
+    def _expression(self, node: Tensor, terms: dict[int, Term]) -> Term:
+        own = [terms.get(x.number) or Term(self._number(x)) for x in node.inputs]
+        text, binding = self._written(node, own)
+        return Term(text, binding, max((x.depth for x in own), default=0) + 1)
+
+    def _written(self, node: Tensor, own: list[Term]) -> tuple[str, int]:
+        """An operation on terms, and how strongly it binds."""
         op: Op = node.op  # type: ignore[assignment]
-        kind = DTYPES.get(str(node.dtype))
+        kind = CODES.get(node.dtype)
         if kind is None:
             raise CannotCompile(
                 f"{self.e.name}: {describe(node)}; the compiler takes float32, float64, int32, int64 and bool: "
@@ -195,15 +254,14 @@ class Loop:
         if op is SIZE:
             return self._number(node), 9
         operands = []
-        for k, x in enumerate(node.inputs):
-            inner, binding = text.get(x.number) or (self._number(x), 9)
+        for k, (x, (inner, binding, _)) in enumerate(zip(node.inputs, own, strict=True)):
             if node.dtype.kind == "f" and x.dtype.kind in "iub" and op.name not in ("cast", "where", "size"):
                 inner, binding = f"{kind}({inner})", 9  # NumPy computes these in floats too
             # a + (b + c) is not a + b + c when it is rounded; comparisons of comparisons would be read as a chain.
             weak = binding < op.binding or (binding == op.binding and (k > 0 or op.binding == 0))
             operands.append(f"({inner})" if weak and op.binding < 9 else inner)
         if op is BROADCAST_TO:
-            return operands[0], (text.get(node.inputs[0].number) or ("", 9))[1]
+            return operands[0], own[0].binding
         if op is POWER:
             return self._power(operands[0], node, kind)
         if (
@@ -240,7 +298,7 @@ class Loop:
 
     def _number(self, x: Tensor) -> str:
         """A constant or a size, made of the right type before the loop."""
-        kind = DTYPES.get(str(x.dtype), "f8")
+        kind = CODES.get(x.dtype, "f8")
         if x.op is SIZE:
             expression = self.e.size(x.params[0])
             if expression not in self.scalars:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
 
 from ..errors import GraphError
 from ..scan import Body
-from ..sizes import Size, Variable, is_one, resolve
+from ..sizes import Size, Variable, is_one, resolve, source
 from ..tensor import Tensor
 
 NARROW = ("int8", "uint8", "int16", "uint16", "uint32")  # held as int64, which is each of their numbers
@@ -29,6 +32,7 @@ CHOOSING = (
     "broadcast_to", "concat", "detach", "gather", "inside", "last", "max", "maximum", "min", "minimum", "place",
     "reshape", "shift", "slice", "stacked", "transpose", "where",
 )  # fmt: skip
+CODES = {np.dtype(name): code for name, code in DTYPES.items()}
 IMPORTED = (  # what a program imports from runtime.py
     "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "count_up",
     "entry", "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
@@ -43,6 +47,7 @@ BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own 
 SUMS_IN_CACHE = 200_000  # numbers
 # Rows of a product that is made inside a loop: enough to run at full speed, few enough for the cache.
 BLOCK_ROWS = 128
+LINES, ARRAYS = 32, 96  # of a stage, after which another one begins
 PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
 
 
@@ -51,6 +56,28 @@ class Fixed(Variable):
 
 
 ROWS = Variable("rows", 2)  # the sequences of a batch that one thread works on
+ROWS_OF_THREAD = Size({(ROWS,): 1})
+
+
+class Extent(NamedTuple):
+    """The elements of a shape: how many, that number and each axis as text, by which equal ones are known."""
+
+    shape: tuple
+    size: Size | int
+    text: str
+    axes: tuple[str, ...]
+
+
+class Extents(dict[tuple, Extent]):
+    """The extents of the shapes that a program has: their algebra is done once."""
+
+    def of(self, shape: tuple) -> Extent:
+        key = tuple([n if type(n) is int else id(n) for n in shape])
+        found = self.get(key)
+        if found is None:  # it holds the shape, so that no other size gets the same id
+            size = product_of(shape)
+            found = self[key] = Extent(shape, size, source(size), tuple(map(source, shape)))
+        return found
 
 
 DEFECT = "a defect of the compiler, please report it"
@@ -84,20 +111,28 @@ class Place:
 
 
 class Places(dict[int, Place]):
-    """Where the values of nodes live, by number; `tenants` are all nodes that live in a store, with their level."""
+    """Where the values of nodes live, by number; `tenants` are all nodes that live in a store, by where they live there.
+
+    A home is a level, an offset and a number of elements.
+    """
 
     def __init__(self):
         super().__init__()
-        self.tenants: dict[str, list[tuple[Tensor, Level | None]]] = {}
+        self.extents = Extents()
+        self.tenants: dict[str, dict[tuple[Level | None, str, str], list[Tensor]]] = {}
+
+    def home(self, level: Level | None, place: Place) -> tuple[Level | None, str, str]:
+        return level, place.at, self.extents.of(place.shape).text
 
     def settle(self, node: Tensor, level: Level | None, place: Place) -> None:
         self[node.number] = place
-        self.tenants.setdefault(place.store.name, []).append((node, level))
+        homes = self.tenants.setdefault(place.store.name, {})
+        homes.setdefault(self.home(level, place), []).append(node)
 
     def close(self, level: Level) -> None:
         """A loop was written: what it keeps lives on under the names that the graph outside reads it by."""
-        for name, here in self.tenants.items():
-            self.tenants[name] = [(node, home) for node, home in here if home is not level]
+        for name, homes in self.tenants.items():
+            self.tenants[name] = {home: nodes for home, nodes in homes.items() if home[0] is not level}
 
 
 @dataclass
@@ -234,8 +269,12 @@ class Stage:
     setup: list[str] = field(default_factory=list)
     rows_of: str = ""  # what row0 and rows split at this point
 
+    def is_long(self) -> bool:
+        """Would more lines make it too long to be found anew, where a program does the same many times?"""
+        return len(self.lines) >= LINES or len(self.uses) >= ARRAYS
 
-@dataclass
+
+@dataclass(eq=False)
 class Level:
     """The graph outside, or the body of one scan: what is read by whom, and in which lines it is written."""
 
@@ -245,7 +284,7 @@ class Level:
     body: Body | None = None
     indent: str = "    "
     batch: Size | int | None = None
-    pending: list[Tensor] = field(default_factory=list)
+    pending: dict[int, Tensor] = field(default_factory=dict)  # operations whose loop is not written yet
     outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
     scan: Tensor | None = None  # whose body this is
     stepwise: set[int] = field(
@@ -255,6 +294,7 @@ class Level:
     stacks: dict[int, Callable[[], Place]] = field(
         default_factory=dict
     )  # kept for all steps, if nothing dies for them
+    known: dict[tuple[str, int], bool] = field(default_factory=dict)  # what was found out about a node
 
 
 @dataclass
@@ -292,7 +332,13 @@ _fixed: dict[int, Fixed] = {}
 def named(size: Size | int) -> Size | int:
     """A number above 1 as a variable of that value."""
     size = resolve(size)
-    if not isinstance(size, int) or size < 2:
+    return size if isinstance(size, int) and size < 2 else variable(size)
+
+
+def variable(size: Size | int) -> Size | int:
+    """A number above 0 as a variable of that value."""
+    size = resolve(size)
+    if not isinstance(size, int) or size < 1:
         return size
     if size not in _fixed:
         _fixed[size] = Fixed(f"={size}", size)

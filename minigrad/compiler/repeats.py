@@ -8,9 +8,11 @@ names of arrays and sizes; the first keeps its names, and the others call it wit
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")  # not the e of 1e-05
+OFTEN = 4  # calls of each function, on average, from which on a run of them is written as a loop
 COMMENT = re.compile(r"^ *#.*\n?", re.MULTILINE)
 
 
@@ -35,14 +37,35 @@ def merge_functions(
     return kept, instead
 
 
-def merge_stages(
-    blocks: Sequence[Sequence[str]], entries: dict[str, tuple[str, int]], start: int
-) -> tuple[list[str], list[Sequence[str]], list[int]]:
-    """Functions for blocks of lines that occur more than once, and the blocks, those as calls.
+class Call(NamedTuple):
+    """What stands in place of a stage that is there several times."""
+
+    number: int  # of the function, from 1
+    at: int  # where in the table the list of its arrays and sizes begins
+    arrays: str
+
+    def lines(self, name: str) -> list[str]:
+        return [
+            f"# {self.arrays}",
+            f"bad = max(bad, {name}{self.number}(table, scratch, part, parts, {self.at}))",
+        ]
+
+
+class Merged(NamedTuple):
+    """The functions of stages that are there several times, and the calls, by number of the stage."""
+
+    name: str  # which the number of a function stands behind
+    functions: list[str]
+    calls: dict[int, Call]
+    lists: list[int]  # which arrays and sizes the calls work on: this has to be put into the table
+
+
+def merge_stages(blocks: Sequence[Sequence[str]], entries: dict[str, tuple[str, int]], start: int) -> Merged:
+    """Functions for blocks of lines that occur more than once, and calls of them.
 
     entries : name of an array or size → (its kind, such as "f4" or "size", where it stands in the table).
-    Which arrays and sizes a call works on stands in the table too, from `start` on: the third
-    result is what has to be put there.  So a call has few arguments, however many there are.
+    Which arrays and sizes a call works on stands in the table too, from `start` on.
+    So a call has few arguments, however many there are.
     """
     groups: dict[str, list[int]] = {}
     for k, block in enumerate(blocks):
@@ -51,7 +74,7 @@ def merge_stages(
     title, at = _unlike("repeated_", entries), _unlike("list_", entries)
     functions: list[str] = []
     lists: list[int] = []
-    result = list(blocks)
+    calls: dict[int, Call] = {}
     for same in groups.values():
         if len(same) == 1:
             continue
@@ -59,12 +82,14 @@ def merge_stages(
         found = [[w for w in WORD.findall(text) if w in entries] for text in texts]
         # A parameter for what is the same word wherever it stands; sizes that are equal by chance are two.
         parameters: dict[tuple[str, ...], str] = {}
+        taken: set[str] = set()
         for words in zip(*found, strict=True):
             if words not in parameters:
                 name, k = words[0], 2
-                while name in parameters.values():
+                while name in taken:
                     name, k = f"{words[0]}_{k}_", k + 1
                 parameters[words] = name
+                taken.add(name)
         names = iter([parameters[words] for words in zip(*found, strict=True)])
         body = WORD.sub(lambda w, names=names: next(names) if w.group() in entries else w.group(), texts[0])
         name = f"{title}{len(functions) + 1}"
@@ -73,12 +98,38 @@ def merge_stages(
         for place, k in enumerate(same):
             own = [words[place] for words in parameters]
             arrays = ", ".join(word for word in own if entries[word][0] != "size")
-            result[k] = [
-                f"# {arrays}",
-                f"bad = max(bad, {name}(table, scratch, part, parts, {start + len(lists)}))",
-            ]
+            calls[k] = Call(len(functions), start + len(lists), arrays)
             lists += [entries[word][1] for word in own]
-    return functions, result, lists
+    return Merged(title, functions, calls, lists)
+
+
+def runs_of(calls: dict[int, Call]) -> list[range]:
+    """Calls that follow one another, of so few functions that a loop says it shorter."""
+    runs: list[range] = []
+    for k in sorted(calls):
+        if runs and runs[-1].stop == k:
+            runs[-1] = range(runs[-1].start, k + 1)
+        else:
+            runs.append(range(k, k + 1))
+    return [run for run in runs if len(run) >= OFTEN * len({calls[k].number for k in run})]
+
+
+def as_loop(run: range, merged: Merged, at: int, words: Iterable[str]) -> list[str]:
+    """The lines of a run of calls: which functions they are of, and their lists, stand in the table from `at` on."""
+    which, lists = _unlike("which", words), _unlike("list_", words)
+    numbers = [merged.calls[k].number for k in run]
+    return [
+        f"for k in range(max(first, {run.start}), min(last, {run.stop})):  # in the order that stands in the table",
+        f"    {which}, {lists} = table[{at} + 2 * (k - {run.start})], table[{at + 1} + 2 * (k - {run.start})]",
+        *(
+            line
+            for number in sorted(set(numbers))
+            for line in (
+                f"    if {which} == {number}:  # {numbers.count(number)} times",
+                f"        bad = max(bad, {merged.name}{number}(table, scratch, part, parts, {lists}))",
+            )
+        ),
+    ]
 
 
 def _function(name: str, block: Sequence[str], kinds: dict[str, str], at: str, times: int) -> str:
@@ -95,7 +146,7 @@ def _function(name: str, block: Sequence[str], kinds: dict[str, str], at: str, t
     return "\n".join([*lines, "    bad = 0", *("    " + line for line in block), "    return bad"]) + "\n"
 
 
-def _unlike(prefix: str, words) -> str:
+def _unlike(prefix: str, words: Iterable[str]) -> str:
     """A prefix that none of the words begins with."""
     while any(word.startswith(prefix) for word in words):
         prefix += "_"

@@ -15,10 +15,12 @@ run, tested and drawn alone:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import GraphError
 from ..grad import ancestors
 from ..ops import OPS
 from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
@@ -53,11 +55,15 @@ def rebuild(
 
     rule(node, new inputs) may return a replacement for a node, also inside bodies if `in_bodies`;
     scan_rule(Loop) may change a loop that was copied before it is made a node.
+    Where there is nothing to replace, the graph is what it was.
     """
+    nodes = ancestors(*outputs)
+    if not any(n.op is SCAN or (n.op is not None and rule and rule(n, n.inputs) is not None) for n in nodes):
+        return list(outputs)
     done: dict[int, Tensor] = {}
     loops: dict[int, Loop] = {}
     asked = asked_of(outputs)
-    for node in ancestors(*outputs):
+    for node in nodes:
         if node.op is None:
             done[node.number] = node
         elif node.op is SCAN:
@@ -83,6 +89,18 @@ def rebuild(
         if fresh.name is None and fresh.op is not None:
             fresh.name = node.name
     return [done[y.number] for y in outputs]
+
+
+def _inputs_first(root: Tensor, inputs: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+    """The nodes that `inputs` leads to from `root`, and itself, by rising number."""
+    seen: dict[int, Tensor] = {}
+    pending = [root]
+    while pending:
+        node = pending.pop()
+        if node.number not in seen:
+            seen[node.number] = node
+            pending.extend(inputs(node))
+    return [seen[n] for n in sorted(seen)]
 
 
 @dataclass
@@ -137,6 +155,8 @@ class Loop:
         self.made = scan_node(
             body, self.first, self.sequences, [a for a in self.asked if a.number not in self.outside]
         )
+        for number in sorted(self.outside):  # one may be made of those before it
+            self.read[number] = self.outside[number]()
         return self.made
 
     def read_stack(self, old: Tensor) -> Tensor:
@@ -144,8 +164,6 @@ class Loop:
 
     def stack(self, node: Tensor) -> Tensor:
         """All steps' values of a new body node."""
-        if node.number in self.outside:
-            return self.outside[node.number]()
         for x, sequence in zip(self.xs, self.sequences, strict=True):
             if x is node:
                 return sequence
@@ -203,32 +221,46 @@ def hoist(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def _hoist_loop(loop: Loop) -> None:
     lifted = {x.number: s for x, s in zip(loop.xs, loop.sequences, strict=True)}
+    stays: set[int] = set()  # what is known not to leave
     new: dict[int, Tensor] = {}
 
     def lift(node: Tensor) -> Tensor | None:
         """The node for all steps at once, outside; None where that cannot be."""
-        if node.number in lifted:
-            return lifted[node.number]
-        if node.op is MATMUL and not loop.inside(node.inputs[1]) and len(node.inputs[1].shape) == 2:
-            left = lift(node.inputs[0])
-            if left is not None:
-                lifted[node.number] = remake(node, (left, node.inputs[1]))
-                return lifted[node.number]
-        return None
+        way: list[Tensor] = []
+        while node.number not in lifted and node.number not in stays:
+            if node.op is not MATMUL or loop.inside(node.inputs[1]) or len(node.inputs[1].shape) != 2:
+                stays.add(node.number)
+                break
+            way.append(node)
+            node = node.inputs[0]
+        if node.number in stays:
+            stays.update(n.number for n in way)
+            return None
+        for product in reversed(way):
+            lifted[product.number] = remake(product, (lifted[node.number], product.inputs[1]))
+            node = product
+        return lifted[node.number]
 
-    def terms(node: Tensor) -> list[Tensor]:
+    def terms(root: Tensor) -> list[Tensor]:
         """A sum as its terms, as far as nobody else reads the partial sums."""
-        if node.op is ADD and (node is root or readers.get(node.number, 0) == 1):
-            return [*terms(node.inputs[0]), *terms(node.inputs[1])]
-        return [node]
+        found, pending = [], [root]
+        while pending:
+            node = pending.pop()
+            if node.op is ADD and (node is root or readers.get(node.number, 0) == 1):
+                pending += reversed(node.inputs)
+            else:
+                found.append(node)
+        return found
 
     readers = _count_readers(loop.nodes(), (*loop.carry_out, *loop.asked))
     body = loop.nodes()
     inner_sums = {
         x.number for n in body if n.op is ADD for x in n.inputs if x.op is ADD and readers.get(x.number) == 1
     }
+    read_alone = {
+        x.number for n in body if n.op is not ADD for x in n.inputs
+    }  # by more than a sum, which would lift it
     for node in body:
-        root = node
         own = tuple(new.get(x.number, x) for x in node.inputs)
         if node.op is ADD and node.number not in inner_sums:
             parts = terms(node)
@@ -238,7 +270,8 @@ def _hoist_loop(loop: Loop) -> None:
                 least = min(len(p.shape) for p in up)
                 up = [p for p in up if len(p.shape) == least]
                 up += [p for p in parts if not loop.inside(p) and len(p.shape) <= least]
-                rest = [p for p in parts if not any(p is u for u in up)]
+                lifting = {p.number for p in up}
+                rest = [p for p in parts if p.number not in lifting]
                 outer = None
                 for p in up:
                     term = lifted.get(p.number, p)
@@ -254,7 +287,7 @@ def _hoist_loop(loop: Loop) -> None:
                 fresh.name = node.name
                 new[node.number] = fresh
                 continue
-        if node.op is MATMUL and node.number not in new and _alone(node, body) and lift(node) is not None:
+        if node.op is MATMUL and node.number in read_alone and lift(node) is not None:
             fresh = symbol(node.shape, node.dtype, node.name, True)
             loop.xs.append(fresh)
             loop.sequences.append(lifted[node.number])
@@ -263,11 +296,6 @@ def _hoist_loop(loop: Loop) -> None:
         if any(a is not b for a, b in zip(own, node.inputs, strict=True)):
             new[node.number] = remake(node, own)
     _renamed(loop, new)
-
-
-def _alone(node: Tensor, body: list[Tensor]) -> bool:
-    """Is it read by something else than a sum that could have lifted it?"""
-    return any(n.op is not ADD for n in body if any(x is node for x in n.inputs))
 
 
 def _count_readers(nodes: list[Tensor], roots: Sequence[Tensor]) -> dict[int, int]:
@@ -305,16 +333,15 @@ def sink(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def _sink_loop(loop: Loop, made: int) -> None:
     """made : constants with larger numbers were made by the function; the values of older ones may be assigned anew."""
+    nodes, roots = loop.nodes(), (*loop.carry_out, *loop.asked)
+    counts = _count_readers(nodes, roots)
+    reader = {x.number: n for n in nodes for x in n.inputs}
     for k, (before, after) in enumerate(zip(list(loop.carry), list(loop.carry_out), strict=True)):
-        terms = _sum_terms(after, before)
+        terms = _sum_terms(after, before, reader, counts)
         if not terms or not all(same_shape(term, before) for term in terms):
             continue
         needs = [need for term in terms for need in _needs(loop, term)]
         if any(n is None for n in needs):
-            continue
-        # The sum may be read where it ends, and nowhere on its way: not by another carry, a stack, or a term.
-        others = [c for j, c in enumerate(loop.carry_out) if j != k]
-        if any(n is before for n in ancestors_within(loop.start, *others, *loop.asked, *needs)):  # type: ignore[arg-type]
             continue
         first = loop.first[k]
 
@@ -330,9 +357,10 @@ def _sink_loop(loop: Loop, made: int) -> None:
         loop.asked += [n for n in needs if n is not None]
     leaving = [k for k in range(len(loop.carry)) if k in loop.outside_lasts]
     _drop_carries(loop, leaving)
+    feeds_carry = {n.number for n in ancestors_within(loop.start, *loop.carry_out)}
+    sinkable = _sinkable(loop)
     for node in list(loop.asked):
-        feeds_carry = {n.number for n in ancestors_within(loop.start, *loop.carry_out)}
-        if node.number not in feeds_carry and node.number not in loop.outside and _sinkable(loop, node):
+        if node.number in sinkable and node.number not in feeds_carry and node.number not in loop.outside:
             loop.outside[node.number] = lambda node=node: _outside_product(loop, node)
             loop.asked += _sunk_needs(loop, node)
     loop.asked = _distinct(loop.asked)
@@ -343,25 +371,21 @@ def _distinct(nodes: list[Tensor]) -> list[Tensor]:
     return list({n.number: n for n in nodes}.values())
 
 
-def _sum_terms(after: Tensor, before: Tensor) -> list[Tensor] | None:
-    """after = before + g₁ + g₂ …: the g; None if it is anything else."""
-    terms: list[Tensor] = []
-    pending, found = [after], 0
-    while pending:
-        node = pending.pop()
-        if node is before:
-            found += 1
-        elif node.op is ADD and _reaches(node, before):
-            pending.extend(node.inputs)
-        elif _reaches(node, before):
+def _sum_terms(
+    after: Tensor, before: Tensor, reader: dict[int, Tensor], counts: dict[int, int]
+) -> list[Tensor] | None:
+    """after = before + g₁ + g₂ …: the g; None if it is anything else.
+
+    The sum may be read where it ends, and nowhere on its way: not by another carry, a stack, or a term.
+    """
+    left, right, node = [], [], before
+    while node is not after:
+        total = reader.get(node.number)
+        if total is None or total.op is not ADD or counts[node.number] != 1:
             return None
-        else:
-            terms.append(node)
-    return terms[::-1] if found == 1 else None
-
-
-def _reaches(node: Tensor, target: Tensor) -> bool:
-    return any(n is target for n in ancestors_within(target.number - 1, node))
+        (right if total.inputs[0] is node else left).append(total.inputs[total.inputs[0] is node])
+        node = total
+    return [*left[::-1], *right] if counts[after.number] == 1 else None
 
 
 def same_shape(a: Tensor, b: Tensor) -> bool:
@@ -373,23 +397,45 @@ def _is_swap(node: Tensor) -> bool:
     return node.op is TRANSPOSE and node.params[0] == (1, 0)
 
 
+def _summed(term: Tensor) -> Sequence[Tensor]:
+    """What the sum over the steps of a term is made of, if that is the sums of other terms."""
+    if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op in (SUM, SCATTER)):
+        return term.inputs
+    if term.op is ADD and all(same_shape(x, term) for x in term.inputs):
+        return term.inputs
+    return ()
+
+
 def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
     """Body nodes whose stacks `_over_steps` reads; [None] where a term has to stay inside."""
-    if term.op is MATMUL and _is_swap(term.inputs[0]):
-        a, b = term.inputs[0].inputs[0], term.inputs[1]
-        outside = not (loop.inside(a) and loop.inside(b))
-        return [None] if outside or len(a.shape) != 2 or len(b.shape) != 2 else [a, b]
-    if term.op in (SUM, SCATTER):
-        return list(term.inputs) if all(loop.inside(x) for x in term.inputs) else [None]
-    if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op in (SUM, SCATTER)):
-        return _needs(loop, term.inputs[0])
-    if term.op is ADD and all(tuple(x.shape) == tuple(term.shape) for x in term.inputs):
-        return [n for x in term.inputs for n in _needs(loop, x)]
-    return [None]
+    needs: list[Tensor | None] = []
+    for node in _inputs_first(term, _summed):
+        if node.op is MATMUL and _is_swap(node.inputs[0]):
+            read = (node.inputs[0].inputs[0], node.inputs[1])
+            if any(len(x.shape) != 2 for x in read):
+                return [None]
+        elif node.op in (SUM, SCATTER):
+            read = node.inputs
+        elif _summed(node):
+            continue
+        else:
+            return [None]
+        if not all(loop.inside(x) for x in read):
+            return [None]
+        needs += read
+    return needs
 
 
 def _over_steps(loop: Loop, term: Tensor) -> Tensor:
     """Σ over the steps of a term, made outside from stacks."""
+    totals: dict[int, Tensor] = {}
+    for node in _inputs_first(term, _summed):
+        own = tuple(totals[x.number] for x in _summed(node))
+        totals[node.number] = remake(node, own) if own else _total(loop, node)
+    return totals[term.number]
+
+
+def _total(loop: Loop, term: Tensor) -> Tensor:
     if term.op is MATMUL:
         a, b = loop.stack(term.inputs[0].inputs[0]), loop.stack(term.inputs[1])
         rows = a.shape[0] * a.shape[1]
@@ -399,11 +445,7 @@ def _over_steps(loop: Loop, term: Tensor) -> Tensor:
         axes, keepdims = term.params
         total = apply(SUM, (loop.stack(term.inputs[0]),), ((0, *(a + 1 for a in axes)), keepdims))
         return total.reshape(term.shape) if keepdims else total
-    if term.op is SCATTER:
-        return apply(SCATTER, tuple(loop.stack(x) for x in term.inputs), term.params)
-    if term.op is ADD:
-        return apply(ADD, tuple(_over_steps(loop, x) for x in term.inputs))
-    return remake(term, (_over_steps(loop, term.inputs[0]),))
+    return apply(SCATTER, tuple(loop.stack(x) for x in term.inputs), term.params)
 
 
 def _is_zero(node: Tensor, made: int) -> bool:
@@ -417,17 +459,22 @@ def _is_zero(node: Tensor, made: int) -> bool:
     )
 
 
-def _sinkable(loop: Loop, node: Tensor) -> bool:
-    if node.op is MATMUL:
-        left, right = node.inputs
-        return loop.inside(left) and not loop.inside(_unmoved(right)) and len(right.shape) == 2
-    if node.op is not ADD:
-        return False
-    own = [_sinkable(loop, x) for x in node.inputs]  # a capture, such as a bias, comes along
-    return any(own) and all(
-        len(x.shape) == len(node.shape) if ok else _is_bias(loop, x, node)
-        for ok, x in zip(own, node.inputs, strict=True)
-    )
+def _sinkable(loop: Loop) -> set[int]:
+    """Products of what is inside with what is not, and sums of them: a capture, such as a bias, comes along."""
+    found: set[int] = set()
+    for node in loop.nodes():
+        if node.op is MATMUL:
+            left, right = node.inputs
+            if loop.inside(left) and not loop.inside(_unmoved(right)) and len(right.shape) == 2:
+                found.add(node.number)
+        elif node.op is ADD:
+            own = [x.number in found for x in node.inputs]
+            if any(own) and all(
+                len(x.shape) == len(node.shape) if ok else _is_bias(loop, x, node)
+                for ok, x in zip(own, node.inputs, strict=True)
+            ):
+                found.add(node.number)
+    return found
 
 
 def _is_bias(loop: Loop, x: Tensor, total: Tensor) -> bool:
@@ -441,21 +488,34 @@ def _unmoved(node: Tensor) -> Tensor:
     return node
 
 
+def _addends(loop: Loop, node: Tensor) -> Sequence[Tensor]:
+    return [x for x in node.inputs if loop.inside(x)] if node.op is ADD else ()
+
+
 def _sunk_needs(loop: Loop, node: Tensor) -> list[Tensor]:
-    if node.op is ADD:
-        return [n for x in node.inputs if loop.inside(x) for n in _sunk_needs(loop, x)]
-    return [node.inputs[0]]
+    products = [n for n in _inputs_first(node, lambda n: _addends(loop, n)) if n.op is MATMUL]
+    return [product.inputs[0] for product in products]
 
 
 def _outside_product(loop: Loop, node: Tensor) -> Tensor:
-    if node.op is ADD:
-        return remake(node, tuple(_outside_product(loop, x) if loop.inside(x) else x for x in node.inputs))
-    left, right = node.inputs
-    return remake(node, (loop.stack(left), _moved_out(loop, right)))
+    made: dict[int, Tensor] = {}
+    for n in _inputs_first(node, lambda n: _addends(loop, n)):
+        if n.op is ADD:
+            made[n.number] = remake(n, tuple(made.get(x.number, x) for x in n.inputs))
+        else:
+            left, right = n.inputs
+            made[n.number] = remake(n, (loop.stack(left), _moved_out(loop, right)))
+    return made[node.number]
 
 
 def _moved_out(loop: Loop, node: Tensor) -> Tensor:
-    return remake(node, (_moved_out(loop, node.inputs[0]),)) if loop.inside(node) else node
+    moves: list[Tensor] = []
+    while loop.inside(node):
+        moves.append(node)
+        node = node.inputs[0]
+    for move in reversed(moves):
+        node = remake(move, (node,))
+    return node
 
 
 # 4. Carries and moves.
@@ -505,34 +565,94 @@ def _restart(loop: Loop, new: dict[int, Tensor], outer: list[Tensor]) -> None:
 
 
 def join_places(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """place(a, 0…A) + place(b, A…B) over a whole axis is a concatenation: no zeros, no sum."""
+    """place(a, 0…A) + place(b, A…B) over a whole axis is a concatenation: no zeros, no sum.
 
-    def pieces(node: Tensor, axis: int | None) -> list[Tensor] | None:
-        if node.op is PLACE and node.params[3] == 1 and (axis is None or node.params[0] == axis):
-            return [node]
-        if node.op is ADD:
-            left = pieces(node.inputs[0], axis)
-            right = pieces(node.inputs[1], left[0].params[0] if left else axis)
-            return left + right if left and right else None
-        return None
+    What is placed where something else is placed too, as the parts of a weight's gradient are at every step, is
+    added before it is placed.
+    """
+    sums = _sums_of_places(outputs)
+    new: dict[int, Tensor] = {}  # the operands of sums, as they are in the new graph
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
-        if node.op is not ADD:
-            return None
-        parts = [p for x in inputs for p in (pieces(x, None) or [])]
-        if len(parts) < 2 or any(pieces(x, parts[0].params[0]) is None for x in inputs):
-            return None
-        parts.sort(key=lambda p: getattr(p.params[1], "hint", p.params[1]))
-        axis, at = parts[0].params[0], 0
-        for p in parts:
-            if p.params[1] != at:
-                return None
-            at = p.params[2]
-        if at != parts[0].params[4]:
-            return None
-        return apply(CONCAT, tuple(p.inputs[0] for p in parts), (axis,))
+        if node.op in (ADD, PLACE):
+            new.update((x.number, fresh) for x, fresh in zip(node.inputs, inputs, strict=True))
+        return _joined(node, sums[node.number], new) if node.number in sums else None
 
-    return rebuild(outputs, rule)
+    return rebuild(outputs, rule) if sums else list(outputs)
+
+
+def _sums_of_places(outputs: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+    """The terms of every sum of which two or more are placed along one axis."""
+    nodes = everywhere(outputs)
+    roots = [y for n in nodes if n.op is SCAN for y in n.params[0].carry_out]
+    roots += [*outputs, *(n.params[0] for n in nodes if n.op is STACKED)]
+    readers = _count_readers(nodes, roots)
+    inner = {
+        x.number for n in nodes if n.op is ADD for x in n.inputs if x.op is ADD and readers[x.number] == 1
+    }
+    found: dict[int, list[Tensor]] = {}
+    for node in nodes:
+        if node.op is not ADD or node.number in inner:
+            continue
+        terms, pending = [], [*reversed(node.inputs)]
+        while pending:
+            x = pending.pop()
+            if x.number in inner:
+                pending += reversed(x.inputs)
+            else:
+                terms.append(x)
+        if sum(_is_part(x, node) for x in terms) > 1:
+            found[node.number] = terms
+    return found
+
+
+def _is_part(x: Tensor, total: Tensor) -> bool:
+    """Is it placed, without gaps, in something of the sum's shape?"""
+    return x.op is PLACE and x.params[3] == 1 and x.dtype == total.dtype and same_shape(x, total)
+
+
+def _joined(total: Tensor, terms: Sequence[Tensor], new: dict[int, Tensor]) -> Tensor | None:
+    """The sum of what is placed at the same places, joined where that fills the axis, and of the other terms."""
+    axis = next(x.params[0] for x in terms if _is_part(x, total))
+    places: dict[tuple[str, str], list[Tensor]] = {}
+    others: list[Tensor] = []
+    for x in terms:
+        if _is_part(x, total) and x.params[0] == axis:
+            places.setdefault((source(x.params[1]), source(x.params[2])), []).append(x)
+        else:
+            others.append(new[x.number])
+    parts = [(same[0], _sum_of([new[x.inputs[0].number] for x in same])) for same in places.values()]
+    parts.sort(key=lambda part: _now(part[0].params[1]))
+    ends = [0, *(place.params[2] for place, _ in parts)]
+    starts = [*(place.params[1] for place, _ in parts), total.shape[axis]]
+    if len(parts) > 1 and _meet(starts, ends):
+        joined = [apply(CONCAT, tuple(x for _, x in parts), (axis,))]
+    elif len(parts) + len(others) < len(terms):
+        joined = [remake(place, (x,)) for place, x in parts]
+    else:
+        return None
+    return _sum_of([*joined, *others])
+
+
+def _now(size: Size | int) -> int:
+    return size.hint if isinstance(size, Size) else size
+
+
+def _meet(starts: Sequence, ends: Sequence) -> bool:
+    """Does each part begin where the last one ends?  The program is then for calls in which that is so.
+
+    A sequence of which a Python loop reads as many steps as it has now would else get a gradient of its whole size,
+    zeros but for a step, from every step.
+    """
+    pairs = list(zip(starts, ends, strict=True))
+    try:
+        return all(_now(a) == _now(b) for a, b in pairs) and all(a == b for a, b in pairs)
+    except GraphError:  # it cannot be demanded
+        return False
+
+
+def _sum_of(terms: Sequence[Tensor]) -> Tensor:
+    return functools.reduce(lambda a, b: apply(ADD, (a, b)), terms)
 
 
 def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -602,15 +722,27 @@ def reduce_by_runs(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def share(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Nodes that compute the same from the same become one, outside of loops."""
-    known: dict[tuple, Tensor] = {}
+    nodes = ancestors(*outputs)
+    if any(n.op is SCAN for n in nodes) or _any_alike(nodes):
+        known: dict[tuple, Tensor] = {}
 
-    def rule(node: Tensor, inputs: tuple) -> Tensor:
-        key = (node.op.name, tuple(x.number for x in inputs), tuple(map(_param_key, node.params)))  # type: ignore[union-attr]
-        if key not in known:
-            known[key] = remake(node, inputs)
-        return known[key]
+        def rule(node: Tensor, inputs: tuple) -> Tensor:
+            key = _key(node, [x.number for x in inputs])
+            if key not in known:
+                known[key] = remake(node, inputs)
+            return known[key]
 
-    return rebuild(outputs, rule, in_bodies=False)
+        return rebuild(outputs, rule, in_bodies=False)
+    return list(outputs)
+
+
+def _any_alike(nodes: Sequence[Tensor]) -> bool:
+    keys = [_key(n, [x.number for x in n.inputs]) for n in nodes if n.op is not None]
+    return len(set(keys)) < len(keys)
+
+
+def _key(node: Tensor, inputs: Sequence[int]) -> tuple:
+    return node.op.name, tuple(inputs), tuple(map(_param_key, node.params))  # type: ignore[union-attr]
 
 
 def _param_key(param) -> str:

@@ -100,7 +100,7 @@ class ScanLoop:
             write(f"    for t0 in range(0, {T}, block):")
             write(f"        t1 = min({T}, t0 + block)")
         write(f"        first_row, row_count = t0 * {N} + {row0}, (t1 - t0 - 1) * {N} + {rows}")
-        inside = replace(self.outer, indent="        ", in_time=True, pending=[])
+        inside = replace(self.outer, indent="        ", in_time=True, pending={})
         for node in blocks:
             if node.op is MATMUL:
                 e.product(node, [], inside, lambda node=node: e.places[node.number], "False")

@@ -61,8 +61,8 @@ MUTATIONS = (
         "return list(", "return True or list(",
     ),
     Mutation(
-        "a sum over the steps leaves the loop though it is read on its way", "compiler.rewrite", "_sink_loop",
-        "if any(n is before for n in ancestors_within(", "if False and any(n is before for n in ancestors_within(",
+        "a sum over the steps leaves the loop though it is read on its way", "compiler.rewrite", "_sum_terms",
+        "or counts[node.number] != 1", "or False",
     ),
     Mutation(
         "an axis that is 1 only in this call is taken for one that always is", "sizes", "is_one",
