@@ -333,3 +333,21 @@ def test_the_gradient_of_a_weight_that_is_read_in_parts_is_joined_once():
 )  # fmt: skip
 def test_parts_of_every_kind(function):
     assert_compiled_is_eager(function, x, more=[W])
+
+
+def test_a_look_up_that_is_outside_is_told_from_deep_within():
+    """Long bodies are compiled in parts, and what each part found wrong has to come out of it."""
+    table = mg.Tensor(rng.standard_normal((7, 4)), name="table")
+
+    def function(codes):
+        total = 0.0
+        for k in range(300):
+            total = total + mg.tanh(mg.gather(table, codes + k % 3))
+        return total.sum()
+
+    compiled = mg.compile(function)
+    codes = np.array([0, 3, 4])
+    np.testing.assert_allclose(compiled(codes).value, function(codes).value, rtol=1e-12)
+    for wrong in (np.array([0, 3, 5]), np.array([-1, 3, 4])):
+        with pytest.raises(mg.InputError, match="outside of the rows of 'table'"):
+            compiled(wrong)
