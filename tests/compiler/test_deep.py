@@ -335,19 +335,29 @@ def test_parts_of_every_kind(function):
     assert_compiled_is_eager(function, x, more=[W])
 
 
-def test_a_look_up_that_is_outside_is_told_from_deep_within():
+@pytest.mark.parametrize("at", [0, 150, 299])
+def test_a_look_up_that_is_outside_is_told_from_deep_within(at):
     """Long bodies are compiled in parts, and what each part found wrong has to come out of it."""
     table = mg.Tensor(rng.standard_normal((7, 4)), name="table")
 
-    def function(codes):
-        total = 0.0
+    def step(carry, x):
+        (h,) = carry
         for k in range(300):
-            total = total + mg.tanh(mg.gather(table, codes + k % 3))
-        return total.sum()
+            moved = x["codes"][k] + (h[:, 0] > 99).astype(
+                "int64"
+            )  # of the state: it cannot be looked up before
+            h = mg.tanh(h @ W) + mg.gather(table, moved)
+        return (h,), {}
+
+    def function(codes):
+        (h,), _ = mg.scan(step, (mg.zeros((3, 4), "float64"),), {"codes": codes})
+        return h.sum()
 
     compiled = mg.compile(function)
-    codes = np.array([0, 3, 4])
+    codes = np.random.default_rng(0).integers(0, 7, (2, 300, 3))
     np.testing.assert_allclose(compiled(codes).value, function(codes).value, rtol=1e-12)
-    for wrong in (np.array([0, 3, 5]), np.array([-1, 3, 4])):
+    for wrong in (7, -1):
+        outside = codes.copy()
+        outside[1, at, 1] = wrong
         with pytest.raises(mg.InputError, match="outside of the rows of 'table'"):
-            compiled(wrong)
+            compiled(outside)
