@@ -11,6 +11,7 @@ run, tested and drawn alone:
 4. `drop_carries`: a carry that nobody reads is not carried.
 5. `shift_before_products`: what a convolution shifts is read where it stands.
 6. `reduce_by_runs`: a reduction over axes that stand apart becomes one for each run of them.
+7. `look_up_one_hot`: products with one-hot rows become look-ups.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..errors import GraphError
 from ..grad import ancestors
 from ..ops import OPS
@@ -28,10 +31,16 @@ from ..sizes import ARANGE, Size, is_one, resolve, source
 from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
 from ..trace import asked_of, everywhere
 
-ADD, CONCAT, MATMUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, SUM, TRANSPOSE = (
+(
+    ADD, CAST, CONCAT, EQUAL, GATHER, GREATER, INSIDE, MATMUL, MUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, SUM,
+    TRANSPOSE, WHERE,
+) = (
     OPS[n]
-    for n in ("add", "concat", "matmul", "place", "reshape", "scatter", "shift", "slice", "sum", "transpose")
-)
+    for n in (
+        "add", "cast", "concat", "equal", "gather", "greater", "inside", "matmul", "mul", "place", "reshape",
+        "scatter", "shift", "slice", "sum", "transpose", "where",
+    )
+)  # fmt: skip
 Rule = Callable[[Tensor, tuple], "Tensor | None"]
 
 
@@ -720,6 +729,66 @@ def reduce_by_runs(outputs: Sequence[Tensor]) -> list[Tensor]:
     return rebuild(outputs, rule)
 
 
+# 7. Products with one-hot rows.
+
+
+def look_up_one_hot(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """one_hot(k) · W = W[k], and one_hot(k)ᵀ · G adds the rows of G where k says: nothing is multiplied by 0.
+
+    But 0 · ∞ and 0 · NaN are NaN: so becomes, as before, what another row than its own spoils.
+    """
+    made = min((n.number for n in everywhere(outputs) if n.is_symbol), default=0)
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        if node.op is not MATMUL or len(inputs[1].shape) != 2 or node.dtype.kind != "f":
+            return None
+        left, right = inputs
+        turned = _is_swap(left)
+        codes = _codes(left.inputs[0] if turned else left, made)
+        if codes is None:
+            return None
+        zero, one, nan = (Tensor(np.array(number, right.dtype)) for number in (0, 1, np.nan))
+        spoils = apply(WHERE, (apply(EQUAL, (apply(MUL, (right, zero)), zero)), zero, one))
+        result, own = (apply(SCATTER, (x, codes), (left.shape[0],)) if turned else x for x in (right, spoils))
+        spoilt = apply(GREATER, (apply(SUM, (spoils,), ((0,), False)), own))
+        result = apply(WHERE, (spoilt, nan, result))
+        return result if turned else apply(GATHER, (result, codes))
+
+    if not any(n.op is MATMUL and rule(n, n.inputs) is not None for n in ancestors(*outputs)):
+        return list(outputs)
+    # The rows themselves, which a loop was given to hand them to the product, are not made any more.
+    return rebuild(rebuild(outputs, rule, in_bodies=False), None, _drop_inputs, in_bodies=False)
+
+
+def _codes(rows: Tensor, made: int) -> Tensor | None:
+    """Which class each row is of, if these are rows with a single 1."""
+    x = rows
+    while x.op is CAST or (
+        x.op is RESHAPE and source(resolve(x.shape[-1])) == source(resolve(x.inputs[0].shape[-1]))
+    ):
+        x = x.inputs[0]
+    if x.op is not EQUAL or x.inputs[0].op is not RESHAPE:
+        return None
+    (column, classes), codes = x.inputs, x.inputs[0].inputs[0]
+    counts = classes.op is ARANGE or (
+        classes.op is None and classes.number > made and _counts_up(classes._value)
+    )
+    known = codes.op is INSIDE and source(resolve(codes.params[0])) == source(resolve(classes.shape[0]))
+    if (
+        not counts
+        or not known
+        or len(classes.shape) != 1
+        or not is_one(column.shape[-1])
+        or not len(codes.shape)
+    ):
+        return None
+    return codes if len(codes.shape) == len(rows.shape) - 1 else codes.reshape(rows.shape[:-1])
+
+
+def _counts_up(values: np.ndarray | None) -> bool:
+    return values is not None and values.ndim == 1 and np.array_equal(values, np.arange(len(values)))
+
+
 def share(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Nodes that compute the same from the same become one, outside of loops."""
     nodes = ancestors(*outputs)
@@ -760,6 +829,7 @@ REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
     "shift before products": shift_before_products,
     "merge batches": merge_batches,
     "reduce by runs": reduce_by_runs,
+    "look up one-hot": look_up_one_hot,
     "share": share,
 }
 __all__ = [
@@ -767,6 +837,7 @@ __all__ = [
     "Loop",
     "hoist",
     "join_places",
+    "look_up_one_hot",
     "move_captures_out",
     "rebuild",
     "reduce_by_runs",
