@@ -1,4 +1,4 @@
-"""Dropout with an explicit generator: masks are arrays, so what is compiled drops what the eager run drops.
+"""Dropout with an explicit generator: masks are arrays, so eager and compiled runs drop the same units.
 
 Between layers a mask multiplies what one layer gives to the next (`Stack.run`).  Within
 the recurrence one mask serves all steps (variational dropout, Gal and Ghahramani, 2016): a
@@ -23,7 +23,7 @@ Some = TypeVar("Some", bound=Layer)
 def mask(shape, rate: float, rng: np.random.Generator, dtype: Any = "float32") -> np.ndarray:
     """0 with probability `rate`, else 1 / (1 − rate), so that the mean is kept.
 
-    Raises InputError for a rate outside [0, 1) and for what is no generator.
+    Raises InputError for a rate outside [0, 1) and for what is not a generator.
     """
     if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not 0 <= rate < 1:
         raise InputError(f"dropout: rate = {rate!r}; give a number of at least 0 and below 1")

@@ -37,7 +37,7 @@ class Layer:
     def parameter(self, name: str, data) -> Tensor:
         """Make a parameter and set it as an attribute.
 
-        Raises InputError for what is no identifier and for a name that is taken: by a method, a property or a size.
+        Raises InputError for what is not an identifier and for a name that is taken: by a method, a property or a size.
         """
         self._check_name(name)
         tensor = Tensor(data, requires_grad=True, name=name, dtype=self.dtype)
@@ -75,7 +75,7 @@ class Layer:
         if "dtype" not in vars(self):
             raise InputError(f"{who}: {name!r} is set before super().__init__(…); call that first")
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
-            raise InputError(f"{who}: {name!r} is no name for a parameter; give an identifier, e.g. 'W_f'")
+            raise InputError(f"{who}: {name!r} is not a name for a parameter; give an identifier, e.g. 'W_f'")
         there = getattr(type(self), name, None)
         if isinstance(there, property) and there.fset is not None:
             return

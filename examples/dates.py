@@ -234,7 +234,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--lr must lie between 0 and 1")
     unknown = [c for c in options.ask if c not in SOURCE.characters]
     if unknown or not options.ask:
-        what = f"{unknown[0]!r} stands in no date" if unknown else "an empty text is no date"
+        what = f"{unknown[0]!r} does not occur in a date" if unknown else "an empty text is not a date"
         parser.error(f"--ask: {what}; use letters A to Z, digits, blanks and , . / ' -")
     return options
 

@@ -40,7 +40,7 @@ class Task:
         self.name, self.length, self.symbols = options.task, options.length, options.symbols
         self.pause = options.delay if self.name == "copy" else 0
         self.delay = self.pause + self.length
-        self.draw(1, np.random.default_rng(0))  # refuses sizes that there are not
+        self.draw(1, np.random.default_rng(0))  # refuses impossible sizes
 
     def draw(self, N: int, rng: np.random.Generator) -> tuple:
         """x (T, N) and what is to be said at its last steps, (length, N)."""

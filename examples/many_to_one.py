@@ -2,7 +2,7 @@
 
 --task adding: 100 steps of a random number and a marker; only after the last step the two marked numbers
 are asked for (the adding problem).  --task sentiment: sentences of different length in which the order
-decides: "the plot is not dull but the music is weak" is no praise.  Prints what was learned beside what is
+decides: "the plot is not dull but the music is weak" is not praise.  Prints what was learned beside what is
 reached without memory or without order, and draws how the answer to one sequence depends on each of its steps.
 
     python examples/many_to_one.py

@@ -155,7 +155,7 @@ def main(options: argparse.Namespace) -> None:
     console = Console()
     rng = np.random.default_rng(options.seed)
     model = Model(options.cell, options.hidden, options.class_as, rng)
-    cells.by_probability(rng, options.temperature)  # refuses what is no temperature
+    cells.by_probability(rng, options.temperature)  # refuses what is not a temperature
     prepare(options.out)
     console.print(escape(repr(model.layer.cells[0]).split("\n")[0]), soft_wrap=True)
     train(model, options, rng, console)

@@ -55,7 +55,7 @@ def save(path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = 
     """Write tensors, or arrays, by name, with `notes` (texts) beside them.
 
     A new file gets the usual mode, one that is replaced keeps its own; a link stays, and what it names is replaced.
-    Raises InputError where the file cannot be written, and for names and notes that are no Unicode text; DTypeError
+    Raises InputError where the file cannot be written, and for names and notes that are not Unicode text; DTypeError
     for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; what a process
     that was killed while it wrote has left is removed by a later one.
     """
@@ -68,7 +68,7 @@ def load(path, prefix: str = "") -> Arrays:
     prefix : only those whose name begins with it, called by the rest: ``load(path, "parameters/")`` are the weights
         of a training that `save_training` wrote.
 
-    Raises InputError for a file that is no safetensors file, or was changed since `save`.  A safetensors file from
+    Raises InputError for a file that is not a safetensors file, or was changed since `save`.  A safetensors file from
     elsewhere has no checksum and is read all the same; that its header fits its data is all that is known of it.
     """
     arrays, notes = _read(path)
@@ -198,7 +198,7 @@ def _text(text, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{what}: {text!r:.80} is no Unicode text ({error.reason})") from None
+        raise InputError(f"{what}: {text!r:.80} is not Unicode text ({error.reason})") from None
 
 
 # Bytes.
@@ -216,7 +216,7 @@ def _array(name: str, tensor) -> np.ndarray:
     try:
         array = np.asarray(tensor.value if isinstance(tensor, Tensor) else tensor)
     except (ValueError, TypeError) as error:
-        raise InputError(f"checkpoint: {name!r:.80} is no numeric array ({error})") from None
+        raise InputError(f"checkpoint: {name!r:.80} is not a numeric array ({error})") from None
     if array.dtype.name not in DTYPES:
         raise DTypeError(
             f"checkpoint: {name!r:.80} is {array.dtype}; make it one of {', '.join(sorted(DTYPES))}"
@@ -244,7 +244,7 @@ def _encoded(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> list:
 
 
 def _hold(file) -> None:
-    """As long as a file is open for writing it is locked, so that others see that it is no rest."""
+    """As long as a file is open for writing it is locked, so that others see that it is not left over."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -338,7 +338,7 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         Exception
     ) as error:  # safetensors' own kind, and whatever NumPy says of sizes and types from a file
         said = f"{type(error).__name__}: {error}"
-        raise InputError(f"{_shown(path)} is no safetensors file, or damaged ({said:.200})") from None
+        raise InputError(f"{_shown(path)} is not a safetensors file, or damaged ({said:.200})") from None
     if any(map(_is_ours, notes)):
         at = data.find(BEFORE_SUM, 8, header) + len(BEFORE_SUM)
         whole, digest = memoryview(data), hashlib.sha256()

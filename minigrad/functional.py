@@ -143,7 +143,7 @@ def one_hot(index, classes: int, dtype: DTypeLike = "float32") -> Tensor:
 
 
 def _hot(who: str, index: Tensor, classes) -> Tensor:
-    """Booleans (…, classes): is this the class?  Raises InputError for classes that there are not."""
+    """Booleans (…, classes): is this the class?  Raises InputError for classes outside the range."""
     if index.dtype.kind not in "iu":
         raise InputError(f"{who} of {describe(index)}: give integers")
     # What cannot be seen yet, or may be assigned anew, is looked at when the program runs.

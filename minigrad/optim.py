@@ -26,7 +26,7 @@ def _parameters(parameters) -> list[Tensor]:
         raise InputError("optimiser: no parameters given")
     for p in found:
         if not isinstance(p, Tensor) or p.op is not None or not p.requires_grad:
-            raise InputError(f"optimiser: {p!r} is no parameter; give leaves made with requires_grad=True")
+            raise InputError(f"optimiser: {p!r} is not a parameter; give leaves made with requires_grad=True")
     if len({p.number for p in found}) < len(found):
         raise InputError("optimiser: a parameter is given twice and would move twice")
     return found
@@ -180,7 +180,7 @@ def fitting(who: str, given: Mapping, expected: Mapping[str, np.ndarray]) -> dic
         try:
             array = np.array(given[name], order="C")
         except (ValueError, TypeError) as error:
-            raise InputError(f"{who}: {name!r:.80} is no numeric array ({error})") from None
+            raise InputError(f"{who}: {name!r:.80} is not a numeric array ({error})") from None
         if array.shape != own.shape:
             raise ShapeError(f"{who}: {name!r:.80} has shape {dims(array.shape)}, not {dims(own.shape)}")
         if array.dtype.newbyteorder("=") != own.dtype:  # a cast would not give the same bits

@@ -78,7 +78,7 @@ class Tensor:
     each edge to `inputs`).
 
     Raises DTypeError when a gradient is asked for on integers, and InputError for
-    data that is no numeric array.
+    data that is not a numeric array.
     """
 
     __slots__ = (
@@ -94,10 +94,10 @@ class Tensor:
         try:
             value = np.array(data, dtype=dtype, order="C")
         except (ValueError, TypeError) as error:
-            raise InputError(f"Tensor{_called(name)}: this is no numeric array ({error})") from None
+            raise InputError(f"Tensor{_called(name)}: this is not a numeric array ({error})") from None
         if value.dtype.kind not in "fiubc":
             raise DTypeError(
-                f"Tensor{_called(name)}: {value.dtype} is no numeric type; give floats or integers"
+                f"Tensor{_called(name)}: {value.dtype} is not a numeric type; give floats or integers"
             )
         if requires_grad and value.dtype.kind != "f":
             raise DTypeError(
@@ -129,7 +129,7 @@ class Tensor:
         try:
             value = np.array(data, dtype=self.dtype, order="C")
         except (ValueError, TypeError) as error:
-            raise InputError(f"{describe(self)}: the new value is no numeric array ({error})") from None
+            raise InputError(f"{describe(self)}: the new value is not a numeric array ({error})") from None
         if value.shape != self.shape:
             raise ShapeError(f"{describe(self)}: the new value has shape {value.shape}")
         value.setflags(write=False)
@@ -185,7 +185,7 @@ class Tensor:
         Returns a function that removes the hook.
         """
         if not callable(function):
-            raise InputError(f"hook of {describe(self)}: {function!r} is no function of a gradient")
+            raise InputError(f"hook of {describe(self)}: {function!r} is not a function of a gradient")
         self.hooks = (*self.hooks, function)
 
         def remove() -> None:

@@ -36,7 +36,7 @@ class Traced:
 
     @property
     def captures(self) -> list[Tensor]:
-        """Leaves that are no arguments and no constants: parameters, by rising number."""
+        """Leaves that are neither arguments nor constants: parameters, by rising number."""
         own = {a.number for a in self.arguments}
         return [n for n in leaves_of(self.outputs) if n.requires_grad and n.number not in own]
 

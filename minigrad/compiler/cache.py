@@ -83,7 +83,7 @@ class Folder:
             path = wanted or platformdirs.user_cache_dir("minigrad")
             if path.startswith("~"):
                 raise OSError("nobody has a home")
-            path = Path(os.path.abspath(path))  # another current directory later is no other cache
+            path = Path(os.path.abspath(path))  # another current directory later is not another cache
             reason = _refusal(path)
             if reason is None:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)

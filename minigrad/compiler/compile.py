@@ -75,7 +75,7 @@ def compile(function: Callable, *, threads: int = 1, check: bool = False) -> Com
     warning, and runs eagerly.
     """
     if not callable(function):
-        raise InputError(f"compile: {function!r} is no function")
+        raise InputError(f"compile: {function!r} is not a function")
     if not isinstance(threads, int) or threads < 1:
         raise InputError(f"compile: threads = {threads!r}; give a whole number of at least 1")
     return Compiled(function, threads, check)
@@ -213,7 +213,9 @@ def _array(argument, arguments: Sequence, floats: str, form: Form | None) -> np.
     try:
         array = np.asarray(argument)
     except ValueError as error:
-        raise InputError(f"an argument is a {type(argument).__name__} that is no array: {error}") from None
+        raise InputError(
+            f"an argument is a {type(argument).__name__} that is not an array: {error}"
+        ) from None
     if array.dtype.kind not in "fiubc":
         raise DTypeError(
             f"an argument is {type(argument).__name__}: give tensors, arrays, numbers, None, texts, truth values, "
@@ -430,7 +432,7 @@ def eager_run(function: Callable, call: Call):
 
 
 def only_number(results: Sequence[Tensor], function: Callable) -> Tensor:
-    """The loss among the results: the first; raises ShapeError where it is no single number."""
+    """The loss among the results: the first; raises ShapeError where it is not a single number."""
     if not results or results[0].shape:
         what = describe(results[0]) if results else "nothing"
         raise ShapeError(

@@ -569,7 +569,7 @@ class Emitter:
             self.serial()  # all of it, by one thread
         self.write(level, f"copy({self.view(origin)}, {self.view(target, True)})")
 
-    # Operations that are no loops of elements.
+    # Operations that are not loops over elements.
 
     def emit_node(self, node: Tensor, level: Level) -> None:
         assert node.op is not None
@@ -791,7 +791,7 @@ class Emitter:
         sizes = [n for _, n in dims]
         views = f"{self.view(origin)}, {self.view(target, True)}"
         name = node.op.name  # type: ignore[union-attr]
-        if kinds in ("", "k") and name == "top":  # a single −∞ is no −∞ any more
+        if kinds in ("", "k") and name == "top":  # a single −∞ is not −∞ any more
             self.write(level, f"top_rows({views}, {self.count(shape)}, 1)")
             return
         if kinds in ("", "k"):  # nothing to reduce

@@ -211,7 +211,7 @@ def _fraction_and_exponent(x):
     root = int(np.array(math.sqrt(0.5), kind["numpy"]).view(f"i{integer.width // 8}"))
     above = build.sub(x.bits(), integer(root))
     y = x.from_bits(build.add(build.and_(above, integer((1 << mantissa) - 1)), integer(root)))
-    # e to a number by the trick of _round_to_integer; a shift that keeps the sign is no vector instruction
+    # e to a number by the trick of _round_to_integer; a shift that keeps the sign is not a vector instruction
     # everywhere, so the exponent is kept positive with the bias.
     magic = 1.5 * 2.0**mantissa
     magic_bits = int(np.array(magic, kind["numpy"]).view(f"i{integer.width // 8}"))

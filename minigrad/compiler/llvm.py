@@ -407,7 +407,7 @@ class Writer:
     def array(self, e: ast.expr) -> Array:
         value = self.value(e)
         if not isinstance(value, Array):
-            raise UnknownError(f"{ast.unparse(e)} is no array")
+            raise UnknownError(f"{ast.unparse(e)} is not an array")
         return value
 
     def element(self, array: Array, index: ast.expr) -> Value:
@@ -537,7 +537,7 @@ class Writer:
         raise UnknownError(f"{op.__name__} of {x.type} and {y.type}")
 
     def divided(self, x: Value, y: Value, rest: bool) -> Value:
-        """x // y or x % y: rounded downwards, and 0 where y is 0 or the quotient is no number of 64 bits."""
+        """x // y or x % y: rounded downwards, and 0 where y is 0 or the quotient does not fit 64 bits."""
         b = self.build
         lowest = b.and_(b.icmp_signed("==", x, I64(-(2**63))), b.icmp_signed("==", y, I64(-1)))
         senseless = b.or_(lowest, b.icmp_signed("==", y, I64(0)))

@@ -212,7 +212,7 @@ class ScanLoop:
             e.copy(flat, here, target)
 
     def _outputs(self, level: Level) -> None:
-        """Stacks of values that are no carries: an array with all steps, or the place of an input that dies."""
+        """Stacks of values that are not carries: an array with all steps, or the place of an input that dies."""
         e = self.e
         xs = {x.number for x in self.body.xs}
         carries = {c.number for c in self.body.carry}

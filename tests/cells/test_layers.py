@@ -138,7 +138,7 @@ def test_what_is_assigned_anew_or_deleted_is_replaced_or_gone(rng):
         "blocks.4.W", "blocks.4.b",
     ]  # fmt: skip
     model.E = Tensor(np.ones(3))
-    assert "E" not in model.parameters(), "a constant is no parameter"
+    assert "E" not in model.parameters(), "a constant is not a parameter"
     W = model.parameter("E", np.zeros(2))
     assert model.parameters()["E"] is W
 

@@ -238,7 +238,7 @@ def test_many_unrolled_steps_cost_little_more_than_few(kind, every):
             unrolled(cell, T, every), xs, more=list(cell.parameters().values()), tolerance=1e-11
         )
         sources.append(len(compiled.source.split("\n")))
-    # A step that is no call adds dozens of lines; the names of arrays that are added at the end may come on top.
+    # A step that is not a call adds dozens of lines; the names of arrays that are added at the end may come on top.
     assert sources[2] < 1.1 * sources[1] + 72, sources
 
 

@@ -503,7 +503,7 @@ def test_sums_of_float16_do_not_stand_still():
         assert t.sum(axis=0).dtype == "f2"
 
 
-# Gradients stop at what is no float.
+# Gradients stop at what is not a float.
 
 STEPS = {
     "a cast": lambda x: x.astype("int64").astype("float64"), "a cast to booleans": lambda x: x.astype(bool).astype("float64"),

@@ -124,9 +124,9 @@ WRONG = {
     ),
     "betas": (lambda p: optim.Adam([p], betas=(0.9, 1.0)), InputError, r"betas \(0\.9, 1\.0\)"),
     "weight decay": (lambda p: optim.Adam([p], weight_decay=-1), InputError, "weight_decay -1 not below 0"),
-    "an array": (lambda p: optim.SGD([p.value]), InputError, "is no parameter; give leaves"),
-    "a computed tensor": (lambda p: optim.SGD([p * 2]), InputError, "is no parameter; give leaves"),
-    "whole numbers": (lambda p: optim.SGD([Tensor([1, 2])]), InputError, "is no parameter"),
+    "an array": (lambda p: optim.SGD([p.value]), InputError, "is not a parameter; give leaves"),
+    "a computed tensor": (lambda p: optim.SGD([p * 2]), InputError, "is not a parameter; give leaves"),
+    "whole numbers": (lambda p: optim.SGD([Tensor([1, 2])]), InputError, "is not a parameter"),
     "no gradient wanted": (lambda p: optim.SGD([Tensor([1.0])]), InputError, r"requires_grad=True"),
     "the same twice": (lambda p: optim.Adam([p, p]), InputError, "twice"),
     "limit below zero": (
@@ -414,7 +414,7 @@ STATES = {
     "numbers": (
         lambda s: changed(s, **{"Adam.lr": [[1], [1, 2]]}),
         InputError,
-        "'Adam.lr' is no numeric array",
+        "'Adam.lr' is not a numeric array",
     ),
     "nothing": (lambda s: {}, InputError, r"missing 'Adam.steps'.* and \d+ more; surplus none"),
     "a list": (lambda s: [s], InputError, "give a dict of arrays by name, not list"),

@@ -79,7 +79,7 @@ class Facts:
 
 
 def facts_of(what, steps=None, parameters=None) -> Facts:
-    """Measure everything; raises InputError for what is no graph with values."""
+    """Measure everything; raises InputError for what is not a graph with values."""
     root, records = roots_of(what, steps)
     if root.is_symbol:
         raise InputError(

@@ -7,7 +7,7 @@ consume belongs to the step itself ("shared").  A quantity that another step rea
 is a carried state.  What stands outside all steps is an input of the step that
 alone reads it, an output of the step that alone it reads, or the end (the loss).
 What is read where other steps read another node is an input too, though the step after
-reads it as well.  A step that only makes the states of the next is no step: they are first states.
+reads it as well.  A step that only makes the states of the next is not a step: they are first states.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def captions_of(given: Captions | None, steps: list[int]) -> dict[int, str]:
         return {t: str(said) for t, said in given.items()}
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(
-            f"captions: {clean(repr(given))} is no list; give one text per step, or a dict from t to text"
+            f"captions: {clean(repr(given))} is not a list; give one text per step, or a dict from t to text"
         )
     if len(given) != len(steps):
         raise InputError(
@@ -375,7 +375,7 @@ def _sliced(n: Tensor) -> Tensor:
 
 
 def _data(nodes, place, group_of) -> set[int]:
-    """Leaves that require a gradient but are no weights: inputs, and what is cut into inputs without arithmetic."""
+    """Leaves that require a gradient but are not weights: inputs, and what is cut into inputs without arithmetic."""
     found: dict[int, bool] = {}  # by number, whether all that reads it takes it for data
     for n in reversed(nodes):
         kind = group_of[n.number].kind
@@ -417,7 +417,7 @@ def _network(root, nodes, group_of, cells) -> Network:
 
 
 def _inputs(groups: list[Group], cells) -> dict[tuple[str, int], list[Group]]:
-    """What each step reads from outside.  What an equation holds is no input: the 1 of 1 − z, a fixed matrix
+    """What each step reads from outside.  What an equation holds is not an input: the 1 of 1 − z, a fixed matrix
     without a name that is the same at every step; nor is a mask."""
     found: dict[tuple[str, int], list[Group]] = {}
     still: dict[tuple, set[int]] = {}
@@ -577,7 +577,7 @@ def _memory(cells, group_of, carried, before) -> dict[str, list[str]]:
                 kept.append(name)
         if (
             len(kept) > 1
-        ):  # a masked state runs on element by element too: the one that feeds the gates is no memory line
+        ):  # a masked state runs on element by element too: the one that feeds the gates is not a memory line
             kept = [name for name in kept if name not in read_by_others] or kept
         result[band] = kept
     return result
