@@ -237,8 +237,8 @@ def test_a_folder_a_pipe_and_nothing_are_no_files(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, words in (
-        ("folder", "is a folder, and no file"),
-        ("pipe", "is a device or the like, and no file"),
+        ("folder", "is a folder, not a file"),
+        ("pipe", "is a device or the like, not a file"),
     ):
         with pytest.raises(InputError, match=words):
             checkpoint.load(tmp_path / name)

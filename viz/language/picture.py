@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from minigrad import InputError, LayoutError
+from minigrad.files import write
 
-from .files import write
 from .text import html
 
 NOTEBOOK = 960  # pixels

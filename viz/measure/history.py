@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 
 from minigrad import GraphError, InputError, Tensor, ancestors
+from minigrad.files import write
 
-from ..language.files import write
 from ..language.states import norm
 from ..language.text import Keys, key, of_gradient
 from ..read.network import QUANTITY, Network, gradient_of, read
