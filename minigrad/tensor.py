@@ -61,6 +61,21 @@ class Op:
 
 OPS: dict[str, Op] = {}  # filled by ops.py
 
+PARAMETER, CONSTANT = "parameter", "constant"
+
+
+class Role:
+    """What a layer holds a leaf as: a parameter, be it frozen or not, or a constant; pictures call it by that.
+
+    A layer that lets go of a leaf gives it a new role of the same kind, by which a compiled program that reads
+    the leaf notices that another may stand in its place.
+    """
+
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
 
 class Tensor:
     """An array that remembers how it was computed.
@@ -83,7 +98,7 @@ class Tensor:
 
     __slots__ = (
         "__weakref__", "_value", "changed", "contributions", "grad", "hooks", "inputs",
-        "name", "number", "op", "params", "requires_grad", "scope", "spec",
+        "name", "number", "op", "params", "requires_grad", "role", "scope", "spec",
     )  # fmt: skip
     __hash__ = object.__hash__
     __array_priority__ = 1000.0
@@ -155,6 +170,18 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         return self.op is None
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether it is a leaf that learns, or one that would if its layer had not frozen it."""
+        return self.op is None and (
+            self.requires_grad or (self.role is not None and self.role.kind == PARAMETER)
+        )
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether a layer holds it as a constant: it is neither learned nor an input."""
+        return self.role is not None and self.role.kind == CONSTANT
 
     @property
     def is_symbol(self) -> bool:
@@ -381,7 +408,7 @@ class Tensor:
     def __reduce_ex__(self, protocol):
         """A copy, a deep copy and what a pickle gives are another tensor, with a number and a gradient of its own.
 
-        Value, dtype, name, scope, `requires_grad`, the gradient so far and hooks come along (a hook that is
+        Value, dtype, name, scope, role, `requires_grad`, the gradient so far and hooks come along (a hook that is
         a method of what is copied becomes the copy's; pickle wants functions that a module has by name).
         A copied model shares inside what the model shares.  A detached tensor comes as a leaf.  Raises
         GraphError for any other that was computed, and for a symbol: a copy without its graph would lose
@@ -392,10 +419,10 @@ class Tensor:
                 f"copy or pickle of {describe(self)}: it was computed, and a graph is not copied; copy what it was "
                 "computed from, or take its value alone: .detach() or .numpy()"
             )
-        return Tensor, (self._value, self.requires_grad), (self.name, self.scope, self.hooks, self.grad)
+        return Tensor, (self._value, self.requires_grad), (self.name, self.scope, self.hooks, self.grad, self.role)
 
     def __setstate__(self, state) -> None:
-        self.name, self.scope, self.hooks, grad = state
+        self.name, self.scope, self.hooks, grad, self.role = state
         self.grad = None if grad is None else np.array(grad)
 
 
@@ -420,7 +447,7 @@ def fill_node(node, value, op, inputs, params, requires_grad) -> None:
     node.number = next_number()
     node.scope = modes()[2]
     node.changed = 0
-    node.name = node.grad = node.contributions = node.spec = None
+    node.name = node.grad = node.contributions = node.spec = node.role = None
     node.hooks = ()
 
 
