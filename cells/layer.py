@@ -403,9 +403,7 @@ def _let_go(old) -> None:
 def _fits(name: str, pattern: str) -> bool:
     """Does a pattern fit the name of a parameter, or of a layer that it stands in?"""
     parts = name.split(".")
-    return fnmatchcase(name, pattern) or any(
-        ".".join(parts[:k]) == pattern for k in range(1, len(parts))
-    )
+    return fnmatchcase(name, pattern) or any(".".join(parts[:k]) == pattern for k in range(1, len(parts)))
 
 
 def fitting(layer, x, axes: str = "") -> Tensor:

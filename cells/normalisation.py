@@ -24,7 +24,9 @@ class LayerNorm(Layer):
         super().__init__(dtype)
         positive(type(self).__name__, inputs=inputs)
         if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 < epsilon < np.inf:
-            raise InputError(f"{type(self).__name__}: epsilon = {epsilon!r}; give a positive number, e.g. 1e-5")
+            raise InputError(
+                f"{type(self).__name__}: epsilon = {epsilon!r}; give a positive number, e.g. 1e-5"
+            )
         self.inputs = self.outputs = int(inputs)
         self.epsilon = float(epsilon)
         self.parameter("g", np.ones(inputs))

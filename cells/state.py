@@ -99,7 +99,11 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _said(missing: list[str], surplus: list[str], unfit: dict[str, str]) -> str:
     """All that is wrong, in a sentence."""
-    parts = [f"{what} {_listed(map(_shown, names))}" for what, names in (("missing", missing), ("surplus", surplus)) if names]
+    parts = [
+        f"{what} {_listed(map(_shown, names))}"
+        for what, names in (("missing", missing), ("surplus", surplus))
+        if names
+    ]
     if unfit:
         parts.append(_listed(f"{_shown(name)} {why}" for name, why in unfit.items()))
     return "; ".join(parts)

@@ -56,7 +56,9 @@ def _of(name: str, value, depth: int, path: str, seen: dict[int, str]) -> Iterat
     label = printable(name)
     if id(value) in seen:
         kind = "" if isinstance(value, Tensor) else f": {_kind(value)}"
-        yield Row(depth, f"{label}{kind}", _shape(value), said=f"shared with {printable(seen[id(value)], 200)}")
+        yield Row(
+            depth, f"{label}{kind}", _shape(value), said=f"shared with {printable(seen[id(value)], 200)}"
+        )
         return
     before = set(seen)
     seen[id(value)] = path

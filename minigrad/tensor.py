@@ -419,7 +419,11 @@ class Tensor:
                 f"copy or pickle of {describe(self)}: it was computed, and a graph is not copied; copy what it was "
                 "computed from, or take its value alone: .detach() or .numpy()"
             )
-        return Tensor, (self._value, self.requires_grad), (self.name, self.scope, self.hooks, self.grad, self.role)
+        return (
+            Tensor,
+            (self._value, self.requires_grad),
+            (self.name, self.scope, self.hooks, self.grad, self.role),
+        )
 
     def __setstate__(self, state) -> None:
         self.name, self.scope, self.hooks, grad, self.role = state

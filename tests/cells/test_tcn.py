@@ -331,7 +331,9 @@ def test_same_seed_same_network_and_checkpoints_come_back_bit_for_bit(rng, tmp_p
     np.testing.assert_array_equal(one(x).value, other(x).value)
     with pytest.raises(InputError, match=r"TCN.load_state_dict: missing 3.v_1, 3.g_1, 3.b_1"):
         other.load_state_dict(TCN(D, H, 2, 2, rng).parameters())
-    with pytest.raises(ShapeError, match=r"TCN.load_state_dict: 1.v_1 has shape \(3, 2, 4\), not \(2, 2, 4\), 1.v_2"):
+    with pytest.raises(
+        ShapeError, match=r"TCN.load_state_dict: 1.v_1 has shape \(3, 2, 4\), not \(2, 2, 4\), 1.v_2"
+    ):
         other.load_state_dict(TCN(D, H, 3, 3, rng).parameters())
 
 

@@ -245,8 +245,16 @@ LOADS = {
         ShapeError,
         r"LSTM\.load_state_dict: b_o has shape \(4,\), not \(3,\)",
     ),
-    "the last of words": (lambda v: v | {"b_o": np.array(["a", "b", "c"])}, InputError, r"load_state_dict: b_o is not a num"),
-    "the last of another type": (lambda v: v | {"b_o": np.ones(3)}, DTypeError, r"b_o is float64, not float32: conv"),
+    "the last of words": (
+        lambda v: v | {"b_o": np.array(["a", "b", "c"])},
+        InputError,
+        r"load_state_dict: b_o is not a num",
+    ),
+    "the last of another type": (
+        lambda v: v | {"b_o": np.ones(3)},
+        DTypeError,
+        r"b_o is float64, not float32: conv",
+    ),
     "one of each": (
         lambda v: {**without(v, "b_f"), "W_z": np.ones(1), "b_i": np.ones(4), "b_o": np.ones(3)},
         InputError,

@@ -235,9 +235,7 @@ def _what_only_the_end_reads(nodes, network, holder: dict[int, str]) -> None:
     """Targets, and what is made of them, belong into the box of the end."""
     others = set()
     for n in reversed(nodes):
-        outside = (
-            network.group_of[n.number].kind == PARAMETER and not n.requires_grad and n.role is None
-        )
+        outside = network.group_of[n.number].kind == PARAMETER and not n.requires_grad and n.role is None
         if outside and n.number not in others and holder.get(n.number) is None and network.end is not None:
             holder[n.number] = END
         if holder.get(n.number) != END:

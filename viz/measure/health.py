@@ -181,11 +181,7 @@ def _frozen(nodes: Sequence[Tensor]) -> dict[int, str]:
 
 def _is_still(x: Tensor) -> bool:
     return (
-        x.op is None
-        and not x.requires_grad
-        and not x.is_constant
-        and not x.is_symbol
-        and x.dtype.kind == "f"
+        x.op is None and not x.requires_grad and not x.is_constant and not x.is_symbol and x.dtype.kind == "f"
     )
 
 
