@@ -60,7 +60,7 @@ class Embedding(Layer):
         rows = gather(self.W, indices)
         if self.padding is None:
             return rows
-        return where((indices != self.padding).reshape((*indices.shape, 1)), rows, 0.0)
+        return where((indices == self.padding).reshape((*indices.shape, 1)), 0.0, rows)
 
     def described(self) -> str:
         padding = "" if self.padding is None else f", padding {self.padding}"

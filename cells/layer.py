@@ -29,8 +29,9 @@ class Layer:
     An attribute that is a layer, or a list, tuple or dictionary of them, brings its parameters along:
     ``self.rnn = LSTM(…)`` those that are called "rnn.W_f", …, ``self.blocks = [Dense(…), Dense(…)]``
     "blocks.1.W", …; so does a tensor that requires a gradient.  What is assigned anew or deleted is
-    replaced or gone, also for programs compiled before.  Weights are tied by assignment,
-    ``self.out.W = self.embedding.W``: one tensor, which counts, learns and is saved once, by its first name.
+    replaced or gone, also for programs compiled before (but they do not notice what is changed inside a list).
+    Weights are tied by assignment, ``self.out.W = self.embedding.W``: one tensor, which counts, learns and is
+    saved once, by its first name.
 
     ``copy.copy(layer)`` is another layer with the same parameters, ``copy.deepcopy(layer)`` one with its own;
     what is shared inside (tied weights) is shared inside the copy, and in what a pickle gives.
@@ -68,7 +69,7 @@ class Layer:
         tensor = Tensor(data, name=name)
         if tensor.dtype.kind == "f" and tensor.dtype != self.dtype:
             tensor = Tensor(data, name=name, dtype=self.dtype)
-        old = vars(self).get(name)
+        old: Any = vars(self).get(name)
         if name in self._constants and (old.shape, old.dtype) == (tensor.shape, tensor.dtype):
             old.value = tensor.value
             return old
@@ -190,10 +191,11 @@ class Layer:
 
     def __setattr__(self, name: str, value) -> None:
         old = vars(self).get(name)
-        if name in self._constants and not isinstance(value, Tensor) and value is not None:
-            if not _holds(value):
-                self.constant(name, value)
-                return
+        if name in self._constants and not (value is None or isinstance(value, Tensor) or _holds(value)):
+            self.constant(name, value)
+            return
+        if name in self._constants and isinstance(value, Tensor) and _is_plain(value):
+            value.role = Role(CONSTANT)
         if _holds(value):
             self._check_name(name)
             if isinstance(value, Tensor):
@@ -206,6 +208,8 @@ class Layer:
         """Note that a leaf is a parameter, or a constant, of this name."""
         if leaf.role is None:
             leaf.role = Role(PARAMETER)
+        if leaf.name is None:
+            leaf.name = name
         kinds = {PARAMETER: "_names", CONSTANT: "_constants"}
         for kind, attribute in kinds.items():
             names = tuple(n for n in getattr(self, attribute) if n != name)
@@ -315,6 +319,10 @@ def copy_with(layer: Any, **attributes) -> Any:
     return other
 
 
+def _is_plain(leaf: Tensor) -> bool:
+    return leaf.is_leaf and leaf.role is None and not leaf.requires_grad
+
+
 def _holds(value, within: tuple = ()) -> bool:
     """Is this something that a layer keeps by name?  It may stand in itself, `within` is what it stands in."""
     if isinstance(value, Tensor):
@@ -334,9 +342,8 @@ def parts_of(value) -> Iterator[tuple[object, object]]:
 def attributes_of(layer: Layer) -> Iterator[tuple[str, object]]:
     """What a layer keeps, attribute by attribute."""
     for attribute, value in vars(layer).items():
-        if attribute in layer._names or attribute in layer._constants:
-            yield attribute, value
-        elif not isinstance(value, Tensor) and _holds(value):
+        known = attribute in layer._names or attribute in layer._constants
+        if known or (not isinstance(value, Tensor) and _holds(value)):
             yield attribute, value
 
 
@@ -345,7 +352,7 @@ def leaves_within(layer: Layer, without: Iterable[int] = ()) -> Iterator[tuple[s
 
     without : ids of layers and leaves that are passed over.
     """
-    yield from _within(layer, "", {known: (None, "") for known in (*without, id(layer))}, {})
+    yield from _within(layer, "", dict.fromkeys((*without, id(layer)), (None, "")), {})
 
 
 def shared_within(layer: Layer) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Sequential(Layer):
                 )
         if not layers:
             raise InputError(f"{type(self).__name__}: there are no layers; give some, one after the other")
-        super().__init__(next((layer.dtype for layer in layers if isinstance(layer, Layer)), "float32"))
+        super().__init__(str(next((layer.dtype for layer in layers if isinstance(layer, Layer)), "float32")))
         self.layers = list(layers)
         self._shapes: tuple | None = None  # of what the `Dropout` layers were given last
 
@@ -95,8 +96,6 @@ class Sequential(Layer):
 
 def outputs_of(layer, x) -> Any:
     """What a layer, or a function, makes of x; of one over whole sequences its outputs (T, N, H)."""
-    if callable(layer):
-        made = layer(x)
-    else:
-        made = layer.run(x) if hasattr(layer, "run") else run(layer, x)
+    how = layer if callable(layer) else layer.run if hasattr(layer, "run") else partial(run, layer)
+    made = how(x)
     return made if isinstance(made, Tensor) else getattr(made, "outputs", made)

@@ -43,15 +43,14 @@ def set_by_name(
         if first is None:
             surplus.append(name)
             continue
-        array, (kind, said) = _array(value), (None, "")
-        kind, said = _misfit(array, own[first])
+        array, kind, said = _fitted(value, own[first])
         if kind is None and first in found and not _same(found[first], array):
             kind, said = InputError, f"differs from {printable(came_as[first])}, with which it is shared here"
         if kind is not None:
             kinds.add(kind)
             unfit[name] = said
         else:
-            found[first], came_as[first] = array.astype(own[first].dtype, order="C", copy=True), name
+            found[first], came_as[first] = array, name
     seen = {first_name(name, own, others) for name in unfit}
     missing = [name for name in own if name not in found and name not in seen]
     if strict and (missing or surplus or unfit):
@@ -75,22 +74,20 @@ def first_name(name, own: Mapping[str, Tensor], others: Mapping[str, str]) -> st
     return None
 
 
-def _array(value) -> np.ndarray | None:
+def _fitted(value, leaf: Tensor) -> tuple[np.ndarray, type | None, str]:
+    """A copy that can be the value of a leaf; or why it cannot: the kind of error, and what it says."""
     try:
-        return np.asarray(value.value if isinstance(value, Tensor) else value)
+        array = np.asarray(value.value if isinstance(value, Tensor) else value)
     except (ValueError, TypeError):
-        return None
-
-
-def _misfit(array: np.ndarray | None, leaf: Tensor) -> tuple[type | None, str]:
-    """Why an array cannot be the value of a leaf: the kind of error, and what it says."""
-    if array is None or array.dtype.kind not in "fiubc":
-        return InputError, "is not a numeric array"
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiubc":
+        return array, InputError, "is not a numeric array"
     if array.shape != leaf.shape:
-        return ShapeError, f"has shape {dims(array.shape)}, not {dims(leaf.shape)}"
+        return array, ShapeError, f"has shape {dims(array.shape)}, not {dims(leaf.shape)}"
     if array.dtype.newbyteorder("=") != leaf.dtype:  # a cast would not give the same numbers
-        return DTypeError, f"is {array.dtype}, not {leaf.dtype}: convert it with .astype('{leaf.dtype}')"
-    return None, ""
+        said = f"is {array.dtype}, not {leaf.dtype}: convert it with .astype('{leaf.dtype}')"
+        return array, DTypeError, said
+    return np.array(array, leaf.dtype, order="C"), None, ""
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

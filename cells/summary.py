@@ -69,7 +69,7 @@ def _of(name: str, value, depth: int, path: str, seen: dict[int, str]) -> Iterat
         fresh = [p for _, p, kind in leaves_within(value, before) if kind == PARAMETER]
         count = sum(p.size for p in fresh)
         still = bool(fresh) and not any(p.requires_grad for p in fresh)
-        yield Row(depth, f"{label}: {_kind(value)}", count=count, said="frozen" if still else "")
+        yield Row(depth, f"{label}: {_kind(value)}", count=count or None, said="frozen" if still else "")
         yield from _rows(value, depth + 1, f"{path}.", seen)
     elif isinstance(value, (list, tuple, dict)):
         yield Row(depth, label)
