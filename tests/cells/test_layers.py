@@ -162,7 +162,8 @@ def test_a_layer_with_parameters_of_its_own_way_is_heeded(rng):
 TAKEN = {
     "step": "would hide Probe.step", "load": "would hide Probe.load", "parameters": "would hide Probe.parameters",
     "size": "would hide Probe.size", "freeze": "would hide Probe.freeze", "constant": "would hide Probe.constant",
-    "state_dict": "would hide Probe.state_dict", "_constants": "would hide", "outputs": "would hide Probe.outputs", "state": "would hide Probe.state",
+    "state_dict": "would hide Probe.state_dict", "_constants": "would hide",
+    "outputs": "would hide Probe.outputs", "state": "would hide Probe.state",
     "hidden": r"would hide a size of the layer, hidden = 4", "inputs": "would hide a size", "dtype": "would hide a size",
     "lambda": "give an identifier", "W f": "give an identifier", "": "give an identifier", "  ": "give an identifier",
     "1": "give an identifier", "W.f": "give an identifier", "W\n": "give an identifier", "_names": "would hide",

@@ -123,7 +123,7 @@ def test_all_that_is_wrong_is_named_and_nothing_is_half_loaded(rng):
     assert changed(model, before) == []
     result = model.load_state_dict(values, strict=False)
     assert result.missing == ["rnn.b_i", "A"] and result.surplus == ["rnn.W_x", 7]
-    assert list(result.unfit) == ["emb.W", "out.b", "order", "blocks.3"]
+    assert sorted(result.unfit) == ["blocks.3", "emb.W", "order", "out.b"]
     fit = [n for n in before if n not in {*result.missing, *result.unfit}]
     moved = changed(model, before)
     assert moved == [n for n in fit if not np.array_equal(before[n], values[n])] and "rnn.W_f" in moved
@@ -143,10 +143,14 @@ def test_a_foreign_file_says_what_it_is(rng, tmp_path):
         model.load(path)
     with pytest.raises(InputError, match="cannot be read"):
         model.load(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"Tagger.load: give the name of a file, not dict; arrays go to load_state"):
+    with pytest.raises(
+        InputError, match=r"Tagger.load: give the name of a file, not dict; arrays go to load_state"
+    ):
         model.load(before)
     GRU(3, 4, rng).save(path)
-    with pytest.raises(InputError, match=r"Tagger from '.*file': missing emb.W, rnn.W_f.*; surplus W_z, W_r, W;"):
+    with pytest.raises(
+        InputError, match=r"Tagger from '.*file': missing emb.W, rnn.W_f.*; surplus W, W_r, W_z; nothing"
+    ):
         model.load(path)
     optimiser = optim.SGD(model.parameters())
     checkpoint.save_training(path, optimiser)
@@ -222,12 +226,19 @@ def test_what_is_frozen_gets_no_gradient_and_stays(rng):
     model.loss(CODES, TARGETS).backward()
     model.freeze("rnn.*", "blocks")
     before = state(model)
-    frozen = [n for n in NAMES if n.startswith(("rnn.", "blocks."))] + ["out.W"]  # by its other name, blocks.1.W
-    assert [n for n, p in model.parameters().items() if not p.requires_grad] == [n for n in NAMES if n in frozen]
+    frozen = [n for n in NAMES if n.startswith(("rnn.", "blocks."))] + [
+        "out.W"
+    ]  # by its other name, blocks.1.W
+    assert [n for n, p in model.parameters().items() if not p.requires_grad] == [
+        n for n in NAMES if n in frozen
+    ]
     assert list(model.parameters()) == NAMES and list(model.state_dict()) == [*NAMES, "A", "order"]
     assert all(model.parameters()[n].grad is None for n in frozen), "an old gradient would still move it"
     eager_and_compiled(model, compiled)
-    for optimiser in (optim.Adam(model.parameters(), 0.1, weight_decay=0.1), optim.SGD(model.parameters(), 0.1)):
+    for optimiser in (
+        optim.Adam(model.parameters(), 0.1, weight_decay=0.1),
+        optim.SGD(model.parameters(), 0.1),
+    ):
         model.loss(CODES, TARGETS).backward()
         optim.clip_by_norm(model.parameters().values(), 1.0)
         optimiser.step()
@@ -261,7 +272,9 @@ def test_freezing_in_the_middle_of_a_training_is_noticed_by_its_step(rng):
         optim.clip_by_norm(other.parameters(), 1.0)
         optimiser.step()
         for name, a in other.state_dict().items():
-            np.testing.assert_allclose(model.state_dict()[name], a, rtol=1e-4, atol=2e-6, err_msg=f"{name} at {k}")
+            np.testing.assert_allclose(
+                model.state_dict()[name], a, rtol=1e-4, atol=2e-6, err_msg=f"{name} at {k}"
+            )
     assert optimiser.counts[0] == step.optimiser.counts[0] == 5, "frozen for two of seven steps"
 
 
@@ -282,7 +295,9 @@ def test_a_recorded_gradient_of_what_is_frozen_moves_nothing(rng):
 
 def test_what_cannot_be_frozen_or_moved_says_so(rng):
     model = Tagger(rng)
-    with pytest.raises(InputError, match=r"Tagger: no parameter is called 'rnn.W_q'; there are emb.W, rnn.W_f"):
+    with pytest.raises(
+        InputError, match=r"Tagger: no parameter is called 'rnn.W_q'; there are emb.W, rnn.W_f"
+    ):
         model.freeze("emb", "rnn.W_q")
     assert all(p.requires_grad for p in model.parameters().values()), "nothing was frozen"
     model.freeze()
@@ -316,7 +331,7 @@ def test_a_constant_is_no_parameter_and_gets_no_gradient(rng):
     assert Fixed(3, H, rng).A.dtype == np.float32
     run(cell, rng.standard_normal((3, 2, 3))).h.sum().backward()
     assert cell.A.grad is None and cell.W.grad is not None
-    with pytest.raises(InputError, match="is no numeric array|is not a numeric array|numeric"):
+    with pytest.raises(InputError, match="numeric array"):
         cell.constant("B", [[1], [2, 3]])
     assert not hasattr(cell, "B")
 
@@ -424,7 +439,7 @@ def test_a_ring_of_layers_and_an_evil_name_are_printed(rng):
 def test_equations_call_a_constant_by_its_name_and_give_no_gradient_of_what_is_frozen(rng):
     cell = Fixed(3, H, rng)
     text = viz.equations(cell).text
-    assert "h_t = (A·(tau ⊙ tanh(W·[h_{t−1}, x_t])))" in text or "h_t = A·(tau ⊙ tanh(W·[h_{t−1}, x_t]))" in text
+    assert "h_t = A·(tau ⊙ tanh(W·[h_{t−1}, x_t]))" in text
     assert "dW" in text and "dA" not in text and "const" not in text
     cell.freeze()
     text = viz.equations(cell).text
@@ -443,7 +458,7 @@ def test_constants_of_one_name_in_two_layers_are_told_apart(rng):
             return dict(h=mg.tanh(h @ self.parts[0].A) @ self.parts[1].A)
 
     text = viz.equations(Two(3, H, rng)).text
-    assert "h_t = A_2·tanh(A·W·[h_{t−1}, x_t])" in text or "A (2)" in text or "A₂" in text, text
+    assert "h_t = A_2·tanh(A·(W·[h_{t−1}, x_t]))" in text
 
 
 @pytest.mark.parametrize("T", [1, 3])
@@ -466,7 +481,7 @@ def test_a_picture_takes_neither_a_constant_nor_what_is_frozen_for_an_input(T, r
     report = str(viz.report(loss))
     frozen = next(line for line in report.splitlines() if "disabled" in line)
     assert "W" in frozen and "W_y" in frozen and "A" not in frozen.split("False):")[1] and "tau" not in frozen
-    dot = viz.draw(loss, detail="operation").dot
+    dot = viz.draw(loss, level="operation").dot
     assert "constant" in dot and "frozen" in dot
 
 

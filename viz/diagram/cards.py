@@ -190,7 +190,9 @@ def wrong(state: str) -> str:
 
 def held_as(node: Tensor) -> str:
     """Of a leaf that a layer holds and that does not learn: why."""
-    return "constant" if node.is_constant else "frozen" if node.is_parameter and not node.requires_grad else ""
+    return (
+        "constant" if node.is_constant else "frozen" if node.is_parameter and not node.requires_grad else ""
+    )
 
 
 def tip(node: Tensor, look: Look, name: str) -> str:
