@@ -132,7 +132,7 @@ def error(name, function, point) -> float:
         (function(Tensor(point + h * u)).item() - function(Tensor(point - h * u)).item()) / (2 * h)
         for u in ways
     ]
-    return abs(exact - found).max() / abs(exact).max()
+    return abs(exact - found).max() / max(abs(exact).max(), 1e-2)  # b_k of attention has none
 
 
 @every_layer
@@ -377,7 +377,7 @@ def test_what_is_no_layer_is_named(rng):
         net(x, dropout=[1.0, 1.0])
     with pytest.raises(InputError, match="dropout is a ndarray; give a list of 1"):
         net(x, dropout=np.ones((T, N, K)))
-    with pytest.raises(ShapeError, match=r"Dense: 'x' in layer 2 \(5, 3, 6\).*made for \(…, 4\)"):
+    with pytest.raises(ShapeError, match=r"Dense: 'x' .*\(5, 3, 6\).*made for \(…, 4\)"):
         Sequential(Dense(D, K, rng), lambda x: x.named("x"), Dense(D, 2, rng))(x)
 
 
