@@ -194,6 +194,11 @@ class Layer:
         if name in self._constants and not (value is None or isinstance(value, Tensor) or _holds(value)):
             self.constant(name, value)
             return
+        if name in self._names and isinstance(value, (np.ndarray, np.generic, int, float)):
+            raise InputError(
+                f"{type(self).__name__}: {name!r} is a parameter; assign its numbers, layer.{name}.value = array, or "
+                f"make it anew, layer.parameter({name!r}, array)"
+            )
         if name in self._constants and isinstance(value, Tensor) and _is_plain(value):
             value.role = Role(CONSTANT)
         if _holds(value):
