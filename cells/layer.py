@@ -18,7 +18,7 @@ import numpy as np
 from minigrad import DTypeError, InputError, ShapeError, Tensor, checkpoint, describe, init
 from minigrad.modes import modes
 from minigrad.names import printable
-from minigrad.tensor import CONSTANT, PARAMETER, Role
+from minigrad.roles import CONSTANT, PARAMETER, Role
 
 from .state import Loaded, set_by_name
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from minigrad import Tensor
 from minigrad.errors import dims
 from minigrad.names import name_of, printable
-from minigrad.tensor import PARAMETER
+from minigrad.roles import PARAMETER
 
 from .layer import Layer, attributes_of, leaves_within, parts_of
 

@@ -27,6 +27,7 @@ import numpy as np
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, describe, dims, first_bad
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 from .names import printable
+from .roles import is_constant, is_parameter
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
@@ -60,21 +61,6 @@ class Op:
 
 
 OPS: dict[str, Op] = {}  # filled by ops.py
-
-PARAMETER, CONSTANT = "parameter", "constant"
-
-
-class Role:
-    """What a layer holds a leaf as: a parameter, be it frozen or not, or a constant; pictures call it by that.
-
-    A layer that lets go of a leaf gives it a new role of the same kind, by which a compiled program that reads
-    the leaf notices that another may stand in its place.
-    """
-
-    __slots__ = ("kind",)
-
-    def __init__(self, kind: str):
-        self.kind = kind
 
 
 class Tensor:
@@ -171,17 +157,8 @@ class Tensor:
     def is_leaf(self) -> bool:
         return self.op is None
 
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it is a leaf that learns, or one that would if its layer had not frozen it."""
-        return self.op is None and (
-            self.requires_grad or (self.role is not None and self.role.kind == PARAMETER)
-        )
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether a layer holds it as a constant: it is neither learned nor an input."""
-        return self.role is not None and self.role.kind == CONSTANT
+    is_parameter = property(is_parameter)
+    is_constant = property(is_constant)
 
     @property
     def is_symbol(self) -> bool:
@@ -419,11 +396,8 @@ class Tensor:
                 f"copy or pickle of {describe(self)}: it was computed, and a graph is not copied; copy what it was "
                 "computed from, or take its value alone: .detach() or .numpy()"
             )
-        return (
-            Tensor,
-            (self._value, self.requires_grad),
-            (self.name, self.scope, self.hooks, self.grad, self.role),
-        )
+        state = self.name, self.scope, self.hooks, self.grad, self.role
+        return Tensor, (self._value, self.requires_grad), state
 
     def __setstate__(self, state) -> None:
         self.name, self.scope, self.hooks, grad, self.role = state

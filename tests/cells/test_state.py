@@ -394,7 +394,9 @@ def test_a_parameter_can_become_a_constant_and_back(rng):
 def test_a_bare_array_does_not_take_the_place_of_a_parameter(rng):
     layer = Dense(2, 3, rng)
     for array in (np.ones((2, 3)), np.float32(1), 1, 0.5):
-        with pytest.raises(InputError, match=r"Dense: 'W' is a parameter; assign its numbers, layer.W.value = array"):
+        with pytest.raises(
+            InputError, match=r"Dense: 'W' is a parameter; assign its numbers, layer.W.value = array"
+        ):
             layer.W = array
     assert list(layer.parameters()) == ["W", "b"]
     layer.W.value = np.ones((2, 3))
