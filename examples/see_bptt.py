@@ -125,7 +125,7 @@ def train(kind: str, codes: np.ndarray, shown: np.ndarray, alphabet, options, ad
     for number, values in kept.items():
         model = Model(kind, len(alphabet), options.hidden, options.seed)  # each has gradients of its own
         for layer in (model.cell, model.output):
-            layer.load({name: values[name] for name in layer.parameters()})
+            layer.load_state_dict({name: values[name] for name in layer.parameters()})
         run = model.run(np.eye(len(alphabet), dtype=np.float32)[shown[:-1]][:, None, :])
         loss = mg.cross_entropy(run.y, shown[1:, None]).named("L")
         loss.backward(record=True)

@@ -25,7 +25,7 @@ def _parameters(parameters) -> list[Tensor]:
     if not found:
         raise InputError("optimiser: no parameters given")
     for p in found:
-        if not isinstance(p, Tensor) or p.op is not None or not p.requires_grad:
+        if not isinstance(p, Tensor) or not p.is_parameter:
             raise InputError(f"optimiser: {p!r} is not a parameter; give leaves made with requires_grad=True")
     if len({p.number for p in found}) < len(found):
         raise InputError("optimiser: a parameter is given twice and would move twice")
@@ -56,6 +56,8 @@ def assigned(p: Tensor, value: np.ndarray) -> list[tuple]:
 
 class Optimiser:
     """What all share: the parameters, `zero_grad`, a step over those that have gradients, and the state.
+
+    What a layer has frozen is left as it is, slots and count included, until it is unfrozen.
 
     A kind of its own names in `options` what was chosen and in `slots` its lists of arrays, one for each
     parameter.  Its rule stands once, in `moved`, and runs on the arrays of one parameter, in `step`, or, compiled,
@@ -97,7 +99,7 @@ class Optimiser:
         counts, changes = list(self.counts), []
         for k, p in enumerate(self.parameters):
             gradient, value = p.grad, p._value
-            if gradient is None:
+            if gradient is None or not p.requires_grad:  # frozen
                 continue
             if gradient.shape != value.shape:
                 raise ShapeError(f"optimiser step: the gradient of {describe(p)} has shape {gradient.shape}")
@@ -112,6 +114,8 @@ class Optimiser:
                 slot[k] = np.asarray(entry, order="C")  # of arrays without axes, NumPy makes bare numbers
             changes += assigned(p, np.asarray(value, order="C"))
         if not changes:
+            if not any(p.requires_grad for p in self.parameters):
+                raise GraphError("optimiser step: all parameters are frozen; unfreeze those that are to move")
             raise GraphError("optimiser step without gradients: call loss.backward() first")
         changes += (self, "steps", self.steps + 1), (self, "counts", counts)
         commit(changes + [(self, name, slot) for name, slot in zip(self.slots, new, strict=True)])
@@ -274,7 +278,7 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
     Raises NonFiniteError, naming the parameter, and changes nothing when a gradient is not finite.
     """
     check_limit(limit)
-    with_grad = [p for p in _parameters(parameters) if p.grad is not None]
+    with_grad = [p for p in _parameters(parameters) if p.grad is not None and p.requires_grad]
     squares = sum(float(np.vdot(p.grad, p.grad)) for p in with_grad)  # type: ignore[arg-type]
     if not 1e-30 < squares < math.inf or any(p.dtype.itemsize < 4 for p in with_grad):
         return _clip_far_from_one(with_grad, limit)

@@ -27,6 +27,7 @@ import numpy as np
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, describe, dims, first_bad
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 from .names import printable
+from .roles import is_constant, is_parameter
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
@@ -83,7 +84,7 @@ class Tensor:
 
     __slots__ = (
         "__weakref__", "_value", "changed", "contributions", "grad", "hooks", "inputs",
-        "name", "number", "op", "params", "requires_grad", "scope", "spec",
+        "name", "number", "op", "params", "requires_grad", "role", "scope", "spec",
     )  # fmt: skip
     __hash__ = object.__hash__
     __array_priority__ = 1000.0
@@ -155,6 +156,9 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         return self.op is None
+
+    is_parameter = property(is_parameter)
+    is_constant = property(is_constant)
 
     @property
     def is_symbol(self) -> bool:
@@ -381,7 +385,7 @@ class Tensor:
     def __reduce_ex__(self, protocol):
         """A copy, a deep copy and what a pickle gives are another tensor, with a number and a gradient of its own.
 
-        Value, dtype, name, scope, `requires_grad`, the gradient so far and hooks come along (a hook that is
+        Value, dtype, name, scope, role, `requires_grad`, the gradient so far and hooks come along (a hook that is
         a method of what is copied becomes the copy's; pickle wants functions that a module has by name).
         A copied model shares inside what the model shares.  A detached tensor comes as a leaf.  Raises
         GraphError for any other that was computed, and for a symbol: a copy without its graph would lose
@@ -392,10 +396,11 @@ class Tensor:
                 f"copy or pickle of {describe(self)}: it was computed, and a graph is not copied; copy what it was "
                 "computed from, or take its value alone: .detach() or .numpy()"
             )
-        return Tensor, (self._value, self.requires_grad), (self.name, self.scope, self.hooks, self.grad)
+        state = self.name, self.scope, self.hooks, self.grad, self.role
+        return Tensor, (self._value, self.requires_grad), state
 
     def __setstate__(self, state) -> None:
-        self.name, self.scope, self.hooks, grad = state
+        self.name, self.scope, self.hooks, grad, self.role = state
         self.grad = None if grad is None else np.array(grad)
 
 
@@ -420,7 +425,7 @@ def fill_node(node, value, op, inputs, params, requires_grad) -> None:
     node.number = next_number()
     node.scope = modes()[2]
     node.changed = 0
-    node.name = node.grad = node.contributions = node.spec = None
+    node.name = node.grad = node.contributions = node.spec = node.role = None
     node.hooks = ()
 
 

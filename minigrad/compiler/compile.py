@@ -496,9 +496,10 @@ class Variant:
                 symbols = [self.traced.arguments[k] for k in self.of_arguments]
                 outputs = outputs + trace_gradients(self.traced, symbols + self.leaves)
         self.learning = [
-            (leaf, leaf.requires_grad, leaf.hooks)
+            (leaf, leaf.requires_grad, leaf.hooks, leaf.role)
             for leaf in leaves_of(outputs)
-            if leaf.dtype.kind == "f" and (leaf.number < self.traced.start or leaf.requires_grad)
+            if leaf.role is not None
+            or (leaf.dtype.kind == "f" and (leaf.number < self.traced.start or leaf.requires_grad))
         ]
         # Numbers that the function made itself stand in the source.
         self.frozen = [n for n in leaves_of(outputs) if n.number > self.traced.start and not n.shape]
@@ -582,9 +583,9 @@ class Variant:
         return cache.load(self.program.source, self.traced.name)
 
     def holds(self, shapes: tuple) -> bool:
-        """Is this the program for these shapes, and do the same parameters learn as when it was made?"""
-        for leaf, learned, hooks in self.learning:
-            if leaf.requires_grad is not learned or leaf.hooks is not hooks:  # a hook makes it another tuple
+        """Is this the program for these shapes, and do layers hold the leaves, and learn them, as when it was made?"""
+        for leaf, learned, hooks, role in self.learning:  # a hook makes it another tuple
+            if leaf.requires_grad is not learned or leaf.hooks is not hooks or leaf.role is not role:
                 return False
         for leaf in self.frozen:
             if leaf.changed:

@@ -248,9 +248,7 @@ def _one_run(groups: Iterable[Group], place: dict[int, tuple[str, int]]) -> None
         if len(same) < 2:
             continue
         starts, times = visits[band]
-        weights = [
-            {x.number for n in g.nodes for x in n.inputs if x.op is None and x.requires_grad} for g in same
-        ]
+        weights = [{x.number for n in g.nodes for x in n.inputs if x.is_parameter} for g in same]
         again = len({bisect(starts, g.out.number) for g in same}) > 1
         if again or (len(times) == 1 and set.intersection(*weights)):
             where = f" of {clean(band)}" if band else ""
@@ -351,6 +349,8 @@ def _is_input(n: Tensor, who: set, moving: set[int], given: set[int]) -> bool:
     own = step_of(n) if n.op is None else None
     if n.number in given or (own is not None and own[1] in times):
         return True
+    if n.role is not None:  # a layer holds it
+        return False
     if n.op is None and n.requires_grad:  # a weight may be read by one step alone, where no other step counts
         return n.number in moving or (n.name == "x" and len(times) == 1)
     return len(times) == 1 or n.number in moving
@@ -496,8 +496,7 @@ def _losses_apart(nodes, group_of, outputs: dict[int, Group], end: Group | None)
         made = [
             n
             for n in g.nodes
-            if n.ndim
-            and (n.name or any(x.op is None and x.requires_grad for x in n.inputs) or n.op.kind == "product")
+            if n.ndim and (n.name or any(x.is_parameter for x in n.inputs) or n.op.kind == "product")
         ]
         kept: set[int] = {n.number for n in g.nodes if made and n.number <= made[-1].number}
         for n in reversed(g.nodes):  # what the next step reads, such as a word that was chosen

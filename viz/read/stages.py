@@ -195,7 +195,7 @@ class Signatures:
 
     def _of_node(self, n: Tensor) -> int:
         if n.op is None:
-            scalar = n._value is not None and not n.requires_grad and n._value.ndim == 0
+            scalar = n._value is not None and not n.requires_grad and n.role is None and n._value.ndim == 0
             return self._number("number", repr(n._value)) if scalar else self._number("leaf", n.number)
         if n.op is SCAN:
             return self._number("scan", n.number)
