@@ -182,7 +182,7 @@ def learn_by_fit(file: str, steps: int) -> None:
 def learn_by_hand(file: str, steps: int) -> None:
     """The same in a loop of one's own, with states that are carried from step to step."""
     writer = Writer()
-    loss, optimiser = compile(writer.loss), optim.Adam(writer.parameters, lr=0.01, weight_decay=0.01)
+    loss, optimiser = compile(writer.loss), optim.AdamW(writer.parameters, lr=0.01, weight_decay=0.01)
     state = writer.layers.initial_state(4)
     if os.path.exists(file):
         found = checkpoint.load_training(file, optimiser, rng=writer.rng)

@@ -13,14 +13,8 @@ from minigrad import InputError, NonFiniteError, Tensor, optim
 from minigrad.compiler import TrainingStep
 from minigrad.compiler import step as step_module
 from tests.interrupts import interrupted
+from tests.optimisers import every_optimiser, every_row
 
-OPTIMISERS = {
-    "SGD": lambda p: optim.SGD(p, lr=0.1),
-    "momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9),
-    "Adam": lambda p: optim.Adam(p, lr=0.02),
-    "AdamW": lambda p: optim.Adam(p, lr=0.02, weight_decay=0.1),
-}
-every_optimiser = pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
 T, N, D, H = 3, 2, 4, 5
 
 
