@@ -69,11 +69,19 @@ def compile(function, *, threads: int = 1, check: bool = False):
     return compile_function(function, threads=threads, check=check)
 
 
-def training_step(loss, optimiser, *, clip: float | None = None):
-    """A step of training, ``step(*batch)``, with as little Python as can be: see `minigrad.compiler.TrainingStep`."""
+def training_step(loss, optimiser, *, clip: float | None = None, clip_value: float | None = None):
+    """A step of training, ``step(*batch)``, with as little Python as can be: see `minigrad.compiler.TrainingStep`.
+
+    loss : a function of a batch; its first (or only) result is the loss.
+    optimiser : whose parameters are moved, e.g. ``mg.optim.Adam(parameters)``.
+    clip : the greatest joint norm of the gradients (`optim.clip_grad_norm`).
+    clip_value : the greatest element of them (`optim.clip_grad_value`), before the norm is taken.
+
+    Raises InputError for a limit that is not positive.
+    """
     from .compiler import TrainingStep
 
-    return TrainingStep(loss, optimiser, clip)
+    return TrainingStep(loss, optimiser, clip, clip_value)
 
 
 __version__ = "0.1.0"

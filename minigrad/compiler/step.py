@@ -2,8 +2,8 @@
 
 The rule of an optimiser (`Optimiser.moved`) is compiled once, for flat arrays: all parameters lie one behind the
 other as the loss's program writes their gradients, so that one call moves all of them, whatever the network is.
-What does not fit (a parameter without gradient, counts that differ, several dtypes, an optimiser of one's own, what
-cannot be compiled) goes parameter by parameter, by the same rule.
+What does not fit (a parameter without gradient, counts that differ, groups, several dtypes, an optimiser of one's own,
+what cannot be compiled) goes parameter by parameter, by the same rule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 import minigrad
 
-from ..optim import Optimiser, check_limit, clip_by_norm, commit
+from ..optim import Optimiser, check_limit, clip_by_norm, clip_grad_value, commit
 from ..tensor import Tensor, next_number
 from .compile import ALIGN, Compiled, Gradients, Known, Plan, address_of, compile, constant, view_of
 from .places import CannotCompile
@@ -179,17 +179,24 @@ class TrainingStep:
         all that `compile` takes as arguments, also by name.
     optimiser : whose parameters are moved.
     clip : the greatest joint norm of the gradients; None: they are as they are.
+    clip_value : the greatest element of the gradients, up or down, before the norm is taken; None: any.
 
-    `compute` and `move` are its two halves.  `norm` is the joint norm of the last gradients, before clipping.  The
-    parameters' `grad` is None after a step.  Raises NonFiniteError, naming the parameter, for a gradient that is not
-    finite, where there is a `clip`; nothing has moved then.
+    `compute` and `move` are its two halves; `average` lies between them where a step is made of several batches.
+    `norm` is the joint norm of the last gradients, before it was clipped.  The parameters' `grad` is None after a step.
+
+    Raises InputError for a limit that is not positive; NonFiniteError, naming the parameter, for a gradient that is not
+    finite; nothing has moved then.
     """
 
-    def __init__(self, loss, optimiser: Optimiser, clip: float | None = None):
+    def __init__(
+        self, loss, optimiser: Optimiser, clip: float | None = None, clip_value: float | None = None
+    ):
         if clip is not None:
             check_limit(clip)
+        if clip_value is not None:
+            check_limit(clip_value, "clip_grad_value")
         self.loss = loss if isinstance(loss, Compiled) else compile(loss)
-        self.optimiser, self.clip, self.norm = optimiser, clip, math.nan
+        self.optimiser, self.clip, self.clip_value, self.norm = optimiser, clip, clip_value, math.nan
         own = type(optimiser)
         self.whole = (
             isinstance(optimiser, Optimiser)
@@ -230,27 +237,68 @@ class TrainingStep:
         except LookupError:
             return None
 
+    def average(self, earlier: tuple | None, count: int | None = None) -> tuple:
+        """Add what an earlier `average` returned to the gradients of the last `compute`; returns their sum.
+
+        count : of how many batches this is the last: `move` then takes the mean.
+        """
+        if earlier is not None:
+            flat, address, layout, _ = self._found
+            if layout is not None and earlier[2] == layout:
+                gradient = self._flat_gradient(self._found)
+                gradient += self._flat_gradient(earlier)
+            else:
+                one, two = self._gradients(earlier), self._gradients(self._found)
+                both = [[*one], [*two]]
+                arrays = [g for found in (one, two) for _, g in found.items()]
+                self._found = None, 0, None, Gradients([t for part in both for t in part], arrays)
+        if count is not None and count > 1:
+            if self._found[2] is not None:
+                gradient = self._flat_gradient(self._found)
+                gradient *= gradient.dtype.type(1 / count)
+            else:
+                found = self._gradients(self._found).items()
+                means = [np.asarray(g * g.dtype.type(1 / count)) for _, g in found]
+                self._found = None, 0, None, Gradients([t for t, _ in found], means)
+        return self._found
+
+    @staticmethod
+    def _flat_gradient(found: tuple) -> np.ndarray:
+        flat, _, layout, _ = found
+        return np.ndarray((layout.count,), layout.dtype, flat, layout.start)
+
+    @staticmethod
+    def _gradients(found: tuple) -> Gradients:
+        flat, _, _, rest = found
+        if isinstance(rest, Gradients):
+            return rest
+        call, variant, plan = rest
+        return Gradients(call.targets(variant), plan.gradients, flat)
+
     def move(self) -> None:
         """Clip the gradients, and move the parameters: all of them, or, where an error is raised, none."""
-        flat, address, layout, rest = self._found
+        _, address, layout, _ = found = self._found
         self._found = ()
-        if layout is not None and self.whole and len({*self.optimiser.counts}) == 1:
-            gradient = np.ndarray((layout.count,), layout.dtype, flat, layout.start)
+        optimiser = self.optimiser
+        if layout is not None and self.whole and not optimiser.groups and len({*optimiser.counts}) == 1:
+            gradient = self._flat_gradient(found)
+            if self.clip_value is not None:
+                np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
             square = float(np.vdot(gradient, gradient))
             if 1 / FAR < square < FAR and self._ruled(layout):
                 self._move_all(layout, address + layout.start, math.sqrt(square))
                 return
-        if not isinstance(rest, Gradients):
-            call, variant, plan = rest
-            rest = Gradients(call.targets(variant), plan.gradients, flat)
-        self._move_each(rest)
+        self._move_each(self._gradients(found))
 
     def _move_each(self, gradients: Gradients) -> None:
         """Parameter by parameter."""
         for leaf, g in gradients.items():
             leaf.grad = g
         try:
-            self.norm = clip_by_norm(self.optimiser.parameters, math.inf if self.clip is None else self.clip)
+            parameters = self.optimiser.parameters
+            if self.clip_value is not None:
+                clip_grad_value(parameters, self.clip_value)
+            self.norm = clip_by_norm(parameters, math.inf if self.clip is None else self.clip)
             self.optimiser.step()
         finally:
             for leaf, _ in gradients.items():
