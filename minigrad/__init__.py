@@ -18,12 +18,10 @@ from .errors import (
 )
 from .functional import (
     conv1d,
-    cross_entropy,
     layer_norm,
     log_softmax,
     logsumexp,
     mean,
-    mse,
     norm,
     one_hot,
     relu,
@@ -33,6 +31,7 @@ from .functional import (
 )
 from .grad import ancestors, backward, grad
 from .indexing import reshape, transpose
+from .losses import binary_cross_entropy, cross_entropy, ctc_loss, huber, mae, mse
 from .ops import (
     broadcast_to,
     concat,
@@ -101,6 +100,7 @@ __all__ = [
     "as_tensor",
     "audit",
     "backward",
+    "binary_cross_entropy",
     "broadcast_to",
     "check_grads",
     "compile",
@@ -108,12 +108,14 @@ __all__ = [
     "conv1d",
     "cos",
     "cross_entropy",
+    "ctc_loss",
     "describe",
     "exp",
     "fit",
     "gather",
     "grad",
     "grad_states",
+    "huber",
     "indexing",
     "init",
     "layer_norm",
@@ -121,6 +123,7 @@ __all__ = [
     "log1p",
     "log_softmax",
     "logsumexp",
+    "mae",
     "matmul",
     "max",
     "maximum",

@@ -91,7 +91,7 @@ class Optimiser:
         # By group the options that differ, its rate as a multiple of `lr`; by parameter its group, −1: none.
         self.groups: list[dict[str, Any]] = []
         self.group = [-1 for _ in self.parameters]
-        for which, chosen in (groups.items() if isinstance(groups, Mapping) else groups or ()):
+        for which, chosen in groups.items() if isinstance(groups, Mapping) else groups or ():
             self._add_group(which, chosen)
 
     def _add_group(self, which, chosen: Mapping[str, Any]) -> None:
@@ -196,7 +196,11 @@ class Optimiser:
     def __getstate__(self) -> dict:
         """A copy has entries of its own."""
         entries = {name: [np.array(a) for a in getattr(self, name)] for name in self.slots}
-        own = {"counts": list(self.counts), "group": list(self.group), "groups": [dict(g) for g in self.groups]}
+        own = {
+            "counts": list(self.counts),
+            "group": list(self.group),
+            "groups": [dict(g) for g in self.groups],
+        }
         return {**self.__dict__, **own, **entries}
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -244,7 +248,9 @@ class Optimiser:
         for name in self._counted:
             counted = [found[f"{kind}.{name}.{label}"].item() for label in self.labels]
             if name == "group" and not all(-1 <= k < len(groups) for k in counted):
-                raise InputError(f"{kind}.load_state_dict: {counted} are not numbers of its {len(groups)} groups, or −1")
+                raise InputError(
+                    f"{kind}.load_state_dict: {counted} are not numbers of its {len(groups)} groups, or −1"
+                )
             changes.append((self, name, counted))
         for slot in self.slots:
             changes.append((self, slot, [found[f"{kind}.{slot}.{label}"] for label in self.labels]))

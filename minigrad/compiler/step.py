@@ -243,7 +243,7 @@ class TrainingStep:
         count : of how many batches this is the last: `move` then takes the mean.
         """
         if earlier is not None:
-            flat, address, layout, _ = self._found
+            layout = self._found[2]
             if layout is not None and earlier[2] == layout:
                 gradient = self._flat_gradient(self._found)
                 gradient += self._flat_gradient(earlier)

@@ -140,7 +140,9 @@ def test_a_step_of_several_batches_is_that_of_their_mean_gradient(make, lengths)
 
 
 def test_a_step_of_several_batches_where_parameters_have_no_gradient_in_some():
-    W, V = (Tensor(np.full(2, value), requires_grad=True, name=name) for name, value in (("W", 1.0), ("V", 3.0)))
+    W, V = (
+        Tensor(np.full(2, value), requires_grad=True, name=name) for name, value in (("W", 1.0), ("V", 3.0))
+    )
     step = TrainingStep(
         lambda x: (W * x["w"]).sum() if "w" in x else (V * x["v"]).sum(), optim.SGD([W, V], lr=1.0)
     )

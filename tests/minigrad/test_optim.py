@@ -115,7 +115,11 @@ WRONG = {
         r"momentum is 1; give a number in \[0, 1\)",
     ),
     "betas": (lambda p: optim.Adam([p], betas=(0.9, 1.0)), InputError, r"betas is \(0\.9, 1\.0\); give two"),
-    "weight decay": (lambda p: optim.Adam([p], weight_decay=-1), InputError, "weight_decay is -1; give a number not below 0"),
+    "weight decay": (
+        lambda p: optim.Adam([p], weight_decay=-1),
+        InputError,
+        "weight_decay is -1; give a number not below 0",
+    ),
     "an array": (lambda p: optim.SGD([p.value]), InputError, "is no parameter; give leaves"),
     "a computed tensor": (lambda p: optim.SGD([p * 2]), InputError, "is no parameter; give leaves"),
     "whole numbers": (lambda p: optim.SGD([Tensor([1, 2])]), InputError, "is no parameter"),
