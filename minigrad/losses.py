@@ -57,8 +57,10 @@ def cross_entropy(
     """
     logits = _floating(logits)
     if logits.dtype == np.float16:
-        chosen = dict(label_smoothing=label_smoothing, reduction=reduction)
-        half = lambda x, t, m, i, w: cross_entropy(x, t, m, i, weights=w, **chosen)  # noqa: E731
+
+        def half(x, t, m, i, w):
+            return cross_entropy(x, t, m, i, weights=w, label_smoothing=label_smoothing, reduction=reduction)
+
         return _single(half, logits, targets, mask, ignore_index, weights)
     _check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:

@@ -7,6 +7,7 @@ step count, which changes with the parameters: so neither Ctrl-C nor an error ca
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -145,7 +146,8 @@ def fit(
         _Record(optimiser, resume, save_every, rng, notes, first) as record,
         shown(progress, total, len(record.losses)) as show,
     ):
-        for number, group in record.events(_events(batches, epochs, steps, accumulate), patience):
+        events = _events(batches, epochs, steps, accumulate, record.begin)
+        for number, group in record.remaining(events, patience):
             if group:
                 if schedule is not None:
                     optimiser.lr = _rate(schedule, number)
@@ -288,21 +290,22 @@ def _check_ends(batches, epochs, validate, validate_every, patience) -> None:
         raise InputError(f"fit: patience = {patience}; give a number of at least 1")
 
 
-def _events(batches, epochs, steps, accumulate) -> Iterator[tuple[int, list | None]]:
-    """(epoch, the batches of a step) for every step, and (epoch, None) at the end of every epoch."""
+def _events(batches, epochs, steps, accumulate, begin: Callable[[int], None]) -> Iterator[list | None]:
+    """The batches of every step, and None at the end of every epoch; begin : called with the epoch before it."""
     number = epoch = 0
     while (epochs is None or epoch < epochs) and (steps is None or number < steps):
         epoch, before = epoch + 1, number
-        one = iter(batches(epoch) if callable(batches) else batches)
+        begin(epoch)
+        one: Iterator = iter(batches(epoch) if callable(batches) else batches)  # type: ignore[call-overload]
         while steps is None or number < steps:  # no batch is drawn that is not needed
             group = list(islice(one, accumulate))
             if not group:
                 break
             number += 1
-            yield epoch, group
+            yield group
         if number == before:  # nothing is left, and will not be
             return
-        yield epoch, None
+        yield None
 
 
 def _total(batches, epochs, steps, accumulate) -> int | None:
@@ -320,6 +323,10 @@ class Moment(NamedTuple):
 
     generators: dict[str, Any]
     state: tuple
+    epoch: int = 0
+    generators_then: dict[str, Any] | None = (
+        None  # at the beginning of the epoch: its batches may be drawn again
+    )
     validated: tuple[tuple[int, float], ...] = ()  # step and loss of each validation
     best: list | None = None  # the values of the parameters at the smallest
 
@@ -347,17 +354,19 @@ class _Record:
     def _load(self, notes) -> Moment:
         leaves, rebuild = flatten(self.first)
         own = {str(k): np.asarray(x.value if isinstance(x, Tensor) else x) for k, x in enumerate(leaves)}
-        known = checkpoint.load(self.path, "tensors/state/")
-        if own or known:
-            known = fitting(f"fit: the carried state in {str(self.path)!r:.200}", known, own)
-        found = checkpoint.load_training(self.path, self.optimiser, rng=self.generators)
+        changes, found = checkpoint.training_from(self.path, self.optimiser, self.generators)
+        known = {name.removeprefix("state/"): a for name, a in found.items() if name.startswith("state/")}
+        known = fitting(f"fit: the carried state in {str(self.path)!r:.200}", known, own)
+        commit(changes)
         self.losses = found.get("losses", np.empty(0)).tolist()
         self.notes = found.notes if notes is None else notes
         validated = tuple(
             (int(step), value) for step, value in found.get("validation", np.empty((0, 2))).tolist()
         )
         best = [found[f"best/{n}"] for n in self.optimiser.labels if f"best/{n}" in found]
-        return Moment({}, rebuild([known[name] for name in own]), validated, best or None)
+        then = json.loads(found["epoch rng"].tobytes()) if "epoch rng" in found else {}
+        epoch = int(found.get("epoch", 0))
+        return Moment({}, rebuild([known[name] for name in own]), epoch, then, validated, best or None)
 
     @property
     def moment(self) -> Moment:
@@ -367,35 +376,41 @@ class _Record:
     def validated_last(self) -> int:
         return self.moment.validated[-1][0] if self.moment.validated else -1
 
-    def events(
-        self, all_events: Iterator[tuple[int, list | None]], patience
+    def begin(self, epoch: int) -> None:
+        """Before the batches of an epoch are drawn, be it again."""
+        if epoch == self.moment.epoch:
+            self._put_back(self.moment.generators_then)
+        elif epoch > self.moment.epoch:
+            now = self._states()
+            moment = self.moment._replace(generators=now, state=self.first, epoch=epoch, generators_then=now)
+            self.moments = {self.optimiser.steps: moment}
+
+    def remaining(
+        self, events: Iterator[list | None], patience: float | None
     ) -> Iterator[tuple[int, list | None]]:
         """The steps that are still to be made, with their numbers, and ends of epochs (None) from here on.
 
         The step that was the last before the file was written comes with no batches: what follows it may be missing.
         """
-        done, number, now, drawn = len(self.losses), 0, 0, False
-        if not done:
-            self._generators_back()
-        while not self._tired(patience) and (event := next(all_events, None)):
-            epoch, group = event
+        number, passed = len(self.losses), 0
+        if number and not self._tired(patience):
+            for group in events:
+                passed += group is not None
+                if passed == number:
+                    break
+        self._put_back(self.moment.generators)
+        if self._tired(patience):
+            return
+        if number and passed == number:
+            yield number, []
+        for group in () if self._tired(patience) else events:
             number += group is not None
-            if group is not None and number <= done:
-                now, group = epoch, []
-            drawn = drawn or number >= done
-            if number < done:
-                continue
-            if group == []:
-                self._generators_back()
-            if group and epoch != now:
-                now = epoch
-                self.moments = {self.optimiser.steps: self.moment._replace(state=self.first)}
             yield number, group
             self._mark()
             if group and number % self.every == 0:
                 self._save()
-        if not drawn:
-            self._generators_back()
+            if self._tired(patience):
+                return
 
     def _tired(self, patience) -> bool:
         """Whether so many validations have brought nothing."""
@@ -418,7 +433,8 @@ class _Record:
             else old.best
         )
         validated = (*old.validated, (number, value))
-        self.moments = {self.optimiser.steps: Moment(self._states(), old.state, validated, best)}
+        moment = old._replace(generators=self._states(), validated=validated, best=best)
+        self.moments = {self.optimiser.steps: moment}
 
     def put_back_best(self) -> None:
         best = self.moment.best
@@ -428,8 +444,8 @@ class _Record:
     def _states(self) -> dict[str, Any]:
         return {name: generator.bit_generator.state for name, generator in self.generators.items()}
 
-    def _generators_back(self) -> None:
-        for name, state in self.moment.generators.items():
+    def _put_back(self, states: dict[str, Any] | None) -> None:
+        for name, state in (states or {}).items():
             self.generators[name].bit_generator.state = state
 
     def _mark(self) -> None:
@@ -441,6 +457,9 @@ class _Record:
             return
         moment = self.moments[now]
         tensors = {"losses": np.array(self.losses[: now - self.start], np.float64)}
+        if moment.epoch:
+            text = checkpoint.text_of_states(moment.generators_then or {})
+            tensors |= {"epoch": np.array(moment.epoch), "epoch rng": np.frombuffer(text.encode(), np.uint8)}
         tensors |= {f"state/{k}": x for k, x in enumerate(flatten(moment.state)[0])}
         if moment.validated:
             tensors["validation"] = np.array(moment.validated, np.float64)

@@ -93,12 +93,12 @@ def test_twenty_five_compiled_steps_equal_pytorchs(row):
     oracle, step, gradients = row.theirs(torch, copies), TrainingStep(f, optimiser), mg.compile(f)
     for batch in batches(25):
         found = gradients.value_and_grad(*batch)[1]
-        for x, copy in zip(optimiser.parameters, copies, strict=True):
-            copy.grad = torch.tensor(found[x])
+        for x, their in zip(optimiser.parameters, copies, strict=True):
+            their.grad = torch.tensor(found[x])
         step(*batch)
         oracle.step()
-        for x, copy in zip(optimiser.parameters, copies, strict=True):
-            np.testing.assert_allclose(x.value, copy.detach().numpy(), rtol=1e-9, atol=1e-12)
+        for x, their in zip(optimiser.parameters, copies, strict=True):
+            np.testing.assert_allclose(x.value, their.detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("clip", [None, 0.05])
