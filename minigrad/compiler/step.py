@@ -2,8 +2,9 @@
 
 The rule of an optimiser (`Optimiser.moved`) is compiled once, for flat arrays: all parameters lie one behind the
 other as the loss's program writes their gradients, so that one call moves all of them, whatever the network is.
-What does not fit (a parameter without gradient, counts that differ, groups, several dtypes, an optimiser of one's own,
-what cannot be compiled) goes parameter by parameter, by the same rule.
+Where parameters differ in their options or counts, each kind has a run of its own over all, and gives what is its.
+What does not fit (a parameter without gradient, many kinds, several dtypes, an optimiser of one's own, what cannot be
+compiled) goes parameter by parameter, by the same rule.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..tensor import Tensor, next_number
 from .compile import ALIGN, Compiled, Gradients, Known, Plan, address_of, compile, constant, view_of
 from .places import CannotCompile
 
+MOST_KINDS = 4  # of parameters that differ in options or counts: each costs a run over all of them
 FAR = 1e30  # sums of squares beyond, or below its inverse: float32 cannot hold what is computed of them
 
 
@@ -106,6 +108,16 @@ class State:
             for part, array in zip(self.layout.parts, arrays, strict=True):
                 view_of(flat, part)[...] = array
         values.setflags(write=False)
+
+    def take(self, other: State, members: Sequence[int]) -> None:
+        """Values and entries of some parameters from another state of the same layout."""
+        count = 1 + len(self.slots)
+        own, theirs = self.held[1 : 1 + count], other.held[1 : 1 + count]
+        own[0].setflags(write=True)
+        for flat, source in zip(own, theirs, strict=True):
+            for k in members:
+                view_of(flat, self.layout.parts[k])[...] = view_of(source, self.layout.parts[k])
+        own[0].setflags(write=False)
 
     def holds(self, layout: Layout, optimiser: Optimiser) -> bool:
         """Whether parameters and optimiser have just this, as nothing was assigned since."""
@@ -207,6 +219,7 @@ class TrainingStep:
         self.rule: Rule | None = None
         self.state: State | None = None  # as the last step left it
         self.spare: State | None = None  # that of the step before
+        self.other: State | None = None  # where parameters of another kind are moved
         self._found: tuple = ()
 
     def __call__(self, /, *batch, **named) -> Any:
@@ -279,14 +292,13 @@ class TrainingStep:
         """Clip the gradients, and move the parameters: all of them, or, where an error is raised, none."""
         _, address, layout, _ = found = self._found
         self._found = ()
-        optimiser = self.optimiser
-        if layout is not None and self.whole and not optimiser.groups and len({*optimiser.counts}) == 1:
+        if layout is not None and self.whole and len(kinds := self._kinds()) <= MOST_KINDS:
             gradient = self._flat_gradient(found)
             if self.clip_value is not None:
                 np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
             square = float(np.vdot(gradient, gradient))
             if 1 / FAR < square < FAR and self._ruled(layout):
-                self._move_all(layout, address + layout.start, math.sqrt(square))
+                self._move_all(layout, address + layout.start, math.sqrt(square), kinds)
                 return
         self._move_each(self._gradients(found))
 
@@ -309,26 +321,40 @@ class TrainingStep:
         if self.rule is not None and (self.rule.layout is layout or self.rule.layout == layout):
             return True
         try:
-            self.rule, self.state, self.spare = Rule(self.optimiser, layout, self.places), None, None
+            rule = Rule(self.optimiser, layout, self.places)
+            self.rule, self.state, self.spare, self.other = rule, None, None, None
         except CannotCompile as reason:
             self.whole = False
             name = type(self.optimiser).__name__
             warnings.warn(f"{name} moves one parameter after the other: {reason}", stacklevel=4)
         return self.whole
 
-    def _move_all(self, layout: Layout, gradient: int, norm: float) -> None:
-        """In one call; gradient : the address of its flat array."""
+    def _kinds(self) -> list[Sequence[int]]:
+        """The parameters that have options and counts in common, most of them first."""
+        optimiser = self.optimiser
+        if not optimiser.groups and len({*optimiser.counts}) == 1:
+            return [range(len(optimiser.counts))]
+        found: dict[tuple, list[int]] = {}
+        for k, kind in enumerate(zip(optimiser.group, optimiser.counts, strict=True)):
+            found.setdefault(kind, []).append(k)
+        return sorted(found.values(), key=len, reverse=True)
+
+    def _move_all(self, layout: Layout, gradient: int, norm: float, kinds: list[Sequence[int]]) -> None:
+        """In one call for each kind; gradient : the address of its flat array."""
         optimiser, rule, now, new = self.optimiser, self.rule, self.state, self.spare
         assert rule is not None
-        count = optimiser.counts[0] + 1
+        counts = [count + 1 for count in optimiser.counts]
         scale = self.clip / norm if self.clip is not None and norm > self.clip else 1.0
-        numbers = (scale, *optimiser.numbers(count))
         if now is None or not now.holds(layout, optimiser):
             now = rule.state()
             now.fill(optimiser)
         if new is None or not new.free:
             new = rule.state()
-        rule(now, gradient, numbers, new)
+        rule(now, gradient, (scale, *optimiser.numbers_of(kinds[0][0], counts[kinds[0][0]])), new)
+        for members in kinds[1:]:
+            self.other = other = self.other or rule.state()
+            rule(now, gradient, (scale, *optimiser.numbers_of(members[0], counts[members[0]])), other)
+            new.take(other, members)
         self.norm, parameters = norm, optimiser.parameters
         commit(
             chain(
@@ -337,7 +363,7 @@ class TrainingStep:
                 zip(repeat(optimiser), optimiser.slots, new.slots),
                 [
                     (optimiser, "steps", optimiser.steps + 1),
-                    (optimiser, "counts", [count] * len(parameters)),
+                    (optimiser, "counts", counts),
                     (self, "state", new),
                     (self, "spare", now),
                 ],

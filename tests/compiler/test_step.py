@@ -78,8 +78,7 @@ def test_it_is_loss_clipping_and_optimiser_one_after_the_other(make, dtype, clip
         assert value.item() == pytest.approx(expected, rel=1e-9 if dtype == "float64" else 1e-4)
         assert step.norm == pytest.approx(norm, rel=1e-9 if dtype == "float64" else 1e-3)
         assert all(x.grad is None for x in p.values())
-    assert (step.state is None) == bool(one.groups)  # a group's parameters move one by one
-    assert one.counts == two.counts == [8] * len(p) and one.steps == 8
+    assert step.state is not None and one.counts == two.counts == [8] * len(p) and one.steps == 8
     assert_alike(one, two, dtype)
 
 
@@ -181,7 +180,7 @@ def test_what_somebody_holds_is_never_written_over(make):
                 *[getattr(optimiser, name)[1] for name in optimiser.slots],
             ]
             held += [(a, a.copy()) for a in arrays]
-        if k == 4 and step.state is not None:
+        if k == 4:
             held.append((step.state.views[2][0], step.state.views[2][0].copy()))  # a view of a view
     for array, as_it_was in held:
         np.testing.assert_array_equal(array, as_it_was)
@@ -357,6 +356,30 @@ def test_a_loss_that_runs_eagerly():
     with pytest.warns(UserWarning, match="runs eagerly"):
         step(np.ones((N, D)))
     assert (W.value != 1).all() and step.norm > 1
+
+
+@pytest.mark.parametrize(("kinds", "whole"), [(3, True), (4, True), (6, False)])
+def test_parameters_that_joined_later_or_are_in_groups_are_moved_by_a_run_for_each_kind(kinds, whole):
+    (f, p), (g, q) = network(), network()
+    groups = {"W_*": dict(lr=0.05), "b_[fi]": dict(betas=(0.5, 0.9))}
+    one, two = optim.AdamW(p, 0.02, groups=groups), optim.AdamW(q, 0.02, groups=groups)
+    late = [k for k, name in enumerate(p) if name in ("b_o", "W_o")[: kinds - 3]]
+    if kinds == 6:
+        late.append(list(p).index("b_f"))
+    for optimiser in (one, two):  # steps in which these had no gradient
+        for k, x in enumerate(optimiser.parameters):
+            x.grad = None if k in late[:1] + late[2:] else np.full(x.shape, 0.1)
+        optimiser.step()
+        for k, x in enumerate(optimiser.parameters):
+            x.grad = None if k in late[1:] else np.full(x.shape, -0.2)
+        optimiser.step()
+    step, compiled = TrainingStep(f, one, 0.3), mg.compile(g)
+    assert len(step._kinds()) == kinds
+    for batch in batches(5):
+        step(*batch)
+        one_by_one(compiled, two, batch, 0.3)
+    assert (step.state is not None) == whole and one.counts == two.counts
+    assert_alike(one, two)
 
 
 # Numbers that are none, and those that are too large for their squares.
