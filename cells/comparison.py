@@ -171,7 +171,7 @@ def learn(
             yield arrays
 
     if not test(0) and steps != 0:
-        minigrad.fit(loss, learned, batches(), lr=lr, clip=clip, watch=after)
+        minigrad.fit(loss, learned, batches(), lr=lr, clip=clip, watch=after, progress=False)
     record.seconds_a_step = clock.median
     record.score = _mean(loss, _held_out(task, batch, 4 * tests, 2)) * task.unit
     record.wall = time.perf_counter() - began

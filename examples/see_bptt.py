@@ -119,7 +119,12 @@ def train(kind: str, codes: np.ndarray, shown: np.ndarray, alphabet, options, ad
     losses = np.zeros(0)
     if options.steps:
         losses = mg.fit(
-            model.loss, parameters, batches(codes, options.steps, options.seed), lr=0.03, watch=watch
+            model.loss,
+            parameters,
+            batches(codes, options.steps, options.seed),
+            lr=0.03,
+            watch=watch,
+            progress=False,
         )
     recordings = []
     for number, values in kept.items():

@@ -95,6 +95,13 @@ def load_training(
     surplus and for another kind of generator, ShapeError and DTypeError for arrays of another kind; nothing is
     changed then.
     """
+    changes, found = training_from(path, optimiser, rng)
+    commit(changes)
+    return found
+
+
+def training_from(path, optimiser: Optimiser, rng) -> tuple[list[tuple], Arrays]:
+    """The changes that `load_training` makes, and what it returns."""
     arrays, notes = _read(path)
     if GENERATORS not in notes:
         raise InputError(f"{files.shown(path)} holds arrays, and no training: read it with checkpoint.load")
@@ -104,8 +111,9 @@ def load_training(
     changes = [change for name, p in own.items() for change in assigned(p, values[name])]
     changes += optimiser.loaded(_part(arrays, "optimiser/"))
     changes += _generators_put_back(who, generators(rng), notes[GENERATORS])
-    commit(changes)
-    return Arrays(_part(arrays, "tensors/"), {n: text for n, text in notes.items() if not _is_ours(n)})
+    return changes, Arrays(
+        _part(arrays, "tensors/"), {n: text for n, text in notes.items() if not _is_ours(n)}
+    )
 
 
 def write_training(
@@ -118,8 +126,12 @@ def write_training(
         "tensors": _named(tensors),
     }
     arrays = {f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
-    text = json.dumps(states, default=lambda array: array.tolist())
-    _write(path, arrays, {**_texts(notes), GENERATORS: text})
+    _write(path, arrays, {**_texts(notes), GENERATORS: text_of_states(states)})
+
+
+def text_of_states(states: dict[str, Any]) -> str:
+    """The states of random generators as JSON."""
+    return json.dumps(states, default=lambda array: array.tolist())
 
 
 def generators(rng) -> dict[str, Generator]:
