@@ -139,7 +139,7 @@ def test_a_foreign_file_says_what_it_is(rng, tmp_path):
     model, path = Tagger(rng), tmp_path / "file"
     before = state(model)
     path.write_bytes(pickle.dumps(before))
-    with pytest.raises(InputError, match="no safetensors file, or damaged"):
+    with pytest.raises(InputError, match="not a safetensors file, or damaged"):
         model.load(path)
     with pytest.raises(InputError, match="cannot be read"):
         model.load(tmp_path / "nothing")
