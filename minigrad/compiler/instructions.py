@@ -483,7 +483,11 @@ def write_block(kind, build, *args):
     build.position_at_end(loop)
     row = build.phi(INT64)
     left = build.sub(m, row)
+    # Between one small tile and two, a whole tile of ROWS is less work where ROWS are no more than that.
     many = build.icmp_signed(">", left, INT64(2 * FEW_ROWS))
+    if ROWS < 2 * FEW_ROWS:
+        fits = build.icmp_unsigned("<", build.sub(left, INT64(FEW_ROWS + 1)), INT64(ROWS - FEW_ROWS))
+        many = build.or_(many, fits)
     rows = _smaller(build, left, choose(many, INT64(ROWS), INT64(FEW_ROWS)))
     a_here, c_here = build.gep(a, [build.mul(row, a_row)]), build.gep(c, [build.mul(row, c_row)])
     build.call(
