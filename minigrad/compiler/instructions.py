@@ -269,9 +269,11 @@ SHORT_K = 32
 # Rows of A taken at a time by matmul: with K_BLOCK columns they fit the second-level cache.
 M_BLOCK = 20 * ROWS
 # Rows of the result of matmul_sum whose part of A is packed at a time.
-A_BLOCK = 10 * ROWS
+A_BLOCK = 120
 # Panels of B which matmul_sum packs at a time: with K_BLOCK rows they fit the second-level cache.
-PANELS_BLOCK = 16
+PANELS_BLOCK = 64
+# Rows that copies have fetched before they come to them: memory a whole row apart is not foreseen by the machine.
+AHEAD = 8
 
 
 class Kind:
@@ -360,6 +362,8 @@ def _write_tile(kind, rows, vectors, build, *args):
     panel = [INT64(0)] + [_smaller(build, INT64(p), last_panel) for p in range(1, (vectors + 1) // 2)]
     b_panels = [build.gep(b, [build.mul(p, b_panel)]) for p in panel]
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
+    for r, v in tile:
+        _prefetch(build, build.gep(c_rows[r], [INT64(v * kind.width)]), 1, 3)
     with _counted_loop(build, k_count, [kind.zero] * len(tile)) as (k, totals, results):
         b_at, a_at = build.mul(k, b_row), build.mul(k, a_col)
         b_vectors = [
@@ -431,6 +435,14 @@ def _write_back(kind, build, result, c_rows, column_count, accumulate):
                     sums[i] = value
                 for i in result:
                     store(sums[i], address[i], i[1])
+
+
+def _prefetch(build, address, write, level):
+    """Have memory fetched that will be needed (level 3: into the first-level cache, 2: the second); any address is right."""
+    pointer = ir.IntType(8).as_pointer()
+    of = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
+    operands = [build.bitcast(address, pointer), INT32(write), INT32(level), INT32(1)]
+    build.call(function_named(build.module, of, "llvm.prefetch.p0"), operands)
 
 
 def _smaller(build, x, y):
@@ -543,6 +555,7 @@ def _copy_panels(kind, build, source, source_row, _, target, target_panel, count
         here = build.gep(source, [build.add(build.mul(i, source_row), at)])
         there = build.gep(target, [build.add(build.mul(i, INT64(kind.panel)), build.mul(p, target_panel))])
         left = build.sub(columns, at)
+        _prefetch(build, build.gep(here, [build.mul(source_row, INT64(AHEAD))]), 0, 3)
         sources, targets = ([build.gep(q, [INT64(v * kind.width)]) for v in range(2)] for q in (here, there))
         with build.if_else(build.icmp_signed(">=", left, INT64(kind.panel))) as (full, partial):
             with full:
@@ -562,6 +575,7 @@ def _copy_slivers(kind, build, source, source_row, _, target, target_sliver, cou
     with _counted_loop(build, count) as (i, _, _), _counted_loop(build, slivers) as (s, _, _):
         here = build.gep(source, [build.add(build.mul(i, source_row), build.mul(s, INT64(ROWS)))])
         there = build.gep(target, [build.add(build.mul(i, INT64(ROWS)), build.mul(s, target_sliver))])
+        _prefetch(build, build.gep(here, [build.mul(source_row, INT64(AHEAD))]), 0, 3)
         _store(build, kind, _load(build, kind, here, vector), there)
     build.ret_void()
 
