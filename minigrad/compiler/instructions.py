@@ -353,7 +353,7 @@ def _write_tile(kind, rows, vectors, build, *args):
     `column_count` are computed from the zeros of the packed panel (panels beyond the last one repeat it), and
     not stored.
     """
-    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate = args
+    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate, ahead, step = args
     last_row = build.sub(row_count, INT64(1))
     row = [INT64(0)] + [_smaller(build, INT64(r), last_row) for r in range(1, rows)]
     a_rows = [build.gep(a, [build.mul(r, a_row)]) for r in row]
@@ -366,6 +366,7 @@ def _write_tile(kind, rows, vectors, build, *args):
         _prefetch(build, build.gep(c_rows[r], [INT64(v * kind.width)]), 1, 3)
     with _counted_loop(build, k_count, [kind.zero] * len(tile)) as (k, totals, results):
         b_at, a_at = build.mul(k, b_row), build.mul(k, a_col)
+        _prefetch(build, build.gep(ahead, [build.mul(k, step)]), 0, 2)
         b_vectors = [
             _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
             for v in range(vectors)
@@ -471,7 +472,9 @@ def _leave_alone(build, branch):
 def _tile(kind, module, rows, vectors):
     """The tile kernel of that size, as an LLVM function."""
     body = functools.partial(_write_tile, kind, rows, vectors)
-    return _shared_function(module, f"tile_{rows}_{vectors}_{kind.name}", block_type(kind), body)
+    whole = block_type(kind)
+    of = ir.FunctionType(whole.return_type, [*whole.args, kind.scalar.as_pointer(), INT64])
+    return _shared_function(module, f"tile_{rows}_{vectors}_{kind.name}", of, body)
 
 
 def block_type(kind):
@@ -490,6 +493,9 @@ def write_block(kind, build, *args):
     few_tile = choose(single, tile(1, 8), choose(narrow, tile(FEW_ROWS, 1), tile(FEW_ROWS, 2)))
     many_tile = choose(narrow, tile(ROWS, 1), tile(ROWS, 2))
 
+    # While a tile is computed its share of the next panel of B comes into the second-level cache.
+    share = build.udiv(build.mul(k, INT64(kind.panel)), build.select(build.icmp_signed(">", m, INT64(0)), m, INT64(1)))
+    following = build.gep(b, [b_panel])
     before, loop, after = build.block, build.append_basic_block("rows"), build.append_basic_block("done")
     build.cbranch(build.icmp_signed(">", m, INT64(0)), loop, after)
     build.position_at_end(loop)
@@ -501,10 +507,12 @@ def write_block(kind, build, *args):
         fits = build.icmp_unsigned("<", build.sub(left, INT64(FEW_ROWS + 1)), INT64(ROWS - FEW_ROWS))
         many = build.or_(many, fits)
     rows = _smaller(build, left, choose(many, INT64(ROWS), INT64(FEW_ROWS)))
+    step = build.add(build.udiv(build.mul(rows, INT64(kind.panel)), m), INT64(1))
     a_here, c_here = build.gep(a, [build.mul(row, a_row)]), build.gep(c, [build.mul(row, c_row)])
     build.call(
         choose(many, many_tile, few_tile),
-        [a_here, a_row, a_col, b, b_row, b_panel, k, c_here, c_row, rows, n, accumulate],
+        [a_here, a_row, a_col, b, b_row, b_panel, k, c_here, c_row, rows, n, accumulate,
+         build.gep(following, [build.mul(row, share)]), step],
     )
     row_next = build.add(row, rows)
     row.add_incoming(INT64(0), before)
