@@ -264,8 +264,8 @@ ROWS = 12 if MANY_REGISTERS else 6
 FEW_ROWS = 4
 # k is taken in blocks: two vectors' width of B, K_BLOCK deep, is 32 kB with the widest vectors.
 K_BLOCK = 256
-# Up to this k matmul_sum reads A and B where they are.
-SHORT_K = 32
+# Up to this k, and where their rows are no longer than so many panels, matmul_sum reads A and B where they are.
+SHORT_K, NARROW = 32, 8
 # Rows of A taken at a time by matmul: with K_BLOCK columns they fit the second-level cache.
 M_BLOCK = 20 * ROWS
 # Rows of the result of matmul_sum whose part of A is packed at a time.
