@@ -271,7 +271,7 @@ M_BLOCK = 20 * ROWS
 # Rows of the result of matmul_sum whose part of A is packed at a time.
 A_BLOCK = 120
 # Panels of B which matmul_sum packs at a time: with K_BLOCK rows they fit the second-level cache.
-PANELS_BLOCK = 64
+PANELS_BLOCK = 1024 // VECTOR_BYTES
 # Rows that copies have fetched before they come to them: memory a whole row apart is not foreseen by the machine.
 AHEAD = 8
 
@@ -361,12 +361,15 @@ def _write_tile(kind, rows, vectors, build, *args):
     last_panel = build.sdiv(build.sub(column_count, INT64(1)), INT64(kind.panel))
     panel = [INT64(0)] + [_smaller(build, INT64(p), last_panel) for p in range(1, (vectors + 1) // 2)]
     b_panels = [build.gep(b, [build.mul(p, b_panel)]) for p in panel]
+    a_following = build.gep(a, [build.mul(row_count, a_row)])
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
     for r, v in tile:
         _prefetch(build, build.gep(c_rows[r], [INT64(v * kind.width)]), 1, 3)
     with _counted_loop(build, k_count, [kind.zero] * len(tile)) as (k, totals, results):
         b_at, a_at = build.mul(k, b_row), build.mul(k, a_col)
-        _prefetch(build, build.gep(ahead, [build.mul(k, step)]), 0, 2)
+        if rows == ROWS:  # of the next panel a share, and of A what follows: its next rows, where they lie together
+            _prefetch(build, build.gep(ahead, [build.mul(k, step)]), 0, 2)
+            _prefetch(build, build.gep(a_following, [build.mul(k, INT64(rows))]), 0, 3)
         b_vectors = [
             _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
             for v in range(vectors)
