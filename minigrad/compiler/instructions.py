@@ -353,7 +353,8 @@ def _write_tile(kind, rows, vectors, build, *args):
     `column_count` are computed from the zeros of the packed panel (panels beyond the last one repeat it), and
     not stored.
     """
-    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate, ahead, step = args
+    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate = args[:12]
+    ahead, ahead_step = args[12:]  # what to have fetched of B meanwhile: from where, and how far each round
     last_row = build.sub(row_count, INT64(1))
     row = [INT64(0)] + [_smaller(build, INT64(r), last_row) for r in range(1, rows)]
     a_rows = [build.gep(a, [build.mul(r, a_row)]) for r in row]
@@ -363,12 +364,14 @@ def _write_tile(kind, rows, vectors, build, *args):
     b_panels = [build.gep(b, [build.mul(p, b_panel)]) for p in panel]
     a_following = build.gep(a, [build.mul(row_count, a_row)])
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
-    for r, v in tile:
+    for r, v in tile:  # for when the loop is done
         _prefetch(build, build.gep(c_rows[r], [INT64(v * kind.width)]), 1, 3)
     with _counted_loop(build, k_count, [kind.zero] * len(tile)) as (k, totals, results):
         b_at, a_at = build.mul(k, b_row), build.mul(k, a_col)
-        if rows == ROWS:  # of the next panel a share, and of A what follows: its next rows, where they lie together
-            _prefetch(build, build.gep(ahead, [build.mul(k, step)]), 0, 2)
+        if (
+            rows == ROWS
+        ):  # of the next panel a share, and of A what follows: its next rows, where they lie together
+            _prefetch(build, build.gep(ahead, [build.mul(k, ahead_step)]), 0, 2)
             _prefetch(build, build.gep(a_following, [build.mul(k, INT64(rows))]), 0, 3)
         b_vectors = [
             _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
@@ -442,7 +445,10 @@ def _write_back(kind, build, result, c_rows, column_count, accumulate):
 
 
 def _prefetch(build, address, write, level):
-    """Have memory fetched that will be needed (level 3: into the first-level cache, 2: the second); any address is right."""
+    """Have memory fetched before it is needed, to be written (1) or not (0): level 3 is the first cache, 2 the second.
+
+    Any address will do: nothing is read at one that is not there.
+    """
     pointer = ir.IntType(8).as_pointer()
     of = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
     operands = [build.bitcast(address, pointer), INT32(write), INT32(level), INT32(1)]
@@ -497,7 +503,8 @@ def write_block(kind, build, *args):
     many_tile = choose(narrow, tile(ROWS, 1), tile(ROWS, 2))
 
     # While a tile is computed its share of the next panel of B comes into the second-level cache.
-    share = build.udiv(build.mul(k, INT64(kind.panel)), build.select(build.icmp_signed(">", m, INT64(0)), m, INT64(1)))
+    some = choose(build.icmp_signed(">", m, INT64(0)), m, INT64(1))
+    share = build.udiv(build.mul(k, INT64(kind.panel)), some)  # of a row
     following = build.gep(b, [b_panel])
     before, loop, after = build.block, build.append_basic_block("rows"), build.append_basic_block("done")
     build.cbranch(build.icmp_signed(">", m, INT64(0)), loop, after)
@@ -514,8 +521,22 @@ def write_block(kind, build, *args):
     a_here, c_here = build.gep(a, [build.mul(row, a_row)]), build.gep(c, [build.mul(row, c_row)])
     build.call(
         choose(many, many_tile, few_tile),
-        [a_here, a_row, a_col, b, b_row, b_panel, k, c_here, c_row, rows, n, accumulate,
-         build.gep(following, [build.mul(row, share)]), step],
+        [
+            a_here,
+            a_row,
+            a_col,
+            b,
+            b_row,
+            b_panel,
+            k,
+            c_here,
+            c_row,
+            rows,
+            n,
+            accumulate,
+            build.gep(following, [build.mul(row, share)]),
+            step,
+        ],
     )
     row_next = build.add(row, rows)
     row.add_incoming(INT64(0), before)
