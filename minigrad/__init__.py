@@ -15,6 +15,7 @@ from .errors import (
     MinigradError,
     NonFiniteError,
     ShapeError,
+    TooLargeError,
 )
 from .functional import (
     conv1d,
@@ -87,6 +88,7 @@ __all__ = [
     "OPS",
     "Op",
     "ShapeError",
+    "TooLargeError",
     "Tensor",
     "ancestors",
     "anomaly",
