@@ -717,7 +717,9 @@ class Plan:
         self.layout: Any = None  # what a training step has found out about where gradients lie
         self.output_at = np.array([at for at, _, _ in outputs], np.int64)
         self.output_offsets = np.array(output_offsets, np.int64)
-        by_name = {program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, output_offsets, strict=True)}
+        by_name = {
+            program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, output_offsets, strict=True)
+        }
         parts = [
             (
                 by_name[r.store.name],

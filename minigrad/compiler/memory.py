@@ -22,9 +22,7 @@ def refuse_beyond(what: str, shapes: tuple, results: int, between: int) -> None:
             raise too_large(what, shapes, results, between, free)
 
 
-def too_large(
-    what: str, shapes: tuple, results: int, between: int, free: int | None = None
-) -> TooLargeError:
+def too_large(what: str, shapes: tuple, results: int, between: int, free: int | None = None) -> TooLargeError:
     given = ", ".join(map(dims, shapes)) or "no shape"
     rest = "which is more than there is" if free is None else f"and {_in_words(free)} are free"
     return TooLargeError(
@@ -47,7 +45,9 @@ def free_bytes() -> int | None:
     with contextlib.suppress(OSError, ValueError, KeyError):  # a container's own limit; "max" is none
         limit, used = (int((GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
         told = _numbers(GROUP / "memory.stat")
-        found.append(limit - used + told["inactive_file"] + told["active_file"])  # files' pages are given back
+        found.append(
+            limit - used + told["inactive_file"] + told["active_file"]
+        )  # files' pages are given back
     return max(0, min(found)) if found else None
 
 
