@@ -15,6 +15,7 @@ from .errors import (
     MinigradError,
     NonFiniteError,
     ShapeError,
+    TooLargeError,
 )
 from .functional import (
     conv1d,
@@ -94,6 +95,7 @@ __all__ = [
     "OPS",
     "Op",
     "ShapeError",
+    "TooLargeError",
     "Tensor",
     "ancestors",
     "anomaly",

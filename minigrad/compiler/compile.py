@@ -35,6 +35,7 @@ from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradie
 from . import cache
 from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
+from .memory import kept_bytes, refuse_beyond, too_large
 from .places import CHECKS, CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
@@ -181,10 +182,13 @@ class Call:
         """How the function gets the arguments."""
         return self.form or plain(len(self.arguments))
 
-    def leaves(self) -> list[Tensor]:
-        """The arguments as leaves of a graph: how one was computed is not the function's."""
+    def leaves(self, leaf: Callable = Tensor) -> list[Tensor]:
+        """The arguments as leaves of a graph: how one was computed is not the function's.
+
+        leaf : makes one of an array, `constant` without a copy of it.
+        """
         found = [
-            a if type(a) is Tensor and a.op is None else _leaf(a, array, bool(needed))
+            a if type(a) is Tensor and a.op is None else _leaf(leaf(array), a, bool(needed))
             for a, array, needed in zip(self.arguments, self.arrays, self.needs, strict=True)
         ]
         # A computed tensor that is given twice is one leaf too.
@@ -224,9 +228,8 @@ def _array(argument, arguments: Sequence, floats: str, form: Form | None) -> np.
     return array
 
 
-def _leaf(argument, array: np.ndarray, requires_grad: bool) -> Tensor:
-    """A leaf of its own around an argument's array."""
-    leaf = Tensor(array)
+def _leaf(leaf: Tensor, argument, requires_grad: bool) -> Tensor:
+    """A leaf of its own, with what an argument has beside its array."""
     if isinstance(argument, Tensor):
         leaf.name, leaf.hooks, leaf.requires_grad = argument.name, argument.hooks, requires_grad
     return leaf
@@ -446,7 +449,7 @@ def _reasons(remedy: str):
     """What goes wrong while a program is made is a reason to run eagerly, which then says it better, if it fails too."""
     try:
         yield
-    except CannotCompile:
+    except (CannotCompile, MemoryError):  # eagerly it takes more
         raise
     except MinigradError as error:
         raise CannotCompile(str(error)) from error
@@ -469,11 +472,11 @@ class Variant:
             "while it was traced, when sizes and values are not known; use minigrad's operations, or pass what "
             "Python computes as an argument"
         ):
-            self.traced: Traced = trace(function, call.leaves(), call.needs, call.form)
+            self.traced: Traced = trace(function, call.leaves(constant), call.needs, call.form)
             if gradients:
                 only_number(self.traced.outputs, function)
         if check:  # before sizes are bound by what is done with the graph
-            again = trace(function, call.leaves(), call.needs, call.form)
+            again = trace(function, call.leaves(constant), call.needs, call.form)
             same_trace(self.traced.name, self.traced.outputs, again.outputs, self.traced.start)
         self._refuse_both_ways(call)
         self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
@@ -606,19 +609,41 @@ class Variant:
         """The results, in one array, and the plan that says where; known : leaves whose addresses are known."""
         free = self.plans.get(shapes)
         if free is None:
-            if len(self.plans) >= PLANS:  # each holds memory for all that it computes
-                for oldest in list(self.plans)[:1]:  # a copy, as another thread may add to them
-                    self.plans.pop(oldest, None)
+            self._let_go()
             free = self.plans.setdefault(shapes, [])
         try:
             plan = free.pop()  # a plan serves one call at a time; another thread makes its own
         except IndexError:
-            plan = Plan(self, shapes)
+            plan = None
+        if plan is None:
+            plan = self._plan(shapes)
         if known is not None:
             plan.know(known)
-        flat = plan.run(arrays, threads)
+        try:
+            flat = plan.run(arrays, threads)
+        except MemoryError:  # of the results, or of a copy of an argument
+            raise too_large(self.traced.name, shapes, plan.output_bytes, plan.arena.nbytes) from None
         free.append(plan)  # not after an interrupt: another thread may still be writing into it
         return flat, plan
+
+    def _let_go(self) -> None:
+        """Before a plan for other sizes is made, the oldest go: each holds memory for all that it computes."""
+        most = kept_bytes()
+        for oldest in list(self.plans):  # a copy, as another thread may add to them
+            held = sum(plan.bytes for plans in list(self.plans.values()) for plan in list(plans))
+            if len(self.plans) < PLANS and held <= most:
+                return
+            self.plans.pop(oldest, None)
+
+    def _plan(self, shapes: tuple) -> Plan:
+        """A new plan; where there is no room for it, what is kept for other sizes goes."""
+        try:
+            return Plan(self, shapes)
+        except MemoryError:
+            for other in list(self.plans):
+                if other != shapes:
+                    self.plans.pop(other, None)
+        return Plan(self, shapes)
 
 
 def computed_before(outputs: Sequence[Tensor], start: int) -> list[tuple[Tensor, Tensor]]:
@@ -661,8 +686,6 @@ class Plan:
         count = len(program.stores)
         # Addresses and sizes of arrays, sizes by name, and what the calls of repeated stages work on.
         sizes = [number(s) for s in program.sizes]
-        self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
-        self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
         # [argument, position in the table, the array whose address stands there, whether it is of small integers]
         self.arguments: list[list] = []
@@ -678,19 +701,28 @@ class Plan:
             else:
                 (outputs if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
         offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
-        self.arena = np.empty(total + ALIGN, np.uint8)
+        output_offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
+        self.bytes = self.output_bytes + total
+        refuse_beyond(traced.name, shapes, self.output_bytes, total)
+        self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
+        self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
+        try:
+            self.arena = np.empty(total + ALIGN, np.uint8)
+        except MemoryError:  # a limit of the process's own
+            raise too_large(traced.name, shapes, self.output_bytes, total) from None
         self.large = total > THREADS_FROM
         base = -(-address_of(self.arena) // ALIGN) * ALIGN
         for (at, _, _), offset in zip(work, offsets, strict=True):
             self.table[at] = base + offset
-        offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
         self.output: np.ndarray | None = None
         self.address = 0  # of the last results
         self.known: dict | None = None
         self.layout: Any = None  # what a training step has found out about where gradients lie
         self.output_at = np.array([at for at, _, _ in outputs], np.int64)
-        self.output_offsets = np.array(offsets, np.int64)
-        by_name = {program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
+        self.output_offsets = np.array(output_offsets, np.int64)
+        by_name = {
+            program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, output_offsets, strict=True)
+        }
         parts = [
             (
                 by_name[r.store.name],

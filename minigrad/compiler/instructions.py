@@ -14,7 +14,7 @@ import math
 import numpy as np
 from llvmlite import ir
 
-from .machine import FEATURES
+from .machine import ARM, FEATURES
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 # What LLVM may do with the numbers of a loop, and of a sum: NaN, infinity and the sign of 0 are kept (never nnan, ninf).
@@ -255,7 +255,7 @@ def _vector_bytes() -> tuple[int, bool]:
         return 64, True
     if "+avx2" in features or "+avx" in features:
         return 32, False
-    return 16, "+neon" in features
+    return 16, ARM and "+simd128" not in features  # of which WebAssembly says nothing
 
 
 VECTOR_BYTES, MANY_REGISTERS = _vector_bytes()
