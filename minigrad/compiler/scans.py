@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..ops import OPS
-from ..scan import LAST, SCAN, STACKED, Body
+from ..scan import LAST, STACKED, Body
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor
-from .places import BLOCK_ROWS, CannotCompile, Level, Place, Stage, Store, named, product_of, readers_of
+from .places import BLOCK_ROWS, Level, Place, Stage, Store, named, product_of, readers_of
 
 if TYPE_CHECKING:
     from .emit import Emitter
@@ -40,26 +40,23 @@ class ScanLoop:
     def emit(self) -> None:
         e, body = self.e, self.body
         nodes = body.nodes(*self.asked)
-        if any(n.op is SCAN for n in nodes):
-            raise CannotCompile(
-                f"{e.name}: a scan inside the step of a scan is not compiled; unroll the inner one in Python"
-            )
         wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
         level = Level(
-            nodes, wanted, readers_of(nodes), body, indent="        ", scan=self.node
-        )  # inside the loop
-        level.batch = self._batch(nodes)
-        split = level.batch is not None
-        if split:
-            e.parallel([], fresh=True)
-        else:
-            e.stages.append(Stage(False))
+            nodes, wanted, readers_of(nodes), body, self.outer.indent + "    ", scan=self.node,
+            above=self.outer, depth=self.outer.depth + 1,
+        )  # fmt: skip
+        if self.outer.body is None:  # a loop inside of another one is written among its lines, for one thread
+            level.batch = self._batch(nodes)
+            if level.batch is None:
+                e.stages.append(Stage(False))
+            else:
+                e.parallel([], fresh=True)
         blocks = [s for s in self.sequences if s.number not in e.places and e.in_time(s, self.outer)]
         for s in blocks:
             e.target(s, self.outer)
         self._inputs(level)
         kept = self._carries(level)
-        if split:
+        if level.batch is not None:
             e.stage.lines.insert(0, f"    rows = {e.size(level.batch)} * (part + 1) // parts - row0")
             e.stage.lines.insert(0, f"    row0 = {e.size(level.batch)} * part // parts")
         if blocks:
@@ -69,20 +66,16 @@ class ScanLoop:
         else:
             steps = "0", e.size(self.T)
         low, high = steps
-        head = (
-            f"for t in range({high} - 1, {low} - 1, -1):"
-            if body.reverse
-            else f"for t in range({low}, {high}):"
-        )
-        e.stage.lines.append(level.indent[4:] + head)
+        head = f"range({high} - 1, {low} - 1, -1)" if body.reverse else f"range({low}, {high})"
         mark = len(e.stage.lines)
+        e.stage.lines.append(f"{level.indent[4:]}for {self._step} in {head}:")
         push_down(level, e)
         level.nodes = e.scheduled(level)
         self._outputs(level)
         e.run_level(level)
         self._close_carries(level, kept)
-        for line in [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()][::-1]:
-            e.stage.lines.insert(mark, line)
+        offsets = [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()]
+        e.stage.lines[mark : mark + 1] = [*level.before, e.stage.lines[mark], *offsets]
         e.places.close(level)
         self._place_readers(level, kept)
 
@@ -150,14 +143,23 @@ class ScanLoop:
         """Is what comes from outside the same for every sequence?"""
         return len(x.shape) < len(node.shape)
 
+    @property
+    def _depth(self) -> str:
+        """What names in an inner loop have more than those in an outer one: t, then t_1."""
+        return f"{self.outer.depth}_" if self.outer.depth else ""
+
+    @property
+    def _step(self) -> str:
+        return f"t_{self.outer.depth}" if self.outer.depth else "t"
+
     def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> str:
         """Where a step's value starts in a stack, for this thread: a name that is set at the top of the loop."""
         size = self.e.count(tuple(node.shape))
-        step = f"t + {shift}" if shift else "t"
-        index = f"({step}) % 2" if slots else f"({step})" if shift else "t"
+        step = f"{self._step} + {shift}" if shift else self._step
+        index = f"({step}) % 2" if slots else f"({step})" if shift else step
         value = self.e.batch_offset(node, level, index if size == "1" else f"{index} * {size}")
         if value not in self.offsets:
-            self.offsets[value] = f"at_{len(self.offsets)}"
+            self.offsets[value] = f"at_{self._depth}{len(self.offsets)}"
         return self.offsets[value]
 
     def _inputs(self, level: Level) -> None:
@@ -201,7 +203,7 @@ class ScanLoop:
         slot = (T if all_steps else f"{T} % 2") if self.body.reverse else "0"
         base = "0" if slot == "0" else f"({slot}) * {size}"
         target = Place(store, e.batch_offset(before, level, base), e.local_shape(before, level))
-        flat = replace(level, indent="    ")
+        flat = replace(level, indent=self.outer.indent)
         if first.op is BROADCAST_TO and e.is_number(first.inputs[0]):
             number = first.inputs[0].value.item()
             said = repr(number) if np.isfinite(number) else f'float("{number}")'
