@@ -164,8 +164,18 @@ class Loop:
             if x is node:
                 return sequence
         if node.number not in self.read:
-            self.read[node.number] = stacked(self.made, node)  # type: ignore[arg-type]
+            if node is not self.stored(node):  # elements in the same order: nothing is kept for it
+                own = self.stack(node.inputs[0])
+                self.read[node.number] = own.reshape((own.shape[0], *node.shape))
+            else:
+                self.read[node.number] = stacked(self.made, node)  # type: ignore[arg-type]
         return self.read[node.number]
+
+    def stored(self, node: Tensor) -> Tensor:
+        """The node whose stack holds the elements of this one's: what it is a reshape of."""
+        while node.op is RESHAPE and self.inside(node) and self.inside(node.inputs[0]):
+            node = node.inputs[0]
+        return node
 
     def read_last(self, k: int) -> Tensor:
         if k in self.outside_lasts:
@@ -396,11 +406,17 @@ def _is_swap(node: Tensor) -> bool:
 
 def _summed(term: Tensor) -> Sequence[Tensor]:
     """What the sum over the steps of a term is made of, if that is the sums of other terms."""
-    if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op in (SUM, SCATTER)):
+    if term.op is PLACE or (term.op is RESHAPE and _unshaped(term).op in (SUM, SCATTER)):
         return term.inputs
     if term.op is ADD and all(same_shape(x, term) for x in term.inputs):
         return term.inputs
     return ()
+
+
+def _unshaped(node: Tensor) -> Tensor:
+    while node.op is RESHAPE:
+        node = node.inputs[0]
+    return node
 
 
 def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
@@ -419,7 +435,7 @@ def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
             return [None]
         if not all(loop.inside(x) for x in read):
             return [None]
-        needs += read
+        needs += [loop.stored(x) for x in read]
     return needs
 
 
@@ -491,7 +507,7 @@ def _addends(loop: Loop, node: Tensor) -> Sequence[Tensor]:
 
 def _sunk_needs(loop: Loop, node: Tensor) -> list[Tensor]:
     products = [n for n in _inputs_first(node, lambda n: _addends(loop, n)) if n.op is MATMUL]
-    return [product.inputs[0] for product in products]
+    return [loop.stored(product.inputs[0]) for product in products]
 
 
 def _outside_product(loop: Loop, node: Tensor) -> Tensor:

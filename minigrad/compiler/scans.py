@@ -11,7 +11,7 @@ from ..ops import OPS
 from ..scan import LAST, STACKED, Body
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor
-from .places import BLOCK_ROWS, Level, Place, Stage, Store, named, product_of, readers_of
+from .places import BLOCK_ROWS, Level, Place, Stage, Store, named, plus, product_of, readers_of
 
 if TYPE_CHECKING:
     from .emit import Emitter
@@ -36,6 +36,7 @@ class ScanLoop:
         self.T = self.sequences[0].shape[0]
         self.asked = list({a.number: a for a in emitter.asked.get(node.number, [])}.values())
         self.offsets: dict[str, str] = {}
+        self.held: dict[int, Place] = {}  # body node → where its stack is kept for all steps of the loop around
 
     def emit(self) -> None:
         e, body = self.e, self.body
@@ -228,7 +229,18 @@ class ScanLoop:
                 )
                 return Place(store, self._at(a, level), e.local_shape(a, level))
 
-            level.stacks[a.number] = fresh
+            def within(a=a, reader=self._kept_by(a)) -> Place:
+                whole = self.held[a.number] = e.target(reader, self.outer)
+                return Place(whole.store, plus(whole.at, self._at(a, level)), e.local_shape(a, level))
+
+            level.stacks[a.number] = fresh if self._kept_by(a) is None else within
+
+    def _kept_by(self, a: Tensor) -> Tensor | None:
+        """Who reads all steps of `a`, and is kept for all steps of the loop around: they are written there at once."""
+        readers = self.outer.readers.get(self.node.number, [])
+        return next(
+            (r for r in readers if r.op is STACKED and r.params[0] is a and r.number in self.outer.stacks), None
+        )
 
     def _close_carries(self, level: Level, kept: list[bool]) -> None:
         """A state that was not computed into its place (an input passed on, the same state twice) is copied there."""
@@ -256,7 +268,7 @@ class ScanLoop:
                     self.outer,
                     Place(e.places[self.body.carry[k].number].store, at, tuple(reader.shape)),
                 )
-            else:
+            elif reader.number not in e.places:
                 e._alias(reader, self.outer, self._stack_place(reader, kept))
 
     def _stack_place(self, reader: Tensor, kept: list[bool]) -> Place:
@@ -265,6 +277,9 @@ class ScanLoop:
             if x is node:
                 return e.place(sequence, self.outer)
         store = e.places[node.number].store
+        for whole in self.held.values():
+            if whole.store is store:  # its own, or that of what it is a reshape of
+                return whole.reshaped(tuple(reader.shape))
         at = "0"
         size = e.count(tuple(node.shape))
         for before, after in zip(self.body.carry, self.body.carry_out, strict=True):

@@ -23,7 +23,7 @@ T, S, N, D, H = 3, 4, 2, 3, 5
 
 
 def leaf(*shape, seed, name=None, dtype="float64"):
-    array = np.random.default_rng(seed).standard_normal(shape) / np.sqrt(max(1, *shape[:1]))
+    array = np.asarray(np.random.default_rng(seed).standard_normal(shape) / np.sqrt(max([1, *shape[:1]])))
     return mg.Tensor(array.astype(dtype), requires_grad=True, name=name)
 
 
