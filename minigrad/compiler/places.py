@@ -289,7 +289,9 @@ class Level:
     scan: Tensor | None = None  # whose body this is
     above: Level | None = None  # in which that scan stands
     depth: int = 0  # in how many loops over steps its lines stand
-    before: list[str] = field(default_factory=list)  # lines of the level above that have to stand before the loop
+    before: list[str] = field(
+        default_factory=list
+    )  # lines of the level above that have to stand before the loop
     stepwise: set[int] = field(
         default_factory=set
     )  # values that stand in a place for all steps that nobody else needs

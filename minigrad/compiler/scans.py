@@ -36,7 +36,9 @@ class ScanLoop:
         self.T = self.sequences[0].shape[0]
         self.asked = list({a.number: a for a in emitter.asked.get(node.number, [])}.values())
         self.offsets: dict[str, str] = {}
-        self.held: dict[int, Place] = {}  # body node → where its stack is kept for all steps of the loop around
+        self.held: dict[
+            int, Place
+        ] = {}  # body node → where its stack is kept for all steps of the loop around
 
     def emit(self) -> None:
         e, body = self.e, self.body
@@ -223,23 +225,26 @@ class ScanLoop:
             if a.number in xs or a.number in carries or a.number in level.outputs or a.op is None:
                 continue
 
+            reader = self._kept_by(a)
+
             def fresh(a=a) -> Place:
                 store = e.new_store(
                     e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * named(self.T))
                 )
                 return Place(store, self._at(a, level), e.local_shape(a, level))
 
-            def within(a=a, reader=self._kept_by(a)) -> Place:
+            def within(a=a, reader=reader) -> Place:
                 whole = self.held[a.number] = e.target(reader, self.outer)
                 return Place(whole.store, plus(whole.at, self._at(a, level)), e.local_shape(a, level))
 
-            level.stacks[a.number] = fresh if self._kept_by(a) is None else within
+            level.stacks[a.number] = fresh if reader is None else within
 
     def _kept_by(self, a: Tensor) -> Tensor | None:
         """Who reads all steps of `a`, and is kept for all steps of the loop around: they are written there at once."""
         readers = self.outer.readers.get(self.node.number, [])
         return next(
-            (r for r in readers if r.op is STACKED and r.params[0] is a and r.number in self.outer.stacks), None
+            (r for r in readers if r.op is STACKED and r.params[0] is a and r.number in self.outer.stacks),
+            None,
         )
 
     def _close_carries(self, level: Level, kept: list[bool]) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import re
 
 import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.compiler import emit as emitting
-from minigrad.compiler import places
-from minigrad.compiler import scans as loops
-from minigrad.compiler.wasm import Wasm
+from minigrad.compiler.emit import Emitter
+from minigrad.compiler.rewrite import REWRITES, split_products
 from minigrad.grad import ancestors
-from minigrad.scan import SCAN
 from minigrad.trace import evaluate, trace, trace_gradients
 from tests.compiler.test_llvm import assert_same_bits
+from tests.compiler.test_wasm import assert_as_native, needs_node
+from tests.drawn import mutations
+from tests.drawn.check import Finding
 from tests.drawn.interpret import interpreted
 
 T, S, N, D, H = 3, 4, 2, 3, 5
@@ -30,10 +29,9 @@ def leaf(*shape, seed, name=None, dtype="float64"):
 W, U, V = leaf(D, H, seed=1, name="W"), leaf(H, H, seed=2, name="U"), leaf(H, H, seed=3, name="V")
 R, b, h0 = leaf(H, D, seed=4, name="R"), leaf(H, seed=5, name="b"), leaf(N, H, seed=6, name="h0")
 
-# The arguments by name: what a program asks for is drawn in its shape, and learns.
-SHAPES = {
-    "x": (T, N, D), "xs": (T, S, N, D), "memory": (S, N, H), "more": (S + 1, N, H), "words": (2, T, S, N, D),
-    "vector": (T, S), "one": (1, N, D), "chunks": (T, 1, N, D), "single": (1, S, N, D),
+# The arguments of programs by name: their axes, each a size or a number.
+AXES = {
+    "x": "TND", "xs": "TSND", "memory": "SNH", "more": "RNH", "words": "2TSND", "vector": "TS", "one": "1ND", "chunks": "T1ND",
 }  # fmt: skip
 
 
@@ -197,7 +195,9 @@ def only_forward(x, memory):
     """What the inner loop finds has no gradient: it is compared, or cut."""
 
     def step(h, x):
-        best, _ = mg.scan(lambda c, m: (mg.maximum(c, (m * h).sum(-1, keepdims=True)), None), zeros(h[:, :1]), memory)
+        best, _ = mg.scan(
+            lambda c, m: (mg.maximum(c, (m * h).sum(-1, keepdims=True)), None), zeros(h[:, :1]), memory
+        )
         nearest, _ = mg.scan(lambda c, m: (c + m * 0.1, None), h.detach(), memory.detach())
         return mg.tanh(h @ U + x @ W) * (best > 0.2).astype("float64") + nearest, None
 
@@ -310,7 +310,7 @@ def gathered(x, memory):
             c, count = carry
             return (mg.tanh(c + memory[k]), count + 1), count
 
-        (c, count), counts = mg.scan(pick, (h, mg.Tensor(np.array(0))), np.array([2, 0, 2]))
+        (c, _), counts = mg.scan(pick, (h, mg.Tensor(np.array(0))), np.array([2, 0, 2]))
         return c @ U + x @ W, counts
 
     last, counts = mg.scan(step, h0, x)
@@ -326,38 +326,307 @@ PROGRAMS = [
 every_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
 
 
-def arguments_of(program, seed=0, dtype="float64", **sizes):
-    """Tensors that learn, in the shapes of the program's arguments; sizes: other lengths, such as T=7."""
-    now = dict(zip((T, S, N, D, H), (T, S, N, D, H), strict=False)) | {}
-    names = {"T": T, "S": S, "N": N} | sizes
-    axes = {"x": "TND", "xs": "TSND", "memory": "SNH", "more": "SNH", "words": "2TSND", "vector": "TS", "one": "1ND",
-            "chunks": "T1ND", "single": "1SND"}  # fmt: skip
-    known = {**names, "D": D, "H": H, "1": 1, "2": 2}
-    del now
-    found = []
-    for k, name in enumerate(inspect.signature(program).parameters):
-        shape = [known[a] for a in axes[name]]
-        if name == "more":
-            shape[0] += 1
-        found.append(leaf(*shape, seed=seed + 10 * k, name=name, dtype=dtype))
-    return found
+def arguments_of(program, seed=0, **sizes):
+    """Tensors that learn, in the shapes of the program's arguments; sizes: other numbers of steps, such as T=7."""
+    now = {"T": T, "S": S, **sizes}
+    now.update(R=now["S"] + 1, N=N, D=D, H=H)
+    names = inspect.signature(program).parameters
+    shapes = [[now.get(a) or int(a) for a in AXES[name]] for name in names]
+    return [leaf(*s, seed=seed + 10 * k, name=n) for k, (s, n) in enumerate(zip(shapes, names, strict=True))]
 
 
 def eagerly(program, arguments):
+    """The loss, and the gradients of all leaves behind it."""
     loss = program(*arguments)
     leaves = [n for n in ancestors(loss) if n.op is None and n.requires_grad]
-    return loss.value, dict(zip([n.number for n in leaves], [g.value for g in mg.grad(loss, leaves)], strict=True)), leaves
+    return loss.value, list(zip(leaves, [g.value for g in mg.grad(loss, leaves)], strict=True))
 
 
-def assert_same(program, arguments, value, gradients):
-    wanted, right, leaves = eagerly(program, arguments)
-    np.testing.assert_allclose(value, wanted, rtol=1e-12)
-    for x in leaves:
-        np.testing.assert_allclose(gradients[x], right[x.number], rtol=1e-11, atol=1e-13, err_msg=str(x.name))
+def assert_same(program, arguments, value, gradients, bound=1e-11):
+    wanted, right = eagerly(program, arguments)
+    np.testing.assert_allclose(value.value, wanted, rtol=bound)
+    for x, g in right:
+        np.testing.assert_allclose(gradients[x], g, rtol=bound, atol=bound, err_msg=str(x.name))
+
+
+# Compiled is eager.
 
 
 @every_program
-def test_a_scan_in_a_step_compiles_and_gives_what_it_gives_eagerly(program):
+def test_a_scan_in_a_step_gives_what_it_gives_eagerly_at_any_lengths(program):
+    """Every element that is read was written: also with one outer step, one inner step, and more of both."""
+    compiled = mg.compile(program)
+    for sizes in ({}, {"T": 1}, {"S": 2, "T": 2}, {"T": 4, "S": 6}):
+        if program is gathered and sizes.get("S") == 2:
+            continue  # it looks up row 2
+        arguments = arguments_of(program, seed=sum(sizes.values()), **sizes)
+        assert_same(program, arguments, *interpreted(compiled, *arguments, parts=1, gradients=True))
+    assert sum(map(len, compiled.variants.values())) == 1, "other lengths need no other program"
+
+
+@every_program
+def test_as_machine_code(program):
+    arguments = arguments_of(program, S=3)
+    assert_same(program, arguments, *mg.compile(program).value_and_grad(*arguments))
+
+
+@every_program
+def test_values_alone(program):
+    arguments = [a.value for a in arguments_of(program)]
+    value, _ = interpreted(mg.compile(program), *arguments, parts=1, gradients=False)
+    np.testing.assert_allclose(value.value, program(*map(mg.Tensor, arguments)).value, rtol=1e-12)
+
+
+@every_program
+def test_every_rewrite_leaves_values_as_they_were(program):
+    """The graph is run node by node after each rewrite: what is wrong is the rewrite's, not the emitted lines'."""
     arguments = arguments_of(program)
-    value, gradients = interpreted(mg.compile(program), *arguments, parts=1, gradients=True)
-    assert_same(program, arguments, value.value, gradients)
+    _, right = eagerly(program, arguments)
+    own = {a.number: k for k, a in enumerate(arguments)}
+    traced = trace(program, arguments, [True] * len(arguments))
+    traced.outputs = split_products(traced.outputs)
+    wrt = [traced.arguments[own[x.number]] if x.number in own else x for x, _ in right]
+    outputs = trace_gradients(traced, wrt)
+    values = {s.number: a.value for s, a in zip(traced.arguments, arguments, strict=True)}
+    sizes = traced.sizes([a.shape for a in arguments])
+    for name, rewrite in {"none": list, **REWRITES}.items():
+        outputs = rewrite(outputs)
+        for ours, (x, g) in zip(evaluate(outputs, values, sizes), right, strict=True):
+            np.testing.assert_allclose(ours, g, rtol=1e-11, atol=1e-12, err_msg=f"{name}: {x.name}")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [hierarchical, attention_over_a_memory, two_in_one_step, products_of_inner_and_outer, three_levels],
+    ids=lambda p: p.__name__,
+)
+def test_gradients_are_what_differences_say(program):
+    """Random directions through all that learns: (f(x + εv) − f(x − εv)) / 2ε against Σ g·v."""
+    arguments, rng = arguments_of(program), np.random.default_rng(0)
+    compiled = mg.compile(program)
+    _, gradients = compiled.value_and_grad(*arguments)
+    leaves = list(gradients)
+    before = [x.value.copy() for x in leaves]
+    for _ in range(3):
+        way = [rng.standard_normal(x.shape) for x in leaves]
+        ends = []
+        for step in (1e-5, -1e-5):
+            for x, old, v in zip(leaves, before, way, strict=True):
+                x.value = old + step * v
+            ends.append(float(compiled(*arguments).value))
+        for x, old in zip(leaves, before, strict=True):
+            x.value = old
+        slope = sum((gradients[x] * v).sum() for x, v in zip(leaves, way, strict=True))
+        assert (ends[0] - ends[1]) / 2e-5 == pytest.approx(slope, rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.oracle
+def test_a_recurrence_of_recurrences_has_the_gradients_of_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle here: `make torch` installs it")
+    (xs,) = arguments_of(hierarchical)
+    value, gradients = mg.compile(hierarchical).value_and_grad(xs)
+    ours = {"xs": xs, "W": W, "U": U, "V": V, "b": b, "h0": h0}
+    p = {name: torch.tensor(x.value, requires_grad=True) for name, x in ours.items()}
+    h, states = p["h0"], []
+    for t in range(T):
+        inner = h @ p["V"]
+        for s in range(S):
+            inner = torch.tanh(p["xs"][t, s] @ p["W"] + inner @ p["U"] + p["b"])
+        h = torch.tanh(h @ p["U"] + inner)
+        states.append(h)
+    loss = (h * torch.stack(states).mean(0)).sum()
+    loss.backward()
+    assert value.item() == pytest.approx(loss.item(), rel=1e-12)
+    for name, x in ours.items():
+        np.testing.assert_allclose(gradients[x], p[name].grad.numpy(), rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("program", [captures_of_captures, one_after_the_other], ids=lambda p: p.__name__)
+def test_on_threads_what_is_around_the_loops_is_shared(program, threads):
+    arguments = arguments_of(program)
+    assert_same(
+        program, arguments, *interpreted(mg.compile(program, threads=threads), *arguments, parts=threads)
+    )
+
+
+def test_in_float32_beside_steps_that_are_counted_in_float64():
+    """What a step is given may be of several types: it computes with what it converts."""
+    x = mg.Tensor(np.random.default_rng(0).standard_normal((T, N)).astype("f4"), requires_grad=True, name="x")
+
+    def program(x):
+        def step(h, now):
+            def inner(c, k):
+                return mg.tanh(c + now * (k > 0.5).astype("float32")), k
+
+            return mg.scan(inner, h, np.arange(3.0))
+
+        h, counts = mg.scan(step, mg.zeros((N,), "float32"), x)
+        return (h**2).sum() + counts.astype("float32").sum()
+
+    assert_same(program, [x], *mg.compile(program).value_and_grad(x), bound=1e-6)
+
+
+def test_the_machine_code_has_the_bits_of_numba():
+    for program in (attention_over_a_memory, products_of_inner_and_outer):
+        assert_same_bits(mg.compile(program), *arguments_of(program))
+
+
+@needs_node
+def test_a_webassembly_module_gives_what_the_native_program_gives(tmp_path):
+    for program in (attention_over_a_memory, two_in_one_step, three_levels):
+        assert_as_native(mg.compile(program), tmp_path, *arguments_of(program))
+
+
+def test_a_checked_function_gives_what_it_gives_otherwise():
+    arguments = arguments_of(stacked_results_are_used)
+    value, gradients = mg.compile(stacked_results_are_used, check=True).value_and_grad(*arguments)
+    assert_same(stacked_results_are_used, arguments, value, gradients)
+
+
+# The emitted lines.
+
+
+def source_of(program) -> str:
+    compiled = mg.compile(program)
+    interpreted(compiled, *arguments_of(program), parts=1, gradients=True)
+    return compiled.source
+
+
+def test_the_same_program_emits_the_same_text():
+    assert source_of(captures_of_captures) == source_of(captures_of_captures)
+
+
+def depth(line: str) -> int:
+    return (len(line) - len(line.lstrip())) // 4
+
+
+def test_what_differs_by_outer_steps_alone_is_packed_between_the_loops():
+    """Right operands: of weights before all loops, of the outer state once for each outer step."""
+    lines = source_of(products_of_inner_and_outer).split("\n")
+    packs = [k for k, line in enumerate(lines) if line.lstrip().startswith("pack(")]
+    outer = min(depth(line) for line in lines if line.lstrip().startswith("for t in")) + 1
+    between = [k for k in packs if depth(lines[k]) == outer]
+    assert between and all(depth(lines[k]) <= outer for k in packs), "no inner step packs anything"
+    first = lines[between[0] :]
+    assert next(line for line in first if "pack(" not in line).lstrip().startswith("for t_1 in")
+
+
+def test_products_with_weights_leave_both_loops():
+    """x · W of all inner and outer steps is one product, and so is each weight's gradient."""
+    text = source_of(hierarchical)
+    products = [line for line in text.split("\n") if "matmul" in line.split("(")[0]]
+    inside = [line.strip() for line in products if depth(line) > 2]
+    assert not any("xs," in line or line.startswith("matmul_sum") for line in inside)
+    assert sum("matmul_sum(" in line for line in products) == 4  # dW, twice dU, dV
+
+
+def test_what_an_inner_loop_finds_is_written_where_it_is_kept():
+    """No second array for the steps of one outer step, which would be copied."""
+    lines = [line.strip() for line in source_of(attention_over_a_memory).split("\n")]
+    start = next(k for k, line in enumerate(lines) if line.startswith("for t_1"))
+    assert "look_step" not in lines[start] and any("_step(" in line for line in lines[start:])
+    weights = [line for line in lines if line.startswith("copy(") and "weight" in line]
+    assert not weights
+
+
+# What is broken on purpose is found.
+
+
+def broken(what: str) -> Finding | None:
+    """Which of the programs shows a mutation."""
+    (mutation,) = (m for m in mutations.MUTATIONS if m.what == what)
+    for program in PROGRAMS:
+        arguments = arguments_of(program)
+        with mutations.applied(mutation):
+            try:
+                assert_same(
+                    program, arguments, *interpreted(mg.compile(program), *arguments, parts=1, gradients=True)
+                )
+            except AssertionError as error:
+                return Finding("value", f"{program.__name__}: {error}")
+    return None
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "what an inner loop multiplies by is packed before all loops",
+        "the steps of an inner loop are kept where those of the first outer step are",
+        "what a step hands on from outside is overwritten",
+        "a state that is handed on is not copied",
+        "a state of two slots in turn starts in the other slot",
+    ],
+)
+def test_a_compiler_that_is_broken_is_found_out(what):
+    assert broken(what) is not None
+
+
+def test_what_an_inner_loop_reads_at_every_outer_step_is_not_overwritten(monkeypatch):
+    """The one rule of memory, without its look at the levels around: what lies there would be lost after a step."""
+    monkeypatch.setattr(Emitter, "_read_at_every_step", staticmethod(lambda y, level: False))
+    found = 0
+    for program in PROGRAMS:
+        arguments = arguments_of(program)
+        try:
+            assert_same(
+                program, arguments, *interpreted(mg.compile(program), *arguments, parts=1, gradients=True)
+            )
+        except AssertionError:
+            found += 1
+    assert found
+
+
+# What once ran eagerly, or might have, in the step of one scan.
+
+A, one_row, one_column, number, single = (
+    leaf(N, H, seed=11),
+    leaf(1, H, seed=12),
+    leaf(N, 1, seed=13),
+    leaf(seed=14),
+    leaf(1, seed=15),
+)
+K, M, Q = leaf(S, N, H, seed=16), leaf(S, H, H, seed=17), leaf(N, S, H, seed=18)
+STEPS = {
+    "a matrix before products": lambda h, x: A + x @ W + h @ U,
+    "a matrix between products": lambda h, x: x @ W + A + h @ U,
+    "a number": lambda h, x: 1 + h @ U + 0.5,
+    "a number that learns": lambda h, x: x @ W + h @ U + number,
+    "one element": lambda h, x: single + h @ U + x @ W,
+    "a column": lambda h, x: h @ U + one_column,
+    "a row": lambda h, x: h @ U + one_row,
+    "a batch of products": lambda h, x: (K @ M).sum(0) + x @ W,
+    "a batch with one state": lambda h, x: (h[None] @ M).max(0),
+    "a state as a batch of one": lambda h, x: (h.reshape(1, N, H) @ M).sum(0) + x @ W,
+    "products with products of the state": lambda h, x: (K @ h.T @ h).sum(0) * 0.1,
+    "attention": lambda h, x: (mg.softmax(h[:, None, :] @ Q.swapaxes(-1, -2), -1) @ Q).reshape(N, H) + x @ W,
+    "flips": lambda h, x: h[:, ::-1] @ U + x[::-1] @ W,
+    "slices with steps": lambda h, x: mg.concat(h[:, ::2], h[:, 1::2], axis=1) + x @ W,
+    "slices backwards with steps": lambda h, x: h[:, ::-2] @ W + x @ W,
+}
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_a_step_with(what):
+    def program(x):
+        return (mg.scan(lambda h, x: (mg.tanh(STEPS[what](h, x)), None), h0, x)[0] ** 2).sum()
+
+    arguments = arguments_of(attention_over_a_memory)[:1]
+    assert_same(program, arguments, *interpreted(mg.compile(program), *arguments, parts=1, gradients=True))
+
+
+@pytest.mark.parametrize(
+    "of", [tuple, list, lambda s: {"h": s[0], "rest": (s[1],)}], ids=["tuple", "list", "dict"]
+)
+def test_states_in_containers(of):
+    def program(x):
+        def step(state, x):
+            h, c = (state["h"], *state["rest"]) if isinstance(state, dict) else state
+            return of((mg.tanh(h @ U + c), h * 0.5 + x @ W)), None
+
+        last, _ = mg.scan(step, of((h0, h0 * 1)), x)
+        h, c = (last["h"], *last["rest"]) if isinstance(last, dict) else last
+        return (h * c).sum()
+
+    arguments = arguments_of(attention_over_a_memory)[:1]
+    assert_same(program, arguments, *interpreted(mg.compile(program), *arguments, parts=1, gradients=True))
