@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from cells import CELLS, run
 from minigrad.compiler.emit import Emitter
 from minigrad.compiler.rewrite import REWRITES, split_products
 from minigrad.grad import ancestors
@@ -506,6 +507,24 @@ def test_a_checked_function_gives_what_it_gives_otherwise():
     arguments = arguments_of(stacked_results_are_used)
     value, gradients = mg.compile(stacked_results_are_used, check=True).value_and_grad(*arguments)
     assert_same(stacked_results_are_used, arguments, value, gradients)
+
+
+@pytest.mark.parametrize("kind", sorted(CELLS))
+def test_every_shipped_cell_may_be_run_in_a_step(kind):
+    """A sentence's words are read by a cell, to and fro, with lengths and cuts; its last state goes into the outer one."""
+    cell = CELLS[kind](D, H, np.random.default_rng(0), "float64")
+
+    def program(xs, lengths):
+        def step(h, words):
+            there = run(cell, words, lengths=lengths)
+            back = run(cell, words, reverse=True, truncate=2)
+            return mg.tanh(h @ U + there.last + back.last), there.outputs
+
+        last, outputs = mg.scan(step, h0, xs)
+        return (last**2).sum() + (outputs**2).mean()
+
+    arguments = [*arguments_of(hierarchical), mg.Tensor(np.array([S, 2]))]
+    assert_same(program, arguments, *interpreted(mg.compile(program), *arguments, parts=1, gradients=True))
 
 
 # The emitted lines.

@@ -222,13 +222,15 @@ class Drawer:
         """One more item from a family that this program likes."""
         families = {f: w for f, w in self.families.items() if w}
         if self.blocks:
-            families.pop(self.run, None)
             families.pop(self.conv, None)
+            if self.run in families:
+                families[self.run] *= 0.2 if self.blocks == ["scan"] else 0
             if self.scan in families:  # in a step, and now and then in a step of that one
                 families[self.scan] *= 0.2 if self.blocks.count("scan") < 2 else 0.05
             if "repeat" in self.blocks:
                 families.pop(self.repeat, None)
                 families.pop(self.scan, None)
+        families = {f: w for f, w in families.items() if w}
         return self.of(list(families), list(families.values()))()
 
     # Operands.

@@ -13,7 +13,7 @@ TAGS = (
     "state swapped or kept", "reverse scan", "scan of integers or booleans", "two scans", "scan of a scan's outputs",
     "scan in a step", "scan in a step of a step", "two scans in a step", "reverse scan in a step", "scan in a reverse scan",
     "scan in a step over its input", "scan in a step over its state", "scan in a step over what it made",
-    "scan in a step over a capture", "scan in a step of other length", "stack of a scan in a step",
+    "scan in a step over a capture", "scan in a step of other length", "stack of a scan in a step", "run of a cell in a step",
     "several sequences", "stack of a value", "stack of a state", "stack of a capture", "sub-steps", "sub-steps in a step",
     "read twice", "shared projection", "residual", "capture", "captured constant", "outputs", "output is an argument",
     "output is a capture", "dict of outputs",
@@ -146,6 +146,7 @@ def _of_scan(s: Statement, p: Program, kinds: dict, tags: set[str], scans: set[s
 
 def _of_scans_in_a_step(step: Statement, kinds: dict, tags: set[str]) -> None:
     scans = [t for t in step.body if t.op == "scan"]
+    _add(tags, run_of_a_cell_in_a_step=any(t.op == "run" for t in step.body))
     q, made = step.params, {n for t in step.body for n in t.to}
     given = {*q.get("steps", []), *([q["x"]] if q.get("x") else [])}
     results = set(programs.block_results(step))
