@@ -3,8 +3,9 @@
 The source is a list of stages, each a function of a table of sizes and addresses.
 Element-wise operations that follow one another become one loop (a function of its
 own over flat arrays, which LLVM turns into vector code); products and reductions are
-calls; a scan is a Python loop over steps.  Where values live is in places.py, loops
-over elements in loops.py, loops over steps in scans.py.
+calls; a scan is a Python loop over steps, one in the step of another a loop in that
+loop.  Where values live is in places.py, loops over elements in loops.py, loops over
+steps in scans.py.
 """
 
 from __future__ import annotations

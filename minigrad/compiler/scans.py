@@ -1,4 +1,8 @@
-"""A scan as a loop over steps: where its carries and stacks live, and what threads may share."""
+"""A scan as a loop over steps: where its carries and stacks live, and what threads may share.
+
+A scan in the step of another one is a loop in that loop, for one thread: its arrays hold the steps of one outer step,
+but for what is kept for all of them, which is written where it is kept.
+"""
 
 from __future__ import annotations
 
