@@ -245,7 +245,7 @@ def _scan_again(loop: Tensor, inputs: tuple, new: dict[int, Tensor], asked: Sequ
     within = asked_among(nodes)
     for node in nodes:
         new[node.number] = again(node, tuple(new.get(x.number, x) for x in node.inputs), new, within)
-    renewed = lambda own: [new.get(n.number, n) for n in own]  # noqa: E731
+    renewed: Callable[[Sequence[Tensor]], list[Tensor]] = lambda own: [new.get(n.number, n) for n in own]  # noqa: E731
     count = len(body.carry)
     copy = Body(
         renewed(body.carry), renewed(body.xs), renewed(body.carry_out), [], start, body.reverse

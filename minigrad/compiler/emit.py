@@ -15,6 +15,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from heapq import heappop, heappush
+from typing import Any
 
 from ..grad import ancestors
 from ..names import Taken, identifier, printable, quotable, unique
@@ -1011,7 +1012,7 @@ class Emitter:
         inside = owner is level
         k, n = self.size(right.shape[0]), self.size(right.shape[1])
         given = place.store.kind in ("input", "constant")  # never written to: packed once for all stages
-        loop = level  # in front of which it is packed: it does not change in it
+        loop: Any = level  # in front of which it is packed: it does not change in it
         while owner is not None and not inside and loop.above is not owner:
             loop = loop.above
         once_for = loop if owner is not None else 0 if given else len(self.stages)

@@ -7,7 +7,7 @@ but for what is kept for all of them, which is written where it is kept.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -237,7 +237,7 @@ class ScanLoop:
                 )
                 return Place(store, self._at(a, level), e.local_shape(a, level))
 
-            def within(a=a, reader=reader) -> Place:
+            def within(a=a, reader: Any = reader) -> Place:
                 whole = self.held[a.number] = e.target(reader, self.outer)
                 return Place(whole.store, plus(whole.at, self._at(a, level)), e.local_shape(a, level))
 
