@@ -257,3 +257,19 @@ def best(action, times: int) -> float:
         action()
         found.append(time.process_time() - start)
     return min(found)
+
+
+def test_the_losses_of_fit_are_drawn_with_those_of_the_validations():
+    loss, parameters, batch = network()
+    losses = fit(loss, parameters, [batch() for _ in range(3)], epochs=4, validate=[batch()])
+    picture = viz.History.loss(losses)
+    assert picture.data["step"].tolist() == list(range(1, 13))
+    np.testing.assert_array_equal(picture.data["loss"], losses)
+    assert picture.data["validated at"].tolist() == [3, 6, 9, 12]
+    np.testing.assert_array_equal(picture.data["validation"], losses.validation)
+    assert f"after step {losses.best}." in picture.svg() and "on the data to validate on" in picture.svg()
+    plain = viz.History.loss([3.0, -1.0, np.nan])
+    assert "validation" not in plain.data and "validate" not in plain.svg()
+    for nothing in ([], np.ones((2, 2)), 3.0):
+        with pytest.raises(InputError, match=r"History\.loss: give the losses of at least one step"):
+            viz.History.loss(nothing)

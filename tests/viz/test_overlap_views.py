@@ -56,5 +56,6 @@ def test_a_training(layers, records):
     history, probe = viz.History(), batch()
     for step in range(records):
         history.record(1000 * step, loss, *probe)
-    for picture in (history.flow(), history.gates(), history.half_life()):
+    losses = history.data["loss"]
+    for picture in (history.flow(), history.gates(), history.half_life(), history.loss(losses)):
         assert_apart(picture)

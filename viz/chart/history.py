@@ -83,6 +83,26 @@ class History(Recording):
             _half_life(title or "Half-life of the gradient and loss over training", data, names), shown, ax
         )
 
+    @staticmethod
+    def loss(losses, *, title: str = "", ax: Axes | None = None) -> Picture:
+        """The losses that `minigrad.fit` returned, over the steps, and those on the data that it validated on.
+
+        losses : what `fit` returned, or other numbers (steps,).
+        ax : axes of matplotlib to draw into.
+
+        Raises InputError where there are none.
+        """
+        values = np.asarray(losses, np.float64)
+        if values.ndim != 1 or not values.size:
+            raise InputError(
+                "History.loss: give the losses of at least one step, as minigrad.fit returned them"
+            )
+        data = {"step": np.arange(1, 1 + len(values)), "loss": values}
+        found = getattr(losses, "validation", np.zeros(0))
+        if len(found):
+            data |= {"validated at": losses.validated_at, "validation": found}
+        return Chart(_losses(title or "Loss over training", data), data, ax)
+
 
 def evenly(count: int, most: int) -> list[int]:
     """All of 0 … count − 1, or `most` of them, first and last included."""
@@ -195,17 +215,38 @@ def _half_life(title: str, data: Data, names: Sequence[str]) -> Sheet:
             [Plot([kept, *curves], _training(xs), _factors([y for c in curves for y in c.ys]), 150, head)]
         )
     losses = data["loss"][rows]
-    good = losses[np.isfinite(losses)]
-    log = bool(good.size) and good.min() > 0
-    low, high = (good.min(), good.max()) if good.size else (0.0, 1.0)
-    axis = (
-        Axis(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high) + 1e-9), log=True)
-        if log
-        else Axis(low, high + (low == high))
-    )
-    panels.append([Plot([Curve(xs, losses.tolist(), 6)], _training(xs), axis, 130, "Loss")])
+    panels.append([Plot([Curve(xs, losses.tolist(), 6)], _training(xs), _losses_axis(losses), 130, "Loss")])
     return Sheet(title, panels, ["Over the steps of the training, on the batch that is recorded.",
                                  *_left_out(len(data["step"]), len(rows), "records")])  # fmt: skip
+
+
+def _losses(title: str, data: Data) -> Sheet:
+    """One chart: the loss of the steps, and that of the validations."""
+    rows = evenly(len(data["step"]), MOST_POINTS)
+    curves = [Curve(data["step"][rows].astype(float).tolist(), data["loss"][rows].tolist(), 6, "of the step")]
+    every, said = data["loss"][rows], []
+    if "validation" in data:
+        kept = evenly(len(data["validation"]), MOST_POINTS)
+        at, values = data["validated at"][kept].astype(float), data["validation"][kept]
+        curves.append(Curve(at.tolist(), values.tolist(), 1, "on the data to validate on"))
+        every = np.concatenate([every, values])
+        best = int(np.argmin(data["validation"]))
+        said = [
+            f"Smallest on the data to validate on: {number(data['validation'][best])}, after step "
+            f"{data['validated at'][best]:,}."
+        ]
+    said += _left_out(len(data["step"]), len(rows), "steps")
+    panel: Panel = Plot([*curves], _training(curves[0].xs), _losses_axis(every), 200, "Loss")
+    return Sheet(title, [[panel]], said)
+
+
+def _losses_axis(losses: np.ndarray) -> Axis:
+    """Logarithmic where all are above 0."""
+    good = losses[np.isfinite(losses)]
+    low, high = (good.min(), good.max()) if good.size else (0.0, 1.0)
+    if good.size and low > 0:
+        return Axis(10 ** np.floor(np.log10(low)), 10 ** np.ceil(np.log10(high) + 1e-9), log=True)
+    return Axis(low, high + (low == high))
 
 
 def _training(xs: Sequence[float]) -> Axis:
