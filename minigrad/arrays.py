@@ -57,10 +57,8 @@ def clip(x, a_min=None, a_max=None) -> Tensor:
 def round(x, decimals: int = 0) -> Tensor:
     """To so many decimals, of two that are as near to the even one, as in NumPy; nothing flows back through it."""
     x = as_tensor(x)
-    if x.dtype.kind in "iu" and decimals >= 0:
-        return x
-    if decimals == 0:
-        return rint(x)
+    if decimals == 0 or (x.dtype.kind in "iu" and decimals > 0):
+        return x if x.dtype.kind in "iu" else rint(x)
     scale = 10.0 ** np.abs(decimals)
     y = rint(x * scale) / scale if decimals > 0 else rint(x / scale) * scale
     return y.astype(x.dtype)

@@ -128,7 +128,7 @@ def _slice_shape(shape, axis, start, stop, step):
 
 
 def _raised(x, p):
-    if x.dtype.kind in "iu" and p.dtype.kind == "i" and (p < 0).any():
+    if np.result_type(x, p).kind in "iu" and (p < 0).any():
         raise TypeError("integers to negative powers are no integers; convert them with .astype('float64')")
     return np.power(x, p)
 
@@ -547,7 +547,7 @@ def _whole_unary(op: Op, doc: str):
 
 floor = _whole_unary(FLOOR, "The largest whole number that is not above x; nothing flows back through it.")
 ceil = _whole_unary(CEIL, "The smallest whole number that is not below x; nothing flows back through it.")
-rint = _whole_unary(ROUND, "The nearest whole number, the even one of two; nothing flows back through it.")
+rint = _unary(ROUND, "The nearest whole number as a float, the even one of two; nothing flows back through it.")
 
 
 def logaddexp(a, b) -> Tensor:
@@ -720,6 +720,12 @@ def scatter(g, index, rows: int) -> Tensor:
     return apply(SCATTER, (as_tensor(g), as_tensor(index)), (rows,))
 
 
+def _positive(x: Tensor) -> Tensor:
+    if x.dtype == BOOL:
+        raise DTypeError(f"+ of {describe(x)}: booleans have no sign; use .astype(…)")
+    return x
+
+
 for _f in (matmul, power, sum, max, min, cumsum):
     tensor._FUNCTIONS[_f.__name__] = _f
 tensor._UFUNCS.update({
@@ -732,7 +738,7 @@ tensor._UFUNCS.update({
     ).items()
 })  # fmt: skip
 tensor._UFUNCS.update(
-    matmul=matmul, power=power, square=lambda x: power(x, 2), positive=lambda x: x,
+    matmul=matmul, power=power, square=lambda x: power(x, 2), positive=_positive,
     floor=floor, ceil=ceil, rint=rint, invert=lambda x: ~x,
     less=lambda a, b: apply(GREATER, (b, a)), less_equal=lambda a, b: apply(GREATER_EQUAL, (b, a)),
     not_equal=lambda a, b: apply(EQUAL, (apply(EQUAL, (a, b)), False)),

@@ -341,7 +341,7 @@ class Tensor:
         return apply(OPS["xor"], (self, np.array(-1).astype(self.dtype)))
 
     def __pos__(self):
-        return self
+        return _UFUNCS["positive"](self)
 
     def __neg__(self):
         return apply(OPS["neg"], (self,))

@@ -666,6 +666,8 @@ class Writer:
         if name in ("sqrt", "sin", "cos", "floor", "rint") and values[0].type in (F4, F8):
             (x,) = values
             return self.intrinsic(name, x)
+        if name in ("floor", "rint") and not isinstance(values[0], Array):
+            return self.whole(values[0])
         return self.kernel(name, values)
 
     def kernel(self, name: str, values: list) -> Value:

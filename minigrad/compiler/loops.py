@@ -34,6 +34,8 @@ def _times(node: Tensor, k: int) -> int:
     op: Op = node.op  # type: ignore[assignment]
     if op is POWER and node.params[0] in (2, 3):
         return int(node.params[0])
+    if op.name == "floor_divide":
+        return 2
     return max(1, op.source.count(f"{{{k}}}"))
 
 
@@ -276,6 +278,9 @@ class Loop:
         ):  # an overflow wraps, and is nothing that cannot happen
             typed = ", ".join(f"{kind}({x})" for x in (operands if len(operands) > 1 else ["0", *operands]))
             return f"wrapping_{'sub' if op.name == 'neg' else op.name}({typed})", 9
+        if op.name == "floor_divide" and node.dtype.kind in "iu":  # by −1 it wraps too
+            a, b = operands[0], f"{kind}({operands[1]})"
+            return f"({kind}({a} // {b}) if {b} != -1 else wrapping_sub({kind}(0), {kind}({a})))", 9
         if op.name == "pow" and node.dtype.kind != "f":
             raise CannotCompile(f"{self.e.name}: {describe(node)}: convert integers to floats, x.astype('float64')")
         expression = op.source.format(*operands, kind=kind, dtype=kind)
