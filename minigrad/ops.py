@@ -390,14 +390,14 @@ ERF = define("erf", _erf, _same, (lambda g, y, x: g * (2 / math.sqrt(math.pi) * 
     kind="elementwise", smooth=False, source="erf({0})", tex=r"\mathrm{{erf}}({0})", text="erf({0})", symbol="erf")  # fmt: skip
 POW = define("pow", _raised, broadcast,
     (lambda g, y, a, b: g * _slope_of_base(a, b), lambda g, y, a, b: g * _slope_of_exponent(y, a, b)),
-    kind="elementwise", smooth=False, source="{0} ** {1}", tex="{0}^{{{1}}}", text="{0}^{1}", symbol="xʸ", binding=4)  # fmt: skip
+    kind="elementwise", smooth=False, source="(({0}) ** ({1}))", tex="{0}^{{{1}}}", text="{0}^{1}", symbol="xʸ")  # fmt: skip
 MOD = define("mod", np.remainder, broadcast,
     (lambda g, y, a, b: g, lambda g, y, a, b: -g * either(FLOOR_DIVIDE, a, b)),
-    kind="elementwise", smooth=False, source="{0} % {1}",
-    tex=r"{0} \bmod {1}", text="{0} mod {1}", symbol="mod", binding=2)  # fmt: skip
+    kind="elementwise", smooth=False, source="(({0}) % ({1}))",
+    tex=r"\mathrm{{mod}}({0}, {1})", text="mod({0}, {1})", symbol="mod")  # fmt: skip
 FLOOR_DIVIDE = define("floor_divide", np.floor_divide, broadcast, None,
-    kind="elementwise", smooth=False, source="{0} // {1}",
-    tex=r"\lfloor {0} / {1} \rfloor", text="floor({0} / {1})", symbol="//", binding=2)  # fmt: skip
+    kind="elementwise", smooth=False, source="(({0}) // ({1}))",
+    tex=r"\lfloor {0} / {1} \rfloor", text="floor({0} / {1})", symbol="//")  # fmt: skip
 FLOOR = define("floor", np.floor, _same, None,
     kind="elementwise", smooth=False, source="floor({0})",
     tex=r"\lfloor {0} \rfloor", text="floor({0})", symbol="⌊x⌋")  # fmt: skip
