@@ -216,7 +216,11 @@ def ours_of(x, made: list) -> Any:
         made.append((x, tensor))
         return tensor
     if isinstance(x, (list, tuple)):
-        return type(x)(ours_of(i, made) for i in x) if type(x) in (list, tuple) else [ours_of(i, made) for i in x]
+        return (
+            type(x)(ours_of(i, made) for i in x)
+            if type(x) in (list, tuple)
+            else [ours_of(i, made) for i in x]
+        )
     if isinstance(x, dict):
         return {k: ours_of(v, made) for k, v in x.items()}
     if x is None or isinstance(x, (bool, int, float, str, slice, type(...), torch.dtype)):
@@ -250,8 +254,10 @@ class Sample:
         self.say = say
         pairs = list({id(t): (t, o) for t, o in made}.values())
         self.learned = [(t, o) for t, o in pairs if t.requires_grad]
-        self.theirs = [y for y in results(op(sample.input, *sample.args, **sample.kwargs))]
-        self.seeds = [np.random.default_rng(k).standard_normal(tuple(y.shape)) for k, y in enumerate(self.theirs)]
+        self.theirs = results(op(sample.input, *sample.args, **sample.kwargs))
+        self.seeds = [
+            np.random.default_rng(k).standard_normal(tuple(y.shape)) for k, y in enumerate(self.theirs)
+        ]
         self.slopes = self._slopes()
 
     def _slopes(self) -> list:
@@ -327,7 +333,9 @@ class Sample:
             if bad := compare(wanted, y.value):
                 return f"compiled value {bad}"
         for _, x in self.learned:
-            if x in gradients and (bad := compare(np.zeros(x.shape) if x.grad is None else x.grad, gradients[x])):
+            if x in gradients and (
+                bad := compare(np.zeros(x.shape) if x.grad is None else x.grad, gradients[x])
+            ):
                 return f"compiled gradient {bad}"
         return ""
 
@@ -340,7 +348,9 @@ def judge(op, name: str, samples: int, compiled: int, dtype) -> tuple[dict[str, 
     counts, said = dict.fromkeys(COUNTS, 0), []
     learns = op.supports_autograd and dtype.is_floating_point
     taken = list(op.sample_inputs("cpu", dtype, requires_grad=learns))
-    taken = [taken[k] for k in sorted({int(i) for i in np.linspace(0, len(taken) - 1, min(samples, len(taken)))})]
+    taken = [
+        taken[k] for k in sorted({int(i) for i in np.linspace(0, len(taken) - 1, min(samples, len(taken)))})
+    ]
     compile_at = {int(i) for i in np.linspace(0, len(taken) - 1, compiled)}
     for k, s in enumerate(taken):
         try:

@@ -27,6 +27,22 @@ from .arrays import (
 )
 from .audit import audit, grad_states
 from .check import check_grads
+from .elements import (
+    abs,
+    ceil,
+    cumsum,
+    erf,
+    expm1,
+    floor,
+    floor_divide,
+    full,
+    logaddexp,
+    mod,
+    ones,
+    ones_like,
+    sign,
+    zeros_like,
+)
 from .errors import (
     DTypeError,
     GraphError,
@@ -55,42 +71,28 @@ from .functional import (
 from .grad import ancestors, backward, grad
 from .indexing import reshape, transpose
 from .ops import (
-    abs,
     broadcast_to,
-    ceil,
     concat,
     cos,
-    cumsum,
-    erf,
     exp,
-    expm1,
-    floor,
-    floor_divide,
-    full,
     gather,
     log,
     log1p,
-    logaddexp,
     matmul,
     max,
     maximum,
     min,
     minimum,
-    mod,
-    ones,
-    ones_like,
     power,
     scatter,
     shift,
     sigmoid,
-    sign,
     sin,
     sqrt,
     sum,
     tanh,
     where,
     zeros,
-    zeros_like,
 )
 from .scan import scan
 from .tensor import OPS, Op, Tensor, anomaly, as_tensor, describe, no_grad, scope

@@ -6,30 +6,18 @@ its docstring says which gradient is taken there.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .elements import abs, full, ones, rint
 from .errors import DTypeError, InputError, ShapeError
 from .functional import _floating, _single, mean, norm
 from .indexing import getitem, reshape, transpose
-from .ops import (
-    PLACE,
-    abs,
-    axes_of,
-    concat,
-    full,
-    matmul,
-    max,
-    min,
-    ones,
-    rint,
-    sum,
-    where,
-    zeros,
-)
+from .ops import PLACE, axes_of, concat, matmul, max, min, sum, where, zeros
 from .scan import scan
 from .sizes import arange, as_many, fix_at_one, held, is_one, some
 from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, _UFUNCS, Tensor, apply, as_tensor, describe
@@ -112,7 +100,9 @@ def _freedoms(x: Tensor, axis, ddof: float, what: str) -> Any:
     for a in axes_of(x.ndim, axis):
         count = count * some(x, a, what)
     if not (count > ddof if isinstance(count, int) else held(count, math.floor(ddof) + 1)):
-        raise ShapeError(f"{what} of {describe(x)}: {count} numbers less ddof = {ddof} leave nothing to divide by")
+        raise ShapeError(
+            f"{what} of {describe(x)}: {count} numbers less ddof = {ddof} leave nothing to divide by"
+        )
     return count - ddof
 
 
@@ -123,7 +113,11 @@ def prod(x, axis=None, keepdims: bool = False) -> Tensor:
     shape = tuple(1 if k in axes else n for k, n in enumerate(x.shape))
     rest = tuple(n for k, n in enumerate(x.shape) if k not in axes)
     order = (*axes, *(k for k in range(x.ndim) if k not in axes))
-    y = reshape(transpose(x, order), (math.prod(x.shape[a] for a in axes), *rest)) if axes else x.reshape((1, *rest))
+    y = (
+        reshape(transpose(x, order), (math.prod(x.shape[a] for a in axes), *rest))
+        if axes
+        else x.reshape((1, *rest))
+    )
     y = _product_of_rows(y)
     return y.reshape(shape) if keepdims else y
 
@@ -218,7 +212,9 @@ def einsum(subscripts: str, *operands) -> Tensor:
     x, labels = pairs[0]
     for k in range(1, len(pairs)):
         kept = {*out, *(label for _, more in pairs[k + 1 :] for label in more)}
-        x, labels = _contracted(_summed(x, labels, kept | {*pairs[k][1]}), _summed(*pairs[k], kept | {*labels}), kept)
+        x, labels = _contracted(
+            _summed(x, labels, kept | {*pairs[k][1]}), _summed(*pairs[k], kept | {*labels}), kept
+        )
     x, labels = _summed(x, labels, {*out})
     x = x.reshape((*x.shape, *(1 for label in out if label not in labels)))  # of size 1 in every operand
     labels = [*labels, *(label for label in out if label not in labels)]
@@ -354,7 +350,7 @@ def split(x, indices_or_sections, axis: int = 0) -> list[Tensor]:
     before = (slice(None),) * axis
     if not isinstance(indices_or_sections, (int, np.integer)):
         ends = [0, *indices_or_sections, None]
-        return [x[(*before, slice(a, b))] for a, b in zip(ends, ends[1:], strict=False)]
+        return [x[(*before, slice(a, b))] for a, b in itertools.pairwise(ends)]
     sections = int(indices_or_sections)
     if sections < 1 or not as_many(n // sections * sections, n):
         raise ShapeError(f"split of {describe(x)}: axis {axis} has {n}, which are not {sections} equal parts")
@@ -379,7 +375,9 @@ def pad(x, pad_width, mode: str = "constant", constant_values=0) -> Tensor:
     try:
         widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2))
     except ValueError:
-        raise ShapeError(f"pad of {describe(x)}: {pad_width!r} is not a pair for each of {x.ndim} axes") from None
+        raise ShapeError(
+            f"pad of {describe(x)}: {pad_width!r} is not a pair for each of {x.ndim} axes"
+        ) from None
     if widths.dtype.kind not in "iu" or widths.min(initial=0) < 0:
         raise InputError(f"pad of {describe(x)}: {pad_width!r}; give whole numbers from 0")
     if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
@@ -409,12 +407,22 @@ def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, value) -> 
 def _norm_of(x, ord=None, axis=None, keepdims=False) -> Tensor:
     one = np.ndim(x) == 1 or isinstance(axis, int)
     if ord is not None and not (ord == "fro" and not one) and not (ord == 2 and one):
-        raise DTypeError(f"np.linalg.norm with ord={ord!r} is not recorded by minigrad: there is the Euclidean one")
+        raise DTypeError(
+            f"np.linalg.norm with ord={ord!r} is not recorded by minigrad: there is the Euclidean one"
+        )
     return norm(x, axis, keepdims)
 
 
 _FUNCTIONS.update(
-    clip=clip, round=round, var=var, std=std, prod=prod, cumprod=cumprod, argmax=argmax, argmin=argmin, squeeze=squeeze
+    clip=clip,
+    round=round,
+    var=var,
+    std=std,
+    prod=prod,
+    cumprod=cumprod,
+    argmax=argmax,
+    argmin=argmin,
+    squeeze=squeeze,
 )
 _UFUNCS.update(isnan=isnan, isfinite=isfinite, isinf=isinf)
 _ARRAY_FUNCTIONS.update(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .elements import erf
 from .errors import DTypeError, InputError, ShapeError
 from .ops import (
     INSIDE,
@@ -22,7 +23,6 @@ from .ops import (
     axes_of,
     broadcast_to,
     concat,
-    erf,
     exp,
     log,
     matmul,

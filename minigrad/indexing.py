@@ -273,7 +273,18 @@ def transpose(x, *axes) -> Tensor:
     return apply(TRANSPOSE, (x,), (order,))
 
 
-_FUNCTIONS.update(getitem=getitem, reshape=reshape, transpose=transpose)
+def swapaxes(x, a: int, b: int) -> Tensor:
+    """Two axes exchanged; raises ShapeError for one that there is not."""
+    x = as_tensor(x)
+    axes = list(range(x.ndim))
+    try:
+        axes[a], axes[b] = axes[b], axes[a]
+    except IndexError:
+        raise ShapeError(f"swapaxes({a}, {b}) of {describe(x)}: there is no such axis") from None
+    return transpose(x, axes)
+
+
+_FUNCTIONS.update(getitem=getitem, reshape=reshape, transpose=transpose, swapaxes=swapaxes)
 _ARRAY_FUNCTIONS.update(
     reshape=lambda a, shape: reshape(a, shape), transpose=lambda a, axes=None: transpose(a, axes)
 )

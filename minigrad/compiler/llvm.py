@@ -567,7 +567,9 @@ class Writer:
         exact = b.fdiv(b.fsub(x, remainder), y)
         exact = b.select(wrong, b.fsub(exact, x.type(1)), exact)
         below = self.intrinsic("floor", exact)
-        near = b.select(b.fcmp_ordered(">", b.fsub(exact, below), x.type(0.5)), b.fadd(below, x.type(1)), below)
+        near = b.select(
+            b.fcmp_ordered(">", b.fsub(exact, below), x.type(0.5)), b.fadd(below, x.type(1)), below
+        )
         plain = b.fdiv(x, y)
         near = b.select(b.fcmp_ordered("==", exact, zero), self.signed_as(zero, plain), near)
         return b.select(b.fcmp_ordered("==", y, zero), plain, near)

@@ -282,7 +282,9 @@ class Loop:
             a, b = operands[0], f"{kind}({operands[1]})"
             return f"({kind}({a} // {b}) if {b} != -1 else wrapping_sub({kind}(0), {kind}({a})))", 9
         if op.name == "pow" and node.dtype.kind != "f":
-            raise CannotCompile(f"{self.e.name}: {describe(node)}: convert integers to floats, x.astype('float64')")
+            raise CannotCompile(
+                f"{self.e.name}: {describe(node)}: convert integers to floats, x.astype('float64')"
+            )
         expression = op.source.format(*operands, kind=kind, dtype=kind)
         if node.dtype.kind != "f" and op.binding > 0 and op.name != "where":
             return (

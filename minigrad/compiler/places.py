@@ -34,7 +34,22 @@ CHOOSING = (
 )  # fmt: skip
 CODES = {np.dtype(name): code for name, code in DTYPES.items()}
 # Functions of one number, which the `source` of an operation may call; abs, maximum and minimum it may call too.
-FUNCTIONS = ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "sqrt", "sin", "cos", "floor", "rint", "sign")
+FUNCTIONS = (
+    "exp",
+    "log",
+    "log1p",
+    "expm1",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "erf",
+    "sqrt",
+    "sin",
+    "cos",
+    "floor",
+    "rint",
+    "sign",
+)
 IMPORTED = (  # what a program imports from runtime.py
     *FUNCTIONS,
     "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "count_outside",

@@ -16,7 +16,18 @@ import cells
 import minigrad as mg
 
 from . import programs
-from .programs import PACKED, TEMPLATES, Given, Program, Statement, argument, drawn_cell, expression, leaf, values
+from .programs import (
+    PACKED,
+    TEMPLATES,
+    Given,
+    Program,
+    Statement,
+    argument,
+    drawn_cell,
+    expression,
+    leaf,
+    values,
+)
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
@@ -322,7 +333,9 @@ class Drawer:
         """Any operation of the table that takes floats."""
         x = self.float()
         op = self.of([t for t in OF_TABLE if t not in OF_BITS])
-        return x and (self.add(op, x, self.companion(self.shape(x))) if "{1}" in TEMPLATES[op] else self.add(op, x))
+        return x and (
+            self.add(op, x, self.companion(self.shape(x))) if "{1}" in TEMPLATES[op] else self.add(op, x)
+        )
 
     def table_of_bits(self):
         """Any that takes booleans or integers only."""
@@ -330,7 +343,11 @@ class Drawer:
         if op == "isnan":
             x = self.float()
             return x and self.add(op, x)
-        a = self.a_boolean() if self.chance(0.7) else self.pick(lambda v: v.dtype.kind in "iu") or self.a_boolean()
+        a = (
+            self.a_boolean()
+            if self.chance(0.7)
+            else self.pick(lambda v: v.dtype.kind in "iu") or self.a_boolean()
+        )
         if a is None or op == "not":
             return a and self.add(op, a)
         kind = self.values[a].dtype
@@ -360,11 +377,17 @@ class Drawer:
             return y and self.add(what, x, y)
         if what == "einsum":
             y = self.float(lambda v: v.ndim == 2 and v.shape[0] == self.shape(x)[-1])
-            return self.add(what, x, y, subscripts=self.of(["...i,ij->...j", "...i,ij->j...", "...i,ij->..."])) if y else None
+            return (
+                self.add(what, x, y, subscripts=self.of(["...i,ij->...j", "...i,ij->j...", "...i,ij->..."]))
+                if y
+                else None
+            )
         if what in ("zeros_like", "ones_like"):
             return self.add(what, x)
         if what == "argmax":
-            return self.add(self.of(["argmax", "argmin"]), x, axis=self.of([axis, None]), keepdims=self.chance(0.5))
+            return self.add(
+                self.of(["argmax", "argmin"]), x, axis=self.of([axis, None]), keepdims=self.chance(0.5)
+            )
         return self.add(what, x, axis=axis, part=self.of([0, 1]))
 
     def sums(self):

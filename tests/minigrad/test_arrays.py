@@ -34,7 +34,8 @@ CALLS = [
     "x + np.full_like(x, 2.5)", "np.einsum('ijk,kl->ijl', x, y)", "np.einsum('ijk,kl', x, y)", "np.einsum('ijk->kji', x)",
     "np.einsum('ijk->', x)", "np.einsum('...k,kl->...l', x, y)", "np.einsum('...k,...k->...', x, v)",
     "np.einsum('k,kj,ijk->ij', v, y, x)", "np.einsum('ii->i', y[:3])", "np.einsum('ii', y[:3])", "np.einsum('i,j->ij', v, v)",
-    "np.einsum('ijk,ijl->ikl', x, x)", "np.einsum('ijk,ijk->ij', x, x)", "np.einsum('...ij->...ji', x)", "np.einsum('iij->j', x[:, :2])",
+    "np.einsum('ijk,ijl->ikl', x, x)", "np.einsum('ijk,ijk->ij', x, x)", "np.einsum('...ij->...ji', x)",
+    "np.einsum('iij->j', x[:, :2])",
     "np.einsum('ij,jk', y, y[:3])", "np.einsum('k,ij', v, y)", "np.einsum(' i j k -> k ', x)", "np.einsum('ij,kl->ik', y, y)",
     "x[x0 > 0]", "x[:, [True, False, True]]", "x[[0, 1], :, [1, 3]]", "x[0, :, [1, 3]]", "x[[[0], [1]], 1:, [1, 3]]",
     "x[..., [2, 0]]", "x[[1], None, [0, 2]]", "x[x0[:, 0, 0] > -9, :, [1, 0]]", "y[y0 < 0]",
@@ -56,7 +57,9 @@ LEARNS = ("x", "y", "v", "p")
 def call(text: str):
     code = compile(text, "<call>", "eval")
     fixed = {k: a for k, a in given().items() if k not in LEARNS}
-    return lambda *learned: eval(code, {"np": np, **fixed, "m": Tensor(fixed["m"])}, dict(zip(LEARNS, learned, strict=True)))
+    return lambda *learned: eval(
+        code, {"np": np, **fixed, "m": Tensor(fixed["m"])}, dict(zip(LEARNS, learned, strict=True))
+    )
 
 
 @pytest.mark.parametrize("text", CALLS)
@@ -99,7 +102,10 @@ def test_the_gradients_at_kinks_are_those_that_the_docstrings_name():
     assert slope(mg.abs, [-2, 0, 3]) == [[-1, 0, 1]]
     assert slope(lambda x: mg.std(x), [2, 2, 2]) == [[0, 0, 0]]
     assert slope(lambda x: mg.norm(x, (0, 1)), [[0, 0], [0, 0]]) == [[[0, 0], [0, 0]]]
-    assert slope(mg.logaddexp, [inf, -inf, inf, 0], [inf, -inf, 0, 0]) == [[0.5, 0.5, 1, 0.5], [0.5, 0.5, 0, 0.5]]
+    assert slope(mg.logaddexp, [inf, -inf, inf, 0], [inf, -inf, 0, 0]) == [
+        [0.5, 0.5, 1, 0.5],
+        [0.5, 0.5, 0, 0.5],
+    ]
     assert slope(mg.power, [0, 0, 2], [0, 2, 0]) == [[0, 0, 0], [0, 0, np.log(2)]]
     assert slope(mg.mod, [5, -5], [3, 3]) == [[1, 1], [-1, 2]]
 
@@ -174,7 +180,11 @@ REFUSALS = {
     "a negative width": (lambda: mg.pad(x, -1), InputError, "from 0"),
     "einsum of other sizes": (lambda: mg.einsum("ijk,jl->il", x, x[0].T), ShapeError, "'j' is 3 and.* 4"),
     "einsum of too many axes": (lambda: mg.einsum("ij->i", x), ShapeError, "'ij' of 'x'.*3 axes"),
-    "einsum of too few operands": (lambda: mg.einsum("i,j->i", x), InputError, "2 operands are named, 1 given"),
+    "einsum of too few operands": (
+        lambda: mg.einsum("i,j->i", x),
+        InputError,
+        "2 operands are named, 1 given",
+    ),
     "einsum of a new letter": (lambda: mg.einsum("ijk->z", x), InputError, "'z' of the result"),
     "einsum that cannot be read": (lambda: mg.einsum("i+j", x), InputError, r"cannot read 'i\+j'"),
     "einsum with a letter twice": (lambda: mg.einsum("ijk->ii", x), InputError, "twice in the result"),

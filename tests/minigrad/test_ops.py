@@ -207,7 +207,9 @@ SAMPLES = {
     "gather": rows_by_index,
     "scatter": rows_added,
     "cumsum": unary(
-        normal, lambda draw, shape: (draw(st.integers(0, len(shape) - 1)), draw(st.booleans())), shapes_with_axes
+        normal,
+        lambda draw, shape: (draw(st.integers(0, len(shape) - 1)), draw(st.booleans())),
+        shapes_with_axes,
     ),
     "inside": among_rows,
     "shift": unary(

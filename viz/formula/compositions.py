@@ -143,7 +143,11 @@ def _clip(n: Tensor) -> Composition | None:
     below = inputs_of(lower[0], "greater") if lower else None
     if not (sides and lower and below and sides[0] is y and below[1] is lower[2]):
         return None
-    return Composition("clip", (lower[2], lower[1], high)) if _same(sides[1], high) and _same(below[0], lower[1]) else None
+    return (
+        Composition("clip", (lower[2], lower[1], high))
+        if _same(sides[1], high) and _same(below[0], lower[1])
+        else None
+    )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -164,9 +168,9 @@ def _place_of(n: Tensor) -> Composition | None:
     size = sides[0].shape[axes[0]] if len(axes) == 1 else None
     if size is None or n.params[0] != axes or (either and bad.inputs[0] is not sides[0]):
         return None
-    if isinstance(size, int) and is_number(count, size) and not places.is_symbol:
-        if np.array_equal(places.value.reshape(-1), np.arange(size)):
-            return Composition(f"arg{sides[1].op.name}", sides[:1], axes)
+    known = isinstance(size, int) and is_number(count, size) and not places.is_symbol
+    if known and np.array_equal(places.value.reshape(-1), np.arange(size)):
+        return Composition(f"arg{sides[1].op.name}", sides[:1], axes)
     return None
 
 

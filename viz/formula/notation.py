@@ -174,7 +174,9 @@ class Notation:
         if "^" in a.text:
             a = replace(a, text=f"({a.text})", tex=rf"\left({a.tex}\right)")
         shape = common([a.shape, b.shape])
-        return replace(self.to_the(a, f"^{b.within(CLOSED).text}", b.tex), size=1 + a.size + b.size, shape=shape)
+        return replace(
+            self.to_the(a, f"^{b.within(CLOSED).text}", b.tex), size=1 + a.size + b.size, shape=shape
+        )
 
     def _floor_divide(self, n) -> Words:
         a, b = self.operands(n)
