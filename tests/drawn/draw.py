@@ -91,7 +91,7 @@ class Drawer:
             self.unary: 3, self.binary: 3, self.number: 2, self.size: 1, self.product: 2, self.affine: 4, self.gates: 2,
             self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 2, self.cast: 0.5,
             self.reduce: 3, self.softmax: 1, self.index: 2, self.pick_out: 1.5, self.move: 2, self.reshape: 2, self.broadcast: 1,
-            self.concat: 2, self.stack: 1, self.gather: 1, self.scatter: 0.7, self.shift: 1, self.conv: 0.7,
+            self.concat: 2, self.stack: 1, self.gather: 1, self.scatter: 0.7, self.shift: 1, self.conv: 1.2,
             self.table: 2, self.table_of_bits: 1.5, self.numpys: 1.5, self.sums: 0.7,
             self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.6, self.batched: 1, self.losses: 1,
             self.repeat: 1, self.scan: 5, self.run: 1.5, self.constant: 0.5,
@@ -332,7 +332,7 @@ class Drawer:
     def table(self):
         """Any operation of the table that takes floats."""
         x = self.float()
-        op = self.of([t for t in OF_TABLE if t not in OF_BITS])
+        op = self.of([*(t for t in OF_TABLE if t not in OF_BITS), "log1p"])
         return x and (
             self.add(op, x, self.companion(self.shape(x))) if "{1}" in TEMPLATES[op] else self.add(op, x)
         )
@@ -352,7 +352,11 @@ class Drawer:
             return a and self.add(op, a)
         kind = self.values[a].dtype
         b = self.pick(lambda v: v.dtype == kind and _fits(tuple(v.shape), self.shape(a)))
-        return b and self.add(op, a, b)
+        made = b and self.add(op, a, b)
+        if not made or kind != bool:
+            return made
+        x = self.float(lambda v: _fits(self.shape(made), tuple(v.shape)))  # so that something depends on it
+        return x and self.add("where", made, x, self.companion(self.shape(x)))
 
     def numpys(self):
         """What is composed of the table, element by element and in structure."""
