@@ -1,9 +1,10 @@
 """minigrad against PyTorch's own samples: value and gradient, eager and compiled, for every operation that both have.
 
-`python -m benchmarks.opinfo [name …] [--samples 40] [--compiled 6]` takes the samples that PyTorch tests an operation
+`python -m benchmarks.opinfo [name …] [--samples 1000] [--compiled 3] [--verbose]` takes the samples that PyTorch tests an operation
 with (its `op_db`), says each in minigrad where it can be said, and counts: passed; refused (an error of minigrad, which
 names the reason); not expressible (an option or a dtype that only PyTorch has); wrong.  Compiling takes a second a
 sample, so only some of each operation's samples, evenly spread, are compiled too.  Exit status 1 if any is wrong.
+PyTorch's samples import its test suite, which wants the package `expecttest`.
 """
 
 from __future__ import annotations
@@ -379,7 +380,7 @@ def main(arguments=None) -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--samples", type=int, default=40, help="of each operation, evenly spread")
+    parser.add_argument("--samples", type=int, default=1000, help="of each operation, evenly spread")
     parser.add_argument("--compiled", type=int, default=3, help="of these, how many are compiled too")
     parser.add_argument("--verbose", action="store_true", help="say what was refused")
     given = parser.parse_args(arguments)
