@@ -1,7 +1,7 @@
 """minigrad against PyTorch's own samples: value and gradient, eager and compiled, for every operation that both have.
 
-`python -m benchmarks.opinfo [name …] [--samples 1000] [--compiled 3] [--verbose]` takes the samples that PyTorch tests an operation
-with (its `op_db`), says each in minigrad where it can be said, and counts: passed; refused (an error of minigrad, which
+`python -m benchmarks.opinfo [name …] [--samples 1000] [--compiled 3] [--verbose]` takes the samples that PyTorch tests an
+operation with (its `op_db`), says each in minigrad where it can be said, and counts: passed; refused (an error of minigrad, which
 names the reason); not expressible (an option or a dtype that only PyTorch has); wrong.  Compiling takes a second a
 sample, so only some of each operation's samples, evenly spread, are compiled too.  Exit status 1 if any is wrong.
 PyTorch's samples import its test suite, which wants the package `expecttest`.

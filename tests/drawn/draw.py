@@ -353,7 +353,7 @@ class Drawer:
         kind = self.values[a].dtype
         b = self.pick(lambda v: v.dtype == kind and _fits(tuple(v.shape), self.shape(a)))
         made = b and self.add(op, a, b)
-        if not made or kind != bool:
+        if not made or kind.kind != "b":
             return made
         x = self.float(lambda v: _fits(self.shape(made), tuple(v.shape)))  # so that something depends on it
         return x and self.add("where", made, x, self.companion(self.shape(x)))
