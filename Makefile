@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help hello test check fuzz bench pictures wheel torch oracles clean
+.PHONY: help hello test check fuzz arm bench pictures wheel torch oracles clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make test       the test suite, its fast part first (ARGS="-k tanh" for a part of it)'
 	@echo 'make check      format, lint, types, import contracts, then the test suite'
 	@echo 'make fuzz       draw programs for MINUTES=$(MINUTES), compare compiled with eager, keep what differs'
+	@echo 'make arm        the kernels and all cells on 64-bit ARM, emulated (needs root, debootstrap, qemu-user-static)'
 	@echo 'make bench      the benchmarks, against $(TORCH) and JAX'
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
 	@echo 'make wheel      the wheel, in dist/'
@@ -52,6 +53,9 @@ check: $(VENV)/.ready-dev
 
 fuzz: $(VENV)/.ready-test
 	$(PY) -m tests.drawn.fuzz --minutes $(MINUTES) --workers $(WORKERS) $(FUZZ)
+
+arm: $(VENV)/.ready-test
+	@sh tests/arm.sh $(PY) $(ARGS)
 
 bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/run.py

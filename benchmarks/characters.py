@@ -1,6 +1,6 @@
 """A character model trained compiled, beside the same model in PyTorch with nn.LSTM: characters a second, held-out loss.
 
-Both start from the same weights, read the same windows, use the same Adam and the
+Both start from the same weights, read the same windows, use the same Adam (PyTorch's is the fused one) and the
 same clipping; training steps take turns in one process, one thread.
 
     python benchmarks/characters.py --text book.txt [--steps 300] [--hidden 128] [--window 100] [--batch 32] [--json]
@@ -64,9 +64,10 @@ def measure(options: argparse.Namespace) -> dict:
     columns, held_out = char_rnn.streams(codes[:cut], options.batch), codes[cut : cut + 20_000]
     model = char_rnn.Model("lstm", len(alphabet), options.hidden, 1, np.random.default_rng(0))
     theirs = Theirs(model)
-    loss, ours_adam = mg.compile(model.loss), mg.optim.Adam(model.parameters(), lr=3e-3)
+    loss = mg.compile(model.loss)
+    step = mg.training_step(loss, mg.optim.Adam(model.parameters(), lr=3e-3), clip=5.0)
     learned = [p for p in theirs.parameters() if p.requires_grad]
-    their_adam = torch.optim.Adam(learned, lr=3e-3)
+    their_adam = torch.optim.Adam(learned, lr=3e-3, fused=True)
     state = model.stack.initial_state(options.batch)
     their_state, seconds = tuple(torch.zeros(1, options.batch, options.hidden) for _ in range(2)), ([], [])
     at = 0
@@ -77,10 +78,7 @@ def measure(options: argparse.Namespace) -> dict:
         part = np.ascontiguousarray(columns[at : at + options.window + 1])
         at += options.window
         start = time.perf_counter()
-        ours_adam.zero_grad()
-        _, *state = loss.backward(part[:-1], part[1:], *state)
-        mg.optim.clip_by_norm(ours_adam.parameters, 5.0)
-        ours_adam.step()
+        _, *state = step(part[:-1], part[1:], *state)
         middle = time.perf_counter()
         x = torch.tensor(part)
         their_adam.zero_grad()

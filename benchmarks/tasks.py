@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ import cells
 import minigrad as mg
 from cells import GRU, JANET, LSTM, RNN, TCN, Stack, Transformer, chrono, tasks
 from cells.comparison import Record, learn
+from minigrad import files
 
 WINDOW = 64  # characters
 
@@ -133,9 +133,7 @@ def add(path: Path, result: dict) -> None:
     """Into the file, in place of an older result of the same run."""
     run = ("task", "model", "seed")
     kept = [r for r in read(path) if [r[k] for k in run] != [result[k] for k in run]]
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps([*kept, result], indent=1), encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, json.dumps([*kept, result], indent=1).encode(), what="results")
 
 
 def show(results: list[dict], console: Console) -> None:

@@ -10,7 +10,8 @@ from .cell import Cell, Step, unroll
 from .comparison import compare
 from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
 from .convolution import Conv1d, weight_norm
-from .dropout import dropped, recurrent_masks
+from .dropout import Dropout, dropped, recurrent_masks
+from .embedding import Embedding
 from .gru import GRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
@@ -21,8 +22,10 @@ from .lstm import LSTM
 from .lstm_coupled import CoupledLSTM
 from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
+from .normalisation import LayerNorm
 from .rnn import RNN
 from .sequence import Run, run
+from .sequential import Sequential
 from .stack import Stack
 from .tcn import TCN, TCNBlock
 from .text import Alphabet
@@ -59,11 +62,15 @@ __all__ = [
     "Cell",
     "Conv1d",
     "Dense",
+    "Dropout",
+    "Embedding",
     "FirstState",
     "Layer",
+    "LayerNorm",
     "MultiHeadAttention",
     "Output",
     "Run",
+    "Sequential",
     "Stack",
     "Step",
     "TCNBlock",

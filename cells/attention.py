@@ -28,7 +28,7 @@ from minigrad.init import glorot
 
 from .cell import Cell
 from .dropout import dropped
-from .layer import Layer, positive
+from .layer import Layer, copy_with, positive
 from .masks import steps_that_count
 from .sequence import Run, run
 
@@ -148,10 +148,8 @@ class AttentionDecoder(Cell):
 
     def seen_through(self, masks: Tensor) -> AttentionDecoder:
         """What `dropped` returns: the cell and the attention see the outputs before through masks (H,)."""
-        other = copy.copy(self)
-        other.cell, other.attention = dropped(self.cell, masks), copy.copy(self.attention)
-        other.attention.W_a = (self.attention.W_a * masks.reshape((self.hidden, 1))).named("W_a")
-        return other
+        W_a = (self.attention.W_a * masks.reshape((self.hidden, 1))).named("W_a")
+        return copy_with(self, cell=dropped(self.cell, masks), attention=copy_with(self.attention, W_a=W_a))
 
     def step(self, x: Tensor, *state: Tensor) -> dict[str, Tensor]:
         if self.memory is None:

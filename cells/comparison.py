@@ -6,7 +6,7 @@ on data that was held out; `curves` draws them.  `learn` is the training of one 
 
 from __future__ import annotations
 
-import os
+import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import minigrad
-from minigrad import InputError
+from minigrad import InputError, files
 
 from .gru import GRU
 from .initial import chrono
@@ -171,7 +171,7 @@ def learn(
             yield arrays
 
     if not test(0) and steps != 0:
-        minigrad.fit(loss, learned, batches(), lr=lr, clip=clip, watch=after)
+        minigrad.fit(loss, learned, batches(), lr=lr, clip=clip, watch=after, progress=False)
     record.seconds_a_step = clock.median
     record.score = _mean(loss, _held_out(task, batch, 4 * tests, 2)) * task.unit
     record.wall = time.perf_counter() - began
@@ -313,13 +313,6 @@ def _save(figure, path: Path) -> None:
     if kind not in ("svg", "png", "pdf"):
         raise InputError(f"curves: {path.name}; give a name that ends in .svg, .png or .pdf")
     metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            figure.savefig(temporary, format=kind, dpi=120, metadata=metadata)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"curves: {path} cannot be written ({error.strerror})") from None
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, dpi=120, metadata=metadata)
+    files.write(path, drawn.getvalue(), what="curves")

@@ -40,7 +40,7 @@ def many_to_many(
 
     xs (T, N, D) → y (T − delay, N, K): with a delay the first output has seen delay + 1 inputs.
     state : the layer's states before the first step.
-    lengths : (N,) where each sequence ends; what stands behind the end is no answer.
+    lengths : (N,) where each sequence ends; what stands behind the end is not an answer.
 
     Raises InputError for a delay that leaves no step to answer at, and for a state that the layer does not have.
     """

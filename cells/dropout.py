@@ -1,6 +1,6 @@
-"""Dropout with an explicit generator: masks are arrays, so what is compiled drops what the eager run drops.
+"""Dropout with an explicit generator: masks are arrays, so eager and compiled runs drop the same units.
 
-Between layers a mask multiplies what one layer gives to the next (`Stack.run`).  Within
+Between layers a mask multiplies what one layer gives to the next (`Stack.run`, and `Dropout` as a layer).  Within
 the recurrence one mask serves all steps (variational dropout, Gal and Ghahramani, 2016): a
 unit that is dropped is not seen by the products, while the states themselves are carried
 on untouched.  So it suits every cell, also one that passes h on by a gate.
@@ -8,14 +8,13 @@ on untouched.  So it suits every cell, also one that passes h on by a gate.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeVar
 
 import numpy as np
 
-from minigrad import InputError, ShapeError, as_tensor, concat, describe
+from minigrad import InputError, ShapeError, Tensor, as_tensor, concat, describe
 
-from .layer import Layer
+from .layer import Layer, copy_with
 
 Some = TypeVar("Some", bound=Layer)
 
@@ -23,13 +22,58 @@ Some = TypeVar("Some", bound=Layer)
 def mask(shape, rate: float, rng: np.random.Generator, dtype: Any = "float32") -> np.ndarray:
     """0 with probability `rate`, else 1 / (1 − rate), so that the mean is kept.
 
-    Raises InputError for a rate outside [0, 1) and for what is no generator.
+    Raises InputError for a rate outside [0, 1) and for what is not a generator.
     """
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not 0 <= rate < 1:
-        raise InputError(f"dropout: rate = {rate!r}; give a number of at least 0 and below 1")
+    check_rate(rate)
     if not isinstance(rng, np.random.Generator):
         raise InputError(f"dropout: give a generator, numpy.random.default_rng(seed), not {rng!r}")
     return ((rng.random(shape) >= rate) / (1 - rate)).astype(dtype)
+
+
+def check_rate(rate) -> None:
+    """Raise InputError unless it is a probability below 1."""
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not 0 <= rate < 1:
+        raise InputError(f"dropout: rate = {rate!r}; give a number of at least 0 and below 1")
+
+
+class Dropout(Layer):
+    """Drops units with probability `rate` (Srivastava et al., 2014) where it is given a mask, and only there.
+
+    Shapes: x (…) → (…).  ``drop(x, dropout=drop.dropout_masks(x.shape, rng))`` is for training, ``drop(x)``, which
+    is x itself, for all else: there is no mode to forget.  Kept units are scaled by 1 / (1 − rate), so that the mean is
+    the same in both.  Pass masks as arguments to what is compiled: it then drops what the eager run drops.
+    """
+
+    def __init__(self, rate: float, dtype="float32"):
+        super().__init__(dtype)
+        check_rate(rate)
+        self.rate = float(rate)
+
+    def __call__(self, x, dropout=None) -> Tensor:
+        """dropout : a mask of x's shape, or with 1 for axes along which the same units are dropped.
+
+        Raises ShapeError for a mask of another shape.
+        """
+        x = as_tensor(x)
+        if dropout is None:
+            return x
+        dropout = dropout if isinstance(dropout, Tensor) else Tensor(dropout, name="dropout")
+        fits = len(dropout.shape) == len(x.shape) and all(
+            m == 1 or m == n for m, n in zip(dropout.shape, x.shape, strict=True)
+        )
+        if not fits:
+            raise ShapeError(
+                f"Dropout: the mask {describe(dropout)} does not fit x {describe(x)}; draw it with "
+                "dropout_masks(x.shape, rng)"
+            )
+        return x * dropout
+
+    def dropout_masks(self, shape, rng: np.random.Generator, dtype: Any = None) -> np.ndarray:
+        """A mask for x of this shape; with 1 for an axis, such as that of the steps, one serves all its places."""
+        return mask(shape, self.rate, rng, self.dtype if dtype is None else dtype)
+
+    def described(self) -> str:
+        return f"Dropout({self.rate:g})"
 
 
 def recurrent_masks(layer: Layer, rate: float, rng: np.random.Generator) -> np.ndarray:
@@ -48,10 +92,8 @@ def dropped(layer: Some, masks) -> Some:
         raise ShapeError(
             f"dropped {type(layer).__name__}: masks {describe(masks)}; give {shape}, as recurrent_masks does"
         )
-    other = copy.copy(layer)
     if hasattr(layer, "cells"):
-        other.cells = [dropped(cell, masks[k]) for k, cell in enumerate(layer.cells)]  # type: ignore[attr-defined]
-        return other
+        return copy_with(layer, cells=[dropped(cell, masks[k]) for k, cell in enumerate(layer.cells)])  # type: ignore[attr-defined]
     if hasattr(layer, "seen_through"):  # made of parts, which it knows
         return layer.seen_through(masks)  # type: ignore[attr-defined]
     within = [name for name in layer.parameters() if "." in name]
@@ -61,16 +103,16 @@ def dropped(layer: Some, masks) -> Some:
             "not known; give the class a method seen_through(masks), as AttentionDecoder has"
         )
     H = shape[0]
-    column = masks.reshape((H, 1))
+    column, seen = masks.reshape((H, 1)), {}
     for name, p in layer.parameters().items():
         if p.ndim != 2:
             continue
         if name.startswith("U"):  # (H, H): sees the last output alone
-            setattr(other, name, (p * column).named(name))
+            seen[name] = (p * column).named(name)
         elif p.shape[0] > H and p.shape[0] == H + layer.inputs:  # type: ignore[attr-defined]
             kept = np.ones((p.shape[0] - H, 1), layer.dtype)
-            setattr(other, name, (p * concat(column, kept, axis=0)).named(name))
-    return other
+            seen[name] = (p * concat(column, kept, axis=0)).named(name)
+    return copy_with(layer, **seen)
 
 
 def _mask_shape(layer) -> tuple[int, ...]:

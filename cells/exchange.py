@@ -311,7 +311,7 @@ def _import(layer, library: str, arrays, prefix: str = "") -> None:
                 own[name] = numbers[key] if place is None else numbers[key][place]
             found.append((cell, _into_cell(cell, library, own)))
     for cell, values in found:  # only now: an error above leaves every weight as it was
-        cell.load(values)
+        cell.load_state_dict({name: np.asarray(a, cell.dtype) for name, a in values.items()})
 
 
 def _written(arrays: dict[str, np.ndarray], path) -> dict[str, np.ndarray]:

@@ -1,17 +1,26 @@
-"""What every layer shares: named parameters, kept in the order in which they were made.
+"""What every layer shares: named parameters and constants, kept in the order in which they were made.
 
-And the simplest of layers, `Dense`, which is also the `Output` of the lecture.
+They are frozen, saved and loaded by their names (`state.py`), and printed as a tree (`summary.py`).  And the
+simplest of layers, `Dense`, which is also the `Output` of the lecture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from keyword import iskeyword
+from typing import Any
 
 import numpy as np
 
-from minigrad import DTypeError, InputError, ShapeError, Tensor, describe, init
+from minigrad import DTypeError, InputError, ShapeError, Tensor, checkpoint, describe, init
+from minigrad.modes import modes
 from minigrad.names import printable
+from minigrad.roles import CONSTANT, PARAMETER, Role
+
+from .state import Loaded, set_by_name
 
 
 class Layer:
@@ -20,7 +29,9 @@ class Layer:
     An attribute that is a layer, or a list, tuple or dictionary of them, brings its parameters along:
     ``self.rnn = LSTM(…)`` those that are called "rnn.W_f", …, ``self.blocks = [Dense(…), Dense(…)]``
     "blocks.1.W", …; so does a tensor that requires a gradient.  What is assigned anew or deleted is
-    replaced or gone.
+    replaced or gone, also for programs compiled before (but they do not notice what is changed inside a list).
+    Weights are tied by assignment, ``self.out.W = self.embedding.W``: one tensor, which counts, learns and is
+    saved once, by its first name.
 
     ``copy.copy(layer)`` is another layer with the same parameters, ``copy.deepcopy(layer)`` one with its own;
     what is shared inside (tied weights) is shared inside the copy, and in what a pickle gives.
@@ -28,6 +39,7 @@ class Layer:
 
     numbered = ""  # the attribute whose layers are called by their numbers alone: "1.W_f"
     _names: tuple[str, ...] = ()  # attributes that are parameters, also when they do not learn for a while
+    _constants: tuple[str, ...] = ()  # attributes that are constants
 
     def __init__(self, dtype="float32"):
         self.dtype = np.dtype(dtype)
@@ -37,37 +49,188 @@ class Layer:
     def parameter(self, name: str, data) -> Tensor:
         """Make a parameter and set it as an attribute.
 
-        Raises InputError for what is no identifier and for a name that is taken: by a method, a property or a size.
+        Raises InputError for what is not an identifier and for a name that is taken: by a method, a property or a size.
         """
         self._check_name(name)
         tensor = Tensor(data, requires_grad=True, name=name, dtype=self.dtype)
         setattr(self, name, tensor)
         return tensor
 
+    def constant(self, name: str, data) -> Tensor:
+        """Make an array that is neither learned nor an input, such as a fixed matrix, and set it as an attribute.
+
+        It gets no gradient and is not among the `parameters`; it is saved and loaded with them (`state_dict`), and
+        pictures and equations call it by its name.  Floats get the layer's dtype, whole numbers and booleans keep
+        theirs.  Given again, or assigned (``layer.A = array``), it has the new value, for compiled programs too.
+
+        Raises what `parameter` raises, and InputError for what is not a numeric array.
+        """
+        self._check_name(name)
+        tensor = Tensor(data, name=name)
+        if tensor.dtype.kind == "f" and tensor.dtype != self.dtype:
+            tensor = Tensor(data, name=name, dtype=self.dtype)
+        old: Any = vars(self).get(name)
+        if name in self._constants and (old.shape, old.dtype) == (tensor.shape, tensor.dtype):
+            old.value = tensor.value
+            return old
+        tensor.role = Role(CONSTANT)
+        setattr(self, name, tensor)
+        return tensor
+
     def parameters(self) -> dict[str, Tensor]:
         """The parameters by name, in the order in which they were made, those of layers within included.
 
-        Each tensor comes once, by its first name, however many share it.
+        Each tensor comes once, by its first name, however many share it; frozen ones are there too.
         """
+        return self._held(PARAMETER)
+
+    def constants(self) -> dict[str, Tensor]:
+        """The constants by name, likewise."""
+        return self._held(CONSTANT)
+
+    def _held(self, kind: str) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for name, p in _within(self, {id(self): self}):
+        for name, tensor, own in leaves_within(self):
+            if own != kind:
+                continue
             if name in found:
                 raise InputError(
-                    f"{type(self).__name__}: two parameters are called {name!r}; give the layers other names"
+                    f"{type(self).__name__}: two {kind}s are called {name!r}; give the layers other names"
                 )
-            found[name] = p
+            found[name] = tensor
         return found
 
+    # Freezing.
+
+    def freeze(self, *patterns: str) -> None:
+        """Let parameters be as they are: they get no gradient, and optimisers leave them, until `unfreeze`.
+
+        patterns : names, of parameters ("rnn.W_f") or layers ("rnn"), also with wildcards ("*.b_?"); without any,
+            all.  Raises InputError for one that fits no parameter; nothing is frozen then.
+        """
+        self._learn(False, patterns)
+
+    def unfreeze(self, *patterns: str) -> None:
+        """Let parameters learn again; `patterns` as in `freeze`."""
+        self._learn(True, patterns)
+
+    def _learn(self, learn: bool, patterns: tuple) -> None:
+        own, chosen = self.parameters(), []
+        names = {**{name: [name] for name in own}, **self._other_names(own)}
+        for pattern in patterns or ("*",):
+            fits = [found for name, found in names.items() if _fits(name, pattern)]
+            if not fits and (patterns or own):
+                raise InputError(
+                    f"{type(self).__name__}: no parameter is called {printable(pattern)!r}; there are "
+                    f"{', '.join(map(printable, list(own)[:50])) or 'none'}"
+                )
+            chosen += [own[name] for found in fits for name in found]
+        for p in chosen:
+            if p.role is None:
+                p.role = Role(PARAMETER)  # else one in a list would be no parameter any more
+            p.requires_grad = learn
+            p.grad = None
+
+    def _other_names(self, own: Mapping[str, Tensor]) -> dict[str, list[str]]:
+        """Further names of what is shared: of a tensor, and of a layer, and by which names `own` has it."""
+        return {
+            other: [n for n in own if n == first or n.startswith(f"{first}." if first else "")]
+            for other, first in shared_within(self).items()
+        }
+
+    # On disk and back.
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All parameters, then all constants, as read-only arrays by name; what is shared once, by its first name."""
+        return {name: t.value for name, t in self._state().items()}
+
+    def load_state_dict(self, values: Mapping, strict: bool = True) -> Loaded:
+        """Set parameters and constants from arrays, or tensors, by name.
+
+        What is shared may come by any of its names.  Returns which names were missing, surplus, or did not fit
+        (of another shape or dtype).  Where `strict`, all of these are errors, and then nothing is changed: raises
+        InputError, or ShapeError or DTypeError where just shapes or dtypes are wrong, with all that is wrong.
+        Else what fits is loaded.
+        """
+        who = f"{type(self).__name__}.load_state_dict"
+        return set_by_name(who, self._state(), shared_within(self), values, strict)
+
+    def save(self, path, notes: Mapping[str, str] | None = None) -> None:
+        """Write the `state_dict`, and notes, as a safetensors file: raises what `checkpoint.save` raises."""
+        checkpoint.save(path, self._state(), notes)
+
+    def load(self, path, strict: bool = True, prefix: str = "") -> Loaded:
+        """Set parameters and constants from a safetensors file, as `load_state_dict` does from arrays.
+
+        prefix : take the arrays whose names begin with it, e.g. "parameters/" of what `mg.fit` wrote for `resume`.
+
+        Raises what `load_state_dict` and `checkpoint.load` raise; nothing is changed then.
+        """
+        who = type(self).__name__
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(
+                f"{who}.load: give the name of a file, not {type(path).__name__}; arrays go to load_state_dict"
+            )
+        arrays = checkpoint.load(path, prefix)
+        if not prefix and any(n.startswith("parameters/") for n in arrays):
+            raise InputError(
+                f"{who}.load: {str(path)!r:.200} holds a training; give prefix='parameters/' for its weights"
+            )
+        return set_by_name(
+            f"{who} from {str(path)!r:.200}", self._state(), shared_within(self), arrays, strict
+        )
+
+    def _state(self) -> dict[str, Tensor]:
+        own, constants = self.parameters(), self.constants()
+        twice = [name for name in constants if name in own]
+        if twice:
+            raise InputError(f"{type(self).__name__}: a parameter and a constant are called {twice[0]!r}")
+        return {**own, **constants}
+
+    # Attributes.
+
     def __setattr__(self, name: str, value) -> None:
-        if _learns(value):
+        old = vars(self).get(name)
+        if name in self._constants and not (value is None or isinstance(value, Tensor) or _holds(value)):
+            self.constant(name, value)
+            return
+        if name in self._names and isinstance(value, (np.ndarray, np.generic, int, float)):
+            raise InputError(
+                f"{type(self).__name__}: {name!r} is a parameter; assign its numbers, layer.{name}.value = array, or "
+                f"make it anew, layer.parameter({name!r}, array)"
+            )
+        if name in self._constants and isinstance(value, Tensor) and _is_plain(value):
+            value.role = Role(CONSTANT)
+        if _holds(value):
             self._check_name(name)
-            if isinstance(value, Tensor) and name not in self._names:
-                object.__setattr__(self, "_names", (*self._names, name))
+            if isinstance(value, Tensor):
+                self._enter(name, value)
         object.__setattr__(self, name, value)
+        if old is not value:
+            _let_go(old)
+
+    def _enter(self, name: str, leaf: Tensor) -> None:
+        """Note that a leaf is a parameter, or a constant, of this name."""
+        if leaf.role is None:
+            leaf.role = Role(PARAMETER)
+        if leaf.name is None:
+            leaf.name = name
+        kinds = {PARAMETER: "_names", CONSTANT: "_constants"}
+        for kind, attribute in kinds.items():
+            names = tuple(n for n in getattr(self, attribute) if n != name)
+            was_there = len(names) < len(getattr(self, attribute))
+            if kind == leaf.role.kind:
+                if not was_there:
+                    object.__setattr__(self, attribute, (*names, name))
+            elif was_there:
+                object.__setattr__(self, attribute, names)
 
     def __delattr__(self, name: str) -> None:
+        old = vars(self).get(name)
         object.__delattr__(self, name)
-        object.__setattr__(self, "_names", tuple(n for n in self._names if n != name))
+        for attribute in ("_names", "_constants"):
+            object.__setattr__(self, attribute, tuple(n for n in getattr(self, attribute) if n != name))
+        _let_go(old)
 
     def _check_name(self, name: str) -> None:
         """Raise InputError unless an attribute of this name can be a parameter or a layer."""
@@ -75,7 +238,7 @@ class Layer:
         if "dtype" not in vars(self):
             raise InputError(f"{who}: {name!r} is set before super().__init__(…); call that first")
         if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
-            raise InputError(f"{who}: {name!r} is no name for a parameter; give an identifier, e.g. 'W_f'")
+            raise InputError(f"{who}: {name!r} is not a name for a parameter; give an identifier, e.g. 'W_f'")
         there = getattr(type(self), name, None)
         if isinstance(there, property) and there.fset is not None:
             return
@@ -90,38 +253,17 @@ class Layer:
 
     @property
     def size(self) -> int:
-        """How many numbers are learned."""
+        """How many numbers the parameters hold."""
         return sum(p.size for p in self.parameters().values())
 
-    def load(self, values: dict) -> None:
-        """Set all parameters from arrays by name.
-
-        Nothing is changed when one is missing, surplus (InputError) or misshapen (ShapeError).
-        """
-        own = self.parameters()
-        if set(values) != set(own):
-            missing, surplus = sorted(set(own) - set(values)), sorted(set(values) - set(own))
-            raise InputError(
-                f"{type(self).__name__}.load: missing {missing or 'none'}, surplus {surplus or 'none'}"
-            )
-        for name, p in own.items():
-            if np.shape(values[name]) != p.shape:
-                raise ShapeError(
-                    f"{type(self).__name__}.load: {name} has shape {np.shape(values[name])}, not {p.shape}"
-                )
-        try:
-            ready = {name: np.asarray(values[name], dtype=p.dtype) for name, p in own.items()}
-        except (ValueError, TypeError):
-            bad = next(name for name in own if np.asarray(values[name]).dtype.kind not in "fiub")
-            raise InputError(f"{type(self).__name__}.load: {bad} holds no numbers") from None
-        for name, p in own.items():
-            p.value = ready[name]
-
     def __repr__(self) -> str:
-        own = {printable(name): p for name, p in self.parameters().items()}
-        width = max(map(len, own), default=0)
-        rows = "".join(f"\n  {name:<{max(width, 8)}} {p.shape}" for name, p in own.items())
-        return f"{printable(type(self).__name__)}, {self.size:,} parameters, {self.dtype}{rows}"
+        from .summary import tree  # it reads layers, so only now
+
+        return tree(self)
+
+    def described(self) -> str:
+        """What the tree of `print` calls the layer."""
+        return type(self).__name__
 
 
 class Dense(Layer):
@@ -175,39 +317,105 @@ class Output(Dense):
         super().__init__(hidden, classes, rng, dtype=dtype)
 
 
-def _learns(value, within: tuple = ()) -> bool:
-    """Is this something that `parameters` looks into?  It may stand in itself, `within` is what it stands in."""
+def copy_with(layer: Any, **attributes) -> Any:
+    """A shallow copy with other attributes, while `layer` holds what it held, and programs read that as before."""
+    other = copy.copy(layer)
+    vars(other).update(attributes)
+    return other
+
+
+def _is_plain(leaf: Tensor) -> bool:
+    return leaf.is_leaf and leaf.role is None and not leaf.requires_grad
+
+
+def _holds(value, within: tuple = ()) -> bool:
+    """Is this something that a layer keeps by name?  It may stand in itself, `within` is what it stands in."""
     if isinstance(value, Tensor):
-        return value.requires_grad and value.is_leaf
+        return value.is_leaf and (value.requires_grad or value.role is not None)
     if isinstance(value, (list, tuple, dict)):
-        parts = value.values() if isinstance(value, dict) else value
-        return not any(value is w for w in within) and any(_learns(p, (*within, value)) for p in parts)
+        return not any(value is w for w in within) and any(
+            _holds(part, (*within, value)) for _, part in parts_of(value)
+        )
     return isinstance(value, Layer)
 
 
-def _within(layer: Layer, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
-    """The parameters of a layer by name, in the order of its attributes, without what was `seen` before."""
+def parts_of(value) -> Iterator[tuple[object, object]]:
+    """The parts of a list or tuple by their numbers, from 1, or of a dictionary by their keys."""
+    yield from value.items() if isinstance(value, dict) else enumerate(value, 1)
+
+
+def attributes_of(layer: Layer) -> Iterator[tuple[str, object]]:
+    """What a layer keeps, attribute by attribute."""
     for attribute, value in vars(layer).items():
-        if attribute in layer._names or not isinstance(value, Tensor):
-            yield from _named("" if attribute == layer.numbered else attribute, value, seen)
+        known = attribute in layer._names or attribute in layer._constants
+        if known or (not isinstance(value, Tensor) and _holds(value)):
+            yield attribute, value
 
 
-def _named(name: str, value, seen: dict[int, object]) -> Iterator[tuple[str, Tensor]]:
-    """The parameters in an attribute, whatever it is."""
+def leaves_within(layer: Layer, without: Iterable[int] = ()) -> Iterator[tuple[str, Tensor, str]]:
+    """What a layer keeps: (name, leaf, parameter or constant), in the order of its attributes, each once.
+
+    without : ids of layers and leaves that are passed over.
+    """
+    yield from _within(layer, "", dict.fromkeys((*without, id(layer)), (None, "")), {})
+
+
+def shared_within(layer: Layer) -> dict[str, str]:
+    """The further names of what a layer keeps more than once, a tensor, a layer or a list, and the first of each."""
+    others: dict[str, str] = {}
+    for _ in _within(layer, "", {id(layer): (layer, "")}, others):
+        pass
+    return others
+
+
+def _within(layer: Layer, prefix: str, seen: dict, others: dict[str, str]) -> Iterator:
+    for attribute, value in attributes_of(layer):
+        kind = CONSTANT if attribute in layer._constants else PARAMETER
+        own = "" if attribute == layer.numbered else attribute
+        yield from _named(f"{prefix}{own}", value, kind, seen, others)
+
+
+def _named(name: str, value, kind: str, seen: dict, others: dict[str, str]) -> Iterator:
+    """What is kept in an attribute, whatever it is."""
     if id(value) in seen:
+        others[name.rstrip(".")] = seen[id(value)][1]
         return
-    seen[id(value)] = value
+    seen[id(value)] = value, name.rstrip(".")
     if isinstance(value, Tensor):
-        yield name, value
+        yield name, value, kind
     elif isinstance(value, (list, tuple, dict)):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value, 1):
-            if _learns(part):
-                yield from _named(f"{name}.{key}" if name else str(key), part, seen)
-    elif isinstance(value, Layer) and type(value).parameters is Layer.parameters:
-        yield from ((f"{name}.{inner}", p) for inner, p in _within(value, seen))
-    elif isinstance(value, Layer):  # one that has a way of its own
-        for inner, p in value.parameters().items():
-            yield from _named(f"{name}.{inner}", p, seen)
+        for key, part in parts_of(value):
+            if _holds(part):
+                own = part.role.kind if isinstance(part, Tensor) and part.role is not None else PARAMETER
+                yield from _named(_joined(name, key), part, own, seen, others)
+    elif isinstance(value, Layer):
+        if type(value).parameters is Layer.parameters:
+            yield from _within(value, f"{name}.", seen, others)
+            return
+        for inner, p in value.parameters().items():  # one that has a way of its own
+            yield from _named(f"{name}.{inner}", p, PARAMETER, seen, others)
+        yield from (leaf for leaf in _within(value, f"{name}.", seen, others) if leaf[2] == CONSTANT)
+
+
+def _joined(name: str, key) -> str:
+    return f"{name}{'.' if name and not name.endswith('.') else ''}{key}"
+
+
+def _let_go(old) -> None:
+    """An attribute has got another value: programs that read the leaves of the old one look anew which they read.
+
+    Not while a function is traced, of which the program only then knows what it reads.
+    """
+    if not isinstance(old, (Tensor, Layer, list, tuple, dict)) or modes()[3]:
+        return
+    for _, leaf, kind in _named("", old, PARAMETER, {}, {}) if _holds(old) else ():
+        leaf.role = Role(kind if leaf.role is None else leaf.role.kind)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Does a pattern fit the name of a parameter, or of a layer that it stands in?"""
+    parts = name.split(".")
+    return fnmatchcase(name, pattern) or any(".".join(parts[:k]) == pattern for k in range(1, len(parts)))
 
 
 def fitting(layer, x, axes: str = "") -> Tensor:

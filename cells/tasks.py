@@ -140,7 +140,7 @@ LONGEST = 2 * 5 + 1  # words of a sentence
 def sentence(rng: np.random.Generator) -> tuple[str, int]:
     """A sentence about a film, and whether it is praise (1) or not (0).
 
-    "the plot is not dull but the music is weak" is no praise, "the plot is dull but the music is not weak" is:
+    "the plot is not dull but the music is weak" is not praise, "the plot is dull but the music is not weak" is:
     a negation turns what follows it, and after "but" comes what counts.
     """
     first, praise = _clause(rng)

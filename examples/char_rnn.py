@@ -16,12 +16,12 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import cells
 import minigrad as mg
@@ -65,84 +65,54 @@ def bits_held_out(loss, model: Model, codes: np.ndarray, window: int) -> float:
     return total / count / math.log(2)
 
 
-class Training:
-    """A model, its optimiser, and the place in the text that it has reached, with the states carried there."""
-
-    def __init__(self, model: Model, rng: np.random.Generator, options: argparse.Namespace, alphabet: str):
-        self.model, self.rng, self.options, self.alphabet = model, rng, options, alphabet
-        self.optimiser = mg.optim.Adam(model.parameters(), lr=options.lr)
-        # By the optimiser's step count, which changes with the parameters: so Ctrl-C cannot come between the two.
-        self.places = {0: (0, model.stack.initial_state(options.batch))}
-
-    def step(self, step, columns: np.ndarray) -> tuple[float, int]:
-        """One window in every stream: bits per character, and how many characters were read."""
-        now, window = self.optimiser.steps, self.options.window
-        at, state = self.places[now]
-        if at + window + 1 > len(columns):  # the text is read through: from the top, with fresh states
-            at, state = 0, self.model.stack.initial_state(self.options.batch)
-        part = columns[at : at + window + 1]
-        nats, *after = step.compute(part[:-1], part[1:], *state)
-        self.places = {now: self.places[now], now + 1: (at + window, after)}
-        step.move()
-        return float(nats) / math.log(2), part[1:].size
-
-    def save(self) -> None:
-        if self.options.resume is not None:
-            at, state = self.places[self.optimiser.steps]
-            tensors = {"place": np.array(at), **{f"state {k}": s for k, s in enumerate(state)}}
-            notes = {"alphabet": self.alphabet}
-            checkpoint.save_training(
-                self.options.resume, self.optimiser, rng=self.rng, tensors=tensors, notes=notes
-            )
-
-    def load(self) -> None:
-        """Go on from the file: raises InputError where it is of another text or another model."""
-        file, fresh = self.options.resume, self.places[0][1]
-        known = checkpoint.load(file)
-        if "tensors/place" not in known:
-            raise mg.InputError(f"--resume {file}: this program did not write that file; give another name")
-        if known.notes["alphabet"] != self.alphabet:
-            raise mg.InputError(
-                f"--resume {file}: the text has other characters than the one that the model was trained on; "
-                "give the same --text, or another file"
-            )
-        found = checkpoint.load_training(file, self.optimiser, rng=self.rng)
-        states = [found.get(f"state {k}", found["place"]) for k in range(len(fresh))]
-        if [s.shape for s in states] != [s.shape for s in fresh]:
-            raise mg.InputError(
-                f"--resume {file}: it was trained with another --batch than {self.options.batch}"
-            )
-        self.optimiser.lr = self.options.lr
-        self.places = {self.optimiser.steps: (int(found["place"]), [mg.Tensor(s) for s in states])}
+def windows(columns: np.ndarray, window: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Windows (T, N) of all streams, one after the other, and the characters that follow."""
+    for at in range(0, len(columns) - window, window):
+        yield columns[at : at + window], columns[at + 1 : at + window + 1]
 
 
-def train(training: Training, codes: np.ndarray, held_out: np.ndarray, console: Console) -> None:
-    model, options, done = training.model, training.options, training.optimiser.steps
+def train(
+    model: Model, rng, options, alphabet: str, codes: np.ndarray, held_out: np.ndarray, console
+) -> None:
     loss, columns = mg.compile(model.loss), streams(codes, options.batch)
-    one_step = mg.training_step(loss, training.optimiser, clip=5.0)
-    seen, bits, start = 0, math.nan, time.perf_counter()
-    progress = Progress(
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[bits]:.3f} bits, {task.fields[speed]:,.0f} characters/s"),
-        console=console, transient=True,
+    done, every, start = steps_done(options, alphabet), max(1, options.steps // 5), time.perf_counter()
+    if done:
+        console.print(f"goes on after step {done}")
+
+    def watch(step: int, nats: float) -> None:
+        bits = nats / math.log(2)
+        if not bits < 100:
+            raise mg.InputError(f"step {step}: the loss has run away ({bits:.3g} bits); use a smaller --lr")
+        if step % every == 0:
+            speed = (step - done) * options.window * options.batch / (time.perf_counter() - start)
+            out = bits_held_out(loss, model, held_out, options.window)
+            console.print(
+                f"step {step}: {bits:.3f} bits on the window, {out:.3f} held out, {speed:,.0f} characters/s"
+            )
+
+    mg.fit(
+        loss, model.parameters(), lambda epoch: windows(columns, options.window), epochs=None, steps=options.steps,
+        state=model.stack.initial_state(options.batch), lr=options.lr, clip=5.0, watch=watch,
+        resume=options.resume, save_every=every, rng=rng, notes={"alphabet": alphabet},
     )  # fmt: skip
-    with progress:
-        task = progress.add_task("training", total=options.steps, completed=done, bits=bits, speed=0.0)
-        for step in range(done + 1, options.steps + 1):
-            bits, read = training.step(one_step, columns)
-            seen += read
-            if not bits < 100:
-                raise mg.InputError(
-                    f"step {step}: the loss has run away ({bits:.3g} bits); use a smaller --lr"
-                )
-            speed = seen / (time.perf_counter() - start)
-            progress.update(task, advance=1, bits=bits, speed=speed)
-            if step % max(1, options.steps // 5) == 0:
-                training.save()
-                out = bits_held_out(loss, model, held_out, options.window)
-                console.print(
-                    f"step {step}: {bits:.3f} bits on the window, {out:.3f} held out, {speed:,.0f} characters/s"
-                )
+
+
+def steps_done(options: argparse.Namespace, alphabet: str) -> int:
+    """How many steps a training has behind it: raises InputError where it is of another text or batch."""
+    file = options.resume
+    if file is None or not file.exists():
+        return 0
+    known = checkpoint.load(file)
+    if "alphabet" not in known.notes or "tensors/state/0" not in known:
+        raise mg.InputError(f"--resume {file}: this program did not write that file; give another name")
+    if known.notes["alphabet"] != alphabet:
+        raise mg.InputError(
+            f"--resume {file}: the text has other characters than the one that the model was trained on; "
+            "give the same --text, or another file"
+        )
+    if len(known["tensors/state/0"]) != options.batch:
+        raise mg.InputError(f"--resume {file}: it was trained with another --batch than {options.batch}")
+    return len(known["tensors/losses"])
 
 
 def sample(model: Model, alphabet: cells.Alphabet, first: str, length: int, rng: np.random.Generator) -> str:
@@ -214,21 +184,14 @@ def main(options: argparse.Namespace) -> None:
     console.print(
         f"{options.cell}, {options.layers} × {options.hidden} units, {size:,} parameters; {len(codes):,} characters"
     )
-    training, weights = (
-        Training(model, rng, options, alphabet.characters),
-        options.out / "weights.safetensors",
-    )
-    if options.resume is not None and options.resume.exists():
-        training.load()
-        console.print(f"goes on after step {training.optimiser.steps}")
+    weights = options.out / "weights.safetensors"
 
     def save() -> None:
-        training.save()
         checkpoint.save(weights, model.parameters(), {"alphabet": alphabet.characters})
 
     save()  # fails before the training, not after
     try:
-        train(training, codes[:cut], codes[cut:], console)
+        train(model, rng, options, alphabet.characters, codes[:cut], codes[cut:], console)
     except KeyboardInterrupt:
         console.print("stopped; what was learned so far is kept")
     save()

@@ -93,7 +93,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(options: argparse.Namespace) -> None:
     console = Console()
     task = task_of(options)
-    task.draw(1, np.random.default_rng(0))  # refuses a task that there is not
+    task.draw(1, np.random.default_rng(0))  # refuses an unknown task
     models = {name: MODELS[name] for name in options.models}
     for name, model in models.items():
         width_for(model, task, options.parameters, name)  # nor as many parameters as cannot be had

@@ -22,7 +22,6 @@ import numpy as np
 from hello_lstm import prepare
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 import cells
@@ -169,9 +168,8 @@ def train(model: Model, data: Dates, options: argparse.Namespace, console: Conso
         return options.lr * min(share / 0.1, 0.5 + 0.5 * math.cos(math.pi * share))
 
     batches = (data.batch(options.batch) for _ in range(options.steps))
-    shown = track(batches, "training", total=options.steps, console=console, transient=True)
     start = time.perf_counter()
-    losses = mg.fit(model.loss, model.parameters(), shown, lr=rate)
+    losses = mg.fit(model.loss, model.parameters(), batches, steps=options.steps, lr=rate)
     if len(losses):
         console.print(
             f"{options.steps} steps in {time.perf_counter() - start:.0f} s; "
@@ -234,7 +232,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--lr must lie between 0 and 1")
     unknown = [c for c in options.ask if c not in SOURCE.characters]
     if unknown or not options.ask:
-        what = f"{unknown[0]!r} stands in no date" if unknown else "an empty text is no date"
+        what = f"{unknown[0]!r} does not occur in a date" if unknown else "an empty text is not a date"
         parser.error(f"--ask: {what}; use letters A to Z, digits, blanks and , . / ' -")
     return options
 

@@ -22,7 +22,6 @@ import numpy as np
 from hello_lstm import prepare
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 import cells
@@ -40,7 +39,7 @@ class Task:
         self.name, self.length, self.symbols = options.task, options.length, options.symbols
         self.pause = options.delay if self.name == "copy" else 0
         self.delay = self.pause + self.length
-        self.draw(1, np.random.default_rng(0))  # refuses sizes that there are not
+        self.draw(1, np.random.default_rng(0))  # refuses impossible sizes
 
     def draw(self, N: int, rng: np.random.Generator) -> tuple:
         """x (T, N) and what is to be said at its last steps, (length, N)."""
@@ -72,10 +71,9 @@ class Model:
         return mg.cross_entropy(self.answer(x), targets)
 
 
-def train(model: Model, steps: int, rng: np.random.Generator, console: Console) -> None:
+def train(model: Model, steps: int, rng: np.random.Generator) -> None:
     batches = (model.task.draw(BATCH, rng) for _ in range(steps))
-    shown = track(batches, "training", total=steps, console=console, transient=True)
-    mg.fit(model.loss, model.parameters(), shown, lr=lambda step: 0.01 / (1 + step / 2000))
+    mg.fit(model.loss, model.parameters(), batches, steps=steps, lr=lambda step: 0.01 / (1 + step / 2000))
 
 
 def report(model: Model, rng: np.random.Generator, console: Console) -> None:
@@ -159,7 +157,7 @@ def main(options: argparse.Namespace) -> None:
         cells.chrono(model.layer, task.delay + task.length, rng)  # so that it remembers as long as it has to
     prepare(options.out)
     console.print(escape(repr(model.layer.cells[0]).split("\n")[0]), soft_wrap=True)
-    train(model, options.steps, rng, console)
+    train(model, options.steps, rng)
     report(model, rng, console)
     console.print("pictures:")
     for path in draw(model, rng, options.out):

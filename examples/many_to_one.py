@@ -2,7 +2,7 @@
 
 --task adding: 100 steps of a random number and a marker; only after the last step the two marked numbers
 are asked for (the adding problem).  --task sentiment: sentences of different length in which the order
-decides: "the plot is not dull but the music is weak" is no praise.  Prints what was learned beside what is
+decides: "the plot is not dull but the music is weak" is not praise.  Prints what was learned beside what is
 reached without memory or without order, and draws how the answer to one sequence depends on each of its steps.
 
     python examples/many_to_one.py
@@ -21,7 +21,6 @@ import numpy as np
 from hello_lstm import prepare
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 import cells
@@ -64,18 +63,15 @@ class Model:
         return mg.cross_entropy(self.praise_of(x, lengths), praise).named("L")
 
 
-def train(loss: Callable, parameters: dict, draw: Callable, steps: int, console: Console, lr: float) -> None:
-    batches = track(
-        (draw(BATCH) for _ in range(steps)), "training", total=steps, console=console, transient=True
-    )
-    mg.fit(loss, parameters, batches, lr=lr)
+def train(loss: Callable, parameters: dict, draw: Callable, steps: int, lr: float) -> None:
+    mg.fit(loss, parameters, (draw(BATCH) for _ in range(steps)), steps=steps, lr=lr)
 
 
 def adding(model: Model, options: argparse.Namespace, rng: np.random.Generator, console: Console):
     """Train, report, and give the answer to one sequence, its captions and its title."""
     train(
         model.sum_loss, model.parameters(), lambda N: tasks.adding(options.length, N, rng), options.steps,
-        console, 0.01,
+        0.01,
     )  # fmt: skip
     x, target = tasks.adding(options.length, TEST, rng)
     with mg.no_grad():
@@ -107,7 +103,7 @@ def adding(model: Model, options: argparse.Namespace, rng: np.random.Generator, 
     )
 
 
-def bag_of_words(steps: int, rng: np.random.Generator, console: Console) -> Callable:
+def bag_of_words(steps: int, rng: np.random.Generator) -> Callable:
     """The same without order: which words a sentence has, and an output layer."""
     output = cells.Output(WORDS, 2, rng)
 
@@ -119,19 +115,15 @@ def bag_of_words(steps: int, rng: np.random.Generator, console: Console) -> Call
         x, lengths, praise = tasks.sentiment(N, rng)
         return counts(x, lengths), praise
 
-    train(
-        lambda c, praise: mg.cross_entropy(output(c), praise), output.parameters(), draw, steps, console, 0.03
-    )
+    train(lambda c, praise: mg.cross_entropy(output(c), praise), output.parameters(), draw, steps, 0.03)
     return lambda x, lengths: output(counts(x, lengths)).value.argmax(axis=-1)
 
 
 def sentiment(model: Model, options: argparse.Namespace, rng: np.random.Generator, console: Console):
     """Train, report, and give the answer to one sentence, its captions and its title."""
     x, lengths = tasks.encode_sentences([options.say, *SAID] if options.say else SAID)
-    train(
-        model.praise_loss, model.parameters(), lambda N: tasks.sentiment(N, rng), options.steps, console, 0.01
-    )
-    without_order = bag_of_words(options.steps, rng, console)
+    train(model.praise_loss, model.parameters(), lambda N: tasks.sentiment(N, rng), options.steps, 0.01)
+    without_order = bag_of_words(options.steps, rng)
 
     def share(x, lengths):
         with mg.no_grad():

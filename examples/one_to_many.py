@@ -19,7 +19,6 @@ import numpy as np
 from hello_lstm import prepare
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 import cells
@@ -68,10 +67,9 @@ class Model:
         return ["".join(LETTERS[k] for k in column).split(END)[0] for column in written.T]
 
 
-def train(model: Model, options: argparse.Namespace, rng: np.random.Generator, console: Console) -> None:
+def train(model: Model, options: argparse.Namespace, rng: np.random.Generator) -> None:
     batches = (words(BATCH, rng) for _ in range(options.steps))
-    shown = track(batches, "training", total=options.steps, console=console, transient=True)
-    mg.fit(model.loss, model.parameters(), shown, lr=0.01)
+    mg.fit(model.loss, model.parameters(), batches, steps=options.steps, lr=0.01)
 
 
 def by_frequency(rng: np.random.Generator) -> tuple[float, list[str]]:
@@ -155,10 +153,10 @@ def main(options: argparse.Namespace) -> None:
     console = Console()
     rng = np.random.default_rng(options.seed)
     model = Model(options.cell, options.hidden, options.class_as, rng)
-    cells.by_probability(rng, options.temperature)  # refuses what is no temperature
+    cells.by_probability(rng, options.temperature)  # refuses what is not a temperature
     prepare(options.out)
     console.print(escape(repr(model.layer.cells[0]).split("\n")[0]), soft_wrap=True)
-    train(model, options, rng, console)
+    train(model, options, rng)
     report(model, options, rng, console)
     name = CLASSES[3]
     (word,) = model.write(np.array([3]), None)

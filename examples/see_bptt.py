@@ -31,6 +31,7 @@ from rich.table import Table
 import cells
 import minigrad as mg
 import viz
+from minigrad import files
 
 KINDS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "janet": "JANET"}
 WINDOW, BATCH = 24, 16  # of the training: steps in a window, windows in a batch
@@ -118,13 +119,18 @@ def train(kind: str, codes: np.ndarray, shown: np.ndarray, alphabet, options, ad
     losses = np.zeros(0)
     if options.steps:
         losses = mg.fit(
-            model.loss, parameters, batches(codes, options.steps, options.seed), lr=0.03, watch=watch
+            model.loss,
+            parameters,
+            batches(codes, options.steps, options.seed),
+            lr=0.03,
+            watch=watch,
+            progress=False,
         )
     recordings = []
     for number, values in kept.items():
         model = Model(kind, len(alphabet), options.hidden, options.seed)  # each has gradients of its own
         for layer in (model.cell, model.output):
-            layer.load({name: values[name] for name in layer.parameters()})
+            layer.load_state_dict({name: values[name] for name in layer.parameters()})
         run = model.run(np.eye(len(alphabet), dtype=np.float32)[shown[:-1]][:, None, :])
         loss = mg.cross_entropy(run.y, shown[1:, None]).named("L")
         loss.backward(record=True)
@@ -197,7 +203,8 @@ def write_all(seen: list[Seen], text: str, shown: np.ndarray, alphabet, options,
         page = viz.page(s.recordings, captions=captions, title=title, scale=scale)
         page.save(options.out / f"{s.kind}.html")
         advance(3)
-    write(options.out / "index.html", index(seen, drawn, alphabet.decode(shown), options))
+    page = index(seen, drawn, alphabet.decode(shown), options)
+    files.write(options.out / "index.html", page.encode())
 
 
 # The page that holds them.
@@ -308,19 +315,6 @@ def figure(name: str, alt: str, head: str = "") -> str:
         f'<figure>{title}<a class="shot" href="{name}.svg"><img src="{name}.svg" alt="{alt}" loading="lazy"></a>'
         f'<figcaption><a href="{name}.svg">SVG</a> · <a href="{name}.png">PNG</a></figcaption></figure>'
     )
-
-
-def write(path: Path, content: str) -> None:
-    """The file appears complete or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 # Reading and telling.

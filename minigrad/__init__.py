@@ -51,16 +51,15 @@ from .errors import (
     MinigradError,
     NonFiniteError,
     ShapeError,
+    TooLargeError,
 )
 from .functional import (
     conv1d,
-    cross_entropy,
     gelu,
     layer_norm,
     log_softmax,
     logsumexp,
     mean,
-    mse,
     norm,
     one_hot,
     relu,
@@ -70,6 +69,7 @@ from .functional import (
 )
 from .grad import ancestors, backward, grad
 from .indexing import reshape, transpose
+from .losses import binary_cross_entropy, cross_entropy, ctc_loss, huber, mae, mse
 from .ops import (
     broadcast_to,
     concat,
@@ -106,11 +106,19 @@ def compile(function, *, threads: int = 1, check: bool = False):
     return compile_function(function, threads=threads, check=check)
 
 
-def training_step(loss, optimiser, *, clip: float | None = None):
-    """A step of training, ``step(*batch)``, with as little Python as can be: see `minigrad.compiler.TrainingStep`."""
+def training_step(loss, optimiser, *, clip: float | None = None, clip_value: float | None = None):
+    """A step of training, ``step(*batch)``, with as little Python as can be: see `minigrad.compiler.TrainingStep`.
+
+    loss : a function of a batch; its first (or only) result is the loss.
+    optimiser : whose parameters are moved, e.g. ``mg.optim.Adam(parameters)``.
+    clip : the greatest joint norm of the gradients (`optim.clip_grad_norm`).
+    clip_value : the greatest element of them (`optim.clip_grad_value`), before the norm is taken.
+
+    Raises InputError for a limit that is not positive.
+    """
     from .compiler import TrainingStep
 
-    return TrainingStep(loss, optimiser, clip)
+    return TrainingStep(loss, optimiser, clip, clip_value)
 
 
 __version__ = "0.1.0"
@@ -124,6 +132,7 @@ __all__ = [
     "OPS",
     "Op",
     "ShapeError",
+    "TooLargeError",
     "Tensor",
     "abs",
     "ancestors",
@@ -133,6 +142,7 @@ __all__ = [
     "as_tensor",
     "audit",
     "backward",
+    "binary_cross_entropy",
     "broadcast_to",
     "ceil",
     "check_grads",
@@ -142,6 +152,7 @@ __all__ = [
     "conv1d",
     "cos",
     "cross_entropy",
+    "ctc_loss",
     "cumprod",
     "cumsum",
     "describe",
@@ -159,6 +170,7 @@ __all__ = [
     "gelu",
     "grad",
     "grad_states",
+    "huber",
     "indexing",
     "init",
     "isfinite",
@@ -170,6 +182,7 @@ __all__ = [
     "log_softmax",
     "logaddexp",
     "logsumexp",
+    "mae",
     "matmul",
     "max",
     "maximum",

@@ -91,7 +91,7 @@ def _projected_gradient(f: Callable, points: Sequence[np.ndarray], rng) -> Calla
     weights = [rng.standard_normal(p.shape) for p in points]
 
     def projected(*xs):
-        # A leaf of its own per argument, so that it also works on what is no leaf.
+        # A leaf of its own per argument, so that it also works on what is not a leaf.
         gradients = grad(f(*xs), list(xs), create_graph=True)
         total = (gradients[0] * weights[0]).sum()
         for g, w in zip(gradients[1:], weights[1:], strict=True):

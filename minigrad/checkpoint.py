@@ -7,24 +7,14 @@ arrays with notes; `save_training` and `load_training` for all that a training n
 
 from __future__ import annotations
 
-import glob
 import json
-import os
-import secrets
-import stat
-import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
+from . import files
 from .errors import DTypeError, InputError
 from .optim import Optimiser, assigned, commit, fitting
 from .tensor import Tensor
@@ -55,7 +45,7 @@ def save(path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = 
     """Write tensors, or arrays, by name, with `notes` (texts) beside them.
 
     A new file gets the usual mode, one that is replaced keeps its own; a link stays, and what it names is replaced.
-    Raises InputError where the file cannot be written, and for names and notes that are no Unicode text; DTypeError
+    Raises InputError where the file cannot be written, and for names and notes that are not Unicode text; DTypeError
     for a dtype that the format has not.  Then the old file is as it was, and nothing lies beside it; what a process
     that was killed while it wrote has left is removed by a later one.
     """
@@ -68,7 +58,7 @@ def load(path, prefix: str = "") -> Arrays:
     prefix : only those whose name begins with it, called by the rest: ``load(path, "parameters/")`` are the weights
         of a training that `save_training` wrote.
 
-    Raises InputError for a file that is no safetensors file, or was changed since `save`.  A safetensors file from
+    Raises InputError for a file that is not a safetensors file, or was changed since `save`.  A safetensors file from
     elsewhere has no checksum and is read all the same; that its header fits its data is all that is known of it.
     """
     arrays, notes = _read(path)
@@ -105,17 +95,25 @@ def load_training(
     surplus and for another kind of generator, ShapeError and DTypeError for arrays of another kind; nothing is
     changed then.
     """
+    changes, found = training_from(path, optimiser, rng)
+    commit(changes)
+    return found
+
+
+def training_from(path, optimiser: Optimiser, rng) -> tuple[list[tuple], Arrays]:
+    """The changes that `load_training` makes, and what it returns."""
     arrays, notes = _read(path)
     if GENERATORS not in notes:
-        raise InputError(f"{_shown(path)} holds arrays, and no training: read it with checkpoint.load")
+        raise InputError(f"{files.shown(path)} holds arrays, and no training: read it with checkpoint.load")
     own = dict(zip(optimiser.labels, optimiser.parameters, strict=True))
-    who = f"training from {_shown(path)}"
+    who = f"training from {files.shown(path)}"
     values = fitting(f"{who}, parameters", _part(arrays, "parameters/"), {n: p.value for n, p in own.items()})
     changes = [change for name, p in own.items() for change in assigned(p, values[name])]
     changes += optimiser.loaded(_part(arrays, "optimiser/"))
     changes += _generators_put_back(who, generators(rng), notes[GENERATORS])
-    commit(changes)
-    return Arrays(_part(arrays, "tensors/"), {n: text for n, text in notes.items() if not _is_ours(n)})
+    return changes, Arrays(
+        _part(arrays, "tensors/"), {n: text for n, text in notes.items() if not _is_ours(n)}
+    )
 
 
 def write_training(
@@ -128,8 +126,12 @@ def write_training(
         "tensors": _named(tensors),
     }
     arrays = {f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
-    text = json.dumps(states, default=lambda array: array.tolist())
-    _write(path, arrays, {**_texts(notes), GENERATORS: text})
+    _write(path, arrays, {**_texts(notes), GENERATORS: text_of_states(states)})
+
+
+def text_of_states(states: dict[str, Any]) -> str:
+    """The states of random generators as JSON."""
+    return json.dumps(states, default=lambda array: array.tolist())
 
 
 def generators(rng) -> dict[str, Generator]:
@@ -198,14 +200,15 @@ def _text(text, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{what}: {text!r:.80} is no Unicode text ({error.reason})") from None
+        raise InputError(f"{what}: {text!r:.80} is not Unicode text ({error.reason})") from None
 
 
 # Bytes.
 
 
 def _write(path, tensors: Mapping[str, Tensor], notes: dict[str, str]) -> None:
-    _replace(path, *_encoded({name: _array(name, t) for name, t in tensors.items()}, notes))
+    pieces = _encoded({name: _array(name, t) for name, t in tensors.items()}, notes)
+    files.write(path, *pieces, what="weights", lasting=True)
 
 
 def _array(name: str, tensor) -> np.ndarray:
@@ -216,7 +219,7 @@ def _array(name: str, tensor) -> np.ndarray:
     try:
         array = np.asarray(tensor.value if isinstance(tensor, Tensor) else tensor)
     except (ValueError, TypeError) as error:
-        raise InputError(f"checkpoint: {name!r:.80} is no numeric array ({error})") from None
+        raise InputError(f"checkpoint: {name!r:.80} is not a numeric array ({error})") from None
     if array.dtype.name not in DTYPES:
         raise DTypeError(
             f"checkpoint: {name!r:.80} is {array.dtype}; make it one of {', '.join(sorted(DTYPES))}"
@@ -243,75 +246,6 @@ def _encoded(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> list:
     return [whole[:at], hashlib.sha256(data).hexdigest().encode(), whole[at + len(NO_SUM) :]]
 
 
-def _hold(file) -> None:
-    """As long as a file is open for writing it is locked, so that others see that it is no rest."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _sweep(goal: Path) -> None:
-    """Remove what processes that were killed while they wrote this file have left."""
-    for rest in goal.parent.glob(f"{glob.escape(goal.name[:40])}.{'[0-9a-f]' * 16}.part") if fcntl else ():
-        try:
-            with open(rest, "rb") as file:
-                if (
-                    time.time() - os.fstat(file.fileno()).st_mtime > 60
-                ):  # one that has just begun is not locked yet
-                    _hold(file)
-                    rest.unlink()
-        except OSError:  # somebody still writes it, or has removed it
-            continue
-
-
-def _replace(path, *pieces) -> None:
-    """Write a file beside another, onto the disk, and move it into its place."""
-    try:
-        goal = Path(os.path.realpath(path))
-        part = goal.with_name(f"{goal.name[:40]}.{secrets.token_hex(8)}.part")
-        old = _regular(goal) if goal.exists() else None
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(part, "xb") as file:
-                _hold(file)
-                if old is not None and hasattr(os, "fchmod"):
-                    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, goal)
-            _sweep(goal)
-        except BaseException:  # Ctrl-C too
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(goal.parent)
-    except InputError:
-        raise
-    except (OSError, ValueError, TypeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"weights cannot be written to {_shown(path)}: {said}; choose another folder"
-        ) from None
-
-
-def _regular(path) -> os.stat_result:
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        what = "a folder" if stat.S_ISDIR(found.st_mode) else "a device or the like"
-        raise InputError(f"{_shown(path)} is {what}, and no file; give the name of a file")
-    return found
-
-
-def _sync_folder(folder: Path) -> None:
-    """That the file was moved outlives a power cut only when the folder is written too, where a system can do so."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    with suppress(OSError):
-        os.fsync(handle)
-    os.close(handle)
-
-
 def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and all notes of a file whose checksum, if it has one, is right."""
     import hashlib
@@ -319,13 +253,13 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     from safetensors.numpy import load as decode
 
     try:
-        _regular(path)
+        files.regular(path)
         data = Path(path).read_bytes()
     except InputError:
         raise
     except (OSError, ValueError, TypeError) as error:
         said = getattr(error, "strerror", None) or error
-        raise InputError(f"weights cannot be read from {_shown(path)}: {said}") from None
+        raise InputError(f"weights cannot be read from {files.shown(path)}: {said}") from None
     try:
         arrays = decode(data)
         header = 8 + int.from_bytes(data[:8], "little")
@@ -338,7 +272,7 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         Exception
     ) as error:  # safetensors' own kind, and whatever NumPy says of sizes and types from a file
         said = f"{type(error).__name__}: {error}"
-        raise InputError(f"{_shown(path)} is no safetensors file, or damaged ({said:.200})") from None
+        raise InputError(f"{files.shown(path)} is not a safetensors file, or damaged ({said:.200})") from None
     if any(map(_is_ours, notes)):
         at = data.find(BEFORE_SUM, 8, header) + len(BEFORE_SUM)
         whole, digest = memoryview(data), hashlib.sha256()
@@ -349,10 +283,6 @@ def _read(path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             or bytes(whole[at : at + 64]) != digest.hexdigest().encode()
         ):
             raise InputError(
-                f"{_shown(path)} was changed since it was written: its checksum is wrong; use a copy"
+                f"{files.shown(path)} was changed since it was written: its checksum is wrong; use a copy"
             )
     return arrays, notes
-
-
-def _shown(path) -> str:
-    return f"{str(path)!r:.200}"

@@ -39,6 +39,10 @@ class InputError(MinigradError, ValueError):
     """Data or an option from outside that makes no sense."""
 
 
+class TooLargeError(MinigradError, MemoryError):
+    """A computation that takes more memory than there is."""
+
+
 class LayoutError(MinigradError, RuntimeError):
     """Graphviz is absent, failed, or took longer than its time limit."""
 

@@ -1,4 +1,4 @@
-"""Compositions of primitives: means, norms, activations, softmax, losses.
+"""Compositions of primitives: means, norms, activations, softmax, convolution; the losses stand in losses.py.
 
 Nothing here has a derivative rule of its own; numerical stability comes from the
 primitives sigmoid, softplus and logsumexp, and from the largest logit taken out first.
@@ -21,12 +21,10 @@ from .ops import (
     SOFTPLUS,
     TOP,
     axes_of,
-    broadcast_to,
     concat,
     exp,
     log,
     matmul,
-    maximum,
     shares,
     shift,
     sqrt,
@@ -158,80 +156,24 @@ def one_hot(index, classes: int, dtype: DTypeLike = "float32") -> Tensor:
 
 
 def _hot(who: str, index: Tensor, classes) -> Tensor:
-    """Booleans (…, classes): is this the class?  Raises InputError for classes that there are not."""
-    if index.dtype.kind not in "iu":
-        raise InputError(f"{who} of {describe(index)}: give integers")
-    # What cannot be seen yet, or may be assigned anew, is looked at when the program runs.
-    unseen = index.is_symbol or isinstance(classes, Size) or modes()[3]
-    if not unseen and index.size and not (index.value.min() >= 0 and index.value.max() < classes):
-        raise InputError(
-            f"{who}: {index.value.min()} … {index.value.max()} outside the classes 0 … {classes - 1}"
-        )
-    if unseen:
-        index = apply(INSIDE, (index,), (classes, "the classes"))
+    """Booleans (…, classes): is this the class?  Raises InputError for class indices out of range."""
+    index = within(who, index, classes, "the classes")
     return index.reshape((*index.shape, 1)) == arange(classes)
 
 
-def cross_entropy(logits, targets, mask=None, ignore_index: int | None = None) -> Tensor:
-    """−log p(target), averaged over all places, from logits (…, K).
-
-    targets : integers (…), or weights (…, K) of the classes, e.g. distributions or one-hot rows; the loss of
-        weights t is −Σ t log p, whatever they sum to.
-    mask : booleans (…); only True places count.  No True place gives 0.
-    ignore_index : places whose target is this integer do not count, e.g. those of padding.
-
-    A logit of −∞ is a probability of 0.  Places that do not count may hold anything in their logits, NaN too.
-    Raises ShapeError for targets or a mask of another shape and InputError for classes outside 0 … K − 1.
-    """
-    logits = _floating(logits)
-    if logits.dtype == np.float16:
-        return _single(cross_entropy, logits, targets, mask, ignore_index)
-    targets = as_tensor(targets)
-    by_class = targets.dtype.kind in "iu" and targets.ndim != logits.ndim
-    places = tuple(logits.shape[:-1])
-    if tuple(targets.shape) != (places if by_class else tuple(logits.shape)):
-        raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")
-    if ignore_index is not None:
-        if not by_class:
-            raise InputError(
-                f"cross_entropy: ignore_index = {ignore_index} with targets {describe(targets)}; "
-                "it is a class, so give integers, or a mask"
-            )
-        ignored = targets == ignore_index
-        targets, mask = where(ignored, 0, targets), where(ignored, False, True if mask is None else mask)
-    if mask is not None:
-        mask = as_tensor(mask)
-        mask = mask if tuple(mask.shape) == places else broadcast_to(mask, places)
-        logits = where(mask.reshape((*places, 1)), logits, 0.0)
-    losses = (_losses_of_classes if by_class else _losses_of_weights)(_less_largest(logits, -1), targets)
-    if mask is None:
-        return mean(losses)
-    count = maximum(sum(mask.astype(logits.dtype)), 1.0)
-    return sum(where(mask, losses, 0.0)) / count
-
-
-def _losses_of_classes(logits: Tensor, targets: Tensor) -> Tensor:
-    hot = _hot("cross_entropy", targets, logits.shape[-1])
-    return _log_total(logits, -1) - sum(where(hot, logits, 0.0), -1)  # the others may be −∞
-
-
-def _losses_of_weights(logits: Tensor, weights: Tensor) -> Tensor:
-    weights = weights.astype(logits.dtype) if weights.dtype.kind != "f" else weights
-    lowest = float(np.finfo(logits.dtype).min)
-    finite = where(weights == 0, maximum(logits, lowest), logits)  # 0 · log 0 is 0
-    return sum(weights, -1) * _log_total(logits, -1) - sum(weights * finite, -1)
-
-
-def mse(prediction, target) -> Tensor:
-    """The mean squared error; raises ShapeError where shapes differ (nothing is broadcast)."""
-    prediction = _floating(prediction)
-    if prediction.dtype == np.float16:
-        return _single(mse, prediction, target)
-    target = as_tensor(target, prediction)
-    if tuple(prediction.shape) != tuple(target.shape):
-        raise ShapeError(f"mse of {describe(prediction)} and {describe(target)}: shapes must be the same")
-    difference = prediction - target
-    return mean(difference * difference)
+def within(who: str, index: Tensor, count, of: str) -> Tensor:
+    """The index itself; raises InputError, naming index and place, where one is outside 0 … count − 1."""
+    if index.dtype.kind not in "iu":
+        raise InputError(f"{who} of {describe(index)}: give integers")
+    # What cannot be seen yet, or may be assigned anew, is looked at when the program runs.
+    if index.is_symbol or isinstance(count, Size) or modes()[3]:
+        return apply(INSIDE, (index,), (count, of))
+    bad = (index.value < 0) | (index.value >= count)
+    if bad.any():
+        at = np.unravel_index(int(np.argmax(bad)), bad.shape)
+        place = f" at {tuple(map(int, at))}" if at else ""
+        raise InputError(f"{who}: index {index.value[at]}{place} outside {of} 0 … {count - 1}")
+    return index
 
 
 def layer_norm(x, gain=None, bias=None, epsilon: float = 1e-5) -> Tensor:

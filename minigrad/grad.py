@@ -195,7 +195,7 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
     if not y.requires_grad:
         raise GraphError(
             f"backward from {describe(y)}: nothing that it was computed from requires a gradient "
-            "(no parameters, or all behind detach or no_grad); make them with requires_grad=True"
+            "(no parameters, or frozen, or behind detach or no_grad); unfreeze, or make with requires_grad=True"
         )
     seed = _cotangent(y, cotangent)
     needed = None

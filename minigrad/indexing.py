@@ -21,7 +21,7 @@ def getitem(x: Tensor, index) -> Tensor:
 
     An array is a tensor, an array or a list of integers, which may count from the end; several broadcast.  A mask
     picks where it is True; it has to be known, as the shape depends on it.  Raises ShapeError, naming the tensor and
-    the range, for an index outside, and DTypeError for one that is no place.
+    the range, for an index outside, and DTypeError for one that is not a place.
     """
     y, axis, shape = x, 0, []
     items = _items(x, index if isinstance(index, tuple) else (index,))
@@ -148,7 +148,7 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
             return x, True
         return apply(SLICE, (x,), (axis, *_bounds(x, size, item))), True
     if isinstance(item, (bool, np.bool_)):
-        raise DTypeError(f"index {item} of {describe(x)}: a truth value is no place; use minigrad.where")
+        raise DTypeError(f"index {item} of {describe(x)}: a truth value is not a place; use minigrad.where")
     try:
         k = item if isinstance(item, Size) else item.__index__()
     except (AttributeError, TypeError):

@@ -84,7 +84,7 @@ def unique(name: str, taken: set[str], between: str = "_") -> str:
 
 
 def file_stem(name: object, longest: int = 40) -> str:
-    """The beginning of a file name, for every file system; it is no file name by itself."""
+    """The beginning of a file name, for every file system; it is not a file name by itself."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text_of(name)[: 4 * longest]).strip("_")[:longest] or "program"
 
 

@@ -478,7 +478,7 @@ def matmul(a, b) -> Tensor:
     if na >= 2 and nb >= 2:
         return apply(MATMUL, (a, b))
     if not na or not nb:
-        raise ShapeError(f"matmul of {describe(a)} and {describe(b)}: a number is no matrix; use *")
+        raise ShapeError(f"matmul of {describe(a)} and {describe(b)}: a number is not a matrix; use *")
     left = a if na > 1 else a.reshape(1, a.shape[0])
     right = b if nb > 1 else b.reshape(b.shape[0], 1)
     y = apply(MATMUL, (left, right))

@@ -82,6 +82,15 @@ def ancestors_within(start: int, *roots: Tensor) -> list[Tensor]:
     return [seen[n] for n in sorted(seen)]
 
 
+def asked_among(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+    """For every scan among `nodes`, by number, the nodes of its body whose stacks they read."""
+    asked: dict[int, list[Tensor]] = {}
+    for node in nodes:
+        if node.op is STACKED:
+            asked.setdefault(node.inputs[0].number, []).append(node.params[0])
+    return asked
+
+
 def _no_value(*_):
     raise GraphError("a traced scan has no value; compile the function, or run it on values")
 
@@ -192,6 +201,56 @@ def stacked(loop: Tensor, node: Tensor) -> Tensor:
     if node.number <= body.start or (node.op is None and node._value is not None):  # the same at every step
         return apply_symbolic(OPS["broadcast_to"], (node,), ((T, *node.shape),))
     return apply(STACKED, (loop,), (node, T))
+
+
+# A body on other inputs.
+
+
+def opened(loop: Tensor, inputs: Sequence[Tensor], new: dict[int, Tensor]) -> int:
+    """Begin a copy of a scan's body: `new` gets symbols for its states and steps, and what its captures now are.
+
+    Returns the number from which on nodes belong to the copy.
+    """
+    body: Body = loop.params[0]
+    start = next_number()
+    for s in (*body.carry, *body.xs):
+        new[s.number] = symbol(s.shape, s.dtype, s.name, s.requires_grad)
+    captures = inputs[len(body.carry) + len(body.xs) :]
+    new.update({old.number: c for old, c in zip(body.captures, captures, strict=True)})
+    return start
+
+
+def again(node: Tensor, inputs: tuple, new: dict[int, Tensor], asked: dict[int, list[Tensor]]) -> Tensor:
+    """The same operation on other inputs, under the same name.
+
+    A scan gets a body of its own, whose nodes come into `new`: asked are those that are read, as `asked_among` says.
+    """
+    if node.op is SCAN:
+        return _scan_again(node, inputs, new, asked.get(node.number, []))
+    params = node.params
+    if node.op is STACKED:
+        params = (new.get(params[0].number, params[0]), *params[1:])
+    elif node.op is LAST:
+        params = (params[0], inputs[0].params[0].carry[params[0]])
+    # Sizes that are not known make a symbol of a constant too.
+    fresh = (apply_symbolic if node.is_symbol else apply)(node.op, inputs, params)  # type: ignore[arg-type]
+    fresh.name, fresh.scope = node.name, node.scope
+    return fresh
+
+
+def _scan_again(loop: Tensor, inputs: tuple, new: dict[int, Tensor], asked: Sequence[Tensor]) -> Tensor:
+    body: Body = loop.params[0]
+    start = opened(loop, inputs, new)
+    nodes = body.nodes(*asked)
+    within = asked_among(nodes)
+    for node in nodes:
+        new[node.number] = again(node, tuple(new.get(x.number, x) for x in node.inputs), new, within)
+    renewed: Callable[[Sequence[Tensor]], list[Tensor]] = lambda own: [new.get(n.number, n) for n in own]  # noqa: E731
+    count = len(body.carry)
+    copy = Body(
+        renewed(body.carry), renewed(body.xs), renewed(body.carry_out), [], start, body.reverse
+    )  # fmt: skip
+    return scan_node(copy, inputs[:count], inputs[count : count + len(body.xs)], renewed(asked))
 
 
 def flatten(tree) -> tuple[list, Callable]:
@@ -328,13 +387,16 @@ def replace_residuals(
 ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
     """Let a gradient graph read symbols where it read nodes of the forward body.
 
-    What only moves elements (concat, slice, …) is computed again rather than stored.
+    What only moves elements (concat, slice, …) is computed again rather than stored.  What is read of a scan inside of
+    the body belongs to the forward body, whichever of the two graphs asked for it.
     Returns the results and the pairs (forward node, symbol that stands for it).
     """
     residuals: list[tuple[Tensor, Tensor]] = []
     mapping: dict[int, Tensor] = {}
 
     def forward(node: Tensor) -> bool:
+        if node.op in (STACKED, LAST):
+            return forward(node.inputs[0])
         return body.start < node.number < start and not (node.op is None and node._value is not None)
 
     def moves(node: Tensor) -> bool:
@@ -359,13 +421,13 @@ def replace_residuals(
                 residuals.append((node, mapping[number]))
         return mapping.get(root.number, root)
 
-    for node in ancestors_within(start, *results):
-        if node.op is not None:
+    nodes = ancestors_within(start, *results)
+    asked = asked_among(nodes)
+    for node in nodes:
+        if node.op is not None and not forward(node):
             inputs = tuple(replaced(x) for x in node.inputs)
             if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
-                fresh = apply(node.op, inputs, node.params)
-                fresh.name = node.name
-                mapping[node.number] = fresh
+                mapping[node.number] = again(node, inputs, mapping, asked)
     return [replaced(r) for r in results], residuals
 
 

@@ -6,7 +6,7 @@ matrix product, a sum) binds one variable to the other, and what is left free is
 read from the arguments at every call.  So another T or N never compiles again.
 How long x[::2] is, or x[5:] of a few rows, is a `Quotient`: a variable of its own,
 which is computed from another size.
-What is no polynomial any more (a size to the power of −0.5, a tenth of a size) is an
+What is not a polynomial any more (a size to the power of −0.5, a tenth of a size) is an
 `Amount`: a number that the graph computes.
 """
 
@@ -58,7 +58,7 @@ class Variable:
 
 
 class Quotient(Variable):
-    """max(0, whole // by), for what is no polynomial: how long a slice is that has a step, or begins behind the end."""
+    """max(0, whole // by), for what is not a polynomial: how long a slice is that has a step, or begins behind the end."""
 
     def __init__(self, whole: Size, by: int):
         below = any(c < 0 for c in whole.terms.values())
@@ -134,7 +134,7 @@ def as_many(a, b) -> bool:
 class Size:
     """Σ coefficient · product of variables."""
 
-    __hash__ = None  # type: ignore[assignment]  # equality may bind, so a Size is no key
+    __hash__ = None  # type: ignore[assignment]  # equality may bind, so a Size is not a key
     __array_ufunc__ = None  # NumPy's numbers and arrays let a Size answer
 
     def __init__(self, terms: dict[tuple[Variable, ...], int]):

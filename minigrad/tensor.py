@@ -28,6 +28,7 @@ from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeErr
 from .methods import _FUNCTIONS, Methods
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 from .names import printable
+from .roles import is_constant, is_parameter
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
@@ -79,12 +80,12 @@ class Tensor(Methods):
     each edge to `inputs`).
 
     Raises DTypeError when a gradient is asked for on integers, and InputError for
-    data that is no numeric array.
+    data that is not a numeric array.
     """
 
     __slots__ = (
         "__weakref__", "_value", "changed", "contributions", "grad", "hooks", "inputs",
-        "name", "number", "op", "params", "requires_grad", "scope", "spec",
+        "name", "number", "op", "params", "requires_grad", "role", "scope", "spec",
     )  # fmt: skip
     __hash__ = object.__hash__
     __array_priority__ = 1000.0
@@ -95,10 +96,10 @@ class Tensor(Methods):
         try:
             value = np.array(data, dtype=dtype, order="C")
         except (ValueError, TypeError) as error:
-            raise InputError(f"Tensor{_called(name)}: this is no numeric array ({error})") from None
+            raise InputError(f"Tensor{_called(name)}: this is not a numeric array ({error})") from None
         if value.dtype.kind not in "fiubc":
             raise DTypeError(
-                f"Tensor{_called(name)}: {value.dtype} is no numeric type; give floats or integers"
+                f"Tensor{_called(name)}: {value.dtype} is not a numeric type; give floats or integers"
             )
         if requires_grad and value.dtype.kind != "f":
             raise DTypeError(
@@ -130,7 +131,7 @@ class Tensor(Methods):
         try:
             value = np.array(data, dtype=self.dtype, order="C")
         except (ValueError, TypeError) as error:
-            raise InputError(f"{describe(self)}: the new value is no numeric array ({error})") from None
+            raise InputError(f"{describe(self)}: the new value is not a numeric array ({error})") from None
         if value.shape != self.shape:
             raise ShapeError(f"{describe(self)}: the new value has shape {value.shape}")
         value.setflags(write=False)
@@ -156,6 +157,9 @@ class Tensor(Methods):
     @property
     def is_leaf(self) -> bool:
         return self.op is None
+
+    is_parameter = property(is_parameter)
+    is_constant = property(is_constant)
 
     @property
     def is_symbol(self) -> bool:
@@ -186,7 +190,7 @@ class Tensor(Methods):
         Returns a function that removes the hook.
         """
         if not callable(function):
-            raise InputError(f"hook of {describe(self)}: {function!r} is no function of a gradient")
+            raise InputError(f"hook of {describe(self)}: {function!r} is not a function of a gradient")
         self.hooks = (*self.hooks, function)
 
         def remove() -> None:
@@ -350,7 +354,7 @@ class Tensor(Methods):
     def __reduce_ex__(self, protocol):
         """A copy, a deep copy and what a pickle gives are another tensor, with a number and a gradient of its own.
 
-        Value, dtype, name, scope, `requires_grad`, the gradient so far and hooks come along (a hook that is
+        Value, dtype, name, scope, role, `requires_grad`, the gradient so far and hooks come along (a hook that is
         a method of what is copied becomes the copy's; pickle wants functions that a module has by name).
         A copied model shares inside what the model shares.  A detached tensor comes as a leaf.  Raises
         GraphError for any other that was computed, and for a symbol: a copy without its graph would lose
@@ -361,10 +365,11 @@ class Tensor(Methods):
                 f"copy or pickle of {describe(self)}: it was computed, and a graph is not copied; copy what it was "
                 "computed from, or take its value alone: .detach() or .numpy()"
             )
-        return Tensor, (self._value, self.requires_grad), (self.name, self.scope, self.hooks, self.grad)
+        state = self.name, self.scope, self.hooks, self.grad, self.role
+        return Tensor, (self._value, self.requires_grad), state
 
     def __setstate__(self, state) -> None:
-        self.name, self.scope, self.hooks, grad = state
+        self.name, self.scope, self.hooks, grad, self.role = state
         self.grad = None if grad is None else np.array(grad)
 
 
@@ -388,7 +393,7 @@ def fill_node(node, value, op, inputs, params, requires_grad) -> None:
     node.number = next_number()
     node.scope = modes()[2]
     node.changed = 0
-    node.name = node.grad = node.contributions = node.spec = None
+    node.name = node.grad = node.contributions = node.spec = node.role = None
     node.hooks = ()
 
 
@@ -550,6 +555,8 @@ def same_float(op: Op, inputs: Sequence) -> tuple:
     'structure' (gather; concat is too, but takes any number of equals) or say so by
     their first input being boolean (where).
     """
+    if op.name == "scan":  # it computes nothing of them itself
+        return tuple(inputs)
     floats = {x.dtype for x in inputs if x.dtype.kind in "fc"}
     if len({d for d in floats if d.kind == "f"}) > 1 and not any(d.kind == "c" for d in floats):
         raise DTypeError(

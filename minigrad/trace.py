@@ -17,7 +17,7 @@ from .errors import GraphError, InputError, ShapeError
 from .grad import ancestors, grad
 from .modes import recording
 from .names import identifier, name_of, printable, unique
-from .scan import LAST, SCAN, STACKED, Body, ancestors_within, flatten
+from .scan import LAST, SCAN, STACKED, Body, ancestors_within, asked_among, flatten
 from .sizes import Size, Variable, noting_comparisons, resolve
 from .tensor import Tensor, as_tensor, describe, next_number, symbol
 
@@ -36,7 +36,7 @@ class Traced:
 
     @property
     def captures(self) -> list[Tensor]:
-        """Leaves that are no arguments and no constants: parameters, by rising number."""
+        """Leaves that are neither arguments nor constants: parameters, by rising number."""
         own = {a.number for a in self.arguments}
         return [n for n in leaves_of(self.outputs) if n.requires_grad and n.number not in own]
 
@@ -76,7 +76,7 @@ def everywhere(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _with_bodies(nodes: list[Tensor]) -> list[Tensor]:
-    asked = _asked_among(nodes)
+    asked = asked_among(nodes)
     found = list(nodes)
     for node in nodes:
         if node.op is SCAN:
@@ -126,12 +126,7 @@ def trace(
 
 def name_sums(outputs: Sequence[Tensor]) -> None:
     """What a named activation is taken of has a name too: f = σ(z_f); so its gradient will be called dz_f."""
-    asked = asked_of(outputs)
-    nodes = ancestors(*outputs)
-    for node in list(nodes):
-        if node.op is SCAN:
-            nodes += node.params[0].nodes(*asked.get(node.number, []))
-    for node in nodes:
+    for node in everywhere(outputs):
         if node.name and len(node.inputs) == 1 and node.op is not None and node.op.kind == "elementwise":
             (x,) = node.inputs
             if x.name is None and x.op is not None and x.is_symbol:
@@ -182,16 +177,8 @@ def evaluate(
 
 
 def asked_of(outputs: Sequence[Tensor]) -> dict[int, list[Tensor]]:
-    """For every scan node, by number, the body nodes whose stacks are read."""
-    return _asked_among(ancestors(*outputs))
-
-
-def _asked_among(nodes: Sequence[Tensor]) -> dict[int, list[Tensor]]:
-    asked: dict[int, list[Tensor]] = {}
-    for node in nodes:
-        if node.op is STACKED:
-            asked.setdefault(node.inputs[0].number, []).append(node.params[0])
-    return asked
+    """For every scan node, in bodies of others too, by number, the body nodes whose stacks are read."""
+    return asked_among(everywhere(outputs))
 
 
 def _value_of(node: Tensor, known: dict, of, asked: dict):

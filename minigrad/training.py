@@ -1,149 +1,474 @@
-"""The training loop that examples, benchmarks and comparisons share: `fit`, and the file that it goes on from."""
+"""The training loop: `fit`, and the file that it goes on from.
+
+What must stay together (the losses, the carried state, what was validated, the generators) is kept by the optimiser's
+step count, which changes with the parameters: so neither Ctrl-C nor an error can come between the two.
+"""
 
 from __future__ import annotations
 
+import inspect
+import json
+import math
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import checkpoint
-from .errors import InputError, NonFiniteError
-from .optim import Adam, Optimiser
+from .errors import InputError, NonFiniteError, first_bad
+from .modes import no_grad
+from .optim import Adam, Optimiser, assigned, commit, fitting
+from .progress import shown
+from .scan import flatten
+from .tensor import Tensor, describe
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+
+    from .compiler import TrainingStep
+
+
+class Losses(np.ndarray):
+    """The losses of all steps (steps,), an array, with what `fit` found on the data given to `validate`.
+
+    `validated_at` are the numbers of the steps (k,) after which it looked, `validation` the losses there (k,), and
+    `best` is the step of the smallest, 0 where there is none.
+    """
+
+    validated_at: np.ndarray
+    validation: np.ndarray
+
+    def __new__(cls, losses, validated: Iterable[tuple[int, float]] = ()):
+        made = np.array(losses, np.float64).view(cls)
+        found = list(validated)
+        made.validated_at = np.array([step for step, _ in found], np.int64)
+        made.validation = np.array([value for _, value in found], np.float64)
+        return made
+
+    def __array_finalize__(self, other) -> None:
+        self.validated_at = getattr(other, "validated_at", np.zeros(0, np.int64))
+        self.validation = getattr(other, "validation", np.zeros(0))
+
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        return np.asarray(array)[()]  # what is computed of losses is an array or a number like any other
+
+    @property
+    def best(self) -> int:
+        return int(self.validated_at[self.validation.argmin()]) if self.validation.size else 0
 
 
 def fit(
     loss: Callable,
     parameters,
-    batches: Iterable[tuple],
+    batches: Iterable[tuple] | Callable[[int], Iterable[tuple]],
     *,
     lr: float | Callable[[int], float] = 1e-3,
-    clip: float = 1.0,
+    clip: float | None = 1.0,
+    clip_value: float | None = None,
     optimiser: Optimiser | None = None,
+    epochs: int | None = 1,
+    steps: int | None = None,
+    accumulate: int = 1,
+    state=(),
+    validate: Iterable[tuple] | Callable[[], float] | None = None,
+    validate_every: int | None = None,
+    patience: float | None = None,
     watch: Callable[[int, float], object] | None = None,
+    progress: bool | None = None,
     resume: str | os.PathLike | None = None,
     save_every: int = 1000,
     rng: Generator | Mapping[str, Generator] | None = None,
     notes: Mapping[str, str] | None = None,
-) -> np.ndarray:
-    """One optimiser step per batch; returns the losses (steps,).
+) -> Losses:
+    """Train: one optimiser step per batch; returns the losses (steps,), an array that also has what was validated.
 
     loss : a function of a batch's arrays that returns one number, or a tuple that begins with it;
         compiled unless it already is (`minigrad.compile`).
     parameters : tensors, or a dict of them, that are moved.
-    batches : tuples of the arguments of `loss`, arrays or e.g. dicts of arrays; the training ends with them.
+    batches : tuples of the arguments of `loss`, arrays or e.g. dicts of arrays; a list or another iterable, or a
+        function that gives one for the number of the epoch, from 1.  The training ends with them.
     lr : Adam's learning rate, or a function that gives it for the number of the step, from 1.
-    clip : the greatest joint norm of the gradients.
+    clip : the greatest joint norm of the gradients; None: any.
+    clip_value : the greatest element of the gradients, before the norm is taken; None: any.
     optimiser : in place of Adam; it has its own parameters, and its own rate unless `lr` is a function.
+    epochs : how often the batches are gone through; None: until `steps`, `patience` or `watch` end it.
+    steps : no more than so many steps in all.
+    accumulate : batches per step, whose gradients and losses are averaged; the last step of an epoch takes what is
+        left.
+    state : what is carried from batch to batch, e.g. the states of a cell over the windows of a long text: the first
+        one, an array or a tuple of them.  The loss is called as ``loss(*batch, *state)`` and returns the loss and the
+        next state, ``(loss, *state)``.  No gradient flows from batch to batch.  An epoch begins with the first state.
+    validate : batches, of which the mean loss is taken after every epoch, and after the last step; or a function that
+        returns a number to be made small.  The state that is carried through such batches begins with the first.
+    validate_every : validate after every so many steps, rather than epochs.
+    patience : end after so many validations without a smaller loss.  At the end the parameters are those of the
+        smallest; ``math.inf``: that alone.
     watch : called after each step with its number, from 1, and its loss; to stop, return True.
+    progress : True shows loss, rate and the time left on stderr, as a bar on a terminal and as lines elsewhere; None
+        only the bar, False nothing.
     resume : a file.  Where there is none the training starts, and the file is written then, every `save_every`
         steps, and at the end, be it by Ctrl-C or an error.  Where there is one the training goes on from it: the
         same program, started again, ends in the same bits as one that was never stopped.  For that, give the same
         `batches` from their beginning: those that were trained on are drawn and passed over.  Losses and the
-        numbers of steps count from the beginning too.  A finished training is not trained again.
-    rng : the random generator that batches, loss or `watch` draw from, or several by name.  After the batches
-        that are passed over it goes on from its state in the file, whatever its seed was.
+        numbers of steps count from the beginning too.  A finished training is not trained again.  The file has the
+        last parameters, and with `patience` the best as well (``checkpoint.load(file, "tensors/best/")``).
+    rng : the random generator that batches, loss, `validate` or `watch` draw from, or several by name.  After the
+        batches that are passed over it goes on from its state in the file, whatever its seed was.
     notes : texts by name for the file; without them those in the file stay (``checkpoint.load(file).notes``).
 
-    Ctrl-C passes through; the parameters keep what they have learned.  Raises NonFiniteError, naming the
-    step, when the loss or a gradient is not finite; the parameters are then those of the step before.
-    Raises what `checkpoint.load_training` raises for a file of another training; nothing is changed then.
+    Ctrl-C passes through; the parameters keep what they have learned.  Raises NonFiniteError, naming the step, when
+    the loss or a gradient is not finite, and where the data are not finite, batch, argument and place; the parameters
+    are then those of the step before.  Raises InputError for options that make no sense, and what
+    `checkpoint.load_training` raises for a file of another training; nothing is changed then.
     """
     from .compiler import TrainingStep  # LLVM is loaded when it is first needed
 
+    _check_counts(
+        accumulate=accumulate,
+        epochs=epochs,
+        steps=steps,
+        validate_every=validate_every,
+        save_every=save_every,
+    )
+    first = tuple(state) if isinstance(state, (tuple, list)) else (state,)
+    validate = validate if validate is None or callable(validate) else list(validate)
+    _check_ends(batches, epochs, validate, validate_every, patience)
     schedule = lr if callable(lr) else None
     if optimiser is None:
         rate = 1.0 if callable(lr) else lr
         optimiser = Adam(parameters, rate)
         schedule = schedule or (lambda number: rate)  # also where the file behind `resume` has another
-    step = TrainingStep(loss, optimiser, clip)
-    with _Progress(optimiser, resume, save_every, rng, notes) as progress:
-        for number, batch in progress.numbered(batches):
-            if not isinstance(batch, (tuple, list)):
-                raise InputError(
-                    f"fit: batch {number} is {type(batch).__name__}; give tuples of arguments of the loss, "
-                    "e.g. (batch,)"
-                )
-            if schedule is not None:
-                optimiser.lr = _rate(schedule, number)
-            optimiser.zero_grad()
-            result = step.compute(*batch)
-            value = float(result[0] if isinstance(result, (tuple, list)) else result)
-            if not np.isfinite(value):
-                raise NonFiniteError(
-                    f"fit: the loss of step {number} is {value}; use a smaller learning rate"
-                )
-            try:
-                progress.step(value, step.move)
-            except NonFiniteError as error:
-                raise NonFiniteError(f"fit: step {number}: {error}; use a smaller learning rate") from None
-            if watch is not None and watch(number, value):
+    step = TrainingStep(loss, optimiser, clip, clip_value)
+    total = _total(batches, epochs, steps, accumulate)
+    with (
+        _Record(optimiser, resume, save_every, rng, notes, first) as record,
+        shown(progress, total, len(record.losses)) as show,
+    ):
+        events = _events(batches, epochs, steps, accumulate, record.begin)
+        for number, group in record.remaining(events, patience):
+            if group:
+                if schedule is not None:
+                    optimiser.lr = _rate(schedule, number)
+                value = _one_step(step, record, number, group)
+                show(number, value, optimiser.lr)
+            due = number % validate_every == 0 if validate_every else group is None
+            if validate is not None and due and number > record.validated_last:
+                record.judge(number, _validated(step, validate, first, number))
+            if group and watch is not None and watch(number, value):
                 break
-    return np.array(progress.losses)
+    if patience is not None:
+        record.put_back_best()
+    return Losses(record.losses, record.moment.validated)
 
 
-class _Progress:
-    """Losses, and the file behind `resume`: what it holds is put back, and what was learned is written to it.
+def _one_step(step: TrainingStep, record: _Record, number: int, group: list) -> float:
+    """Loss and gradients of one batch, or the means of several, and the step; returns the loss."""
+    step.optimiser.zero_grad()
+    values, total, state = [], None, record.moment.state
+    for k, batch in enumerate(group, 1):
+        name = f"batch {number}" if len(group) == 1 else f"batch {k} of step {number}"
+        given = (*_arguments("fit", name, batch), *state)
+        result = step.compute(*given)
+        values.append(_number(result))
+        if not math.isfinite(values[-1]):
+            raise NonFiniteError(f"fit: the loss of step {number} is {values[-1]}{_blame(step, name, given)}")
+        state = _next_state(result, state)
+        if len(group) > 1:
+            total = step.average(total, len(group) if k == len(group) else None)
+    value = sum(values) / len(values)
+    try:
+        record.step(value, state, step.move)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"fit: step {number}: {error}{_blame(step, name, given)}") from None
+    return value
 
-    However `fit` ends, the file gets the parameters, losses and generators of one and the same step: the
-    optimiser's step count, which changes with the parameters, says which.
+
+def _validated(step: TrainingStep, validate: list | Callable[[], float], first: tuple, number: int) -> float:
+    """The mean loss of the batches, or what the function returns."""
+    if callable(validate):
+        value = float(validate())
+        if math.isnan(value):
+            raise NonFiniteError(f"fit: validate returned nan after step {number}")
+        return value
+    values, state = [], first
+    for k, batch in enumerate(validate, 1):
+        name = f"batch {k} of validate"
+        given = (*_arguments("fit", name, batch), *state)
+        with no_grad():
+            result = step.loss(*given)
+        values.append(_number(result))
+        if not math.isfinite(values[-1]):
+            raise NonFiniteError(
+                f"fit: the loss of {name} is {values[-1]} after step {number}{_blame(step, name, given)}"
+            )
+        state = _next_state(result, state)
+    return sum(values) / len(values)
+
+
+def _arguments(who: str, name: str, batch) -> tuple | list:
+    if not isinstance(batch, (tuple, list)):
+        raise InputError(
+            f"{who}: {name} is {type(batch).__name__}; give tuples of arguments of the loss, e.g. (batch,)"
+        )
+    return batch
+
+
+def _number(result) -> float:
+    return float(result[0] if isinstance(result, (tuple, list)) else result)
+
+
+def _next_state(result, state: tuple) -> tuple:
+    """What the loss returned behind its value, in place of the state that it was given."""
+    if not state:
+        return ()
+    after = tuple(result[1:]) if isinstance(result, (tuple, list)) else ()
+    if len(after) != len(state):
+        raise InputError(
+            f"fit: the loss was given {len(state)} carried states and returned {len(after)}; return (loss, *states)"
+        )
+    leaves, rebuild = flatten(after)
+    return rebuild([np.asarray(x.value if isinstance(x, Tensor) else x) for x in leaves])
+
+
+def _blame(step: TrainingStep, name: str, given: tuple) -> str:
+    """Where numbers that are not finite come from, as the end of a sentence, with a remedy."""
+    loss = step.loss.function
+    try:
+        named = [
+            p.name for p in inspect.signature(loss).parameters.values() if p.kind is not p.VAR_POSITIONAL
+        ]
+    except (TypeError, ValueError):  # a callable without a signature
+        named = []
+    for k, argument in enumerate(given):
+        which = repr(named[k]) if k < len(named) else f"number {k + 1}"
+        for path, leaf in _leaves(argument):
+            value = np.asarray(leaf.value if isinstance(leaf, Tensor) else leaf)
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                return f": in {name} the argument {which}{path} is {first_bad(value)}; clean or mask the data"
+    for p in step.optimiser.parameters:
+        if not np.isfinite(p.value).all():
+            return f": {describe(p)} itself is {first_bad(p.value)}; start with finite weights"
+    return "; use a smaller learning rate"
+
+
+def _leaves(tree, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, part in tree.items():
+            yield from _leaves(part, f"{path}[{key!r}]")
+    elif isinstance(tree, (tuple, list)) and not all(isinstance(x, (int, float)) for x in tree):
+        for k, part in enumerate(tree):
+            yield from _leaves(part, f"{path}[{k}]")
+    else:
+        yield path, tree
+
+
+def _check_counts(**counts) -> None:
+    for name, count in counts.items():
+        optional = name not in ("accumulate", "save_every")
+        least = 0 if name == "steps" else 1
+        if optional and count is None:
+            continue
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+            raise InputError(f"fit: {name} = {count!r}; give a whole number of at least {least}")
+
+
+def _check_ends(batches, epochs, validate, validate_every, patience) -> None:
+    if not callable(batches) and epochs != 1 and iter(batches) is batches:
+        raise InputError(
+            f"fit: the batches can be gone through once, and epochs = {epochs}; give a list, or a function of the epoch "
+            "that returns them"
+        )
+    if validate == []:
+        raise InputError("fit: validate has no batches; give at least one")
+    if validate is None and (patience is not None or validate_every is not None):
+        raise InputError(
+            "fit: patience and validate_every need validate: batches, or a function that returns a number"
+        )
+    if patience is not None and not patience >= 1:
+        raise InputError(f"fit: patience = {patience}; give a number of at least 1")
+
+
+def _events(batches, epochs, steps, accumulate, begin: Callable[[int], None]) -> Iterator[list | None]:
+    """The batches of every step, and None at the end of every epoch; begin : called with the epoch before it."""
+    number = epoch = 0
+    while (epochs is None or epoch < epochs) and (steps is None or number < steps):
+        epoch, before = epoch + 1, number
+        begin(epoch)
+        one: Iterator = iter(batches(epoch) if callable(batches) else batches)  # type: ignore[call-overload]
+        while steps is None or number < steps:  # no batch is drawn that is not needed
+            group = list(islice(one, accumulate))
+            if not group:
+                break
+            number += 1
+            yield group
+        if number == before:  # nothing is left, and will not be
+            return
+        yield None
+
+
+def _total(batches, epochs, steps, accumulate) -> int | None:
+    """How many steps there are, where that is known."""
+    try:
+        found = math.inf if callable(batches) or epochs is None else -(-len(batches) // accumulate) * epochs
+    except TypeError:
+        found = math.inf
+    found = min(found, math.inf if steps is None else steps)
+    return None if math.isinf(found) else int(found)
+
+
+class Moment(NamedTuple):
+    """What goes with the parameters after a step."""
+
+    generators: dict[str, Any]
+    state: tuple
+    epoch: int = 0
+    generators_then: dict[str, Any] | None = (
+        None  # at the beginning of the epoch: its batches may be drawn again
+    )
+    validated: tuple[tuple[int, float], ...] = ()  # step and loss of each validation
+    best: list | None = None  # the values of the parameters at the smallest
+
+
+class _Record:
+    """Losses and moments, and the file behind `resume`: what it holds is put back, and what was learned is written.
+
+    However `fit` ends, the file gets the parameters, losses and moment of one and the same step: the optimiser's step
+    count, which changes with the parameters, says which.
     """
 
-    def __init__(self, optimiser: Optimiser, path, every: int, rng, notes):
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise InputError(f"fit: save_every = {every!r}; give a whole number of at least 1")
+    def __init__(self, optimiser: Optimiser, path, every: int, rng, notes, first: tuple):
         self.optimiser, self.path, self.every, self.notes = optimiser, path, every, notes or {}
         self.generators = {} if path is None else checkpoint.generators(rng)
         self.losses: list[float] = []
+        self.first = first
+        moment = Moment({}, first)
         if path is not None and os.path.lexists(path):
-            found = checkpoint.load_training(path, optimiser, rng=self.generators)
-            self.losses = found.get("losses", np.empty(0)).tolist()
-            self.notes = found.notes if notes is None else notes
-        self.first = optimiser.steps - len(self.losses)
-        self._mark()
+            moment = self._load(notes)
+        self.start = optimiser.steps - len(self.losses)
+        self.moments = {optimiser.steps: moment._replace(generators=self._states())}
         self.saved = -1
         self._save()  # what cannot be written is known before the training, not after
 
-    def numbered(self, batches: Iterable[tuple]) -> Iterator[tuple[int, tuple]]:
-        """The batches that are still to be trained on, and the numbers of their steps."""
-        batches, done = iter(batches), len(self.losses)
-        deque(islice(batches, done), maxlen=0)
-        for name, state in self.states[self.optimiser.steps].items():
-            self.generators[name].bit_generator.state = state
-        for number, batch in enumerate(batches, done + 1):
-            yield number, batch
-            self._mark()
-            if number % self.every == 0:
-                self._save()
+    def _load(self, notes) -> Moment:
+        leaves, rebuild = flatten(self.first)
+        own = {str(k): np.asarray(x.value if isinstance(x, Tensor) else x) for k, x in enumerate(leaves)}
+        changes, found = checkpoint.training_from(self.path, self.optimiser, self.generators)
+        known = {name.removeprefix("state/"): a for name, a in found.items() if name.startswith("state/")}
+        known = fitting(f"fit: the carried state in {str(self.path)!r:.200}", known, own)
+        commit(changes)
+        self.losses = found.get("losses", np.empty(0)).tolist()
+        self.notes = found.notes if notes is None else notes
+        validated = tuple(
+            (int(step), value) for step, value in found.get("validation", np.empty((0, 2))).tolist()
+        )
+        best = [found[f"best/{n}"] for n in self.optimiser.labels if f"best/{n}" in found]
+        then = json.loads(found["epoch rng"].tobytes()) if "epoch rng" in found else {}
+        epoch = int(found.get("epoch", 0))
+        return Moment({}, rebuild([known[name] for name in own]), epoch, then, validated, best or None)
 
-    def step(self, loss: float, move: Callable[[], None]) -> None:
+    @property
+    def moment(self) -> Moment:
+        return self.moments[self.optimiser.steps]
+
+    @property
+    def validated_last(self) -> int:
+        return self.moment.validated[-1][0] if self.moment.validated else -1
+
+    def begin(self, epoch: int) -> None:
+        """Before the batches of an epoch are drawn, be it again."""
+        if epoch == self.moment.epoch:
+            self._put_back(self.moment.generators_then)
+        elif epoch > self.moment.epoch:
+            now = self._states()
+            moment = self.moment._replace(generators=now, state=self.first, epoch=epoch, generators_then=now)
+            self.moments = {self.optimiser.steps: moment}
+
+    def remaining(
+        self, events: Iterator[list | None], patience: float | None
+    ) -> Iterator[tuple[int, list | None]]:
+        """The steps that are still to be made, with their numbers, and ends of epochs (None) from here on.
+
+        The step that was the last before the file was written comes with no batches: what follows it may be missing.
+        """
+        number, passed = len(self.losses), 0
+        if number and not self._tired(patience):
+            for group in events:
+                passed += group is not None
+                if passed == number:
+                    break
+        self._put_back(self.moment.generators)
+        if self._tired(patience):
+            return
+        if number and passed == number:
+            yield number, []
+        for group in () if self._tired(patience) else events:
+            number += group is not None
+            yield number, group
+            self._mark()
+            if group and number % self.every == 0:
+                self._save()
+            if self._tired(patience):
+                return
+
+    def _tired(self, patience) -> bool:
+        """Whether so many validations have brought nothing."""
+        values = [value for _, value in self.moment.validated]
+        return patience is not None and bool(values) and len(values) - 1 - int(np.argmin(values)) >= patience
+
+    def step(self, loss: float, state: tuple, move: Callable[[], None]) -> None:
         self.losses.append(loss)
-        now = self.optimiser.steps
-        self.states = {now: self.states[now], now + 1: self._states()}
+        now, old = self.optimiser.steps, self.moment
+        self.moments = {now: old, now + 1: old._replace(generators=self._states(), state=state)}
         move()
+
+    def judge(self, number: int, value: float) -> None:
+        """Note a validation, and the parameters where it is the smallest."""
+        old = self.moment
+        smallest = min((v for _, v in old.validated), default=math.inf)
+        best = (
+            [p._value for p in self.optimiser.parameters]
+            if value < smallest or old.best is None
+            else old.best
+        )
+        validated = (*old.validated, (number, value))
+        moment = old._replace(generators=self._states(), validated=validated, best=best)
+        self.moments = {self.optimiser.steps: moment}
+
+    def put_back_best(self) -> None:
+        best = self.moment.best
+        if best is not None:
+            commit([c for p, v in zip(self.optimiser.parameters, best, strict=True) for c in assigned(p, v)])
 
     def _states(self) -> dict[str, Any]:
         return {name: generator.bit_generator.state for name, generator in self.generators.items()}
 
+    def _put_back(self, states: dict[str, Any] | None) -> None:
+        for name, state in (states or {}).items():
+            self.generators[name].bit_generator.state = state
+
     def _mark(self) -> None:
-        self.states = {
-            self.optimiser.steps: self._states()
-        }  # of the generators, by the optimiser's step count
+        self.moments = {self.optimiser.steps: self.moment._replace(generators=self._states())}
 
     def _save(self) -> None:
         now = self.optimiser.steps
-        if self.path is not None and now != self.saved:
-            losses = {"losses": np.array(self.losses[: now - self.first], np.float64)}
-            checkpoint.write_training(self.path, self.optimiser, self.states[now], losses, self.notes)
-            self.saved = now
+        if self.path is None or (now, len(self.moment.validated)) == self.saved:
+            return
+        moment = self.moments[now]
+        tensors = {"losses": np.array(self.losses[: now - self.start], np.float64)}
+        if moment.epoch:
+            text = checkpoint.text_of_states(moment.generators_then or {})
+            tensors |= {"epoch": np.array(moment.epoch), "epoch rng": np.frombuffer(text.encode(), np.uint8)}
+        tensors |= {f"state/{k}": x for k, x in enumerate(flatten(moment.state)[0])}
+        if moment.validated:
+            tensors["validation"] = np.array(moment.validated, np.float64)
+        if moment.best is not None:
+            tensors |= {f"best/{n}": x for n, x in zip(self.optimiser.labels, moment.best, strict=True)}
+        checkpoint.write_training(self.path, self.optimiser, moment.generators, tensors, self.notes)
+        self.saved = now, len(moment.validated)
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _Record:
         return self
 
     def __exit__(self, kind, error, trace) -> None:

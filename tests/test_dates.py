@@ -87,7 +87,7 @@ def test_where_it_looked_is_drawn(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["--ask", "3 März"], "'ä' stands in no date"), (["--ask", ""], "an empty text"),
+        (["--ask", "3 März"], "'ä' does not occur in a date"), (["--ask", ""], "an empty text"),
         (["--hidden", "0"], "at least 1"), (["--lr", "nan"], "--lr"), (["--steps", "-1"], "negative"),
     ],
 )  # fmt: skip

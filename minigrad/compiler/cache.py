@@ -21,6 +21,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Folder:
             path = wanted or platformdirs.user_cache_dir("minigrad")
             if path.startswith("~"):
                 raise OSError("nobody has a home")
-            path = Path(os.path.abspath(path))  # another current directory later is no other cache
+            path = Path(os.path.abspath(path))  # another current directory later is not another cache
             reason = _refusal(path)
             if reason is None:
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -302,11 +303,14 @@ def _loaded(place: Folder, file: str, symbol: str, source: str = "") -> tuple[Lo
         from .llvm import kernel_code, program_code  # only now: what is found needs no writer
 
         code = program_code(source) if source else kernel_code(symbol)
-        data = " ".join(code.needs).encode() + b"\n" + object_code(code.text)
+        objects = [object_code(piece) for piece in code.pieces]
+        sizes = " ".join(str(len(o)) for o in objects)
+        data = b"\n".join([" ".join(code.needs).encode(), sizes.encode(), b"".join(objects)])
         place.write(file, _checksum(file, data) + data)
-    needs, _, code = data.partition(b"\n")
+    needs, sizes, code = data.split(b"\n", 2)
     imports = {name: _kernel(place, name) for name in needs.decode().split()}
-    return Loaded([code], [symbol], imports), found
+    ends = [*accumulate(map(int, sizes.split()), initial=0)]
+    return Loaded([code[a:b] for a, b in pairwise(ends)], [symbol], imports), found
 
 
 def _kernel(place: Folder, symbol: str) -> int:

@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-3, "float64": 1e-8}
 
 
 def same_trace(name: str, first: Sequence[Tensor], second: Sequence[Tensor], start: int) -> None:
-    """Raise GraphError where the same function traced twice gives two graphs: leaves before `start` are no part."""
+    """Raise GraphError where the same function traced twice gives two graphs: leaves before `start` are not part of it."""
     ours, theirs = everywhere(first), everywhere(second)
     for a, b in zip(ours, theirs, strict=False):
         if a.op is not b.op or a.name != b.name or _written(a.params) != _written(b.params):

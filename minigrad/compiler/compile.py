@@ -35,6 +35,7 @@ from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradie
 from . import cache
 from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
+from .memory import kept_bytes, refuse_beyond, too_large
 from .places import CHECKS, CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed, Program
 from .rewrite import REWRITES, split_products
 
@@ -75,7 +76,7 @@ def compile(function: Callable, *, threads: int = 1, check: bool = False) -> Com
     warning, and runs eagerly.
     """
     if not callable(function):
-        raise InputError(f"compile: {function!r} is no function")
+        raise InputError(f"compile: {function!r} is not a function")
     if not isinstance(threads, int) or threads < 1:
         raise InputError(f"compile: threads = {threads!r}; give a whole number of at least 1")
     return Compiled(function, threads, check)
@@ -181,10 +182,13 @@ class Call:
         """How the function gets the arguments."""
         return self.form or plain(len(self.arguments))
 
-    def leaves(self) -> list[Tensor]:
-        """The arguments as leaves of a graph: how one was computed is not the function's."""
+    def leaves(self, leaf: Callable = Tensor) -> list[Tensor]:
+        """The arguments as leaves of a graph: how one was computed is not the function's.
+
+        leaf : makes one of an array, `constant` without a copy of it.
+        """
         found = [
-            a if type(a) is Tensor and a.op is None else _leaf(a, array, bool(needed))
+            a if type(a) is Tensor and a.op is None else _leaf(leaf(array), a, bool(needed))
             for a, array, needed in zip(self.arguments, self.arrays, self.needs, strict=True)
         ]
         # A computed tensor that is given twice is one leaf too.
@@ -213,7 +217,9 @@ def _array(argument, arguments: Sequence, floats: str, form: Form | None) -> np.
     try:
         array = np.asarray(argument)
     except ValueError as error:
-        raise InputError(f"an argument is a {type(argument).__name__} that is no array: {error}") from None
+        raise InputError(
+            f"an argument is a {type(argument).__name__} that is not an array: {error}"
+        ) from None
     if array.dtype.kind not in "fiubc":
         raise DTypeError(
             f"an argument is {type(argument).__name__}: give tensors, arrays, numbers, None, texts, truth values, "
@@ -222,9 +228,8 @@ def _array(argument, arguments: Sequence, floats: str, form: Form | None) -> np.
     return array
 
 
-def _leaf(argument, array: np.ndarray, requires_grad: bool) -> Tensor:
-    """A leaf of its own around an argument's array."""
-    leaf = Tensor(array)
+def _leaf(leaf: Tensor, argument, requires_grad: bool) -> Tensor:
+    """A leaf of its own, with what an argument has beside its array."""
     if isinstance(argument, Tensor):
         leaf.name, leaf.hooks, leaf.requires_grad = argument.name, argument.hooks, requires_grad
     return leaf
@@ -430,7 +435,7 @@ def eager_run(function: Callable, call: Call):
 
 
 def only_number(results: Sequence[Tensor], function: Callable) -> Tensor:
-    """The loss among the results: the first; raises ShapeError where it is no single number."""
+    """The loss among the results: the first; raises ShapeError where it is not a single number."""
     if not results or results[0].shape:
         what = describe(results[0]) if results else "nothing"
         raise ShapeError(
@@ -444,7 +449,7 @@ def _reasons(remedy: str):
     """What goes wrong while a program is made is a reason to run eagerly, which then says it better, if it fails too."""
     try:
         yield
-    except CannotCompile:
+    except (CannotCompile, MemoryError):  # eagerly it takes more
         raise
     except MinigradError as error:
         raise CannotCompile(str(error)) from error
@@ -467,11 +472,11 @@ class Variant:
             "while it was traced, when sizes and values are not known; use minigrad's operations, or pass what "
             "Python computes as an argument"
         ):
-            self.traced: Traced = trace(function, call.leaves(), call.needs, call.form)
+            self.traced: Traced = trace(function, call.leaves(constant), call.needs, call.form)
             if gradients:
                 only_number(self.traced.outputs, function)
         if check:  # before sizes are bound by what is done with the graph
-            again = trace(function, call.leaves(), call.needs, call.form)
+            again = trace(function, call.leaves(constant), call.needs, call.form)
             same_trace(self.traced.name, self.traced.outputs, again.outputs, self.traced.start)
         self._refuse_both_ways(call)
         self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
@@ -494,9 +499,10 @@ class Variant:
                 symbols = [self.traced.arguments[k] for k in self.of_arguments]
                 outputs = outputs + trace_gradients(self.traced, symbols + self.leaves)
         self.learning = [
-            (leaf, leaf.requires_grad, leaf.hooks)
+            (leaf, leaf.requires_grad, leaf.hooks, leaf.role)
             for leaf in leaves_of(outputs)
-            if leaf.dtype.kind == "f" and (leaf.number < self.traced.start or leaf.requires_grad)
+            if leaf.role is not None
+            or (leaf.dtype.kind == "f" and (leaf.number < self.traced.start or leaf.requires_grad))
         ]
         # Numbers that the function made itself stand in the source.
         self.frozen = [n for n in leaves_of(outputs) if n.number > self.traced.start and not n.shape]
@@ -580,9 +586,9 @@ class Variant:
         return cache.load(self.program.source, self.traced.name)
 
     def holds(self, shapes: tuple) -> bool:
-        """Is this the program for these shapes, and do the same parameters learn as when it was made?"""
-        for leaf, learned, hooks in self.learning:
-            if leaf.requires_grad is not learned or leaf.hooks is not hooks:  # a hook makes it another tuple
+        """Is this the program for these shapes, and do layers hold the leaves, and learn them, as when it was made?"""
+        for leaf, learned, hooks, role in self.learning:  # a hook makes it another tuple
+            if leaf.requires_grad is not learned or leaf.hooks is not hooks or leaf.role is not role:
                 return False
         for leaf in self.frozen:
             if leaf.changed:
@@ -603,19 +609,41 @@ class Variant:
         """The results, in one array, and the plan that says where; known : leaves whose addresses are known."""
         free = self.plans.get(shapes)
         if free is None:
-            if len(self.plans) >= PLANS:  # each holds memory for all that it computes
-                for oldest in list(self.plans)[:1]:  # a copy, as another thread may add to them
-                    self.plans.pop(oldest, None)
+            self._let_go()
             free = self.plans.setdefault(shapes, [])
         try:
             plan = free.pop()  # a plan serves one call at a time; another thread makes its own
         except IndexError:
-            plan = Plan(self, shapes)
+            plan = None
+        if plan is None:
+            plan = self._plan(shapes)
         if known is not None:
             plan.know(known)
-        flat = plan.run(arrays, threads)
+        try:
+            flat = plan.run(arrays, threads)
+        except MemoryError:  # of the results, or of a copy of an argument
+            raise too_large(self.traced.name, shapes, plan.output_bytes, plan.arena.nbytes) from None
         free.append(plan)  # not after an interrupt: another thread may still be writing into it
         return flat, plan
+
+    def _let_go(self) -> None:
+        """Before a plan for other sizes is made, the oldest go: each holds memory for all that it computes."""
+        most = kept_bytes()
+        for oldest in list(self.plans):  # a copy, as another thread may add to them
+            held = sum(plan.bytes for plans in list(self.plans.values()) for plan in list(plans))
+            if len(self.plans) < PLANS and held <= most:
+                return
+            self.plans.pop(oldest, None)
+
+    def _plan(self, shapes: tuple) -> Plan:
+        """A new plan; where there is no room for it, what is kept for other sizes goes."""
+        try:
+            return Plan(self, shapes)
+        except MemoryError:
+            for other in list(self.plans):
+                if other != shapes:
+                    self.plans.pop(other, None)
+        return Plan(self, shapes)
 
 
 def computed_before(outputs: Sequence[Tensor], start: int) -> list[tuple[Tensor, Tensor]]:
@@ -658,8 +686,6 @@ class Plan:
         count = len(program.stores)
         # Addresses and sizes of arrays, sizes by name, and what the calls of repeated stages work on.
         sizes = [number(s) for s in program.sizes]
-        self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
-        self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
         own = {a.number: k for k, a in enumerate(traced.arguments)}
         # [argument, position in the table, the array whose address stands there, whether it is of small integers]
         self.arguments: list[list] = []
@@ -675,19 +701,28 @@ class Plan:
             else:
                 (outputs if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
         offsets, total = _layout([n * _itemsize(d) for _, n, d in work])
-        self.arena = np.empty(total + ALIGN, np.uint8)
+        output_offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
+        self.bytes = self.output_bytes + total
+        refuse_beyond(traced.name, shapes, self.output_bytes, total)
+        self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
+        self.table[1 : 2 * count : 2] = [number(s.size) for s in program.stores]
+        try:
+            self.arena = np.empty(total + ALIGN, np.uint8)
+        except MemoryError:  # a limit of the process's own
+            raise too_large(traced.name, shapes, self.output_bytes, total) from None
         self.large = total > THREADS_FROM
         base = -(-address_of(self.arena) // ALIGN) * ALIGN
         for (at, _, _), offset in zip(work, offsets, strict=True):
             self.table[at] = base + offset
-        offsets, self.output_bytes = _layout([n * _itemsize(d) for _, n, d in outputs])
         self.output: np.ndarray | None = None
         self.address = 0  # of the last results
         self.known: dict | None = None
         self.layout: Any = None  # what a training step has found out about where gradients lie
         self.output_at = np.array([at for at, _, _ in outputs], np.int64)
-        self.output_offsets = np.array(offsets, np.int64)
-        by_name = {program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, offsets, strict=True)}
+        self.output_offsets = np.array(output_offsets, np.int64)
+        by_name = {
+            program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, output_offsets, strict=True)
+        }
         parts = [
             (
                 by_name[r.store.name],

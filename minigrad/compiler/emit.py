@@ -3,8 +3,9 @@
 The source is a list of stages, each a function of a table of sizes and addresses.
 Element-wise operations that follow one another become one loop (a function of its
 own over flat arrays, which LLVM turns into vector code); products and reductions are
-calls; a scan is a Python loop over steps.  Where values live is in places.py, loops
-over elements in loops.py, loops over steps in scans.py.
+calls; a scan is a Python loop over steps, one in the step of another a loop in that
+loop.  Where values live is in places.py, loops over elements in loops.py, loops over
+steps in scans.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from heapq import heappop, heappush
+from typing import Any
 
 from ..grad import ancestors
 from ..names import Taken, identifier, printable, quotable, unique
@@ -76,7 +78,7 @@ RESERVED = {
 NUMBERS, COMMON = 32, (0, 0.5, 1, 2)
 SCRATCH = {"f4": "float32[::1]", "f8": "float64[::1]"}
 NUMBERED = re.compile(
-    r"at_\d+|i\d+|size_\d+"
+    r"at_\d+(_\d+)?|t_\d+|i\d+|size_\d+"
 )  # offsets in loops over steps, counters of loops over axes, sizes in loops
 
 
@@ -569,7 +571,7 @@ class Emitter:
             self.serial()  # all of it, by one thread
         self.write(level, f"copy({self.view(origin)}, {self.view(target, True)})")
 
-    # Operations that are no loops of elements.
+    # Operations that are not loops over elements.
 
     def emit_node(self, node: Tensor, level: Level) -> None:
         assert node.op is not None
@@ -801,7 +803,7 @@ class Emitter:
         sizes = [n for _, n in dims]
         views = f"{self.view(origin)}, {self.view(target, True)}"
         name = node.op.name  # type: ignore[union-attr]
-        if kinds in ("", "k") and name == "top":  # a single −∞ is no −∞ any more
+        if kinds in ("", "k") and name == "top":  # a single −∞ is not −∞ any more
             self.write(level, f"top_rows({views}, {self.count(shape)}, 1)")
             return
         if kinds in ("", "k"):  # nothing to reduce
@@ -1016,10 +1018,14 @@ class Emitter:
         transposed = right.op is TRANSPOSE and right.number not in self.places
         base = right.inputs[0] if transposed else right
         place = self.place(base, level)
-        inside = level.body is not None and base.number > level.body.start
+        owner = level.owner(base)
+        inside = owner is level
         k, n = self.size(right.shape[0]), self.size(right.shape[1])
         given = place.store.kind in ("input", "constant")  # never written to: packed once for all stages
-        once_for = 0 if given else len(self.stages) if level.body is None or not inside else id(level)
+        loop: Any = level  # in front of which it is packed: it does not change in it
+        while owner is not None and not inside and loop.above is not owner:
+            loop = loop.above
+        once_for = loop if owner is not None else 0 if given else len(self.stages)
         key = (place.store.name, place.at, k, n, transposed, once_for)
         if key in self.packed and not inside:
             return self.packed[key], "0"
@@ -1031,9 +1037,12 @@ class Emitter:
         line = f"pack({self.use(place.store)}, {place.at}, {k}, {n}, {strides}, {self.use(store)}, 0)"
         if inside:
             self.write(level, line)
+            return store.name, "0"
+        if owner is not None:
+            loop.before.append(owner.indent + line)
         else:
             self.stage.setup.append(line)
-            self.packed[key] = store.name
+        self.packed[key] = store.name
         return store.name, "0"
 
     def _packed_size(self, right: Tensor):

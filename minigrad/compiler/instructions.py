@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir
 
 from ..erf import EDGE, FAR, MIDDLE, NEAR, ONE
-from .machine import FEATURES
+from .machine import ARM, FEATURES
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 # What LLVM may do with the numbers of a loop, and of a sum: NaN, infinity and the sign of 0 are kept (never nnan, ninf).
@@ -232,7 +232,7 @@ def _fraction_and_exponent(x):
     root = int(np.array(math.sqrt(0.5), kind["numpy"]).view(f"i{integer.width // 8}"))
     above = build.sub(x.bits(), integer(root))
     y = x.from_bits(build.add(build.and_(above, integer((1 << mantissa) - 1)), integer(root)))
-    # e to a number by the trick of _round_to_integer; a shift that keeps the sign is no vector instruction
+    # e to a number by the trick of _round_to_integer; a shift that keeps the sign is not a vector instruction
     # everywhere, so the exponent is kept positive with the bias.
     magic = 1.5 * 2.0**mantissa
     magic_bits = int(np.array(magic, kind["numpy"]).view(f"i{integer.width // 8}"))
@@ -278,7 +278,7 @@ def _vector_bytes() -> tuple[int, bool]:
         return 64, True
     if "+avx2" in features or "+avx" in features:
         return 32, False
-    return 16, "+neon" in features
+    return 16, ARM and "+simd128" not in features  # of which WebAssembly says nothing
 
 
 VECTOR_BYTES, MANY_REGISTERS = _vector_bytes()
@@ -287,14 +287,16 @@ ROWS = 12 if MANY_REGISTERS else 6
 FEW_ROWS = 4
 # k is taken in blocks: two vectors' width of B, K_BLOCK deep, is 32 kB with the widest vectors.
 K_BLOCK = 256
-# Up to this k matmul_sum reads A and B where they are.
-SHORT_K = 32
+# Up to this k, and where their rows are no longer than so many panels, matmul_sum reads A and B where they are.
+SHORT_K, NARROW = 32, 8
 # Rows of A taken at a time by matmul: with K_BLOCK columns they fit the second-level cache.
 M_BLOCK = 20 * ROWS
 # Rows of the result of matmul_sum whose part of A is packed at a time.
-A_BLOCK = 10 * ROWS
+A_BLOCK = 120
 # Panels of B which matmul_sum packs at a time: with K_BLOCK rows they fit the second-level cache.
-PANELS_BLOCK = 16
+PANELS_BLOCK = 1024 // VECTOR_BYTES
+# Rows that copies have fetched before they come to them: memory a whole row apart is not foreseen by the machine.
+AHEAD = 8
 
 
 class Kind:
@@ -374,7 +376,8 @@ def _write_tile(kind, rows, vectors, build, *args):
     `column_count` are computed from the zeros of the packed panel (panels beyond the last one repeat it), and
     not stored.
     """
-    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate = args
+    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate = args[:12]
+    ahead, ahead_step = args[12:]  # what to have fetched of B meanwhile: from where, and how far each round
     last_row = build.sub(row_count, INT64(1))
     row = [INT64(0)] + [_smaller(build, INT64(r), last_row) for r in range(1, rows)]
     a_rows = [build.gep(a, [build.mul(r, a_row)]) for r in row]
@@ -382,9 +385,17 @@ def _write_tile(kind, rows, vectors, build, *args):
     last_panel = build.sdiv(build.sub(column_count, INT64(1)), INT64(kind.panel))
     panel = [INT64(0)] + [_smaller(build, INT64(p), last_panel) for p in range(1, (vectors + 1) // 2)]
     b_panels = [build.gep(b, [build.mul(p, b_panel)]) for p in panel]
+    a_following = build.gep(a, [build.mul(row_count, a_row)])
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
+    for r, v in tile:  # for when the loop is done
+        _prefetch(build, build.gep(c_rows[r], [INT64(v * kind.width)]), 1, 3)
     with _counted_loop(build, k_count, [kind.zero] * len(tile)) as (k, totals, results):
         b_at, a_at = build.mul(k, b_row), build.mul(k, a_col)
+        if (
+            rows == ROWS
+        ):  # of the next panel a share, and of A what follows: its next rows, where they lie together
+            _prefetch(build, build.gep(ahead, [build.mul(k, ahead_step)]), 0, 2)
+            _prefetch(build, build.gep(a_following, [build.mul(k, INT64(rows))]), 0, 3)
         b_vectors = [
             _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
             for v in range(vectors)
@@ -456,6 +467,17 @@ def _write_back(kind, build, result, c_rows, column_count, accumulate):
                     store(sums[i], address[i], i[1])
 
 
+def _prefetch(build, address, write, level):
+    """Have memory fetched before it is needed, to be written (1) or not (0): level 3 is the first cache, 2 the second.
+
+    Any address will do: nothing is read at one that is not there.
+    """
+    pointer = ir.IntType(8).as_pointer()
+    of = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
+    operands = [build.bitcast(address, pointer), INT32(write), INT32(level), INT32(1)]
+    build.call(function_named(build.module, of, "llvm.prefetch.p0"), operands)
+
+
 def _smaller(build, x, y):
     return build.select(build.icmp_signed("<", x, y), x, y)
 
@@ -482,7 +504,9 @@ def _leave_alone(build, branch):
 def _tile(kind, module, rows, vectors):
     """The tile kernel of that size, as an LLVM function."""
     body = functools.partial(_write_tile, kind, rows, vectors)
-    return _shared_function(module, f"tile_{rows}_{vectors}_{kind.name}", block_type(kind), body)
+    whole = block_type(kind)
+    of = ir.FunctionType(whole.return_type, [*whole.args, kind.scalar.as_pointer(), INT64])
+    return _shared_function(module, f"tile_{rows}_{vectors}_{kind.name}", of, body)
 
 
 def block_type(kind):
@@ -501,17 +525,41 @@ def write_block(kind, build, *args):
     few_tile = choose(single, tile(1, 8), choose(narrow, tile(FEW_ROWS, 1), tile(FEW_ROWS, 2)))
     many_tile = choose(narrow, tile(ROWS, 1), tile(ROWS, 2))
 
+    # While a tile is computed its share of the next panel of B comes into the second-level cache.
+    some = choose(build.icmp_signed(">", m, INT64(0)), m, INT64(1))
+    share = build.udiv(build.mul(k, INT64(kind.panel)), some)  # of a row
+    following = build.gep(b, [b_panel])
     before, loop, after = build.block, build.append_basic_block("rows"), build.append_basic_block("done")
     build.cbranch(build.icmp_signed(">", m, INT64(0)), loop, after)
     build.position_at_end(loop)
     row = build.phi(INT64)
     left = build.sub(m, row)
+    # Between one small tile and two, a whole tile of ROWS is less work where ROWS are no more than that.
     many = build.icmp_signed(">", left, INT64(2 * FEW_ROWS))
+    if ROWS < 2 * FEW_ROWS:
+        fits = build.icmp_unsigned("<", build.sub(left, INT64(FEW_ROWS + 1)), INT64(ROWS - FEW_ROWS))
+        many = build.or_(many, fits)
     rows = _smaller(build, left, choose(many, INT64(ROWS), INT64(FEW_ROWS)))
+    step = build.add(build.udiv(build.mul(rows, INT64(kind.panel)), m), INT64(1))
     a_here, c_here = build.gep(a, [build.mul(row, a_row)]), build.gep(c, [build.mul(row, c_row)])
     build.call(
         choose(many, many_tile, few_tile),
-        [a_here, a_row, a_col, b, b_row, b_panel, k, c_here, c_row, rows, n, accumulate],
+        [
+            a_here,
+            a_row,
+            a_col,
+            b,
+            b_row,
+            b_panel,
+            k,
+            c_here,
+            c_row,
+            rows,
+            n,
+            accumulate,
+            build.gep(following, [build.mul(row, share)]),
+            step,
+        ],
     )
     row_next = build.add(row, rows)
     row.add_incoming(INT64(0), before)
@@ -562,6 +610,7 @@ def _copy_panels(kind, build, source, source_row, _, target, target_panel, count
         here = build.gep(source, [build.add(build.mul(i, source_row), at)])
         there = build.gep(target, [build.add(build.mul(i, INT64(kind.panel)), build.mul(p, target_panel))])
         left = build.sub(columns, at)
+        _prefetch(build, build.gep(here, [build.mul(source_row, INT64(AHEAD))]), 0, 3)
         sources, targets = ([build.gep(q, [INT64(v * kind.width)]) for v in range(2)] for q in (here, there))
         with build.if_else(build.icmp_signed(">=", left, INT64(kind.panel))) as (full, partial):
             with full:
@@ -581,6 +630,7 @@ def _copy_slivers(kind, build, source, source_row, _, target, target_sliver, cou
     with _counted_loop(build, count) as (i, _, _), _counted_loop(build, slivers) as (s, _, _):
         here = build.gep(source, [build.add(build.mul(i, source_row), build.mul(s, INT64(ROWS)))])
         there = build.gep(target, [build.add(build.mul(i, INT64(ROWS)), build.mul(s, target_sliver))])
+        _prefetch(build, build.gep(here, [build.mul(source_row, INT64(AHEAD))]), 0, 3)
         _store(build, kind, _load(build, kind, here, vector), there)
     build.ret_void()
 

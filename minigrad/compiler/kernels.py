@@ -43,6 +43,7 @@ from .instructions import (
     INT64,
     K_BLOCK,
     M_BLOCK,
+    NARROW,
     PANELS_BLOCK,
     REDUCTION_FLAGS,
     ROWS,
@@ -172,9 +173,9 @@ def matmul_sum(a, a_at, a_row, b, b_at, b_row, k, m, n, c, c_at, c_row, accumula
     """
     _never_inline()
     panel = _panel_width(b)
-    # With few rows a copy is not used often enough to pay for itself, and a short k strides over little
-    # memory: then only the narrow last panel of B is packed.
-    direct = m <= 2 * ROWS or k <= SHORT_K
+    # With few rows a copy is not used often enough to pay for itself, and a short k or narrow rows stride over
+    # little memory: then only the narrow last panel of B is packed.
+    direct = m <= 2 * ROWS or k <= SHORT_K or max(a_row, b_row) <= NARROW * panel
     for n0 in range(0, n, PANELS_BLOCK * panel):
         n_here = min(PANELS_BLOCK * panel, n - n0)
         n_direct = n_here // panel * panel if direct else 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ TEXTS = ("kernels", "runtime")  # where the kernels stand
 ENTRY = "run"
 # LLVM takes the square of the time over what is long: so many statements one after the other become a function.
 TOGETHER, LONG = 48, 128
+# Of one call of LLVM, which hears no Ctrl-C: longer modules are compiled in pieces, function by function.
+PIECE = 100_000  # characters
 HELD = 256  # arrays that a function reads at its beginning and keeps: of more, LLVM cannot keep all anyway
 RUN = ("pi8", "pf4", "i8", "i8", "i8", "i8")  # table, scratch, part, parts, first, last
 
@@ -59,10 +62,12 @@ class Array(NamedTuple):
 
 
 class Code(NamedTuple):
-    """A module in LLVM's language, and the kernels that it calls: symbols, which name a kernel and its argument types."""
+    """A module in LLVM's language, the kernels that it calls (symbols, which name a kernel and its argument types), and
+    the same as modules that are compiled one by one and linked: one, or where it is long, several."""
 
     text: str
     needs: list[str]
+    pieces: list[str]
 
 
 def program_code(source: str) -> Code:
@@ -135,7 +140,27 @@ class Module:
         self.needs: list[str] = []
 
     def code(self) -> Code:
-        return Code(str(self.llvm), self.needs)
+        text = str(self.llvm)
+        return Code(text, self.needs, [text] if len(text) < 2 * PIECE else list(self.pieces()))
+
+    def pieces(self) -> Iterator[str]:
+        """Modules of some of the functions each, with declarations of those that they call in others."""
+        functions = {f.name: f for f in self.llvm.functions}
+        declared = ir.Module()
+        facts = "\n".join(map(str, self.llvm.metadata))
+        texts: dict[str, str] = {}
+        last = list(functions)[-1]
+        for name, function in functions.items():
+            if not function.is_declaration:
+                function.linkage = ""  # the others are to find it
+                texts[name] = str(function)
+            if name != last and sum(map(len, texts.values())) < PIECE:
+                continue
+            called = {n for text in texts.values() for n in CALLED.findall(text)} - set(texts)
+            yield "\n".join(
+                [*(_declaration(declared, functions[n]) for n in sorted(called)), *texts.values(), facts]
+            )
+            texts = {}
 
     def function(self, name: str, kinds: Sequence[str]) -> ir.Function:
         """The function for arguments of these kinds: ``f4`` a number, ``pf4`` an array, as an address and a count."""
@@ -176,6 +201,15 @@ class Module:
         if symbol not in self.llvm.globals:
             self.needs.append(symbol)
         return function_named(self.llvm, instructions.block_type(kind), symbol)
+
+
+CALLED = re.compile(r'@"([^"]+)"')
+
+
+def _declaration(module: ir.Module, function: ir.Function) -> str:
+    declared = function_named(module, function.ftype, function.name)
+    declared.attributes.add("nounwind")
+    return str(declared)
 
 
 class Writer:
@@ -408,7 +442,7 @@ class Writer:
     def array(self, e: ast.expr) -> Array:
         value = self.value(e)
         if not isinstance(value, Array):
-            raise UnknownError(f"{ast.unparse(e)} is no array")
+            raise UnknownError(f"{ast.unparse(e)} is not an array")
         return value
 
     def element(self, array: Array, index: ast.expr) -> Value:
@@ -543,7 +577,7 @@ class Writer:
         raise UnknownError(f"{op.__name__} of {x.type} and {y.type}")
 
     def divided(self, x: Value, y: Value, rest: bool) -> Value:
-        """x // y or x % y: rounded downwards, and 0 where y is 0 or the quotient is no number of 64 bits."""
+        """x // y or x % y: rounded downwards, and 0 where y is 0 or the quotient does not fit 64 bits."""
         b = self.build
         lowest = b.and_(b.icmp_signed("==", x, I64(-(2**63))), b.icmp_signed("==", y, I64(-1)))
         senseless = b.or_(lowest, b.icmp_signed("==", y, I64(0)))

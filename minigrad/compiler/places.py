@@ -304,6 +304,11 @@ class Level:
     pending: dict[int, Tensor] = field(default_factory=dict)  # operations whose loop is not written yet
     outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
     scan: Tensor | None = None  # whose body this is
+    above: Level | None = None  # in which that scan stands
+    depth: int = 0  # in how many loops over steps its lines stand
+    before: list[str] = field(
+        default_factory=list
+    )  # lines of the level above that have to stand before the loop
     stepwise: set[int] = field(
         default_factory=set
     )  # values that stand in a place for all steps that nobody else needs
@@ -312,6 +317,13 @@ class Level:
         default_factory=dict
     )  # kept for all steps, if nothing dies for them
     known: dict[tuple[str, int], bool] = field(default_factory=dict)  # what was found out about a node
+
+    def owner(self, node: Tensor) -> Level | None:
+        """The innermost level whose steps give this value anew; None: it is there before all of these loops."""
+        level: Level | None = self
+        while level is not None and (level.body is None or node.number <= level.body.start):
+            level = level.above
+        return level
 
 
 @dataclass

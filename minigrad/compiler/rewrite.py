@@ -11,38 +11,42 @@ run, tested and drawn alone:
 4. `drop_carries`: a carry that nobody reads is not carried.
 5. `shift_before_products`: what a convolution shifts is read where it stands.
 6. `reduce_by_runs`: a reduction over axes that stand apart becomes one for each run of them.
+7. `look_up_one_hot`: products with one-hot rows become look-ups.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from ..errors import GraphError
 from ..grad import ancestors
 from ..ops import OPS
-from ..scan import LAST, SCAN, STACKED, Body, ancestors_within, scan_node, stacked
+from ..scan import LAST, SCAN, STACKED, Body, again, ancestors_within, asked_among, opened, scan_node, stacked
 from ..sizes import ARANGE, Size, is_one, resolve, source
-from ..tensor import Tensor, apply, apply_symbolic, next_number, symbol
-from ..trace import asked_of, everywhere
+from ..tensor import Tensor, apply, next_number, symbol
+from ..trace import everywhere
 
-ADD, CONCAT, MATMUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, SUM, TRANSPOSE = (
+(
+    ADD, CAST, CONCAT, EQUAL, GATHER, GREATER, INSIDE, MATMUL, MUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, SUM,
+    TRANSPOSE, WHERE,
+) = (
     OPS[n]
-    for n in ("add", "concat", "matmul", "place", "reshape", "scatter", "shift", "slice", "sum", "transpose")
-)
+    for n in (
+        "add", "cast", "concat", "equal", "gather", "greater", "inside", "matmul", "mul", "place", "reshape",
+        "scatter", "shift", "slice", "sum", "transpose", "where",
+    )
+)  # fmt: skip
 Rule = Callable[[Tensor, tuple], "Tensor | None"]
 
 
-def remake(node: Tensor, inputs: tuple, params: tuple | None = None) -> Tensor:
-    """The same operation on other inputs, under the same name."""
-    make = (
-        apply_symbolic if node.is_symbol else apply
-    )  # sizes that are not known make a symbol of a constant too
-    fresh = make(node.op, inputs, node.params if params is None else params)  # type: ignore[arg-type]
-    fresh.name, fresh.scope = node.name, node.scope
-    return fresh
+def remake(node: Tensor, inputs: tuple) -> Tensor:
+    """The same operation, which is no scan's, on other inputs, under the same name."""
+    return again(node, inputs, {}, {})
 
 
 def rebuild(
@@ -54,41 +58,49 @@ def rebuild(
     """Copy the graph behind `outputs`.
 
     rule(node, new inputs) may return a replacement for a node, also inside bodies if `in_bodies`;
-    scan_rule(Loop) may change a loop that was copied before it is made a node.
+    scan_rule(Loop) may change a loop that was copied before it is made a node, inner loops before outer ones.
     Where there is nothing to replace, the graph is what it was.
     """
     nodes = ancestors(*outputs)
     if not any(n.op is SCAN or (n.op is not None and rule and rule(n, n.inputs) is not None) for n in nodes):
         return list(outputs)
     done: dict[int, Tensor] = {}
-    loops: dict[int, Loop] = {}
-    asked = asked_of(outputs)
-    for node in nodes:
-        if node.op is None:
-            done[node.number] = node
-        elif node.op is SCAN:
-            loop = Loop.copy(
-                node,
-                [done[x.number] for x in node.inputs],
-                asked.get(node.number, []),
-                rule if in_bodies else None,
-            )
-            if scan_rule:
-                scan_rule(loop)
-            loops[node.number] = loop
-            done[node.number] = loop.node()
-        elif node.op is STACKED:
-            done[node.number] = loops[node.inputs[0].number].read_stack(node.params[0])
-        elif node.op is LAST:
-            done[node.number] = loops[node.inputs[0].number].read_last(node.params[0])
-        else:
-            inputs = tuple(done[x.number] for x in node.inputs)
-            fresh = rule(node, inputs) if rule else None
-            done[node.number] = remake(node, inputs) if fresh is None else fresh
-        fresh = done[node.number]
-        if fresh.name is None and fresh.op is not None:
-            fresh.name = node.name
-    return [done[y.number] for y in outputs]
+    Copying(rule, rule if in_bodies else None, scan_rule).copy(nodes, done)
+    return [done.get(y.number, y) for y in outputs]
+
+
+@dataclass
+class Copying:
+    """How `rebuild` copies nodes: by one rule outside of bodies, by another one inside, loops by a third."""
+
+    rule: Rule | None
+    inside: Rule | None
+    scan_rule: Callable | None
+
+    def copy(self, nodes: Sequence[Tensor], new: dict[int, Tensor]) -> None:
+        """Copies of nodes, by rising number; `new` has what they read from elsewhere, and gets the copies."""
+        loops: dict[int, Loop] = {}
+        asked = asked_among(nodes)
+        for node in nodes:
+            if node.op is None:
+                continue
+            inputs = tuple(new.get(x.number, x) for x in node.inputs)
+            if node.op is SCAN:
+                loop = Loop.copy(node, inputs, asked.get(node.number, []), self)
+                if self.scan_rule:
+                    self.scan_rule(loop)
+                loops[node.number] = loop
+                fresh = loop.node()
+            elif node.op is STACKED:
+                fresh = loops[node.inputs[0].number].read_stack(node.params[0])
+            elif node.op is LAST:
+                fresh = loops[node.inputs[0].number].read_last(node.params[0])
+            else:
+                fresh = self.rule(node, inputs) if self.rule else None
+                fresh = remake(node, inputs) if fresh is None else fresh
+            new[node.number] = fresh
+            if fresh.name is None and fresh.op is not None:
+                fresh.name = node.name
 
 
 def _inputs_first(root: Tensor, inputs: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
@@ -129,22 +141,15 @@ class Loop:
     read: dict[int, Tensor] = field(default_factory=dict)  # the stacks read so far: one node each
 
     @classmethod
-    def copy(cls, node: Tensor, inputs: list[Tensor], asked: list[Tensor], rule: Rule | None) -> Loop:
+    def copy(cls, node: Tensor, inputs: Sequence[Tensor], asked: list[Tensor], how: Copying) -> Loop:
         body: Body = node.params[0]
-        start = next_number()
         new: dict[int, Tensor] = {}
-        for s in (*body.carry, *body.xs):
-            new[s.number] = symbol(s.shape, s.dtype, s.name, s.requires_grad)
-        captures = inputs[len(body.carry) + len(body.xs) :]
-        new.update({old.number: c for old, c in zip(body.captures, captures, strict=True)})
-        for n in body.nodes(*asked):
-            own = tuple(new.get(x.number, x) for x in n.inputs)
-            fresh = rule(n, own) if rule else None
-            new[n.number] = remake(n, own) if fresh is None else fresh
+        start = opened(node, inputs, new)
+        replace(how, rule=how.inside).copy(body.nodes(*asked), new)
         count = len(body.carry)
         return cls(
             start, body.reverse, [new[c.number] for c in body.carry], [new[x.number] for x in body.xs],
-            [new.get(c.number, c) for c in body.carry_out], inputs[:count], inputs[count : count + len(body.xs)],
+            [new.get(c.number, c) for c in body.carry_out], list(inputs[:count]), list(inputs[count : count + len(body.xs)]),
             new, [new[a.number] for a in asked], positions=list(range(count)),
         )  # fmt: skip
 
@@ -168,8 +173,18 @@ class Loop:
             if x is node:
                 return sequence
         if node.number not in self.read:
-            self.read[node.number] = stacked(self.made, node)  # type: ignore[arg-type]
+            if node is not self.stored(node):  # elements in the same order: nothing is kept for it
+                own = self.stack(node.inputs[0])
+                self.read[node.number] = own.reshape((own.shape[0], *node.shape))
+            else:
+                self.read[node.number] = stacked(self.made, node)  # type: ignore[arg-type]
         return self.read[node.number]
+
+    def stored(self, node: Tensor) -> Tensor:
+        """The node whose stack holds the elements of this one's: what it is a reshape of."""
+        while node.op is RESHAPE and self.inside(node) and self.inside(node.inputs[0]):
+            node = node.inputs[0]
+        return node
 
     def read_last(self, k: int) -> Tensor:
         if k in self.outside_lasts:
@@ -254,6 +269,7 @@ def _hoist_loop(loop: Loop) -> None:
 
     readers = _count_readers(loop.nodes(), (*loop.carry_out, *loop.asked))
     body = loop.nodes()
+    asked = asked_among(body)
     inner_sums = {
         x.number for n in body if n.op is ADD for x in n.inputs if x.op is ADD and readers.get(x.number) == 1
     }
@@ -294,7 +310,7 @@ def _hoist_loop(loop: Loop) -> None:
             new[node.number] = fresh
             continue
         if any(a is not b for a, b in zip(own, node.inputs, strict=True)):
-            new[node.number] = remake(node, own)
+            new[node.number] = again(node, own, new, asked)
     _renamed(loop, new)
 
 
@@ -399,11 +415,17 @@ def _is_swap(node: Tensor) -> bool:
 
 def _summed(term: Tensor) -> Sequence[Tensor]:
     """What the sum over the steps of a term is made of, if that is the sums of other terms."""
-    if term.op is PLACE or (term.op is RESHAPE and term.inputs[0].op in (SUM, SCATTER)):
+    if term.op is PLACE or (term.op is RESHAPE and _unshaped(term).op in (SUM, SCATTER)):
         return term.inputs
     if term.op is ADD and all(same_shape(x, term) for x in term.inputs):
         return term.inputs
     return ()
+
+
+def _unshaped(node: Tensor) -> Tensor:
+    while node.op is RESHAPE:
+        node = node.inputs[0]
+    return node
 
 
 def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
@@ -422,7 +444,7 @@ def _needs(loop: Loop, term: Tensor) -> list[Tensor | None]:
             return [None]
         if not all(loop.inside(x) for x in read):
             return [None]
-        needs += read
+        needs += [loop.stored(x) for x in read]
     return needs
 
 
@@ -494,7 +516,7 @@ def _addends(loop: Loop, node: Tensor) -> Sequence[Tensor]:
 
 def _sunk_needs(loop: Loop, node: Tensor) -> list[Tensor]:
     products = [n for n in _inputs_first(node, lambda n: _addends(loop, n)) if n.op is MATMUL]
-    return [product.inputs[0] for product in products]
+    return [loop.stored(product.inputs[0]) for product in products]
 
 
 def _outside_product(loop: Loop, node: Tensor) -> Tensor:
@@ -534,14 +556,16 @@ def move_captures_out(outputs: Sequence[Tensor]) -> list[Tensor]:
     def loop_rule(loop: Loop) -> None:
         new: dict[int, Tensor] = {}
         outer: list[Tensor] = []
-        for node in loop.nodes():
+        nodes = loop.nodes()
+        asked = asked_among(nodes)
+        for node in nodes:
             own = tuple(new.get(x.number, x) for x in node.inputs)
             still = all(not loop.inside(x) or any(x is o for o in outer) for x in own)
             if still and node.op in (TRANSPOSE, SLICE, RESHAPE, ARANGE):
                 new[node.number] = remake(node, own)
                 outer.append(new[node.number])
             elif any(a is not b for a, b in zip(own, node.inputs, strict=True)):
-                new[node.number] = remake(node, own)
+                new[node.number] = again(node, own, new, asked)
         if outer:
             _restart(loop, new, outer)
 
@@ -552,16 +576,16 @@ def _restart(loop: Loop, new: dict[int, Tensor], outer: list[Tensor]) -> None:
     """Give the body fresh numbers, so that what moved out is older than it."""
     _renamed(loop, new)
     nodes, out = loop.nodes(), {o.number for o in outer}
-    start = next_number()
-    again = {s.number: symbol(s.shape, s.dtype, s.name, s.requires_grad) for s in (*loop.carry, *loop.xs)}
+    start, asked = next_number(), asked_among(nodes)
+    fresh = {s.number: symbol(s.shape, s.dtype, s.name, s.requires_grad) for s in (*loop.carry, *loop.xs)}
     for node in nodes:
         if node.number not in out:
-            again[node.number] = remake(node, tuple(again.get(x.number, x) for x in node.inputs))
+            fresh[node.number] = again(node, tuple(fresh.get(x.number, x) for x in node.inputs), fresh, asked)
     loop.start = start
-    loop.carry, loop.xs = [again[c.number] for c in loop.carry], [again[x.number] for x in loop.xs]
-    loop.carry_out = [again.get(c.number, c) for c in loop.carry_out]
-    loop.asked = [again.get(a.number, a) for a in loop.asked]
-    loop.new = {old: again.get(n.number, n) for old, n in loop.new.items()}
+    loop.carry, loop.xs = [fresh[c.number] for c in loop.carry], [fresh[x.number] for x in loop.xs]
+    loop.carry_out = [fresh.get(c.number, c) for c in loop.carry_out]
+    loop.asked = [fresh.get(a.number, a) for a in loop.asked]
+    loop.new = {old: fresh.get(n.number, n) for old, n in loop.new.items()}
 
 
 def join_places(outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -720,6 +744,66 @@ def reduce_by_runs(outputs: Sequence[Tensor]) -> list[Tensor]:
     return rebuild(outputs, rule)
 
 
+# 7. Products with one-hot rows.
+
+
+def look_up_one_hot(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """one_hot(k) · W = W[k], and one_hot(k)ᵀ · G adds the rows of G where k says: nothing is multiplied by 0.
+
+    But 0 · ∞ and 0 · NaN are NaN: so becomes, as before, what another row than its own spoils.
+    """
+    made = min((n.number for n in everywhere(outputs) if n.is_symbol), default=0)
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        if node.op is not MATMUL or len(inputs[1].shape) != 2 or node.dtype.kind != "f":
+            return None
+        left, right = inputs
+        turned = _is_swap(left)
+        codes = _codes(left.inputs[0] if turned else left, made)
+        if codes is None:
+            return None
+        zero, one, nan = (Tensor(np.array(number, right.dtype)) for number in (0, 1, np.nan))
+        spoils = apply(WHERE, (apply(EQUAL, (apply(MUL, (right, zero)), zero)), zero, one))
+        result, own = (apply(SCATTER, (x, codes), (left.shape[0],)) if turned else x for x in (right, spoils))
+        spoilt = apply(GREATER, (apply(SUM, (spoils,), ((0,), False)), own))
+        result = apply(WHERE, (spoilt, nan, result))
+        return result if turned else apply(GATHER, (result, codes))
+
+    if not any(n.op is MATMUL and rule(n, n.inputs) is not None for n in ancestors(*outputs)):
+        return list(outputs)
+    # The rows themselves, which a loop was given to hand them to the product, are not made any more.
+    return rebuild(rebuild(outputs, rule, in_bodies=False), None, _drop_inputs, in_bodies=False)
+
+
+def _codes(rows: Tensor, made: int) -> Tensor | None:
+    """Which class each row is of, if these are rows with a single 1."""
+    x = rows
+    while x.op is CAST or (
+        x.op is RESHAPE and source(resolve(x.shape[-1])) == source(resolve(x.inputs[0].shape[-1]))
+    ):
+        x = x.inputs[0]
+    if x.op is not EQUAL or x.inputs[0].op is not RESHAPE:
+        return None
+    (column, classes), codes = x.inputs, x.inputs[0].inputs[0]
+    counts = classes.op is ARANGE or (
+        classes.op is None and classes.number > made and _counts_up(classes._value)
+    )
+    known = codes.op is INSIDE and source(resolve(codes.params[0])) == source(resolve(classes.shape[0]))
+    if (
+        not counts
+        or not known
+        or len(classes.shape) != 1
+        or not is_one(column.shape[-1])
+        or not len(codes.shape)
+    ):
+        return None
+    return codes if len(codes.shape) == len(rows.shape) - 1 else codes.reshape(rows.shape[:-1])
+
+
+def _counts_up(values: np.ndarray | None) -> bool:
+    return values is not None and values.ndim == 1 and np.array_equal(values, np.arange(len(values)))
+
+
 def share(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Nodes that compute the same from the same become one, outside of loops."""
     nodes = ancestors(*outputs)
@@ -760,6 +844,7 @@ REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
     "shift before products": shift_before_products,
     "merge batches": merge_batches,
     "reduce by runs": reduce_by_runs,
+    "look up one-hot": look_up_one_hot,
     "share": share,
 }
 __all__ = [
@@ -767,6 +852,7 @@ __all__ = [
     "Loop",
     "hoist",
     "join_places",
+    "look_up_one_hot",
     "move_captures_out",
     "rebuild",
     "reduce_by_runs",

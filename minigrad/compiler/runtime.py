@@ -284,7 +284,7 @@ def scatter(g, index, target, rows, width):
 
 @kernel
 def count_outside(index, rows):
-    """How many of the numbers are no places among so many."""
+    """How many of the indices lie outside 0 … size − 1."""
     bad = 0
     for r in range(index.size):
         if index[r] < 0 or index[r] >= rows:

@@ -1,17 +1,21 @@
-"""A scan as a loop over steps: where its carries and stacks live, and what threads may share."""
+"""A scan as a loop over steps: where its carries and stacks live, and what threads may share.
+
+A scan in the step of another one is a loop in that loop, for one thread: its arrays hold the steps of one outer step,
+but for what is kept for all of them, which is written where it is kept.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..ops import OPS
-from ..scan import LAST, SCAN, STACKED, Body
+from ..scan import LAST, STACKED, Body
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor
-from .places import BLOCK_ROWS, CannotCompile, Level, Place, Stage, Store, named, product_of, readers_of
+from .places import BLOCK_ROWS, Level, Place, Stage, Store, named, plus, product_of, readers_of
 
 if TYPE_CHECKING:
     from .emit import Emitter
@@ -36,30 +40,30 @@ class ScanLoop:
         self.T = self.sequences[0].shape[0]
         self.asked = list({a.number: a for a in emitter.asked.get(node.number, [])}.values())
         self.offsets: dict[str, str] = {}
+        self.held: dict[
+            int, Place
+        ] = {}  # body node → where its stack is kept for all steps of the loop around
 
     def emit(self) -> None:
         e, body = self.e, self.body
         nodes = body.nodes(*self.asked)
-        if any(n.op is SCAN for n in nodes):
-            raise CannotCompile(
-                f"{e.name}: a scan inside the step of a scan is not compiled; unroll the inner one in Python"
-            )
         wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
         level = Level(
-            nodes, wanted, readers_of(nodes), body, indent="        ", scan=self.node
-        )  # inside the loop
-        level.batch = self._batch(nodes)
-        split = level.batch is not None
-        if split:
-            e.parallel([], fresh=True)
-        else:
-            e.stages.append(Stage(False))
+            nodes, wanted, readers_of(nodes), body, self.outer.indent + "    ", scan=self.node,
+            above=self.outer, depth=self.outer.depth + 1,
+        )  # fmt: skip
+        if self.outer.body is None:  # a loop inside of another one is written among its lines, for one thread
+            level.batch = self._batch(nodes)
+            if level.batch is None:
+                e.stages.append(Stage(False))
+            else:
+                e.parallel([], fresh=True)
         blocks = [s for s in self.sequences if s.number not in e.places and e.in_time(s, self.outer)]
         for s in blocks:
             e.target(s, self.outer)
         self._inputs(level)
         kept = self._carries(level)
-        if split:
+        if level.batch is not None:
             e.stage.lines.insert(0, f"    rows = {e.size(level.batch)} * (part + 1) // parts - row0")
             e.stage.lines.insert(0, f"    row0 = {e.size(level.batch)} * part // parts")
         if blocks:
@@ -69,20 +73,16 @@ class ScanLoop:
         else:
             steps = "0", e.size(self.T)
         low, high = steps
-        head = (
-            f"for t in range({high} - 1, {low} - 1, -1):"
-            if body.reverse
-            else f"for t in range({low}, {high}):"
-        )
-        e.stage.lines.append(level.indent[4:] + head)
+        head = f"range({high} - 1, {low} - 1, -1)" if body.reverse else f"range({low}, {high})"
         mark = len(e.stage.lines)
+        e.stage.lines.append(f"{level.indent[4:]}for {self._step} in {head}:")
         push_down(level, e)
         level.nodes = e.scheduled(level)
         self._outputs(level)
         e.run_level(level)
         self._close_carries(level, kept)
-        for line in [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()][::-1]:
-            e.stage.lines.insert(mark, line)
+        offsets = [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()]
+        e.stage.lines[mark : mark + 1] = [*level.before, e.stage.lines[mark], *offsets]
         e.places.close(level)
         self._place_readers(level, kept)
 
@@ -150,14 +150,23 @@ class ScanLoop:
         """Is what comes from outside the same for every sequence?"""
         return len(x.shape) < len(node.shape)
 
+    @property
+    def _depth(self) -> str:
+        """What names in an inner loop have more than those in an outer one: t, then t_1."""
+        return f"{self.outer.depth}_" if self.outer.depth else ""
+
+    @property
+    def _step(self) -> str:
+        return f"t_{self.outer.depth}" if self.outer.depth else "t"
+
     def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> str:
         """Where a step's value starts in a stack, for this thread: a name that is set at the top of the loop."""
         size = self.e.count(tuple(node.shape))
-        step = f"t + {shift}" if shift else "t"
-        index = f"({step}) % 2" if slots else f"({step})" if shift else "t"
+        step = f"{self._step} + {shift}" if shift else self._step
+        index = f"({step}) % 2" if slots else f"({step})" if shift else step
         value = self.e.batch_offset(node, level, index if size == "1" else f"{index} * {size}")
         if value not in self.offsets:
-            self.offsets[value] = f"at_{len(self.offsets)}"
+            self.offsets[value] = f"at_{self._depth}{len(self.offsets)}"
         return self.offsets[value]
 
     def _inputs(self, level: Level) -> None:
@@ -201,7 +210,7 @@ class ScanLoop:
         slot = (T if all_steps else f"{T} % 2") if self.body.reverse else "0"
         base = "0" if slot == "0" else f"({slot}) * {size}"
         target = Place(store, e.batch_offset(before, level, base), e.local_shape(before, level))
-        flat = replace(level, indent="    ")
+        flat = replace(level, indent=self.outer.indent)
         if first.op is BROADCAST_TO and e.is_number(first.inputs[0]):
             number = first.inputs[0].value.item()
             said = repr(number) if np.isfinite(number) else f'float("{number}")'
@@ -212,7 +221,7 @@ class ScanLoop:
             e.copy(flat, here, target)
 
     def _outputs(self, level: Level) -> None:
-        """Stacks of values that are no carries: an array with all steps, or the place of an input that dies."""
+        """Stacks of values that are not carries: an array with all steps, or the place of an input that dies."""
         e = self.e
         xs = {x.number for x in self.body.xs}
         carries = {c.number for c in self.body.carry}
@@ -220,13 +229,27 @@ class ScanLoop:
             if a.number in xs or a.number in carries or a.number in level.outputs or a.op is None:
                 continue
 
+            reader = self._kept_by(a)
+
             def fresh(a=a) -> Place:
                 store = e.new_store(
                     e.label(a, level), a.dtype, resolve(product_of(tuple(a.shape)) * named(self.T))
                 )
                 return Place(store, self._at(a, level), e.local_shape(a, level))
 
-            level.stacks[a.number] = fresh
+            def within(a=a, reader: Any = reader) -> Place:
+                whole = self.held[a.number] = e.target(reader, self.outer)
+                return Place(whole.store, plus(whole.at, self._at(a, level)), e.local_shape(a, level))
+
+            level.stacks[a.number] = fresh if reader is None else within
+
+    def _kept_by(self, a: Tensor) -> Tensor | None:
+        """Who reads all steps of `a`, and is kept for all steps of the loop around: they are written there at once."""
+        readers = self.outer.readers.get(self.node.number, [])
+        return next(
+            (r for r in readers if r.op is STACKED and r.params[0] is a and r.number in self.outer.stacks),
+            None,
+        )
 
     def _close_carries(self, level: Level, kept: list[bool]) -> None:
         """A state that was not computed into its place (an input passed on, the same state twice) is copied there."""
@@ -254,7 +277,7 @@ class ScanLoop:
                     self.outer,
                     Place(e.places[self.body.carry[k].number].store, at, tuple(reader.shape)),
                 )
-            else:
+            elif reader.number not in e.places:
                 e._alias(reader, self.outer, self._stack_place(reader, kept))
 
     def _stack_place(self, reader: Tensor, kept: list[bool]) -> Place:
@@ -263,6 +286,9 @@ class ScanLoop:
             if x is node:
                 return e.place(sequence, self.outer)
         store = e.places[node.number].store
+        for whole in self.held.values():
+            if whole.store is store:  # its own, or that of what it is a reshape of
+                return whole.reshaped(tuple(reader.shape))
         at = "0"
         size = e.count(tuple(node.shape))
         for before, after in zip(self.body.carry, self.body.carry_out, strict=True):

@@ -2,8 +2,9 @@
 
 The rule of an optimiser (`Optimiser.moved`) is compiled once, for flat arrays: all parameters lie one behind the
 other as the loss's program writes their gradients, so that one call moves all of them, whatever the network is.
-What does not fit (a parameter without gradient, counts that differ, several dtypes, an optimiser of one's own, what
-cannot be compiled) goes parameter by parameter, by the same rule.
+Where parameters differ in their options or counts, each kind has a run of its own over all, and gives what is its.
+What does not fit (a parameter without gradient, many kinds, several dtypes, an optimiser of one's own, what cannot be
+compiled) goes parameter by parameter, by the same rule.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import numpy as np
 
 import minigrad
 
-from ..optim import Optimiser, check_limit, clip_by_norm, commit
+from ..optim import Optimiser, check_limit, clip_by_norm, clip_grad_value, commit
 from ..tensor import Tensor, next_number
 from .compile import ALIGN, Compiled, Gradients, Known, Plan, address_of, compile, constant, view_of
 from .places import CannotCompile
 
+MOST_KINDS = 4  # of parameters that differ in options or counts: each costs a run over all of them
 FAR = 1e30  # sums of squares beyond, or below its inverse: float32 cannot hold what is computed of them
 
 
@@ -107,6 +109,16 @@ class State:
                 view_of(flat, part)[...] = array
         values.setflags(write=False)
 
+    def take(self, other: State, members: Sequence[int]) -> None:
+        """Values and entries of some parameters from another state of the same layout."""
+        count = 1 + len(self.slots)
+        own, theirs = self.held[1 : 1 + count], other.held[1 : 1 + count]
+        own[0].setflags(write=True)
+        for flat, source in zip(own, theirs, strict=True):
+            for k in members:
+                view_of(flat, self.layout.parts[k])[...] = view_of(source, self.layout.parts[k])
+        own[0].setflags(write=False)
+
     def holds(self, layout: Layout, optimiser: Optimiser) -> bool:
         """Whether parameters and optimiser have just this, as nothing was assigned since."""
         return (
@@ -179,17 +191,24 @@ class TrainingStep:
         all that `compile` takes as arguments, also by name.
     optimiser : whose parameters are moved.
     clip : the greatest joint norm of the gradients; None: they are as they are.
+    clip_value : the greatest element of the gradients, up or down, before the norm is taken; None: any.
 
-    `compute` and `move` are its two halves.  `norm` is the joint norm of the last gradients, before clipping.  The
-    parameters' `grad` is None after a step.  Raises NonFiniteError, naming the parameter, for a gradient that is not
-    finite, where there is a `clip`; nothing has moved then.
+    `compute` and `move` are its two halves; `average` lies between them where a step is made of several batches.
+    `norm` is the joint norm of the last gradients, before it was clipped.  The parameters' `grad` is None after a step.
+
+    Raises InputError for a limit that is not positive; NonFiniteError, naming the parameter, for a gradient that is not
+    finite; nothing has moved then.
     """
 
-    def __init__(self, loss, optimiser: Optimiser, clip: float | None = None):
+    def __init__(
+        self, loss, optimiser: Optimiser, clip: float | None = None, clip_value: float | None = None
+    ):
         if clip is not None:
             check_limit(clip)
+        if clip_value is not None:
+            check_limit(clip_value, "clip_grad_value")
         self.loss = loss if isinstance(loss, Compiled) else compile(loss)
-        self.optimiser, self.clip, self.norm = optimiser, clip, math.nan
+        self.optimiser, self.clip, self.clip_value, self.norm = optimiser, clip, clip_value, math.nan
         own = type(optimiser)
         self.whole = (
             isinstance(optimiser, Optimiser)
@@ -200,6 +219,7 @@ class TrainingStep:
         self.rule: Rule | None = None
         self.state: State | None = None  # as the last step left it
         self.spare: State | None = None  # that of the step before
+        self.other: State | None = None  # where parameters of another kind are moved
         self._found: tuple = ()
 
     def __call__(self, /, *batch, **named) -> Any:
@@ -230,27 +250,67 @@ class TrainingStep:
         except LookupError:
             return None
 
+    def average(self, earlier: tuple | None, count: int | None = None) -> tuple:
+        """Add what an earlier `average` returned to the gradients of the last `compute`; returns their sum.
+
+        count : of how many batches this is the last: `move` then takes the mean.
+        """
+        if earlier is not None:
+            layout = self._found[2]
+            if layout is not None and earlier[2] == layout:
+                gradient = self._flat_gradient(self._found)
+                gradient += self._flat_gradient(earlier)
+            else:
+                one, two = self._gradients(earlier), self._gradients(self._found)
+                both = [[*one], [*two]]
+                arrays = [g for found in (one, two) for _, g in found.items()]
+                self._found = None, 0, None, Gradients([t for part in both for t in part], arrays)
+        if count is not None and count > 1:
+            if self._found[2] is not None:
+                gradient = self._flat_gradient(self._found)
+                gradient *= gradient.dtype.type(1 / count)
+            else:
+                found = self._gradients(self._found).items()
+                means = [np.asarray(g * g.dtype.type(1 / count)) for _, g in found]
+                self._found = None, 0, None, Gradients([t for t, _ in found], means)
+        return self._found
+
+    @staticmethod
+    def _flat_gradient(found: tuple) -> np.ndarray:
+        flat, _, layout, _ = found
+        return np.ndarray((layout.count,), layout.dtype, flat, layout.start)
+
+    @staticmethod
+    def _gradients(found: tuple) -> Gradients:
+        flat, _, _, rest = found
+        if isinstance(rest, Gradients):
+            return rest
+        call, variant, plan = rest
+        return Gradients(call.targets(variant), plan.gradients, flat)
+
     def move(self) -> None:
         """Clip the gradients, and move the parameters: all of them, or, where an error is raised, none."""
-        flat, address, layout, rest = self._found
+        _, address, layout, _ = found = self._found
         self._found = ()
-        if layout is not None and self.whole and len({*self.optimiser.counts}) == 1:
-            gradient = np.ndarray((layout.count,), layout.dtype, flat, layout.start)
+        if layout is not None and self.whole and len(kinds := self._kinds()) <= MOST_KINDS:
+            gradient = self._flat_gradient(found)
+            if self.clip_value is not None:
+                np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
             square = float(np.vdot(gradient, gradient))
             if 1 / FAR < square < FAR and self._ruled(layout):
-                self._move_all(layout, address + layout.start, math.sqrt(square))
+                self._move_all(layout, address + layout.start, math.sqrt(square), kinds)
                 return
-        if not isinstance(rest, Gradients):
-            call, variant, plan = rest
-            rest = Gradients(call.targets(variant), plan.gradients, flat)
-        self._move_each(rest)
+        self._move_each(self._gradients(found))
 
     def _move_each(self, gradients: Gradients) -> None:
         """Parameter by parameter."""
         for leaf, g in gradients.items():
             leaf.grad = g
         try:
-            self.norm = clip_by_norm(self.optimiser.parameters, math.inf if self.clip is None else self.clip)
+            parameters = self.optimiser.parameters
+            if self.clip_value is not None:
+                clip_grad_value(parameters, self.clip_value)
+            self.norm = clip_by_norm(parameters, math.inf if self.clip is None else self.clip)
             self.optimiser.step()
         finally:
             for leaf, _ in gradients.items():
@@ -261,26 +321,40 @@ class TrainingStep:
         if self.rule is not None and (self.rule.layout is layout or self.rule.layout == layout):
             return True
         try:
-            self.rule, self.state, self.spare = Rule(self.optimiser, layout, self.places), None, None
+            rule = Rule(self.optimiser, layout, self.places)
+            self.rule, self.state, self.spare, self.other = rule, None, None, None
         except CannotCompile as reason:
             self.whole = False
             name = type(self.optimiser).__name__
             warnings.warn(f"{name} moves one parameter after the other: {reason}", stacklevel=4)
         return self.whole
 
-    def _move_all(self, layout: Layout, gradient: int, norm: float) -> None:
-        """In one call; gradient : the address of its flat array."""
+    def _kinds(self) -> list[Sequence[int]]:
+        """The parameters that have options and counts in common, most of them first."""
+        optimiser = self.optimiser
+        if not optimiser.groups and len({*optimiser.counts}) == 1:
+            return [range(len(optimiser.counts))]
+        found: dict[tuple, list[int]] = {}
+        for k, kind in enumerate(zip(optimiser.group, optimiser.counts, strict=True)):
+            found.setdefault(kind, []).append(k)
+        return sorted(found.values(), key=len, reverse=True)
+
+    def _move_all(self, layout: Layout, gradient: int, norm: float, kinds: list[Sequence[int]]) -> None:
+        """In one call for each kind; gradient : the address of its flat array."""
         optimiser, rule, now, new = self.optimiser, self.rule, self.state, self.spare
         assert rule is not None
-        count = optimiser.counts[0] + 1
+        counts = [count + 1 for count in optimiser.counts]
         scale = self.clip / norm if self.clip is not None and norm > self.clip else 1.0
-        numbers = (scale, *optimiser.numbers(count))
         if now is None or not now.holds(layout, optimiser):
             now = rule.state()
             now.fill(optimiser)
         if new is None or not new.free:
             new = rule.state()
-        rule(now, gradient, numbers, new)
+        rule(now, gradient, (scale, *optimiser.numbers_of(kinds[0][0], counts[kinds[0][0]])), new)
+        for members in kinds[1:]:
+            self.other = other = self.other or rule.state()
+            rule(now, gradient, (scale, *optimiser.numbers_of(members[0], counts[members[0]])), other)
+            new.take(other, members)
         self.norm, parameters = norm, optimiser.parameters
         commit(
             chain(
@@ -289,7 +363,7 @@ class TrainingStep:
                 zip(repeat(optimiser), optimiser.slots, new.slots),
                 [
                     (optimiser, "steps", optimiser.steps + 1),
-                    (optimiser, "counts", [count] * len(parameters)),
+                    (optimiser, "counts", counts),
                     (self, "state", new),
                     (self, "spare", now),
                 ],

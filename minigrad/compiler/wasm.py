@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import files
 from ..errors import InputError
 from ..modes import modes
-from ..names import printable, unique
+from ..names import unique
 from ..tensor import Tensor
 from ..trace import everywhere
 from .compile import ALIGN, SCRATCH, Plan, address_of, numbers_of
@@ -53,20 +53,8 @@ class Wasm:
 
     def save(self, path) -> Path:
         """Write the module, and its layout as path.json, each beside its place and then into it; raises InputError."""
-        try:
-            path = Path(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            layout = json.dumps(self.layout, indent=1).encode()
-            for goal, data in ((path, self.bytes), (path.with_name(f"{path.name}.json"), layout)):
-                part = goal.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}")
-                try:
-                    part.write_bytes(data)
-                    os.replace(part, goal)
-                finally:
-                    part.unlink(missing_ok=True)
-        except (OSError, ValueError) as error:  # ValueError: a path without a name, or with a zero in it
-            said = getattr(error, "strerror", None) or error
-            raise InputError(f"cannot write {printable(path)}: {said}; choose another folder") from None
+        path = files.write(path, self.bytes, what="the module")
+        files.write(f"{path}.json", json.dumps(self.layout, indent=1).encode(), what="its layout")
         return path
 
 

@@ -138,7 +138,7 @@ def test_gradients_of_a_dense_layer_match_finite_differences(rng):
 def test_the_output_layer_is_a_dense_layer_with_the_names_of_the_lecture(rng):
     output = with_random_biases(Output(D, K, rng), rng)
     same = Dense(D, K, rng)
-    same.load({"W": output.W_y.value, "b": output.b_y.value})
+    same.load_state_dict({"W": output.W_y.value, "b": output.b_y.value})
     assert list(output.parameters()) == ["W_y", "b_y"] and list(same.parameters()) == ["W", "b"]
     x = rng.standard_normal((N, D)).astype("f4")
     np.testing.assert_array_equal(output(x).value, same(x).value)

@@ -351,7 +351,9 @@ NUMPY = {
 def make(name: str, rng) -> cells.Cell:
     """A cell whose parameters are random, so that none that starts at 0 or 1 hides."""
     cell = LITERATURE[name](D + 2 * H if name == "zoneout_lstm" else D, H, rng, "float64")
-    cell.load({k: p.value + 0.1 * rng.standard_normal(p.shape) for k, p in cell.parameters().items()})
+    cell.load_state_dict(
+        {k: p.value + 0.1 * rng.standard_normal(p.shape) for k, p in cell.parameters().items()}
+    )
     return cell
 
 

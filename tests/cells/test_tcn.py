@@ -326,13 +326,15 @@ def test_same_seed_same_network_and_checkpoints_come_back_bit_for_bit(rng, tmp_p
         np.testing.assert_array_equal(a.value, b.value)
     one = tcn(rng, 3, 2, "float32")
     checkpoint.save(tmp_path / "tcn.safetensors", one.parameters())
-    other.load(checkpoint.load(tmp_path / "tcn.safetensors"))
+    other.load(tmp_path / "tcn.safetensors")
     x = rng.standard_normal((T, N, D)).astype("f4")
     np.testing.assert_array_equal(one(x).value, other(x).value)
-    with pytest.raises(InputError, match=r"TCN.load: missing \['3.b_1', '3.b_2'"):
-        other.load(TCN(D, H, 2, 2, rng).parameters())
-    with pytest.raises(ShapeError, match=r"TCN.load: 1.v_1 has shape \(3, 2, 4\), not \(2, 2, 4\)"):
-        other.load(TCN(D, H, 3, 3, rng).parameters())
+    with pytest.raises(InputError, match=r"TCN.load_state_dict: missing 3.v_1, 3.g_1, 3.b_1"):
+        other.load_state_dict(TCN(D, H, 2, 2, rng).parameters())
+    with pytest.raises(
+        ShapeError, match=r"TCN.load_state_dict: 1.v_1 has shape \(3, 2, 4\), not \(2, 2, 4\), 1.v_2"
+    ):
+        other.load_state_dict(TCN(D, H, 3, 3, rng).parameters())
 
 
 @pytest.mark.smoke

@@ -223,8 +223,8 @@ def test_parameters_come_by_name_in_the_order_in_which_they_were_made(lstm):
 
 
 def test_loading_sets_all_parameters_and_keeps_their_type(lstm):
-    values = {k: np.full(p.shape, n) for n, (k, p) in enumerate(lstm.parameters().items())}
-    lstm.load(values)
+    values = {k: np.full(p.shape, n, p.dtype) for n, (k, p) in enumerate(lstm.parameters().items())}
+    lstm.load_state_dict(values)
     for n, p in enumerate(lstm.parameters().values()):
         assert p.dtype == "float32" and (p.value == n).all() and p.requires_grad
 
@@ -234,18 +234,32 @@ def without(values, name):
 
 
 LOADS = {
-    "one missing": (lambda v: without(v, "b_o"), InputError, r"LSTM\.load: missing \['b_o'\], surplus none"),
+    "one missing": (lambda v: without(v, "b_o"), InputError, r"LSTM\.load_state_dict: missing b_o; nothing"),
     "one too many": (
         lambda v: v | {"W_z": np.ones(1)},
         InputError,
-        r"LSTM\.load: missing none, surplus \['W_z'\]",
+        r"LSTM\.load_state_dict: surplus W_z; nothing",
     ),
     "the last misshapen": (
-        lambda v: v | {"b_o": np.ones(4)},
+        lambda v: v | {"b_o": np.ones(4, "f4")},
         ShapeError,
-        r"LSTM\.load: b_o has shape \(4,\), not \(3,\)",
+        r"LSTM\.load_state_dict: b_o has shape \(4,\), not \(3,\)",
     ),
-    "the last of words": (lambda v: v | {"b_o": np.array(["a", "b", "c"])}, InputError, r"LSTM\.load: b_o"),
+    "the last of words": (
+        lambda v: v | {"b_o": np.array(["a", "b", "c"])},
+        InputError,
+        r"load_state_dict: b_o is not a num",
+    ),
+    "the last of another type": (
+        lambda v: v | {"b_o": np.ones(3)},
+        DTypeError,
+        r"b_o is float64, not float32: conv",
+    ),
+    "one of each": (
+        lambda v: {**without(v, "b_f"), "W_z": np.ones(1), "b_i": np.ones(4), "b_o": np.ones(3)},
+        InputError,
+        r"missing b_f; surplus W_z; b_i has shape \(4,\), not \(3,\), b_o is float64, not float32.*; nothing was",
+    ),
 }
 
 
@@ -253,7 +267,7 @@ LOADS = {
 def test_loading_sets_all_or_nothing(spoil, kind, words, lstm):
     before = {k: p.value for k, p in lstm.parameters().items()}
     with pytest.raises(kind, match=words):
-        lstm.load(spoil({k: np.zeros(p.shape) for k, p in lstm.parameters().items()}))
+        lstm.load_state_dict(spoil({k: np.zeros(p.shape, p.dtype) for k, p in lstm.parameters().items()}))
     assert all(p.value is before[k] for k, p in lstm.parameters().items())
 
 

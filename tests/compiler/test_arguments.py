@@ -200,7 +200,7 @@ def test_a_number_of_python_in_a_container_takes_the_dtype_of_an_array():
     compiled = mg.compile(lambda d: d["x"] * d["scale"][0] + d["n"])
     result = compiled({"scale": (0.1,), "n": 2, "x": drawn(3, dtype="float32")})
     np.testing.assert_array_equal(result.value, drawn(3, dtype="float32") * np.float32(0.1) + np.float32(2))
-    compiled({"scale": (0.7,), "n": 3, "x": drawn(4, dtype="float32")})  # a number is no setting
+    compiled({"scale": (0.7,), "n": 3, "x": drawn(4, dtype="float32")})  # a number is not a setting
     assert len(compiled.variants) == 1
     V = learned(3, dtype="float32")
     compiled = mg.compile(lambda d, mode=None: (V * d["scale"]).sum())
@@ -427,18 +427,18 @@ def test_training_on_batches_in_containers_is_training_on_arrays():
         np.testing.assert_array_equal(value, found[0][1])
 
 
-# What is no argument.
+# What is not an argument.
 
 
 class Config:
-    """An object that is no number."""
+    """An object that is not a number."""
 
 
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
         (Config(), "an argument is Config: give tensors"), ({"a": (Config(),)}, "an argument is Config: give tensors"),
-        (defaultdict(list, a=[drawn(2)]), "an argument is defaultdict"), ([[1, 2], [3]], "is no array"),
+        (defaultdict(list, a=[drawn(2)]), "an argument is defaultdict"), ([[1, 2], [3]], "is not an array"),
         (len, "an argument is builtin_function"), (np.array(["a"]), "no numeric type"),
         ({1, 2}, "an argument is set: give tensors"),
     ],

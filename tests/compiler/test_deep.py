@@ -238,7 +238,7 @@ def test_many_unrolled_steps_cost_little_more_than_few(kind, every):
             unrolled(cell, T, every), xs, more=list(cell.parameters().values()), tolerance=1e-11
         )
         sources.append(len(compiled.source.split("\n")))
-    # A step that is no call adds dozens of lines; the names of arrays that are added at the end may come on top.
+    # A step that is not a call adds dozens of lines; the names of arrays that are added at the end may come on top.
     assert sources[2] < 1.1 * sources[1] + 72, sources
 
 
@@ -333,3 +333,31 @@ def test_the_gradient_of_a_weight_that_is_read_in_parts_is_joined_once():
 )  # fmt: skip
 def test_parts_of_every_kind(function):
     assert_compiled_is_eager(function, x, more=[W])
+
+
+@pytest.mark.parametrize("at", [0, 150, 299])
+def test_a_look_up_that_is_outside_is_told_from_deep_within(at):
+    """Long bodies are compiled in parts, and what each part found wrong has to come out of it."""
+    table = mg.Tensor(rng.standard_normal((7, 4)), name="table")
+
+    def step(carry, x):
+        (h,) = carry
+        for k in range(300):
+            moved = x["codes"][k] + (h[:, 0] > 99).astype(
+                "int64"
+            )  # of the state: it cannot be looked up before
+            h = mg.tanh(h @ W) + mg.gather(table, moved)
+        return (h,), {}
+
+    def function(codes):
+        (h,), _ = mg.scan(step, (mg.zeros((3, 4), "float64"),), {"codes": codes})
+        return h.sum()
+
+    compiled = mg.compile(function)
+    codes = np.random.default_rng(0).integers(0, 7, (2, 300, 3))
+    np.testing.assert_allclose(compiled(codes).value, function(codes).value, rtol=1e-12)
+    for wrong in (7, -1):
+        outside = codes.copy()
+        outside[1, at, 1] = wrong
+        with pytest.raises(mg.InputError, match="outside of the rows of 'table'"):
+            compiled(outside)

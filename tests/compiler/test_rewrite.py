@@ -76,3 +76,65 @@ def test_source_of_the_lstm(golden):
     step.value_and_grad(np.zeros((4, 1, 4), "f4"), np.zeros((4, 1, 8), "f4"))
     golden("lstm_source.txt", step.source)
     assert step.source.count("_step(") >= 2 and "dW_f" in step.source and "c_tilde" in step.source
+
+
+@pytest.mark.parametrize("kind", sorted(CELLS))
+def test_products_with_one_hot_rows_are_looked_up(kind):
+    """Values and gradients as eager, in and out of the loop, and no product with the classes is left."""
+    rng = np.random.default_rng(0)
+    cell, output = CELLS[kind](D, H, rng, "float64"), Output(H, D, rng, "float64")
+
+    def loss(codes):
+        y = run(cell, mg.one_hot(codes[:-1], D, "float64"), output=output).y
+        return mg.cross_entropy(y, codes[1:]) + (mg.one_hot(codes[0], D, "float64") @ table).sum()
+
+    table = mg.Tensor(rng.standard_normal((D, 2)), requires_grad=True, name="table")
+    leaves = [*cell.parameters().values(), *output.parameters().values(), table]
+    compiled, codes = mg.compile(loss), rng.integers(0, D, (T, N))
+    value, gradients = compiled.value_and_grad(codes)
+    eager = loss(mg.Tensor(codes))
+    eager.backward()
+    np.testing.assert_allclose(value.value, eager.value, rtol=1e-12)
+    for leaf in leaves:
+        np.testing.assert_allclose(gradients[leaf], leaf.grad, rtol=1e-11, atol=1e-13, err_msg=leaf.name)
+    assert "gather(" in compiled.source and "compute_cast" not in compiled.source
+    with pytest.raises(mg.InputError, match="outside of the classes"):
+        compiled.value_and_grad(codes + D - codes.max())
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("place", ["table", "other"])
+def test_what_is_not_finite_comes_through_a_look_up_as_through_the_product(number, place):
+    """0 · ∞ is NaN: also in the rows that no one-hot row picks.  Large numbers, whose sum is not finite, stay."""
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((5, 4)).astype("f4")
+    other = rng.standard_normal((3, 4)).astype("f4")
+    {"table": table, "other": other}[place][1:3, 2] = number
+    W = mg.Tensor(table, requires_grad=True, name="W")
+    codes = np.array([0, 2, 2])
+
+    def loss(codes, other):
+        return ((mg.one_hot(codes, 5) @ W) * other).sum()
+
+    with np.errstate(all="ignore"):
+        eager = loss(mg.Tensor(codes), mg.Tensor(other))
+        eager.backward()
+        value, gradients = mg.compile(loss).value_and_grad(codes, other)
+    np.testing.assert_allclose(value.value, eager.value, rtol=1e-6)
+    np.testing.assert_allclose(gradients[W], W.grad, rtol=1e-6)
+
+
+def test_only_rows_that_are_one_hot_for_certain_are_looked_up():
+    """Not what may be assigned anew, counts otherwise, or has other classes than those that were checked."""
+    rng = np.random.default_rng(0)
+    W, codes = mg.Tensor(rng.standard_normal((4, 3)), name="W"), np.array([[0, 3], [1, 1]])
+    classes = mg.Tensor(np.arange(4))
+
+    def product(made):
+        return lambda codes: (made(codes.reshape((2, 2, 1))).astype("float64") @ W).sum()
+
+    for made in (lambda c: c == classes, lambda c: c == np.array([0, 1, 3, 2]), lambda c: c == np.arange(4)):
+        compiled = mg.compile(product(made))
+        assert compiled(codes).item() == pytest.approx(product(made)(mg.Tensor(codes)).item())
+        assert "gather(" not in compiled.source
+        assert compiled(codes + 7).item() == 0

@@ -13,14 +13,8 @@ from minigrad import InputError, NonFiniteError, Tensor, optim
 from minigrad.compiler import TrainingStep
 from minigrad.compiler import step as step_module
 from tests.interrupts import interrupted
+from tests.optimisers import every_optimiser, every_row
 
-OPTIMISERS = {
-    "SGD": lambda p: optim.SGD(p, lr=0.1),
-    "momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9),
-    "Adam": lambda p: optim.Adam(p, lr=0.02),
-    "AdamW": lambda p: optim.Adam(p, lr=0.02, weight_decay=0.1),
-}
-every_optimiser = pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
 T, N, D, H = 3, 2, 4, 5
 
 
@@ -43,11 +37,13 @@ def batches(count, dtype="float64", steps=T):
     ]
 
 
-def one_by_one(loss, optimiser, batch, clip):
+def one_by_one(loss, optimiser, batch, clip, clip_value=None):
     """The same step in its parts."""
     optimiser.zero_grad()
     value = loss.backward(*batch)
-    norm = optim.clip_by_norm(optimiser.parameters, np.inf if clip is None else clip)
+    if clip_value is not None:
+        optim.clip_grad_value(optimiser.parameters, clip_value)
+    norm = optim.clip_grad_norm(optimiser.parameters, np.inf if clip is None else clip)
     optimiser.step()
     return value.item(), norm
 
@@ -84,6 +80,78 @@ def test_it_is_loss_clipping_and_optimiser_one_after_the_other(make, dtype, clip
         assert all(x.grad is None for x in p.values())
     assert step.state is not None and one.counts == two.counts == [8] * len(p) and one.steps == 8
     assert_alike(one, two, dtype)
+
+
+@pytest.mark.oracle
+@every_row
+def test_twenty_five_compiled_steps_equal_pytorchs(row):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle here")
+    f, p = network()
+    optimiser = row.make(p)
+    copies = [torch.tensor(x.value, requires_grad=True) for x in optimiser.parameters]
+    oracle, step, gradients = row.theirs(torch, copies), TrainingStep(f, optimiser), mg.compile(f)
+    for batch in batches(25):
+        found = gradients.value_and_grad(*batch)[1]
+        for x, their in zip(optimiser.parameters, copies, strict=True):
+            their.grad = torch.tensor(found[x])
+        step(*batch)
+        oracle.step()
+        for x, their in zip(optimiser.parameters, copies, strict=True):
+            np.testing.assert_allclose(x.value, their.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_elements_are_clipped_before_the_norm(clip):
+    (f, p), (g, q) = network(), network()
+    one, two = optim.SGD(p, lr=0.5), optim.SGD(q, lr=0.5)
+    step, compiled = mg.training_step(f, one, clip=clip, clip_value=0.01), mg.compile(g)
+    free = mg.training_step(*(lambda f, p: (f, optim.SGD(p, lr=0.5)))(*network()))
+    for batch in batches(6):
+        step(*batch)
+        free(*batch)
+        _, norm = one_by_one(compiled, two, batch, clip, 0.01)
+        assert step.norm == pytest.approx(norm, rel=1e-9)
+        assert step.norm < 0.9 * free.norm
+    assert step.state is not None
+    assert_alike(one, two)
+
+
+@every_optimiser
+@pytest.mark.parametrize("lengths", [(T, T, T), (T, T + 1, T), (T,)])
+def test_a_step_of_several_batches_is_that_of_their_mean_gradient(make, lengths):
+    (f, p), (g, q) = network(), network()
+    one, two = make(p), make(q)
+    step, compiled = TrainingStep(f, one, 0.5), mg.compile(g)
+    for _ in range(4):
+        total, sums = None, {}
+        for k, length in enumerate(lengths, 1):
+            (batch,) = batches(1, steps=length)
+            step.compute(*batch)
+            total = step.average(total, len(lengths) if k == len(lengths) else None)
+            gradients = compiled.value_and_grad(*batch)[1]
+            sums = {x.number: sums.get(x.number, 0) + gradients[x] for x in two.parameters}
+        step.move()
+        for x in two.parameters:
+            x.grad = sums[x.number] / len(lengths)
+        optim.clip_by_norm(two.parameters, 0.5)
+        two.step()
+    assert_alike(one, two)
+
+
+def test_a_step_of_several_batches_where_parameters_have_no_gradient_in_some():
+    W, V = (
+        Tensor(np.full(2, value), requires_grad=True, name=name) for name, value in (("W", 1.0), ("V", 3.0))
+    )
+    step = TrainingStep(
+        lambda x: (W * x["w"]).sum() if "w" in x else (V * x["v"]).sum(), optim.SGD([W, V], lr=1.0)
+    )
+    step.compute({"w": np.array([1.0, 2.0])})
+    total = step.average(None)
+    step.compute({"v": np.array([4.0, 6.0])})
+    step.average(total, 2)
+    step.move()
+    np.testing.assert_allclose(W.value, [0.5, 0.0])
+    np.testing.assert_allclose(V.value, [1.0, 0.0])
 
 
 def test_the_rule_is_compiled_once_for_all_networks_and_sizes():
@@ -290,6 +358,30 @@ def test_a_loss_that_runs_eagerly():
     assert (W.value != 1).all() and step.norm > 1
 
 
+@pytest.mark.parametrize(("kinds", "whole"), [(3, True), (4, True), (6, False)])
+def test_parameters_that_joined_later_or_are_in_groups_are_moved_by_a_run_for_each_kind(kinds, whole):
+    (f, p), (g, q) = network(), network()
+    groups = {"W_*": dict(lr=0.05), "b_[fi]": dict(betas=(0.5, 0.9))}
+    one, two = optim.AdamW(p, 0.02, groups=groups), optim.AdamW(q, 0.02, groups=groups)
+    late = [k for k, name in enumerate(p) if name in ("b_o", "W_o")[: kinds - 3]]
+    if kinds == 6:
+        late.append(list(p).index("b_f"))
+    for optimiser in (one, two):  # steps in which these had no gradient
+        for k, x in enumerate(optimiser.parameters):
+            x.grad = None if k in late[:1] + late[2:] else np.full(x.shape, 0.1)
+        optimiser.step()
+        for k, x in enumerate(optimiser.parameters):
+            x.grad = None if k in late[1:] else np.full(x.shape, -0.2)
+        optimiser.step()
+    step, compiled = TrainingStep(f, one, 0.3), mg.compile(g)
+    assert len(step._kinds()) == kinds
+    for batch in batches(5):
+        step(*batch)
+        one_by_one(compiled, two, batch, 0.3)
+    assert (step.state is not None) == whole and one.counts == two.counts
+    assert_alike(one, two)
+
+
 # Numbers that are none, and those that are too large for their squares.
 
 
@@ -327,6 +419,8 @@ def test_gradients_of_every_size(size, clip):
 
 def test_what_makes_no_sense_is_refused():
     f, p = network()
+    with pytest.raises(InputError, match="clip_grad_value: the limit is -1"):
+        mg.training_step(f, optim.SGD(p), clip_value=-1)
     with pytest.raises(InputError, match="the limit is 0"):
         TrainingStep(f, optim.SGD(p), 0)
     with pytest.raises(InputError, match="the limit is nan"):

@@ -301,7 +301,7 @@ def test_save_writes_module_and_layout_whole(tmp_path):
     assert sorted(p.name for p in path.parent.iterdir()) == ["step.wasm", "step.wasm.json"]
     (tmp_path / "file").write_text("")
     for wrong in (tmp_path / "file" / "step.wasm", tmp_path / "new", ""):
-        with pytest.raises(mg.InputError, match="cannot write"):
+        with pytest.raises(mg.InputError, match=r"cannot be written|is a folder, not a file"):
             made.save(wrong)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "new"]
 

@@ -34,7 +34,8 @@ MOST = 1500  # elements of a value
 INTEGERS = ("int64",) * 16 + ("int32",) * 8 + ("uint8", "int8", "uint16", "int16", "uint32")
 LABELS = (
     "h", "c", "y", "W", "b", "f", "dh", "T", "N", "t", "k", "row0", "rows", "part", "scratch", "at_0", "i0", "n0", "v",
-    "h_new", "zero", "one", "number", "sum", "table", "lambda", "first", "view", "size_0", "packed_W", "x", "loss",
+    "h_new", "zero", "one", "number", "sum", "table", "lambda", "first", "view", "size_0", "packed_W", "x", "loss", "t_1",
+    "at_1_0",
 )  # fmt: skip
 CELLS = (
     "RNN", "IRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "LayerNormLSTM", "GRU", "ResetAfterGRU", "JANET",
@@ -244,13 +245,15 @@ class Drawer:
         """One more item from a family that this program likes."""
         families = {f: w for f, w in self.families.items() if w}
         if self.blocks:
-            families.pop(self.run, None)
             families.pop(self.conv, None)
-            if self.scan in families:
-                families[self.scan] *= 0.01
+            if self.run in families:
+                families[self.run] *= 0.2 if self.blocks == ["scan"] else 0
+            if self.scan in families:  # in a step, and now and then in a step of that one
+                families[self.scan] *= 0.2 if self.blocks.count("scan") < 2 else 0.05
             if "repeat" in self.blocks:
                 families.pop(self.repeat, None)
                 families.pop(self.scan, None)
+        families = {f: w for f, w in families.items() if w}
         return self.of(list(families), list(families.values()))()
 
     # Operands.
@@ -995,11 +998,28 @@ class Drawer:
         shape = f"({x}.shape[1]{''.join(f', {n}' for n in rest) or ','})"
         return self.add("zeros", shape=shape, dtype=self.p.dtype) if x else None
 
+    def steps_of_a_step(self) -> tuple[int, str]:
+        """How many steps a scan in a step has, and a sequence of so many: the step's own, one from outside, or a count."""
+        what = self.of(["old", "argument", "learned", "count"], [5, 2, 1, 1])
+        x = self.pick(lambda v: v.ndim > 0 and 0 < v.shape[0] < 6) if what == "old" else None
+        if x is None and what == "count":
+            n = self.of([1, 2, 3])
+            x = self.give("constants", (n,), self.of(["normal", f"int64 up to {n}"]))
+        elif x is None:
+            N, D = self.p.sizes["N"], self.p.sizes["D"]
+            shape = self.of([(self.of(["K", 2, 3]), N, D), ("T", "N", "D"), (self.of(["K", 1, 2]), D)])
+            shape = tuple(self.p.sizes.get(n, n) for n in shape)
+            x = self.give("leaves" if what == "learned" and not self.varies(shape) else "arguments", shape)
+        return self.shape(x)[0], x
+
     def scan(self):
         T = self.p.sizes["T"]
-        xs = [
-            self.pick(lambda v: v.ndim > 0 and v.shape[0] == T) for _ in range(self.of([1, 2, 3], [4, 2, 1]))
-        ]
+        of_length = lambda v: v.ndim > 0 and v.shape[0] == T  # noqa: E731
+        if "scan" in self.blocks or "run" in self.blocks:
+            T, x = self.steps_of_a_step()
+            xs = [x, *(self.pick(of_length) for _ in range(self.of([0, 1, 2], [4, 2, 1])))]
+        else:
+            xs = [self.pick(of_length) for _ in range(self.of([1, 2, 3], [4, 2, 1]))]
         if xs[0] is None:
             xs = [self.give("arguments", "TND")]
         if self.chance(0.85):

@@ -13,6 +13,9 @@ TAGS = (
     "scan", "outside of scan", "1 states", "2 states", "3 states", "4 states", "state of rank 0", "state of rank 1",
     "state of rank 2", "state of rank 3", "state (N, 1)", "integer state", "learned first state", "the same first state twice",
     "state swapped or kept", "reverse scan", "scan of integers or booleans", "two scans", "scan of a scan's outputs",
+    "scan in a step", "scan in a step of a step", "two scans in a step", "reverse scan in a step", "scan in a reverse scan",
+    "scan in a step over its input", "scan in a step over its state", "scan in a step over what it made",
+    "scan in a step over a capture", "scan in a step of other length", "stack of a scan in a step", "run of a cell in a step",
     "several sequences", "stack of a value", "stack of a state", "stack of a capture", "sub-steps", "sub-steps in a step",
     "read twice", "shared projection", "residual", "capture", "captured constant", "outputs", "output is an argument",
     "output is a capture", "dict of outputs",
@@ -53,6 +56,8 @@ def features(program: Program) -> set[str]:
             _of_line(s, inside, kinds, tags)
         if s.op == "repeat":
             tags |= {"sub-steps", *(["sub-steps in a step"] if inside else [])}
+        elif s.op in ("scan", "run"):
+            _of_scans_in_a_step(s, kinds, tags)
     _of_products(program, kinds, tags)
     return tags
 
@@ -140,6 +145,36 @@ def _of_scan(s: Statement, p: Program, kinds: dict, tags: set[str], scans: set[s
     if any(len(kinds[f][0]) == 2 and kinds[f][0][1] == 1 < kinds[f][0][0] for f in firsts if f in kinds):
         tags.add("state (N, 1)")
     scans.update(s.to)
+
+
+def _of_scans_in_a_step(step: Statement, kinds: dict, tags: set[str]) -> None:
+    scans = [t for t in step.body if t.op == "scan"]
+    _add(tags, run_of_a_cell_in_a_step=any(t.op == "run" for t in step.body))
+    q, made = step.params, {n for t in step.body for n in t.to}
+    given = {*q.get("steps", []), *([q["x"]] if q.get("x") else [])}
+    results = set(programs.block_results(step))
+    _add(tags, scan_in_a_reverse_scan=bool(scans and q.get("reverse")), two_scans_in_a_step=len(scans) > 1)
+    for s in scans:
+        count = len(s.params["states"])
+        xs = set(s.of[count:])
+        lengths = {
+            kinds[x][0][:1]
+            for x in (*xs, *(step.of[len(q["states"]) :] if step.op == "scan" else []))
+            if x in kinds
+        }
+        outside = xs - made - given - set(q.get("states", []))
+        _add(
+            tags,
+            scan_in_a_step=True,
+            scan_in_a_step_of_a_step=any(t.op == "scan" for t in s.body),
+            reverse_scan_in_a_step=s.params["reverse"],
+            scan_in_a_step_over_its_input=bool(xs & given),
+            scan_in_a_step_over_its_state=bool(xs & set(q.get("states", []))),
+            scan_in_a_step_over_what_it_made=bool(xs & made),
+            scan_in_a_step_over_a_capture=bool(outside),
+            scan_in_a_step_of_other_length=len(lengths) > 1,
+            stack_of_a_scan_in_a_step=bool(results & set(s.to[count:])),
+        )
 
 
 def _of_run(s: Statement, tags: set[str]) -> None:

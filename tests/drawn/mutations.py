@@ -94,6 +94,14 @@ MUTATIONS = (
         'slot = (T if all_steps else f"{T} % 2") if self.body.reverse else "0"',
         'slot = (T if all_steps else "0") if self.body.reverse else "0"',
     ),
+    Mutation(
+        "what an inner loop multiplies by is packed before all loops", "compiler.emit", "Emitter.pack",
+        "owner = level.owner(base)", "owner = level if level.owner(base) is level else None",
+    ),
+    Mutation(
+        "the steps of an inner loop are kept where those of the first outer step are", "compiler.scans",
+        "ScanLoop._outputs", "plus(whole.at, self._at(a, level))", "self._at(a, level)",
+    ),
 )  # fmt: skip
 
 

@@ -142,13 +142,13 @@ WRONG = {
     "a list": ([np.ones(2)], None, "give a dict of tensors by name, not list"),
     "a tensor's name": ({7: np.ones(2)}, None, "name of a tensor is int"),
     "the format's own name": ({"__metadata__": np.ones(2)}, None, "cannot be called '__metadata__'"),
-    "half a character": ({"\ud800": np.ones(2)}, None, r"'\\ud800' is no Unicode text"),
-    "rows of different length": ({"a": [[1], [1, 2]]}, None, "'a' is no numeric array"),
+    "half a character": ({"\ud800": np.ones(2)}, None, r"'\\ud800' is not Unicode text"),
+    "rows of different length": ({"a": [[1], [1, 2]]}, None, "'a' is not a numeric array"),
     "notes that are none": ({}, "text", "give a dict of texts by name, not str"),
     "a number as a note": ({}, {"epoch": 3}, "note 'epoch' is int; give a text"),
     "a number as a note's name": ({}, {3: "x"}, "name of a note is int"),
-    "half a character in a note": ({}, {"a": "\udfff"}, r"note 'a': '\\udfff' is no Unicode text"),
-    "half a character in its name": ({}, {"\udfff": ""}, "is no Unicode text"),
+    "half a character in a note": ({}, {"a": "\udfff"}, r"note 'a': '\\udfff' is not Unicode text"),
+    "half a character in its name": ({}, {"\udfff": ""}, "is not Unicode text"),
     "a name of the file's own": ({}, {"minigrad.sha256": "0" * 64}, "kept for the file's own"),
 }
 
@@ -237,8 +237,8 @@ def test_a_folder_a_pipe_and_nothing_are_no_files(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, words in (
-        ("folder", "is a folder, and no file"),
-        ("pipe", "is a device or the like, and no file"),
+        ("folder", "is a folder, not a file"),
+        ("pipe", "is a device or the like, not a file"),
     ):
         with pytest.raises(InputError, match=words):
             checkpoint.load(tmp_path / name)

@@ -166,7 +166,7 @@ LOSSES = {
     "class below zero": (
         lambda z: cross_entropy(z, [0, -1]),
         InputError,
-        r"-1 … 0 outside the classes 0 … 2",
+        r"index -1 at \(1,\) outside the classes 0 … 2",
     ),
     "too few classes": (
         lambda z: cross_entropy(z, [0]),

@@ -217,7 +217,7 @@ SAMPLES = {
     ),
     "detach": unary(),
 }
-BOOLEAN = {"greater", "greater_equal", "equal", "and", "or", "xor"}  # their result is no float
+BOOLEAN = {"greater", "greater_equal", "equal", "and", "or", "xor"}  # their result is not a float
 WHOLE = {"inside"}  # nor theirs: it is what was given
 
 

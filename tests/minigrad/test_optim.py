@@ -18,17 +18,10 @@ import pytest
 
 from minigrad import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, Tensor, init, optim, tanh
 from tests.interrupts import interrupted
+from tests.optimisers import every_optimiser
 
 pytestmark = pytest.mark.smoke
 SHAPES = [(3, 4), (4,), ()]
-
-OPTIMISERS = {
-    "SGD": lambda p: optim.SGD(p, lr=0.1),
-    "SGD with momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9),
-    "Adam": lambda p: optim.Adam(p, lr=0.02),
-    "AdamW": lambda p: optim.Adam(p, lr=0.02, weight_decay=0.1),
-}
-every_optimiser = pytest.mark.parametrize("make", OPTIMISERS.values(), ids=OPTIMISERS)
 
 
 def parameters(rng, dtype="float64"):
@@ -54,8 +47,7 @@ def test_float32_stays_float32_in_values_and_slots(make, rng):
         for a in value
         if isinstance(a, np.ndarray)
     ]
-    each = 2 if isinstance(optimiser, optim.Adam) else int(optimiser.momentum > 0)
-    assert len(slots) == each * len(ours)
+    assert len(slots) == len(optimiser.slots) * len(ours)
     for array in [*slots, *(p.value for p in ours), *(p.grad for p in ours)]:
         assert array.dtype == "float32"
     for p in ours:
@@ -122,11 +114,15 @@ WRONG = {
         InputError,
         r"momentum is 1; give a number in \[0, 1\)",
     ),
-    "betas": (lambda p: optim.Adam([p], betas=(0.9, 1.0)), InputError, r"betas \(0\.9, 1\.0\)"),
-    "weight decay": (lambda p: optim.Adam([p], weight_decay=-1), InputError, "weight_decay -1 not below 0"),
-    "an array": (lambda p: optim.SGD([p.value]), InputError, "is no parameter; give leaves"),
-    "a computed tensor": (lambda p: optim.SGD([p * 2]), InputError, "is no parameter; give leaves"),
-    "whole numbers": (lambda p: optim.SGD([Tensor([1, 2])]), InputError, "is no parameter"),
+    "betas": (lambda p: optim.Adam([p], betas=(0.9, 1.0)), InputError, r"betas is \(0\.9, 1\.0\); give two"),
+    "weight decay": (
+        lambda p: optim.Adam([p], weight_decay=-1),
+        InputError,
+        "weight_decay is -1; give a number not below 0",
+    ),
+    "an array": (lambda p: optim.SGD([p.value]), InputError, "is not a parameter; give leaves"),
+    "a computed tensor": (lambda p: optim.SGD([p * 2]), InputError, "is not a parameter; give leaves"),
+    "whole numbers": (lambda p: optim.SGD([Tensor([1, 2])]), InputError, "is not a parameter"),
     "no gradient wanted": (lambda p: optim.SGD([Tensor([1.0])]), InputError, r"requires_grad=True"),
     "the same twice": (lambda p: optim.Adam([p, p]), InputError, "twice"),
     "limit below zero": (
@@ -414,7 +410,7 @@ STATES = {
     "numbers": (
         lambda s: changed(s, **{"Adam.lr": [[1], [1, 2]]}),
         InputError,
-        "'Adam.lr' is no numeric array",
+        "'Adam.lr' is not a numeric array",
     ),
     "nothing": (lambda s: {}, InputError, r"missing 'Adam.steps'.* and \d+ more; surplus none"),
     "a list": (lambda s: [s], InputError, "give a dict of arrays by name, not list"),

@@ -354,7 +354,7 @@ def test_assigning_another_shape_is_refused_and_changes_nothing(x):
     before = x.value
     with pytest.raises(ShapeError, match=r"'x' \(3, 4\) float64: the new value has shape \(4, 3\)"):
         x.value = np.zeros((4, 3))
-    with pytest.raises(InputError, match=r"'x' \(3, 4\) float64: the new value is no numeric array"):
+    with pytest.raises(InputError, match=r"'x' \(3, 4\) float64: the new value is not a numeric array"):
         x.value = "words"
     assert x.value is before and (x * 1).requires_grad
 

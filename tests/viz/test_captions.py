@@ -80,7 +80,7 @@ def test_no_number_is_lost_beside_empty_words():
     "captions, words",
     [(["a", "b"], "captions: 2 for 4 steps (t = 1 … 4); give one text per step"),
      ({7: "a"}, "captions: there is no step t = 7; there are t = 1 … 4"),
-     ("hell", "captions: 'hell' is no list; give one text per step"), (5, "captions: 5 is no list")],
+     ("hell", "captions: 'hell' is not a list; give one text per step"), (5, "captions: 5 is not a list")],
 )  # fmt: skip
 def test_wrong_captions(captions, words):
     loss, steps = network()

@@ -203,6 +203,13 @@ def test_errors_name_the_thing_and_the_remedy(lstm):
     fresh.variant((np.ones(3),), False, load=False)
     with pytest.raises(InputError, match="square has no loop over steps"):
         viz.rewrites(fresh)
+    inner = compile(
+        lambda x: scan(lambda h, x: (scan(lambda c, y: (c * y, None), h, x)[0], None), x[0, 0], x)[0]
+    )
+    inner.variant((np.ones((3, 2, 4)),), False, load=False)
+    for draw in (viz.rewrites, viz.loops):
+        with pytest.raises(InputError, match="scan in the step of a scan, of which there is no picture yet"):
+            draw(inner)
 
 
 def test_a_long_chain_in_a_step_needs_no_deep_recursion():

@@ -161,9 +161,9 @@ def test_files_that_are_none(tmp_path):
         a2=[1],
     )
     for name in ("text", "other", "pickle", "short", "missing"):
-        with pytest.raises(InputError, match="no recorded history"):
+        with pytest.raises(InputError, match="not a recorded history"):
             viz.History.load(tmp_path / f"{name}.npz")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         viz.History().save(tmp_path / "text.npz" / "history.npz")
 
 

@@ -305,7 +305,7 @@ def test_attention_like_reads_of_all_steps_are_followed():
 
 def test_bad_input():
     loss, run = network(backward=False)
-    with pytest.raises(InputError, match=r"of = 'z' is no quantity of a step; there are f, i, c_tilde"):
+    with pytest.raises(InputError, match=r"of = 'z' is not a quantity of a step; there are f, i, c_tilde"):
         viz.bptt(loss, of="z")
     with pytest.raises(InputError, match=r"a loss is a single number with a value, not .*take .mean\(\)"):
         viz.bptt(run.steps[0].h)

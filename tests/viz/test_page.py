@@ -174,7 +174,7 @@ def test_saving(made, tmp_path):
     with pytest.raises(mg.InputError, match=re.escape("end the name in .html")):
         made.save(tmp_path / "page.svg")
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(mg.InputError, match="cannot write"):
+    with pytest.raises(mg.InputError, match="cannot be written"):
         made.save(tmp_path / "file" / "page.html")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert made.save(tmp_path / "new" / "page.html").read_text(encoding="utf-8") == made.html

@@ -271,7 +271,7 @@ def test_a_thousand_steps_are_sampled():
 def test_bad_input():
     loss, _ = network()
     for view in (viz.paths, viz.direct):
-        with pytest.raises(InputError, match="'z' is no carried state; there are c, h"):
+        with pytest.raises(InputError, match="'z' is not a carried state; there are c, h"):
             view(loss, of="z")
         with pytest.raises(InputError, match="no state is carried"):
             view((Tensor(np.ones(2), requires_grad=True) * 2.0).sum())

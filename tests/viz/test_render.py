@@ -86,7 +86,7 @@ def test_save_refuses_unknown_endings(tmp_path, picture):
 
 def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, picture, monkeypatch):
     (tmp_path / "file").write_text("a file, no folder")
-    with pytest.raises(InputError, match=r"cannot write .*file.*folder that may be written"):
+    with pytest.raises(InputError, match=r"cannot be written to .*file.*another folder"):
         picture.save(tmp_path / "file" / "picture.dot")
     old = tmp_path / "old.dot"
     old.write_text("old")
@@ -102,7 +102,7 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left(tmp_path, picture, 
 
 def test_a_folder_in_place_of_the_file(tmp_path, picture):
     (tmp_path / "picture.dot").mkdir()
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="is a folder, not a file"):
         picture.save(tmp_path / "picture.dot")
     assert [p.name for p in tmp_path.iterdir()] == ["picture.dot"]
 

@@ -151,7 +151,9 @@ def test_recurrent_weights_that_vanish(last):
 def test_recurrent_weights_that_explode():
     fault = only(unrolled(cells.RNN, change=radius(1.5), scale=1e-5), "exploding")
     assert "doubles every" in fault.said and "Clip" in fault.advice
-    held = viz.report(unrolled(cells.RNN, change=radius(1.5)))  # saturation holds it: that is no explosion
+    held = viz.report(
+        unrolled(cells.RNN, change=radius(1.5))
+    )  # saturation holds it: that is not an explosion
     note = next(f for f in held.findings if f.kind == "large weights")
     assert held.healthy and "spectral radius 1.5" in note.said and held.data["rate"] < 0
 
@@ -546,7 +548,7 @@ def test_shares_of_saturated_units_against_numpy():
     i = np.array([s.i.value for s in steps])
     assert np.allclose(data["i saturated"], ((i < 0.05) | (i > 0.95)).mean(axis=(1, 2)))
     assert data["i saturated"].mean() > 0.2
-    f = np.array([s.f.value for s in steps])  # open is no saturation
+    f = np.array([s.f.value for s in steps])  # an open gate is not saturated
     assert np.allclose(data["f saturated"], (f < 0.05).mean(axis=(1, 2)))
     assert data["dW_i norm"] == pytest.approx(np.linalg.norm(cell.W_i.grad))
 

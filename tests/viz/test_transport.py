@@ -146,7 +146,7 @@ def test_a_cut_of_one_state_only():
 
 
 def test_two_states_are_measured_by_one_gradient():
-    """Both get a loss of length 1 at the last step: h keeps 0.5 of √2, m 0.25; their joint factor is no sum."""
+    """Both get a loss of length 1 at the last step: h keeps 0.5 of √2, m 0.25; their joint factor is not a sum."""
     loss = planted(made(Two), [6])
     (one,) = viz.transport(loss)
     last = one.links[-1]

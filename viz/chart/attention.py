@@ -325,7 +325,7 @@ def _lines(head: _Head, rows: Places, columns: Places, pitch: float, least: floa
     count = max(len(rows.places), len(columns.places))
     ends = [np.arange(len(p.places)) + 0.5 + (count - len(p.places)) / 2 for p in (rows, columns)]
     kept = [(q, k) for q, row in enumerate(head.alpha) for k in np.flatnonzero(with_lines(row, least))]
-    # Strong ones lie on weak ones, and what is no number on top.
+    # Strong ones lie on weak ones, and what is not a number on top.
     kept.sort(key=lambda at: (a if np.isfinite(a := head.alpha[at]) else np.inf, at))
     marks: list[Mark] = [
         Line([ends[1][k], ends[0][q]], [0.13, 0.87], line_of(float(head.alpha[q, k]))) for q, k in kept

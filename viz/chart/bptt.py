@@ -40,7 +40,7 @@ def bptt(
 
     At most 100 losses are followed, evenly chosen and counted from the end.  The picture's `data` has the
     norms (losses, steps) of every quantity by name, NaN where no way leads or where it is cut, and the
-    steps "s" and "t" of rows and columns.  Raises InputError for what is no loss of an unrolled cell.
+    steps "s" and "t" of rows and columns.  Raises InputError for what is not a loss of an unrolled cell.
     """
     root, losses = losses_of(what)
     network = read(root, steps, captions)
@@ -80,7 +80,7 @@ def _chosen(network: Network, found: list[Matrix], of: str | None) -> list[Matri
     shown = [m for m in found if of in (m.name, m.key)]
     if not shown:
         known = ", ".join(dict.fromkeys(m.name for m in found))
-        raise InputError(f"bptt: of = {of!r} is no quantity of a step; there are {known}")
+        raise InputError(f"bptt: of = {of!r} is not a quantity of a step; there are {known}")
     return shown
 
 

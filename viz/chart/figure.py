@@ -160,7 +160,7 @@ def _into(sheet: Sheet, ax: Axes) -> None:
 
     if not isinstance(ax, Known):
         raise InputError(
-            f"ax: {type(ax).__name__} is no axes of matplotlib; give one that plt.subplots() returned"
+            f"ax: {type(ax).__name__} is not a matplotlib axes; give one that plt.subplots() returned"
         )
     panel = sheet.panels[0][0]
     width = ax.get_window_extent().width / ax.figure.dpi * 72

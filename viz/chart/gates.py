@@ -93,7 +93,7 @@ def _chosen(found: list[Quantity], of: str | None) -> list[Quantity]:
     shown = [q for q in found if of in (None, q.name, q.key)]
     if not shown:
         known = ", ".join(dict.fromkeys(q.name for q in found))
-        raise InputError(f"gates: of = {clean(repr(of))} is no quantity of a step; there are {known}")
+        raise InputError(f"gates: of = {clean(repr(of))} is not a quantity of a step; there are {known}")
     return shown
 
 

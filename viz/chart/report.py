@@ -100,7 +100,7 @@ def report(
 
     The report's `data` has, with the layer's name before where there is one: "rate" (per step), "half-life"
     (steps; negative where it doubles), "left" (log of what is left, at steps "t"), "f saturated" by step, "h dead"
-    (share of units), "dW_f norm".  Raises InputError for what is no graph with values.
+    (share of units), "dW_f norm".  Raises InputError for what is not a graph with values.
     """
     facts = facts_of(what, steps, parameters)
     return Report(facts, findings(facts), clean(title, 120) or "Health report")
@@ -200,7 +200,7 @@ class _Steps:
         return found
 
     def _way_back(self, decays: list[Decay]) -> Iterator[tuple[str, list[Cell]]]:
-        """The factor of each step, and cuts, zeros and what is no number between steps."""
+        """The factor of each step, and cuts, zeros and what is not a number between steps."""
         for d in decays:
             between = {
                 t: (float(np.exp(f)), d.why.get(k), d.cuts.get(k))

@@ -188,6 +188,13 @@ def wrong(state: str) -> str:
     return "NaN or ∞" if state == NOT_A_NUMBER else state
 
 
+def held_as(node: Tensor) -> str:
+    """Of a leaf that a layer holds and that does not learn: why."""
+    return (
+        "constant" if node.is_constant else "frozen" if node.is_parameter and not node.requires_grad else ""
+    )
+
+
 def tip(node: Tensor, look: Look, name: str) -> str:
     """The tooltip: what the box has no room for."""
     value = (
@@ -199,4 +206,5 @@ def tip(node: Tensor, look: Look, name: str) -> str:
     )
     gradient, state = gradient_state(look.states, node)
     said = state if gradient is None else f"norm {number(gradient, 4)}"
-    return f"{name}: {shape_text(node.shape)} {node.dtype}{value}; gradient: {said}"
+    held = f", {held_as(node)}" if held_as(node) else ""
+    return f"{name}: {shape_text(node.shape)} {node.dtype}{held}{value}; gradient: {said}"

@@ -42,7 +42,7 @@ from ..read.network import (
     gradient_of,
     gradient_state,
 )
-from .cards import Look, flow_said, gradient_line, gradient_text, short, tip, value_line, value_top
+from .cards import Look, flow_said, gradient_line, gradient_text, held_as, short, tip, value_line, value_top
 from .markup import cell, node_label, square, table, text
 from .render import Diagram
 
@@ -235,7 +235,7 @@ def _what_only_the_end_reads(nodes, network, holder: dict[int, str]) -> None:
     """Targets, and what is made of them, belong into the box of the end."""
     others = set()
     for n in reversed(nodes):
-        outside = network.group_of[n.number].kind == PARAMETER and not n.requires_grad
+        outside = network.group_of[n.number].kind == PARAMETER and not n.requires_grad and n.role is None
         if outside and n.number not in others and holder.get(n.number) is None and network.end is not None:
             holder[n.number] = END
         if holder.get(n.number) != END:
@@ -362,7 +362,8 @@ def _node(into, item: Item, look: Look, few: bool, everywhere: bool) -> None:
     n = item.nodes[0]
     gradient, state = gradient_state(look.states, n)
     name = short(n.name) if n.name else ""
-    shape = text(shape_text(n.shape), 8.5, SOFT) if n.shape or not n.op else ""
+    said = " · ".join(filter(None, [shape_text(n.shape), held_as(n)]))
+    shape = text(said, 8.5, SOFT) if n.shape or not n.op else ""
     rows = [_title(n, name, item.label), shape]
     if few and _readable(n):
         rows += _numbers(n, look)

@@ -142,6 +142,8 @@ class _Writer(Notation):
     def written(self, backward: bool) -> Equations:
         roots = list(self.quantities.values())
         for node in ancestors(*roots):
+            if node.is_constant and node.name and node.number not in self.named:
+                self.call(node, self.label(node.name, of=f"constant {node.number}"))
             if node.name and node.op is not None:
                 self.called.setdefault(node.number, node.name)
         for name in self.quantities:
@@ -299,7 +301,8 @@ class _Writer(Notation):
                 outputs.append(node)
                 cotangents.append(symbol(node.shape, node.dtype, f"d{name}", True))
                 self.call(cotangents[-1], d(self.label(name, "t")))
-        targets = [x for x in (self.x, *self.before, *self.parameters.values()) if x.dtype.kind == "f"]
+        learned = [p for p in self.parameters.values() if p.requires_grad or p.op is not None]
+        targets = [x for x in (self.x, *self.before, *learned) if x.dtype.kind == "f"]
         depends = {x.number for x in targets}
         for node in ancestors(*outputs):
             if lets_through(node) and any(x.number in depends for x in node.inputs):

@@ -94,7 +94,7 @@ def label(name: str, time: str = "", number: int = 0) -> Words:
 
 
 def escaped(text: str) -> str:
-    """Text for a formula, in which it commands nothing; what is marked in brackets is no tag in a notebook either."""
+    """Text for a formula, in which it commands nothing; what is marked in brackets is not a tag in a notebook either."""
     return text.translate(COMMANDS)
 
 
@@ -180,7 +180,7 @@ def function(name: str, *arguments: Words, shape: tuple = (), mark: tuple[str, s
 
 
 def written(text: str, tex: str) -> Words:
-    """An argument that is no quantity."""
+    """An argument that is not a quantity."""
     return Words(text, tex)
 
 

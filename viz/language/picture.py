@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from minigrad import InputError, LayoutError
+from minigrad.files import write
 
-from .files import write
 from .text import html
 
 NOTEBOOK = 960  # pixels
@@ -63,7 +63,7 @@ class Picture:
         if kind not in self.formats:
             known = ", ".join(f".{f}" for f in self.formats[:-1]) + f" or .{self.formats[-1]}"
             raise InputError(
-                f"save {path}: {path.suffix or 'no ending'} is no format of this picture; end the name in {known}"
+                f"save {path}: {path.suffix or 'no ending'} is not a format of this picture; end the name in {known}"
             )
         content = self.dot if kind == "dot" else getattr(self, kind)()  # type: ignore[attr-defined]
         return write(path, content.encode("utf-8") if isinstance(content, str) else content)

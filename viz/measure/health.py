@@ -79,7 +79,7 @@ class Facts:
 
 
 def facts_of(what, steps=None, parameters=None) -> Facts:
-    """Measure everything; raises InputError for what is no graph with values."""
+    """Measure everything; raises InputError for what is not a graph with values."""
     root, records = roots_of(what, steps)
     if root.is_symbol:
         raise InputError(
@@ -155,14 +155,18 @@ def _weights(facts: Facts) -> list[Weight]:
 
 def _frozen(nodes: Sequence[Tensor]) -> dict[int, str]:
     """Weights that do not learn, by number, with their layer: named leaves on the right of a product, and vectors
-    beside one, that require no gradient.  What has no name is a constant of the equations, as is a number."""
+    beside one, that require no gradient, and what a layer has frozen.  What has no name is a constant of the equations,
+    as is a number."""
     found: dict[int, str] = {}
     for n in nodes:
         if n.op is None:
             continue
         at = step_of(n)
         band = at[0] if at else " / ".join(n.scope)
-        if n.op.name == "matmul" and not (n.inputs[0].op is None and n.inputs[0].requires_grad):
+        for x in n.inputs:
+            if x.is_parameter and not x.requires_grad:  # a layer says so itself
+                found.setdefault(x.number, band)
+        if n.op.name == "matmul" and not n.inputs[0].is_parameter:
             for x in _leaves(n.inputs[1]):
                 found.setdefault(x.number, band)
         elif n.op.name == "gather" and _is_still(n.inputs[0]) and n.inputs[0].ndim == 2 and n.inputs[0].name:
@@ -176,7 +180,9 @@ def _frozen(nodes: Sequence[Tensor]) -> dict[int, str]:
 
 
 def _is_still(x: Tensor) -> bool:
-    return x.op is None and not x.requires_grad and not x.is_symbol and x.dtype.kind == "f"
+    return (
+        x.op is None and not x.requires_grad and not x.is_constant and not x.is_symbol and x.dtype.kind == "f"
+    )
 
 
 def _leaves(x: Tensor) -> list[Tensor]:

@@ -15,8 +15,8 @@ from typing import TypeVar
 import numpy as np
 
 from minigrad import GraphError, InputError, Tensor, ancestors
+from minigrad.files import write
 
-from ..language.files import write
 from ..language.states import norm
 from ..language.text import Keys, key, of_gradient
 from ..read.network import QUANTITY, Network, gradient_of, read
@@ -101,7 +101,7 @@ class Recording:
     def record(self, step: int, loss: Callable, *batch) -> None:
         """Run the loss on the batch and keep its figures as those of a step of the training.
 
-        Gradients that were left in the weights are as before.  Raises InputError where the loss is no single number,
+        Gradients that were left in the weights are as before.  Raises InputError where the loss is not a single number,
         or the batch has another number of steps than that of the record before.
         """
         function = getattr(loss, "function", loss)  # of what is compiled: the graph is needed
@@ -186,10 +186,12 @@ class Recording:
                 every = int(file["every"])
                 data = {name: file[f"a{k}"] for k, name in enumerate(names)}
         except (OSError, KeyError, ValueError, TypeError, EOFError) as error:
-            raise InputError(f"History.load: {path} is no recorded history ({error})") from None
+            raise InputError(f"History.load: {path} is not a recorded history ({error})") from None
         count = len(data["step"]) if all(name in data for name in FIXED) else -1
         if any(len(v) != count for name, v in data.items() if name != "t"):
-            raise InputError(f"History.load: {path} is no recorded history: its arrays do not fit together")
+            raise InputError(
+                f"History.load: {path} is not a recorded history: its arrays do not fit together"
+            )
         found = cls(every)
         found._times, found._state = data["t"], state
         found._records = [{name: v[k] for name, v in data.items() if name != "t"} for k in range(count)]

@@ -49,7 +49,7 @@ def carried(who: str, network: Network | None, of: str | None = None) -> list[tu
         )
     if not found:
         known = ", ".join(dict.fromkeys(key(*which) for which in every))
-        raise InputError(f"{who}: of = {of!r} is no carried state; there are {known}")
+        raise InputError(f"{who}: of = {of!r} is not a carried state; there are {known}")
     return found
 
 
@@ -271,7 +271,7 @@ def passed_on(network: Network, state: State, way: str, t: int) -> float | None:
 
 
 def slope(network: Network, state: State, way: str, t: int) -> float | None:
-    """The mean size of the slope of the gate's own function there; None where it is no function of one input."""
+    """The mean size of the slope of the gate's own function there; None where it is not a function of one input."""
     gate = network.find(state.band, state.after.get(t, t), state.gates[way])
     op = gate.out.op if gate is not None else None
     if gate is None or op is None or op.kind != "elementwise" or len(gate.out.inputs) != 1 or op.vjp is None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from minigrad import InputError, Tensor, ancestors
+from minigrad.files import write
 
 from ..diagram.canvas import Canvas
 from ..diagram.cards import value_top
@@ -29,7 +30,6 @@ from ..diagram.legend import legend
 from ..diagram.operations import draw_operations
 from ..diagram.render import Diagram
 from ..diagram.sequence import draw_steps
-from ..language.files import write
 from ..language.scale import Scale, ramp, signed
 from ..language.states import (
     CUT,

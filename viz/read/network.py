@@ -7,7 +7,7 @@ consume belongs to the step itself ("shared").  A quantity that another step rea
 is a carried state.  What stands outside all steps is an input of the step that
 alone reads it, an output of the step that alone it reads, or the end (the loss).
 What is read where other steps read another node is an input too, though the step after
-reads it as well.  A step that only makes the states of the next is no step: they are first states.
+reads it as well.  A step that only makes the states of the next is not a step: they are first states.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def captions_of(given: Captions | None, steps: list[int]) -> dict[int, str]:
         return {t: str(said) for t, said in given.items()}
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(
-            f"captions: {clean(repr(given))} is no list; give one text per step, or a dict from t to text"
+            f"captions: {clean(repr(given))} is not a list; give one text per step, or a dict from t to text"
         )
     if len(given) != len(steps):
         raise InputError(
@@ -248,9 +248,7 @@ def _one_run(groups: Iterable[Group], place: dict[int, tuple[str, int]]) -> None
         if len(same) < 2:
             continue
         starts, times = visits[band]
-        weights = [
-            {x.number for n in g.nodes for x in n.inputs if x.op is None and x.requires_grad} for g in same
-        ]
+        weights = [{x.number for n in g.nodes for x in n.inputs if x.is_parameter} for g in same]
         again = len({bisect(starts, g.out.number) for g in same}) > 1
         if again or (len(times) == 1 and set.intersection(*weights)):
             where = f" of {clean(band)}" if band else ""
@@ -351,6 +349,8 @@ def _is_input(n: Tensor, who: set, moving: set[int], given: set[int]) -> bool:
     own = step_of(n) if n.op is None else None
     if n.number in given or (own is not None and own[1] in times):
         return True
+    if n.role is not None:  # a layer holds it
+        return False
     if n.op is None and n.requires_grad:  # a weight may be read by one step alone, where no other step counts
         return n.number in moving or (n.name == "x" and len(times) == 1)
     return len(times) == 1 or n.number in moving
@@ -375,7 +375,7 @@ def _sliced(n: Tensor) -> Tensor:
 
 
 def _data(nodes, place, group_of) -> set[int]:
-    """Leaves that require a gradient but are no weights: inputs, and what is cut into inputs without arithmetic."""
+    """Leaves that require a gradient but are not weights: inputs, and what is cut into inputs without arithmetic."""
     found: dict[int, bool] = {}  # by number, whether all that reads it takes it for data
     for n in reversed(nodes):
         kind = group_of[n.number].kind
@@ -417,7 +417,7 @@ def _network(root, nodes, group_of, cells) -> Network:
 
 
 def _inputs(groups: list[Group], cells) -> dict[tuple[str, int], list[Group]]:
-    """What each step reads from outside.  What an equation holds is no input: the 1 of 1 − z, a fixed matrix
+    """What each step reads from outside.  What an equation holds is not an input: the 1 of 1 − z, a fixed matrix
     without a name that is the same at every step; nor is a mask."""
     found: dict[tuple[str, int], list[Group]] = {}
     still: dict[tuple, set[int]] = {}
@@ -496,8 +496,7 @@ def _losses_apart(nodes, group_of, outputs: dict[int, Group], end: Group | None)
         made = [
             n
             for n in g.nodes
-            if n.ndim
-            and (n.name or any(x.op is None and x.requires_grad for x in n.inputs) or n.op.kind == "product")
+            if n.ndim and (n.name or any(x.is_parameter for x in n.inputs) or n.op.kind == "product")
         ]
         kept: set[int] = {n.number for n in g.nodes if made and n.number <= made[-1].number}
         for n in reversed(g.nodes):  # what the next step reads, such as a word that was chosen
@@ -577,7 +576,7 @@ def _memory(cells, group_of, carried, before) -> dict[str, list[str]]:
                 kept.append(name)
         if (
             len(kept) > 1
-        ):  # a masked state runs on element by element too: the one that feeds the gates is no memory line
+        ):  # a masked state runs on element by element too: the one that feeds the gates is not a memory line
             kept = [name for name in kept if name not in read_by_others] or kept
         result[band] = kept
     return result

@@ -13,7 +13,7 @@ from typing import Any
 
 from minigrad import InputError, Tensor, ancestors
 from minigrad.scan import LAST, SCAN, STACKED, Body
-from minigrad.trace import asked_of
+from minigrad.trace import asked_of, everywhere
 
 from ..language.text import clean, number, pretty
 
@@ -72,7 +72,7 @@ class Stage:
 
 
 def stages_of(compiled) -> tuple[list[Stage], Signatures]:
-    """All stages of the last call of a compiled function; raises InputError where there was none."""
+    """All stages of the last call of a compiled function; raises InputError where there was none, or loops in loops."""
     variant = getattr(compiled, "last", None)
     if not hasattr(compiled, "last"):
         raise InputError(f"cannot draw {clean(type(compiled).__name__)}: give what minigrad.compile returned")
@@ -83,6 +83,13 @@ def stages_of(compiled) -> tuple[list[Stage], Signatures]:
         raise InputError(
             f"{clean(compiled.name)} was not compiled yet; call it once (or its backward), then draw it"
         )
+    for outputs in variant.stages_of.values():
+        outermost = {n.number for n in ancestors(*outputs)}
+        if any(n.op is SCAN and n.number not in outermost for n in everywhere(outputs)):
+            raise InputError(
+                f"{clean(compiled.name)} has a scan in the step of a scan, of which there is no picture yet; its `source` "
+                "shows one loop in the other"
+            )
     signatures = Signatures()
     count = len(variant.traced.outputs)
     labels: list[str] = []  # the rewrites do not keep the names of all results
@@ -195,7 +202,7 @@ class Signatures:
 
     def _of_node(self, n: Tensor) -> int:
         if n.op is None:
-            scalar = n._value is not None and not n.requires_grad and n._value.ndim == 0
+            scalar = n._value is not None and not n.requires_grad and n.role is None and n._value.ndim == 0
             return self._number("number", repr(n._value)) if scalar else self._number("leaf", n.number)
         if n.op is SCAN:
             return self._number("scan", n.number)

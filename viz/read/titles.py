@@ -105,7 +105,7 @@ class _Step:
         self.dtype = self.x.dtype
 
     def parameters(self) -> dict[str, Tensor]:
-        own = {x.name: x for n in self.nodes for x in n.inputs if x.op is None and x.requires_grad and x.name}
+        own = {x.name: x for n in self.nodes for x in n.inputs if x.is_parameter and x.name}
         data = {x.number for x in (self.x, *self.before)}
         return {str(name): x for name, x in own.items() if x.number not in data}
 

@@ -2,7 +2,7 @@
 
 Nothing here knows a cell.  A gate that holds a memory is known by what it does: it is
 multiplied with a state of the step before.  Where such a gate is open the memory is
-kept, which is no saturation that harms.
+kept, which is not harmful saturation.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Gate:
 
     @property
     def saturated(self) -> np.ndarray:
-        """Share of units at an end where they hardly react, by step; keeping the memory is no fault."""
+        """Share of units at an end where they hardly react, by step; keeping the memory is not a fault."""
         return self.low * (self.keeps >= 0) + self.high * (self.keeps <= 0)
 
 

@@ -227,7 +227,8 @@ def _inputs(top: Tensor, users) -> list[Tensor]:
     T = top.shape[0]
     reached = _reached(top)
     nodes = [n for n in ancestors(top) if n.ndim >= 2 and n.shape[0] == T and (n.number, 0) in reached]
-    leaves = [n for n in nodes if n.op is None and n.dtype.kind in "fiu" and step_of(n) is None]
+    held = [n for n in nodes if n.op is None and n.dtype.kind in "fiu" and step_of(n) is None]
+    leaves = [n for n in held if n.role is None]
     data = [n for n in leaves if n.dtype.kind == "f" and not n.requires_grad]
     named = [n for n in data if n.name] + [n for n in nodes if joined(n)]
     # Without names the first: factors are masks, and zeros that are joined on are padding.
@@ -235,7 +236,7 @@ def _inputs(top: Tensor, users) -> list[Tensor]:
     steps = np.arange(T).reshape(-1, 1)
     counted = [n for n in leaves if n.dtype.kind in "iu"]
     indices = [n for n in counted if not (n.shape == (T, 1) and (n.value == steps).all())] or counted
-    for found in (named or others[:1], indices[:1], data[:1], [n for n in leaves if n.requires_grad]):
+    for found in (named or others[:1], indices[:1], data[:1], [n for n in leaves if n.requires_grad], held):
         if found:
             return found
     return []

@@ -228,7 +228,7 @@
     return state === "normal" || state === "exactly zero" ? [] : [line(state, 8, { fill: stroke(state)[0], bold: true })];
   }
 
-  /** A small array as coloured cells; a mark tells the sign of a gradient, zero, and what is no number. */
+  /** A small array as coloured cells; a mark tells the sign of a gradient, zero, and what is not a number. */
   function cells(r, k, [rows, columns, , , ...written], first, gradient) {
     const kind = r.of[k], steps = r.sizes[kind][2], column = written[gradient ? 1 : 0], high = column < 0 ? 9 : 14;
     return [rows * high + 3, (x, y, w) => {
