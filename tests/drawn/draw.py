@@ -249,7 +249,7 @@ class Drawer:
             if self.run in families:
                 families[self.run] *= 0.2 if self.blocks == ["scan"] else 0
             if self.scan in families:  # in a step, and now and then in a step of that one
-                families[self.scan] *= 0.2 if self.blocks.count("scan") < 2 else 0.05
+                families[self.scan] *= 0.25 if self.blocks.count("scan") < 2 else 0.05
             if "repeat" in self.blocks:
                 families.pop(self.repeat, None)
                 families.pop(self.scan, None)
