@@ -7,7 +7,10 @@ tensors: reverse mode runs it on plain arrays when nobody wants the graph of the
 gradient, and on tensors when somebody does.  Broadcasting is undone once, in
 grad.py, so a rule may return the broadcast shape.
 
-A new primitive is one `define(…)` here; the test suite walks the table.
+A new primitive is one `define(…)` here; the test suite walks the table, and so do the compiler and the drawn
+programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in operators and in the
+functions that the compiler has (places.FUNCTIONS); an operand may stand in it several times, and {kind}(…) is a
+number of the result's type.
 """
 
 from __future__ import annotations
@@ -337,11 +340,11 @@ ABS = define("abs", np.abs, _same, (lambda g, y, x: g * either(SIGN, x),),
     kind="elementwise", smooth=False, source="abs({0})", tex="|{0}|", text="|{0}|", symbol="|x|")  # fmt: skip
 MAXIMUM = define("maximum", np.maximum, broadcast,
     (lambda g, y, a, b: _share_of_larger(g, a, b), lambda g, y, a, b: _share_of_larger(g, b, a)),
-    kind="elementwise", smooth=False, source="max({0}, {1})",
+    kind="elementwise", smooth=False, source="maximum({0}, {1})",
     tex=r"\max({0}, {1})", text="max({0}, {1})", symbol="max")  # fmt: skip
 MINIMUM = define("minimum", np.minimum, broadcast,
     (lambda g, y, a, b: _share_of_larger(g, b, a), lambda g, y, a, b: _share_of_larger(g, a, b)),
-    kind="elementwise", smooth=False, source="min({0}, {1})",
+    kind="elementwise", smooth=False, source="minimum({0}, {1})",
     tex=r"\min({0}, {1})", text="min({0}, {1})", symbol="min")  # fmt: skip
 WHERE = define("where", np.where, broadcast,
     (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)),
@@ -457,9 +460,13 @@ def where(condition, a, b) -> Tensor:
 
 
 def power(x, exponent) -> Tensor:
-    """x to a constant power; for a varying exponent write exp(p * log(x))."""
+    """x to the power of a number, or of a tensor, element by element.
+
+    The gradient with respect to a varying exponent is y log x; it is 0 where x is 0 and the exponent is not below 0, and
+    NaN where x is negative.  At 0^0 that with respect to x is 0.  Raises DTypeError for integers to negative powers.
+    """
     if isinstance(exponent, Tensor) or not np.isscalar(exponent):
-        raise DTypeError("power: the exponent is a Python number here; for others write exp(p * log(x))")
+        return apply(OPS["pow"], (x, exponent))
     return apply(POWER, (as_tensor(x),), (exponent.item() if isinstance(exponent, np.generic) else exponent,))
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, describe, dims, first_bad
+from .methods import _FUNCTIONS, Methods
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 from .names import printable
 from .roles import is_constant, is_parameter
@@ -63,7 +64,7 @@ class Op:
 OPS: dict[str, Op] = {}  # filled by ops.py
 
 
-class Tensor:
+class Tensor(Methods):
     """An array that remembers how it was computed.
 
     Parameters
@@ -334,38 +335,6 @@ class Tensor:
     def __ne__(self, other):  # type: ignore[override]
         return apply(OPS["equal"], (apply(OPS["equal"], (self, other)), False))
 
-    # Methods that NumPy users expect; the functions of the same names say more.
-
-    def sum(self, axis=None, keepdims=False):
-        return _FUNCTIONS["sum"](self, axis, keepdims)
-
-    def mean(self, axis=None, keepdims=False):
-        return _FUNCTIONS["mean"](self, axis, keepdims)
-
-    def max(self, axis=None, keepdims=False):
-        return _FUNCTIONS["max"](self, axis, keepdims)
-
-    def min(self, axis=None, keepdims=False):
-        return _FUNCTIONS["min"](self, axis, keepdims)
-
-    def reshape(self, *shape):
-        return _FUNCTIONS["reshape"](self, *shape)
-
-    def transpose(self, *axes):
-        return _FUNCTIONS["transpose"](self, *axes)
-
-    def swapaxes(self, a: int, b: int):
-        axes = list(range(self.ndim))
-        try:
-            axes[a], axes[b] = axes[b], axes[a]
-        except IndexError:
-            raise ShapeError(f"swapaxes({a}, {b}) of {describe(self)}: there is no such axis") from None
-        return _FUNCTIONS["transpose"](self, axes)
-
-    @property
-    def T(self):
-        return _FUNCTIONS["transpose"](self)
-
     def astype(self, dtype):
         return apply(OPS["cast"], (self,), (np.dtype(dtype),))
 
@@ -404,8 +373,7 @@ class Tensor:
         self.grad = None if grad is None else np.array(grad)
 
 
-_FUNCTIONS: dict[str, Callable] = {}  # ops.py fills these three
-_ARRAY_FUNCTIONS: dict[str, Callable] = {}
+_ARRAY_FUNCTIONS: dict[str, Callable] = {}  # ops.py fills these, and _FUNCTIONS
 _UFUNCS: dict[str, Callable] = {}
 
 
@@ -571,7 +539,11 @@ def let_go(x: Tensor) -> Tensor:
 def constants(op: Op, inputs: Sequence) -> tuple:
     known = [x if isinstance(x, Tensor) else as_tensor(x) for x in inputs if isinstance(x, (Tensor, ndarray))]
     like = next((x for x in known if x.dtype.kind in "fc"), known[0] if known else None)
-    if like is not None and like.dtype.kind in "iu" and (op.binding == 0 or op.name == "div"):
+    if (
+        like is not None
+        and like.dtype.kind in "iu"
+        and op.name in ("greater", "greater_equal", "equal", "div")
+    ):
         like = None  # any integer may be compared with any other, or divided by it
     return tuple(as_tensor(x, like) for x in inputs)
 

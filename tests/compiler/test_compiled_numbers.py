@@ -7,6 +7,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor, compile
+from minigrad.tensor import apply
 
 both = pytest.mark.parametrize("dtype", ["float32", "float64"])
 EDGES = [
@@ -53,6 +54,48 @@ def test_elementwise_operations_at_the_edges(dtype):
 
     x = np.array(EDGES, dtype)
     agree(function, x, x[::-1].copy(), tolerance=4 * np.finfo(dtype).eps)
+
+
+def every_elementwise(kinds: str):
+    """All operations of the table that take numbers of such a kind, without parameters."""
+    taken = []
+    for op in mg.OPS.values():
+        if op.kind == "elementwise" and not op.params and op.name != "where":
+            count = op.source.count("{1}") > 0
+            ones = [np.ones(1, f"{k}8" if k != "b" else "?") for k in kinds] * 2
+            try:
+                apply(op, tuple(map(Tensor, ones[: 2 if count else 1])))
+            except mg.DTypeError:
+                continue
+            taken.append((op, 2 if count else 1))
+    return taken
+
+
+@both
+def test_every_elementwise_operation_at_every_pair_of_edges(dtype):
+    edges = np.array([*EDGES, 7.0, -7.0, 2.5, 1e-3, 1e30, 0.1], dtype)
+    x, y = (a.ravel().copy() for a in np.meshgrid(edges, edges))
+    for op, count in every_elementwise("f"):
+        given = (x, y)[:count]
+        agree(lambda *xs, op=op: (apply(op, xs),), *given, tolerance=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "bool"])
+def test_every_elementwise_operation_of_whole_numbers(dtype):
+    limits = [] if dtype == "bool" else [np.iinfo(dtype).min, np.iinfo(dtype).max]
+    edges = np.array([0, 1, -1, 2, 3, -7, 12, *limits]).astype(dtype)
+    x, y = (a.ravel().copy() for a in np.meshgrid(edges, edges))
+    for op, count in every_elementwise("b" if dtype == "bool" else "i"):
+        given = (x, y)[:count]
+        if op.name == "pow":
+            continue  # refused: see test_ops
+        with np.errstate(all="ignore"):
+            right = apply(op, tuple(map(Tensor, given)))
+        if right.dtype.itemsize in (1, 2) and right.dtype != "bool":
+            continue  # float16 and int8, of booleans
+        (found,) = compile(lambda *xs, op=op: (apply(op, xs),))(*given)
+        assert found.dtype == right.dtype
+        np.testing.assert_allclose(found.value, right.value, rtol=1e-13, err_msg=op.name)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])

@@ -1,6 +1,7 @@
 """The numeric kernels: accuracy over the whole range, every edge of the products, nothing touched outside."""
 
 import ctypes
+import math
 import mmap
 import os
 import subprocess
@@ -39,7 +40,8 @@ def looped(function):
 
 
 LOOPS = {
-    name: looped(getattr(kernels, name)) for name in ("exp", "tanh", "sigmoid", "log", "log1p", "softplus")
+    name: looped(getattr(kernels, name))
+    for name in ("exp", "tanh", "sigmoid", "log", "log1p", "softplus", "expm1", "erf")
 }
 
 
@@ -52,6 +54,11 @@ def wide_softplus(x):
     return np.where(x > 0, x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
+def wide_erf(x):
+    """By the standard library, whose numbers are float64: float32 is judged in full, float64 to its last digit."""
+    return np.frompyfunc(math.erf, 1, 1)(x.astype(np.float64)).astype(np.longdouble)
+
+
 WIDE = {
     "exp": np.exp,
     "tanh": np.tanh,
@@ -59,6 +66,8 @@ WIDE = {
     "log": np.log,
     "log1p": np.log1p,
     "softplus": wide_softplus,
+    "expm1": np.expm1,
+    "erf": wide_erf,
 }
 BREAKS = {  # where the formula or the form of the result changes
     "exp": [(i + 0.5) * np.log(2) for i in range(-1076, 1025)]
@@ -70,6 +79,8 @@ BREAKS = {  # where the formula or the form of the result changes
     + [s * 2.0**i for i in range(-149, 2) for s in (1.0, -1.0)]
     + [1.0, 2.0**1000],
     "softplus": [(i + 0.5) * np.log(2) for i in range(-1076, 60)] + [0.0, -103.97, -87.34, -745.13, -708.4],
+    "expm1": [(i + 0.5) * np.log(2) for i in range(-90, 1025)] + [-60.0, 50.0, 60.0, 88.72, 709.78],
+    "erf": [1.0, 3.0, 6.0],
 }
 
 

@@ -116,15 +116,17 @@ INTEGERS = [
     "{k}(x // y)", "{k}(x % y)", "{k}(-x)", "{k}(abs(x))", "{k}(sign(x))", "wrapping_add(x, y)", "wrapping_sub(x, y)",
     "wrapping_mul(x, y)", "maximum(x, y)", "minimum(x, y)", "{k}(x + y)", "{k}(x - y)", "{k}(x * y)", "(x if x > y else z)",
     "b1(x < y)", "b1(x == y)", "b1(x != y)", "b1(0 <= x < y)", "b1(x)", "f4(x)", "f8(x)", "i4(x)", "i8(x)",
-    "i8(max(x, min(y, z)))",
+    "i8(max(x, min(y, z)))", "{k}(x & y)", "{k}(x | y)", "{k}(x ^ y)", "{k}(floor(x))",
 ]
 FLOATS = [
     "x + y", "x * y + z", "x * y - z * x", "x * (y - x * z) + y * z", "x / y", "x / z + y / z", "-x", "abs(x)", "sign(x)",
     "maximum(x, y)", "minimum(x, y)", "sqrt(x)", "sin(x)", "cos(x)", "exp(x)", "tanh(x)", "sigmoid(x)", "log(x)",
     "log1p(x)", "softplus(x)", "{k}(x ** y)", "{k}(x ** {k}(2.5))", "(x if x > y else z)", "b1(x > y)", "b1(x >= y)",
     "b1(x == y)", "b1(x != y)", "b1(x)", "f4(x)", "f8(x)", "x * {k}(0.1)", '{k}(float("inf")) - x',
+    "floor(x)", "rint(x)", "expm1(x)", "erf(x)", "x % y", "x // y",
 ]
-TRUTHS = ["(x if x else y)", "b1(x == y)", "maximum(x, y)", "minimum(x, y)", "f4(x)", "f8(y)", "i4(x)", "i8(x)"]
+TRUTHS = ["(x if x else y)", "b1(x == y)", "maximum(x, y)", "minimum(x, y)", "f4(x)", "f8(y)", "i4(x)", "i8(x)",
+          "b1(x & y)", "b1(x | y)", "b1(x ^ y)"]
 REAL = [
     0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, 1e-39, 1e30, -1e-3, 89.0, -104.0, np.inf, -np.inf, np.nan, 0.1, 1e-45, 7.3,
 ]

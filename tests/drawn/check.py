@@ -373,4 +373,7 @@ def check_numerically(program: Program) -> Finding | None:
     )
 
 
-KINKS = {"sign", "abs", "maximum", "where", "max", "greater", "greater_equal", "equal", "cast", "detach"}
+KINKS = {
+    "sign", "abs", "maximum", "where", "max", "greater", "greater_equal", "equal", "cast", "detach", "floor", "ceil", "round",
+    "mod", "floor_divide",
+}  # fmt: skip

@@ -16,7 +16,18 @@ import cells
 import minigrad as mg
 
 from . import programs
-from .programs import PACKED, Given, Program, Statement, argument, drawn_cell, expression, leaf, values
+from .programs import (
+    PACKED,
+    TEMPLATES,
+    Given,
+    Program,
+    Statement,
+    argument,
+    drawn_cell,
+    expression,
+    leaf,
+    values,
+)
 
 LARGEST = 25.0  # numbers beyond are not drawn: comparisons should be meaningful
 MOST = 1500  # elements of a value
@@ -31,6 +42,17 @@ CELLS = (
 )  # fmt: skip
 
 
+def _of_bits(template: str) -> bool:
+    """Does an operation of the table refuse floats?"""
+    try:
+        mg.tensor.apply(mg.OPS[template[3:]], (1.0,) * (1 + ("{1}" in TEMPLATES[template])))
+    except mg.DTypeError:
+        return True
+    return False
+
+
+OF_TABLE = [t for t in TEMPLATES if t.startswith("op_")]
+OF_BITS = [t for t in OF_TABLE if _of_bits(t)]
 # A statement is not drawn that is refused: also by NumPy, whose arrays have no detach, or by Python, whose 0 has no inverse.
 REFUSED = (mg.MinigradError, ArithmeticError, AttributeError, TypeError, ValueError)
 
@@ -70,7 +92,8 @@ class Drawer:
             self.unary: 3, self.binary: 3, self.number: 2, self.size: 1, self.product: 2, self.affine: 4, self.gates: 2,
             self.shared_gates: 2, self.compare: 1, self.boolean: 1, self.where: 2, self.integer: 2, self.cast: 0.5,
             self.reduce: 3, self.softmax: 1, self.index: 2, self.pick_out: 1.5, self.move: 2, self.reshape: 2, self.broadcast: 1,
-            self.concat: 2, self.stack: 1, self.gather: 1, self.scatter: 0.7, self.shift: 1, self.conv: 0.7,
+            self.concat: 2, self.stack: 1, self.gather: 1, self.scatter: 0.7, self.shift: 1, self.conv: 1.2,
+            self.table: 2, self.table_of_bits: 1.5, self.numpys: 1.5, self.sums: 0.7,
             self.norm: 1, self.detach: 0.7, self.named: 0.7, self.second: 0.6, self.batched: 1, self.losses: 1,
             self.repeat: 1, self.scan: 5, self.run: 1.5, self.constant: 0.5,
         }  # fmt: skip
@@ -226,7 +249,7 @@ class Drawer:
             if self.run in families:
                 families[self.run] *= 0.2 if self.blocks == ["scan"] else 0
             if self.scan in families:  # in a step, and now and then in a step of that one
-                families[self.scan] *= 0.2 if self.blocks.count("scan") < 2 else 0.05
+                families[self.scan] *= 0.25 if self.blocks.count("scan") < 2 else 0.05
             if "repeat" in self.blocks:
                 families.pop(self.repeat, None)
                 families.pop(self.scan, None)
@@ -308,6 +331,81 @@ class Drawer:
         if op in ("add", "sub", "mul") and self.chance(0.3):
             return self.add(op, y, x)
         return self.add(op, x, y)
+
+    def table(self):
+        """Any operation of the table that takes floats."""
+        x = self.float()
+        op = self.of([*(t for t in OF_TABLE if t not in OF_BITS), "log1p"])
+        return x and (
+            self.add(op, x, self.companion(self.shape(x))) if "{1}" in TEMPLATES[op] else self.add(op, x)
+        )
+
+    def table_of_bits(self):
+        """Any that takes booleans or integers only."""
+        op = self.of([*OF_BITS, *OF_BITS, "not", "isnan"])
+        if op == "isnan":
+            x = self.float()
+            return x and self.add(op, x)
+        a = (
+            self.a_boolean()
+            if self.chance(0.7)
+            else self.pick(lambda v: v.dtype.kind in "iu") or self.a_boolean()
+        )
+        if a is None or op == "not":
+            return a and self.add(op, a)
+        kind = self.values[a].dtype
+        b = self.pick(lambda v: v.dtype == kind and _fits(tuple(v.shape), self.shape(a)))
+        made = b and self.add(op, a, b)
+        if not made or kind.kind != "b":
+            return made
+        x = self.float(lambda v: _fits(self.shape(made), tuple(v.shape)))  # so that something depends on it
+        return x and self.add("where", made, x, self.companion(self.shape(x)))
+
+    def numpys(self):
+        """What is composed of the table, element by element and in structure."""
+        x = self.float(lambda v: v.ndim > 0 and v.size > 0)
+        if x is None:
+            return None
+        n = len(self.shape(x))
+        axis = int(self.rng.integers(-n, n))
+        what = self.of(["clip", "gelu", "round", "flip", "pad", "halves", "squeezed", "einsum", "outer", "zeros_like",
+                        "ones_like", "argmax"])  # fmt: skip
+        if what == "clip":
+            return self.add(what, x, low=self.of(["None", "-0.5"]), high=self.of(["0.25", "1.0"]))
+        if what == "gelu":
+            return self.add(what, x, approximate=self.of(["none", "tanh"]))
+        if what == "round":
+            return self.add(what, x, decimals=self.of([0, 1, -1]))
+        if what == "pad":
+            widths = str([(self.of([0, 1]), self.of([0, 2])) for _ in range(n)])
+            return self.add(what, x, widths=widths, value=self.of([0, 0, 1.5]))
+        if what == "outer":
+            y = self.float()
+            return y and self.add(what, x, y)
+        if what == "einsum":
+            y = self.float(lambda v: v.ndim == 2 and v.shape[0] == self.shape(x)[-1])
+            return (
+                self.add(what, x, y, subscripts=self.of(["...i,ij->...j", "...i,ij->j...", "...i,ij->..."]))
+                if y
+                else None
+            )
+        if what in ("zeros_like", "ones_like"):
+            return self.add(what, x)
+        if what == "argmax":
+            return self.add(
+                self.of(["argmax", "argmin"]), x, axis=self.of([axis, None]), keepdims=self.chance(0.5)
+            )
+        return self.add(what, x, axis=axis, part=self.of([0, 1]))
+
+    def sums(self):
+        """Further reductions, and sums and products up to each place."""
+        x = self.float(lambda v: v.ndim > 0 and v.size > 0)
+        if x is None:
+            return None
+        what = self.of(["var", "std", "prod", "cumsum", "cumsum", "cumprod"])
+        if what.startswith("cum"):
+            return self.add(what, x, axis=self.of([*range(len(self.shape(x))), -1, None]))
+        return self.add(what, x, **self.axes(x))
 
     def number(self):
         x = self.float()
@@ -573,6 +671,11 @@ class Drawer:
         ]
         if self.chance(0.15):
             items.insert(0, self.of(["None", "..."]))
+        elif len(shape) > 2 and self.chance(0.3):  # NumPy puts the axes of arrays that stand apart first
+            items = [self.an_index(shape[0], True) or "0", part(), self.of(["0", "-1", "[0, -1]"])]
+        elif self.chance(0.1):
+            mask = [self.chance(0.6) for _ in range(shape[0])]
+            items = [str(mask), *items[1:]] if first else [str(mask)]
         return self.add("index", x, index=", ".join(items))
 
     def move(self):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from . import programs
 from .programs import Program, Statement, names_in
 from .shrink import kinds_of
@@ -24,7 +26,8 @@ TAGS = (
     "integer times float", *(f"{t} argument" for t in INTEGERS), "cast to integers",
     "slice from", "slice to", "slice from the end", "slice to before the end", "slice with a step", "slice backwards",
     "new axis", "ellipsis", "array as an index", "arrays side by side",
-    "array behind a slice", "array and new axis", "shift back", "the same twice in concat", "concat along the first axis",
+    "array behind a slice", "array and new axis", "mask as an index", "arrays apart",
+    "shift back", "the same twice in concat", "concat along the first axis",
     "reduction over several axes", "reduction over all", "keepdims", "axis of size 0", "axis of size 1",
     "shipped cell", "drawn cell", "lengths", "mask", "truncate", "reverse run", "first states of a run", "output layer",
     "mask of a drawn cell", "truncate of a drawn cell", "detach", "detach in a step", "hook", "second derivative",
@@ -262,6 +265,8 @@ def _of_index(index: str, tags: set[str]) -> None:
         array_as_an_index=bool(arrays),
         arrays_side_by_side=len(arrays) > 1,
         array_behind_a_slice=bool(arrays) and ":" in index.partition(arrays[0])[0],
+        mask_as_an_index="True" in index or "False" in index,
+        arrays_apart=bool(re.fullmatch(r"\w+, [^,]*:[^,]*, (0|-1|\[0, -1\])", index)) and bool(arrays),
         array_and_new_axis=bool(arrays) and "None" in index,
     )
 

@@ -64,6 +64,30 @@ TEMPLATES = {
 BLOCKS = ("scan", "repeat", "run")
 
 
+def _of_the_table() -> dict[str, str]:
+    """Every element-wise operation of the table without parameters, as a template: a new record is drawn by being there."""
+    found = {}
+    for name, op in mg.OPS.items():
+        if op.kind == "elementwise" and not op.params and name not in TEMPLATES:
+            operands = ", ".join(f"{{{k}}}" for k in range(1 + ("{1}" in op.source)))
+            found[f"op_{name}"] = f"mg.tensor.apply(mg.OPS[{name!r}], ({operands},))"
+    return found
+
+
+TEMPLATES |= {
+    "clip": "mg.clip({0}, {low}, {high})", "gelu": "mg.gelu({0}, {approximate!r})", "isnan": "mg.isnan({0})",
+    "round": "mg.round({0}, {decimals})", "var": "mg.var({0}, {axis}, 0, {keepdims})", "not": "~{0}",
+    "std": "mg.std({0}, {axis}, 0, {keepdims})", "prod": "mg.prod({0}, {axis}, {keepdims})",
+    "cumsum": "mg.cumsum({0}, {axis})", "cumprod": "mg.cumprod({0}, {axis})",
+    "argmax": "mg.argmax({0}, {axis}, {keepdims})", "argmin": "mg.argmin({0}, {axis}, {keepdims})",
+    "flip": "mg.flip({0}, {axis})", "pad": "mg.pad({0}, {widths}, constant_values={value})",
+    "halves": "mg.split({0}, 2, {axis})[{part}]", "squeezed": "mg.squeeze(mg.expand_dims({0}, {axis}), {axis})",
+    "einsum": "mg.einsum({subscripts!r}, {*})", "outer": "mg.outer({0}, {1})", "zeros_like": "mg.zeros_like({0})",
+    "ones_like": "mg.ones_like({0})",
+}  # fmt: skip
+TEMPLATES |= _of_the_table()
+
+
 @dataclass
 class Statement:
     """One line, or one block: a scan, a Python loop, or a run of a cell."""

@@ -173,7 +173,7 @@ def smaller_losses(p: Program) -> Iterator[Program]:
 
 
 def without_blocks(p: Program) -> Iterator[Program]:
-    """Fewer states, steps' inputs and outputs; Python loops of fewer turns, or their statements in their place."""
+    """Fewer states, steps' inputs, outputs and quantities; Python loops of fewer turns, or their statements in their place."""
     for path in reversed(list(_paths(p.body))):
         s = _at(p.body, path)
         if s.op == "scan":
@@ -196,6 +196,10 @@ def without_blocks(p: Program) -> Iterator[Program]:
                 if len(s.to) > 1:
                     read = [r for j, r in enumerate(s.params["read"]) if j != k]
                     yield _changed(p, path, to=s.to[:k] + s.to[k + 1 :], params={**s.params, "read": read})
+            for name in s.params.get("quantities", {}):  # a drawn step returns more than its states
+                if name not in s.params["state_names"]:
+                    kept = {n: v for n, v in s.params["quantities"].items() if n != name}
+                    yield _changed(p, path, params={**s.params, "quantities": kept})
 
 
 def _smaller_scans(p: Program, path: tuple, s: Statement) -> Iterator[Program]:

@@ -103,7 +103,11 @@ UNARY = {
     "neg": operator.neg, "abs": abs, "exp": (mg.exp, np.exp), "log": (mg.log, np.log), "log1p": (mg.log1p, np.log1p),
     "sqrt": (mg.sqrt, np.sqrt), "sin": (mg.sin, np.sin), "cos": (mg.cos, np.cos), "tanh": (mg.tanh, np.tanh),
     "sign": np.sign, "square": np.square, "sum": lambda x: x.sum(), "mean": lambda x: x.mean(), "max": lambda x: x.max(),
-    "min": lambda x: x.min(), "relu": (mg.relu, lambda x: np.maximum(x, 0)), "clip": (
+    "min": lambda x: x.min(), "floor": (mg.floor, np.floor), "ceil": (mg.ceil, np.ceil), "round": (mg.round, np.round),
+    "expm1": (mg.expm1, np.expm1), "not": operator.invert, "plus": operator.pos, "isnan": np.isnan,
+    "isfinite": np.isfinite, "isinf": np.isinf, "prod": np.prod, "cumsum": np.cumsum, "cumprod": np.cumprod,
+    "argmax": np.argmax, "argmin": np.argmin, "var": np.var, "NumPy's clip": lambda x: np.clip(x, 1, 5),
+    "relu": (mg.relu, lambda x: np.maximum(x, 0)), "clip": (
         lambda x: mg.minimum(mg.maximum(x, 1), 5), lambda x: np.clip(x, 1, 5)),
     **{f"{f} of columns": lambda x, f=f: getattr(x.reshape(2, -1), f)(axis=0) for f in ("sum", "mean", "max", "min")},
     **{f"{f} of rows": lambda x, f=f: getattr(x.reshape(2, -1), f)(axis=1) for f in ("sum", "mean", "max", "min")},
@@ -113,10 +117,13 @@ UNARY = {
 BINARY = {
     "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "gt": operator.gt,
     "ge": operator.ge, "lt": operator.lt, "le": operator.le, "eq": operator.eq, "ne": operator.ne,
-    "maximum": (mg.maximum, np.maximum), "minimum": (mg.minimum, np.minimum),
+    "maximum": (mg.maximum, np.maximum), "minimum": (mg.minimum, np.minimum), "mod": operator.mod,
+    "floordiv": operator.floordiv, "pow": operator.pow, "and": operator.and_,
+    "or": operator.or_, "xor": operator.xor,
 }  # fmt: skip
 PAIRS = {
     **BINARY,
+    "logaddexp": np.logaddexp,
     "where": (lambda a, b: mg.where(a == b, a, b), lambda a, b: np.where(a == b, a, b)),
     "concat": (lambda a, b: mg.concat(a, b), lambda a, b: np.concatenate([a, b])),
     "stack": (lambda a, b: mg.stack([a, b]), lambda a, b: np.stack([a, b])),
@@ -164,7 +171,7 @@ def test_operations_with_python_numbers_are_numpys_for_every_type(name, dtype):
 def test_operations_of_two_arrays_are_numpys_for_every_two_types(name):
     ours, theirs = two(PAIRS[name])
     for a, b in itertools.product(DTYPES, DTYPES):
-        x, y = edges(a), edges(b)[::-1]
+        x, y = edges(a), edges(b)[::-1].copy()
         n = min(len(x), len(y)) // 2 * 2
         x, y = x[:n], y[:n]
         if name == "matmul":

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 from minigrad import OPS, GraphError, Tensor, check_grads, grad
+from minigrad.compiler.places import FUNCTIONS
 from minigrad.tensor import Op, apply, symbol
 
 shapes = st.lists(st.integers(1, 3), max_size=3).map(tuple)
@@ -43,6 +44,10 @@ def nonzero(rng, shape):
 
 def distinct(rng, shape):
     return rng.permutation(math.prod(shape)).reshape(shape) * 0.3 - 1.0
+
+
+def fractions(rng, shape):
+    return rng.integers(-3, 3, shape) + rng.uniform(0.1, 0.4, shape)
 
 
 def boolean(rng, shape):
@@ -81,6 +86,13 @@ def apart(draw, rng):
     first, second = draw(mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3)).input_shapes
     numbers = rng.permutation(math.prod(first) + math.prod(second)) * 0.3
     return [numbers[: math.prod(first)].reshape(first), numbers[math.prod(first) :].reshape(second)], ()
+
+
+def between_wholes(draw, rng):
+    """Numbers a and b that broadcast, a / b being no nearer to a whole number than 0.1."""
+    first, second = draw(mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3)).input_shapes
+    b = rng.choice([-1.0, 1.0], second) * rng.choice([1.0, 2.0], second)
+    return [rng.integers(-3, 3, first) * 2 + rng.uniform(0.3, 0.7, first), b], ()
 
 
 def matrices(draw, rng):
@@ -153,12 +165,21 @@ SAMPLES = {
     "exp": unary(),
     "log": unary(positive),
     "log1p": unary(above_minus_one),
+    "expm1": unary(),
     "sqrt": unary(positive),
     "sin": unary(),
     "cos": unary(),
     "tanh": unary(),
     "sigmoid": unary(),
     "softplus": unary(),
+    "logaddexp": together(normal, normal),
+    "erf": unary(),
+    "pow": together(positive, normal),
+    "mod": between_wholes,
+    "floor_divide": between_wholes,
+    "floor": unary(fractions),
+    "ceil": unary(fractions),
+    "round": unary(fractions),
     "sign": unary(nonzero),
     "abs": unary(nonzero),
     "maximum": apart,
@@ -167,6 +188,9 @@ SAMPLES = {
     "greater": together(normal, normal),
     "greater_equal": together(small_whole, small_whole),
     "equal": together(small_whole, small_whole),
+    "and": together(boolean, boolean),
+    "or": together(boolean, boolean),
+    "xor": together(boolean, boolean),
     "cast": unary(normal, lambda draw, _: (np.dtype("float64"),)),
     "matmul": matrices,
     "sum": unary(normal, axes_and_keepdims),
@@ -182,13 +206,18 @@ SAMPLES = {
     "place": placed,
     "gather": rows_by_index,
     "scatter": rows_added,
+    "cumsum": unary(
+        normal,
+        lambda draw, shape: (draw(st.integers(0, len(shape) - 1)), draw(st.booleans())),
+        shapes_with_axes,
+    ),
     "inside": among_rows,
     "shift": unary(
         normal, lambda draw, shape: (draw(st.integers(-shape[0] - 1, shape[0] + 1)),), shapes_with_axes
     ),
     "detach": unary(),
 }
-BOOLEAN = {"greater", "greater_equal", "equal"}  # their result is not a float
+BOOLEAN = {"greater", "greater_equal", "equal", "and", "or", "xor"}  # their result is not a float
 WHOLE = {"inside"}  # nor theirs: it is what was given
 
 
@@ -328,15 +357,15 @@ def test_the_source_for_the_compiler_says_what_the_forward_does(name, data):
     arrays, params = data.draw(drawn(name))
     numbers = [a.ravel()[0] if a.size else a.dtype.type(1) for a in arrays]
     facts = dict(zip(op.params, params, strict=True))
-    source = op.source.format(*(f"({n!s})" for n in numbers), **facts)
-    known = {f: getattr(math, f) for f in ("exp", "log", "log1p", "sqrt", "sin", "cos", "tanh")}
+    source = op.source.format(*(f"({n!s})" for n in numbers), **({"kind": "float64"} | facts))
+    known = {f: getattr(math, f, round) for f in FUNCTIONS}  # rint is Python's round
     known |= {
         "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
         "softplus": lambda x: math.log1p(math.exp(x)),
         "sign": lambda x: math.copysign(x != 0, x),
         "float64": float,
     }
-    result = eval(source, {**known, "abs": abs, "max": max, "min": min})
+    result = eval(source, {**known, "abs": abs, "maximum": max, "minimum": min})
     expected = op.forward(*(np.asarray(n) for n in numbers), *params)
     np.testing.assert_allclose(result, expected, rtol=1e-14)
 

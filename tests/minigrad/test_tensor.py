@@ -92,11 +92,11 @@ BAD_INDICES = {
     "outside": (5, ShapeError, r"index 5 outside 'x' \(3, 4\) float64, whose axis 0 has 3"),
     "too many": ((0, 0, 0), ShapeError, r"3 indices for 'x' \(3, 4\)"),
     "a fraction": (0.5, DTypeError, r"0\.5 of 'x'.*integer arrays"),
-    "a mask": (np.ones((3, 4), bool), DTypeError, r"mask of 'x' .*minigrad\.where"),
+    "a mask": (np.ones((2, 4), bool), ShapeError, r"mask of 'x' .*2 along axis 0, which has 3"),
     "a truth value": (True, DTypeError, r"'x'.*minigrad\.where"),
     "rows outside": (np.array([0, 3]), ShapeError, r"0 … 3 outside 0 … 2 of 'x'"),
     "fractions": (np.array([0.5]), DTypeError, r"'x' .*integers"),
-    "arrays apart": ((np.array([0]), None, np.array([0])), DTypeError, r"'x' .*index in two goes"),
+    "arrays apart": ((np.array([0]), None, np.array([7])), ShapeError, r"index 7 … 7 outside 0 … 3 of"),
     "columns outside": ((slice(None), [0, -5]), ShapeError, r"-5 … 0 outside 0 … 3 of 'x' .*axis 1 has 4"),
     "no common shape": (([0, 1], [0, 1, 2]), ShapeError, r"index of 'x' .*do not broadcast"),
 }
@@ -196,8 +196,8 @@ def test_what_numpy_would_do_behind_the_graphs_back_is_refused(x):
     for call, word in (
         (lambda: np.arctan(x), "np.arctan"),
         (lambda: np.add.reduce(x), "np.add"),
-        (lambda: np.linalg.norm(x), "np.norm"),
-        (lambda: np.cumsum(x), "np.cumsum"),
+        (lambda: np.linalg.det(x), "np.det"),
+        (lambda: np.median(x), "np.median"),
     ):
         with pytest.raises(DTypeError, match=rf"{word} is not recorded.*np\.asarray"):
             call()
@@ -483,8 +483,8 @@ def test_choices_need_truth_values_and_classes_need_integers(x):
         minigrad.where(x, x, 0.0)
     with pytest.raises(InputError, match=r"'x' .*integers"):
         one_hot(x, 3)
-    with pytest.raises(DTypeError, match=r"exp\(p \* log\(x\)\)"):
-        x**x
+    with pytest.raises(DTypeError, match=r"integers to negative powers"):
+        Tensor([1, 2]) ** Tensor([0, -1])
     for nothing in (concat, lambda: minigrad.stack([])):
         with pytest.raises(InputError, match="at least one tensor"):
             nothing()

@@ -7,6 +7,7 @@ column.  What is not plain is refused: ⊙ beside · without brackets, a divisio
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -74,6 +75,8 @@ ELEMENTS = {
     "σ": lambda x: 1 / (1 + np.exp(-x)), "√": np.sqrt, "tanh": np.tanh, "exp": np.exp, "log": np.log, "sin": np.sin,
     "cos": np.cos, "sign": np.sign, "abs": np.abs, "softplus": lambda x: np.log1p(np.exp(x)), "stop": lambda x: x,
     "relu": lambda x: np.maximum(x, 0), "trunc": np.trunc, "where": np.where, "float32": np.float32,
+    "floor": np.floor, "ceil": np.ceil, "round": np.round, "expm1": np.expm1, "mod": np.mod, "logaddexp": np.logaddexp,
+    "erf": lambda x: np.frompyfunc(math.erf, 1, 1)(x).astype(float), "isnan": np.isnan, "clip": np.clip,
     "inside": lambda x, rows: x, "cross_entropy": None,
 }  # fmt: skip
 REDUCTIONS = {
@@ -81,9 +84,13 @@ REDUCTIONS = {
     "min": lambda a, axis: a.min(axis=axis, keepdims=True), "std": deviation,
     "norm": lambda a, axis: np.sqrt((a * a).sum(axis=axis, keepdims=True)),
     "logsumexp": lambda a, axis: np.log(np.exp(a).sum(axis=axis, keepdims=True)),
+    "argmax": lambda a, axis: a.argmax(axis=axis[0], keepdims=True),
+    "argmin": lambda a, axis: a.argmin(axis=axis[0], keepdims=True),
     "Σ": lambda a, axis: a.sum(axis=axis, keepdims=True),
 }  # fmt: skip
 SAME_SHAPE = {
+    "cumsum": lambda a, axis: a.cumsum(axis=axis[0]),
+    "cumsum_back": lambda a, axis: np.flip(np.flip(a, axis[0]).cumsum(axis=axis[0]), axis[0]),
     "softmax": softmax, "log_softmax": lambda a, axis: np.log(softmax(a, axis)),
     "layer_norm": lambda a, axis, epsilon=1e-5: centred(a, axis) / deviation(a, axis, epsilon),
 }  # fmt: skip
@@ -95,6 +102,7 @@ COMPARISONS = {
     "=": np.equal,
     "≠": np.not_equal,
 }
+JUNCTIONS = {"∧": np.logical_and, "∨": np.logical_or, "⊕": np.logical_xor}
 FUNCTION = re.compile(r"(σ|√|[a-z][a-z0-9_]*?)(?:_(units|sequences|all|\{[^}]*\}))?\(")
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e−?\d+)?|∞|NaN")
 END = r"(?![A-Za-z0-9_{′\u0303])"
@@ -155,6 +163,13 @@ class Reader:
             raise UnclearError(f"{self.text[: self.at]} ▸{self.text[self.at :]}: {sign} is missing")
 
     def comparison(self):
+        """Comparisons, or what is made of several: those stand in brackets."""
+        value = self.compared()
+        if sign := self.has(*(f" {s} " for s in JUNCTIONS)):
+            value = each(JUNCTIONS[sign.strip()])(value, self.compared())
+        return value
+
+    def compared(self):
         if self.has("not "):
             return ~self.comparison()
         left = self.total()
@@ -206,7 +221,7 @@ class Reader:
             elif sign == "²":
                 value = value * value
             elif sign == "^":
-                value = value ** (self.primary())
+                value = each(np.power)(value, self.primary())
             else:
                 value = self.indexed(value, self.until("]"))
         return value

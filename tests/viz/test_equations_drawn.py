@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reader import computes
 
 import cells
+import minigrad as mg
 from minigrad import (
     broadcast_to,
     concat,
@@ -160,6 +161,21 @@ MOVES = [
     one(lambda a: log(1.0 + abs(a)) + log1p(abs(a))),
     one(lambda a: log1p(-sigmoid(a))),
     one(lambda a: sqrt(a * a + 0.5)),
+    one(lambda a: mg.floor(2.0 * a) * a - mg.ceil(a + 0.1) / mg.round(a * 3.0 + 0.1 * a).clip(1.0, 2.0)),
+    one(lambda a: mg.expm1(-abs(a)) * mg.erf(a)),
+    one(lambda a: mg.gelu(a) + mg.gelu(a, "tanh")),
+    one(lambda a: a.clip(-0.7, 0.9) * a),
+    one(lambda a: mg.cumsum(a, -1) * a),
+    one(lambda a: a * mg.argmax(a, -1, True).astype("float64") + mg.argmin(a, -1, True).astype("float64")),
+    one(lambda a: a * mg.std(a, -1, ddof=1, keepdims=True) + mg.var(a, -1, keepdims=True)),
+    one(lambda a: a * mg.prod(a, -1, keepdims=True)),
+    one(lambda a: mg.flip(a, -1) - mg.pad(a[..., :-1], [(0, 0)] * (a.ndim - 1) + [(1, 0)])),
+    one(lambda a: where((a > 0.3) & ~(a > 1.0) | mg.isnan(a), a, -a)),
+    one(lambda a: where((a > 0.3) ^ (a * a > 1.0), 2.0 * a, 1.0)),
+    pair(mg.logaddexp),
+    pair(lambda a, b: a % (abs(b) + 1.0) * (a // (abs(b) + 0.5))),
+    pair(lambda a, b: (abs(a) + 0.5) ** b * ((abs(b) + 0.5) ** a) ** 2),
+    pair(lambda a, b: ((abs(a) + 0.5) ** (a + b)) ** -b),
     one(lambda a: sin(a) * cos(a)),
     one(lambda a: a.detach() * a),
     one(lambda a: a - (3.0 * a).astype("int64").astype("float64")),

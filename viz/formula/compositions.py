@@ -127,6 +127,53 @@ def _norm(n: Tensor) -> Composition | None:
     return None
 
 
+def _isnan(n: Tensor) -> Composition | None:
+    """Not x = x."""
+    inner, no = n.inputs
+    sides = inputs_of(inner, "equal")
+    if sides and sides[0] is sides[1] and no.dtype.kind == "b" and is_number(no, False):
+        return Composition("isnan", sides[:1])
+    return None
+
+
+def _clip(n: Tensor) -> Composition | None:
+    """high where y > high, else y; y being low where low > x, else x."""
+    above, high, y = n.inputs
+    sides, lower = inputs_of(above, "greater"), inputs_of(y, "where")
+    below = inputs_of(lower[0], "greater") if lower else None
+    if not (sides and lower and below and sides[0] is y and below[1] is lower[2]):
+        return None
+    return (
+        Composition("clip", (lower[2], lower[1], high))
+        if _same(sides[1], high) and _same(below[0], lower[1])
+        else None
+    )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (is_number(a) and is_number(b) and bool(a.value == b.value))
+
+
+def _place_of(n: Tensor) -> Composition | None:
+    """The least of the places 0, 1, … where x is its maximum or minimum (or NaN), and so many elsewhere."""
+    chosen = inputs_of(n.inputs[0], "where")
+    hit = chosen[0] if chosen else None
+    either = inputs_of(hit, "or") if hit is not None else None
+    if either and (bad := composition(either[1])) is not None and bad.name == "isnan":
+        hit = either[0]
+    sides = inputs_of(hit, "equal") if hit is not None else None
+    if not chosen or not sides or not inputs_of(sides[1], "max", "min") or sides[1].inputs[0] is not sides[0]:
+        return None
+    (axes,), places, count = sides[1].params[:1], chosen[1], chosen[2]
+    size = sides[0].shape[axes[0]] if len(axes) == 1 else None
+    if size is None or n.params[0] != axes or (either and bad.inputs[0] is not sides[0]):
+        return None
+    known = isinstance(size, int) and is_number(count, size) and not places.is_symbol
+    if known and np.array_equal(places.value.reshape(-1), np.arange(size)):
+        return Composition(f"arg{sides[1].op.name}", sides[:1], axes)
+    return None
+
+
 def _mean(n: Tensor) -> Composition | None:
     total, divisor = n.inputs
     inner = inputs_of(total, "sum")
@@ -309,7 +356,9 @@ def _pieces(n: Tensor) -> Composition | None:
 
 
 READERS = {
-    "where": (_relu, _norm),
+    "where": (_relu, _norm, _clip),
+    "equal": (_isnan,),
+    "min": (_place_of,),
     "div": (_layer_norm, _softmax, _mean),
     "sub": (_log_softmax, _cross_entropy, _cross_entropy_of_classes),
     "mul": (_softmax_gradient,),

@@ -31,6 +31,12 @@ MEANINGS = (  # what a text may hold, and what is said of it below
     (r"_sequences|sequences ", "sequences: over all sequences of the batch"),
     (r"\bstop\(", "stop: no gradient flows through it"),
     (r"\btrunc\(", "trunc: without the digits after the point"),
+    ("∧", "∧: and"),
+    ("∨", "∨: or"),
+    ("⊕", "⊕: one, not both"),
+    (r"\bmod\(", "mod: what a division leaves, with the sign of the divisor"),
+    (r"\bexpm1\(", "expm1(x): exp(x) − 1"),
+    (r"\bcumsum_back", "cumsum_back: sums from each place to the end"),
     (r"\bplace\(", "place: with zeros elsewhere"),
     (r"\bstd(_units)?\(", "std: √(variance + 1e−5)"),
     (

@@ -168,6 +168,20 @@ class Notation:
             return self.squared(a)
         return self.to_the(a, f"^{exponent.within(CLOSED).text}", exponent.tex)
 
+    def _pow(self, n) -> Words:
+        a, b = self.operands(n)
+        a = a.within(CLOSED)
+        if "^" in a.text:
+            a = replace(a, text=f"({a.text})", tex=rf"\left({a.tex}\right)")
+        shape = common([a.shape, b.shape])
+        return replace(
+            self.to_the(a, f"^{b.within(CLOSED).text}", b.tex), size=1 + a.size + b.size, shape=shape
+        )
+
+    def _floor_divide(self, n) -> Words:
+        a, b = self.operands(n)
+        return function("floor", self.divided(a, b), shape=common([a.shape, b.shape]))
+
     def _div(self, n) -> Words:
         return self.divided(*self.operands(n))
 
@@ -353,7 +367,26 @@ class Notation:
         (x,) = found.inputs
         return seen(self.reduction("norm", self.whole(x), x, found.axes), per_sequence(n)[0])
 
+    def _argmax_of(self, n, found: Composition) -> Words:
+        (x,) = found.inputs
+        return seen(self.reduction(found.name, self.whole(x), x, found.axes), per_sequence(n)[0])
+
+    _argmin_of = _argmax_of
+
+    def _cumsum(self, n) -> Words:
+        axis, backwards = n.params
+        return self.gathered("cumsum_back" if backwards else "cumsum", n.inputs[0], (axis,))
+
     # Compositions.
+
+    def _isnan_of(self, n, found: Composition) -> Words:
+        a = self.words[found.inputs[0].number]
+        return function("isnan", a, shape=a.shape)
+
+    def _clip_of(self, n, found: Composition) -> Words:
+        at = per_sequence(n)[1]
+        parts = [self.operand(x, n, at) for x in found.inputs]
+        return function("clip", *parts, shape=common([p.shape for p in parts]))
 
     def _relu_of(self, n, found: Composition) -> Words:
         self.rectified[n.inputs[0].number] = n
