@@ -6,7 +6,7 @@
 from . import comparison, exchange, tasks
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
-from .cell import Cell, Step, unroll
+from .cell import Cell
 from .comparison import compare
 from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
 from .convolution import Conv1d, weight_norm
@@ -22,8 +22,9 @@ from .lstm_coupled import CoupledLSTM
 from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
 from .rnn import RNN
-from .sequence import Run, run
+from .sequence import run
 from .stack import Stack
+from .steps import Run, Step
 from .tcn import TCN, TCNBlock
 from .text import Alphabet
 from .transformer import MultiHeadAttention, Transformer, TransformerBlock
@@ -83,6 +84,5 @@ __all__ = [
     "recurrent_masks",
     "run",
     "tasks",
-    "unroll",
     "weight_norm",
 ]

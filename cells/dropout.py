@@ -1,6 +1,6 @@
 """Dropout with an explicit generator: masks are arrays, so what is compiled drops what the eager run drops.
 
-Between layers a mask multiplies what one layer gives to the next (`Stack.run`).  Within
+Between layers a mask multiplies what one layer gives to the next (``stack(xs, dropout=…)``).  Within
 the recurrence one mask serves all steps (variational dropout, Gal and Ghahramani, 2016): a
 unit that is dropped is not seen by the products, while the states themselves are carried
 on untouched.  So it suits every cell, also one that passes h on by a gate.
@@ -33,7 +33,7 @@ def mask(shape, rate: float, rng: np.random.Generator, dtype: Any = "float32") -
 
 
 def recurrent_masks(layer: Layer, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Masks for `dropped`: (H,) for a cell, (2, H) for both directions, (layers, …) for a stack."""
+    """Masks for `dropped`: (outputs,) for a cell, (2, H) for both directions, (layers, …) for a stack."""
     return mask(_mask_shape(layer), rate, rng, layer.dtype)
 
 
@@ -76,4 +76,4 @@ def dropped(layer: Some, masks) -> Some:
 def _mask_shape(layer) -> tuple[int, ...]:
     if hasattr(layer, "cells"):
         return (len(layer.cells), *_mask_shape(layer.cells[0]))
-    return (layer.hidden,)
+    return (layer.outputs,)

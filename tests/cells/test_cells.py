@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cells
-from cells import CELLS, unroll
+from cells import CELLS
 from minigrad import InputError, Tensor, check_grads, optim
 
 T, N, D, H = 50, 2, 3, 4
@@ -138,7 +138,7 @@ def run(cell, tensors):
     """Unroll with these tensors as inputs, states and weights."""
     for name in cell.parameters():
         setattr(cell, name, tensors[name])
-    return unroll(cell, tensors["x"], [tensors[s + "_0"] for s in cell.state.split()])
+    return cell(tensors["x"], [tensors[s + "_0"] for s in cell.state.split()]).steps
 
 
 def loss_of(steps, weigh):
@@ -245,7 +245,7 @@ def test_a_cell_trains_and_the_same_seed_gives_the_same_numbers(name):
         optimiser, losses = optim.Adam(cell.parameters(), lr=0.02), []
         for _ in range(20):
             optimiser.zero_grad()
-            miss = unroll(cell, x)[-1].h - np.tanh(target)
+            miss = cell(x).steps[-1].h - np.tanh(target)
             loss = (miss * miss).mean()
             loss.backward()
             optimiser.step()
@@ -307,7 +307,7 @@ def test_janet_starts_with_memories_up_to_its_longest_and_takes_its_own():
     np.testing.assert_allclose(np.exp(biases).mean(), 150.5, rtol=0.1)  # uniform, then the logarithm
     x = np.random.default_rng(1).standard_normal((1, 2, D)).astype("f4")
     one, two = (cells.JANET(D, H, np.random.default_rng(0), beta=beta) for beta in (1.0, 0.0))
-    (step,), (other,) = unroll(one, x), unroll(two, x)
+    (step,), (other,) = one(x).steps, two(x).steps
     np.testing.assert_allclose(
         step.h.value, (1 - 1 / (1 + np.exp(1 - step.s.value))) * step.c_tilde.value, rtol=1e-6
     )

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from cells import CELLS, Output, Stack, run, unroll
+from cells import CELLS, Output, Stack, run
 from minigrad import Tensor
 from minigrad.compiler import CannotCompile, compile
 from minigrad.scan import scan
@@ -146,7 +146,7 @@ def test_stacked_layers():
     layers, output = Stack(CELLS["lstm"], 5, 7, 3, rng, "float64"), Output(7, 5, rng, "float64")
 
     def function(x, targets):
-        return mg.cross_entropy(layers.run(mg.one_hot(x, 5, "float64"), output=output).y, targets)
+        return mg.cross_entropy(layers(mg.one_hot(x, 5, "float64"), output=output).y, targets)
 
     codes = rng.integers(0, 5, (9, 4))
     close(compile(function)(codes[:-1], codes[1:]).value, function(codes[:-1], codes[1:]).value, "float64")
@@ -186,7 +186,7 @@ def test_window_of_a_compiled_run_opens_as_an_eager_graph():
         return mg.cross_entropy(r.y, targets), r.h, r.c
 
     (_, h, c), gradients = compile(function).value_and_grad(x, targets)
-    window = unroll(cell, x.value[15:], (h.value[14], c.value[14]), output=output)
+    window = run(cell, x.value[15:], (h.value[14], c.value[14]), output=output).steps
     loss = mg.cross_entropy(mg.stack([s.y for s in window]), targets[15:]) * (5 / 20)
     loss.backward(record=True)
     for k, step in enumerate(window):

@@ -23,7 +23,7 @@ def network(kind=cells.LSTM, seed=0, layers=1):
     output = cells.Output(H, D, rng)
 
     def loss(x, y):
-        h = layer(x) if layers > 1 else cells.run(layer, x).h
+        h = layer(x).outputs
         return cross_entropy(output(h), y).named("L")
 
     def batch():
@@ -61,7 +61,7 @@ def test_what_is_recorded_against_a_run_of_ones_own():
     history.record(7, loss, x, y)
     rng = np.random.default_rng(0)
     cell, output = cells.LSTM(D, H, rng), cells.Output(H, D, rng)
-    steps = cells.unroll(cell, x)
+    steps = cells.run(cell, x).steps
     own = cross_entropy(output(cells.sequence.stack([s.h for s in steps])), y)
     own.backward(record=True)
     data = history.data
@@ -227,7 +227,9 @@ def test_nasty_names(name):
     history = viz.History()
     for step in (0, 1):
         history.record(
-            step, lambda x: sum((s[name] ** 2).sum() for s in cells.unroll(cell, x)), np.ones((3, 1, 2), "f")
+            step,
+            lambda x: sum((s[name] ** 2).sum() for s in cells.run(cell, x).steps),
+            np.ones((3, 1, 2), "f"),
         )
     for picture in (history.flow(title=name), history.gates(title=name), history.half_life(title=name)):
         harmless(picture.svg())

@@ -43,7 +43,7 @@ def unrolled(
     cell, output = kind(D, hidden, rng, "float64"), cells.Output(hidden, D, rng, "float64")
     if change is not None:
         change(cell)
-    made = cells.unroll(cell, scale * rng.standard_normal((steps, N, D)), **options)
+    made = cells.run(cell, scale * rng.standard_normal((steps, N, D)), **options).steps
     if last:
         loss = cross_entropy(output(made[-1].state[0]), rng.integers(0, D, N))
     else:
@@ -174,7 +174,7 @@ class Diagonal(cells.Cell):
 def test_what_is_said_of_a_diagonal_does_not_depend_on_where_the_losses_are(a, word, losses):
     rng = np.random.default_rng(0)
     kind = type("Diagonal", (Diagonal,), dict(a=a))
-    steps = cells.unroll(kind(D, 8, rng, "float64"), 0.1 * rng.standard_normal((T, N, D)))
+    steps = cells.run(kind(D, 8, rng, "float64"), 0.1 * rng.standard_normal((T, N, D))).steps
     loss = sum(((steps[t].h - rng.standard_normal((N, 8))) ** 2).sum() for t in losses)
     loss.backward(record=True)
     report = viz.report(loss)
@@ -186,7 +186,7 @@ def test_what_grows_is_told_over_the_longest_stretch_without_a_cut():
     kind = type("Diagonal", (Diagonal,), dict(a=1.5))
     for truncate, grown in ((5, False), (12, True)):
         rng = np.random.default_rng(0)
-        steps = cells.unroll(kind(D, 8, rng, "float64"), rng.standard_normal((T, N, D)), truncate=truncate)
+        steps = cells.run(kind(D, 8, rng, "float64"), rng.standard_normal((T, N, D)), truncate=truncate).steps
         loss = (stack([s.h for s in steps]) ** 2).mean()
         loss.backward(record=True)
         report = viz.report(loss)
@@ -223,7 +223,7 @@ def test_an_update_gate_of_a_gru_forgets_where_it_is_high():
     rng = np.random.default_rng(0)
     cell = cells.GRU(D, H, rng, "float64")
     change(cell)
-    steps = cells.unroll(cell, 0.2 + np.abs(rng.standard_normal((T, N, D))))
+    steps = cells.run(cell, 0.2 + np.abs(rng.standard_normal((T, N, D)))).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
     report = viz.report(loss)
@@ -374,7 +374,7 @@ def test_an_input_whose_gradient_is_asked_for_is_no_weight(whole):
     rng = np.random.default_rng(0)
     cell, x = cells.LSTM(D, 8, rng, "float64"), rng.standard_normal((5, N, D))
     x = Tensor(x, True, name="x") if whole else [Tensor(v, True, name="x") for v in x]
-    loss = (cells.unroll(cell, x)[-1].h ** 2).sum()
+    loss = (cells.run(cell, x).steps[-1].h ** 2).sum()
     loss.backward(record=True)
     report = viz.report(loss, parameters=cell.parameters())
     assert report.healthy and [w.name for w in report._facts.weights] == list(cell.parameters())
@@ -426,7 +426,7 @@ def test_a_mask_over_steps_3_to_5():
     rng = np.random.default_rng(0)
     for kind in (cells.LSTM, cells.RNN, cells.GRU):  # of the states
         cell = kind(D, H, rng, "float64")
-        steps = cells.unroll(cell, rng.standard_normal((T, N, D)), mask=mask)
+        steps = cells.run(cell, rng.standard_normal((T, N, D)), mask=mask).steps
         loss = mse(stack([s.h for s in steps]), rng.standard_normal((T, N, H)))
         loss.backward(record=True)
         assert only(loss, "masked").steps == (3, 4, 5)
@@ -437,7 +437,7 @@ def test_padding_is_a_note_and_changes_no_rate():
     cell, x = cells.LSTM(D, H, rng, "float64"), rng.standard_normal((T, N, D))
 
     def rate(**options):
-        loss = (stack([s.h for s in cells.unroll(cell, x, **options)]) ** 2).mean()
+        loss = (stack([s.h for s in cells.run(cell, x, **options).steps]) ** 2).mean()
         loss.backward(record=True)
         report = viz.report(loss)
         assert report.healthy
@@ -519,7 +519,7 @@ def test_what_is_left_is_the_product_of_jacobians():
     rng = np.random.default_rng(3)
     cell = cells.RNN(2, 3, rng, "float64")
     x = rng.standard_normal((8, 1, 2))
-    steps = cells.unroll(cell, x)
+    steps = cells.run(cell, x).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
 
@@ -539,7 +539,7 @@ def test_shares_of_saturated_units_against_numpy():
     rng = np.random.default_rng(0)
     cell = cells.LSTM(D, 8, rng, "float64")
     cell.W_i.value = 6 * cell.W_i.value
-    steps = cells.unroll(cell, rng.standard_normal((10, N, D)))
+    steps = cells.run(cell, rng.standard_normal((10, N, D))).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
     data = viz.report(loss).data
@@ -556,7 +556,7 @@ def test_shares_of_saturated_units_against_numpy():
 
 def test_before_backward_nothing_is_computed():
     rng = np.random.default_rng(0)
-    steps = cells.unroll(cells.LSTM(D, 8, rng), np.zeros((3, 1, D), "f"))
+    steps = cells.run(cells.LSTM(D, 8, rng), np.zeros((3, 1, D), "f")).steps
     for run in (lambda loss: None, lambda loss: loss.backward()):
         loss = (steps[-1].h ** 2).sum()
         run(loss)
@@ -601,13 +601,13 @@ def test_a_single_step_and_no_sequences():
         "The gradient of W_f and b_f is exactly zero."
     ]  # fmt: skip
     assert viz.report(unrolled(steps=2)).healthy
-    steps = cells.unroll(cells.LSTM(D, 4, np.random.default_rng(0)), np.zeros((3, 0, D), "f"))
+    steps = cells.run(cells.LSTM(D, 4, np.random.default_rng(0)), np.zeros((3, 0, D), "f")).steps
     assert viz.report(steps).svg()
 
 
 def test_steps_alone():
     rng = np.random.default_rng(0)
-    steps = cells.unroll(cells.GRU(D, 8, rng), rng.standard_normal((5, 2, D)).astype("f"))
+    steps = cells.run(cells.GRU(D, 8, rng), rng.standard_normal((5, 2, D)).astype("f")).steps
     (steps[-1].h ** 2).sum().backward(record=True)
     assert viz.report(steps).healthy and "half-life" in str(viz.report(steps))
 

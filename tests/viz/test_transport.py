@@ -57,7 +57,7 @@ class Two(Linear):
 def planted(cell, at, T=6, truncate=None):
     """The loss: a random direction of all states, at the steps `at`, each time of length 1 for each state."""
     rng = np.random.default_rng(0)
-    steps = cells.unroll(cell, rng.standard_normal((T, 2, 3)), truncate=truncate)
+    steps = cells.run(cell, rng.standard_normal((T, 2, 3)), truncate=truncate).steps
     loss = Tensor(0.0)
     for t in at:
         for h in steps[t - 1].state:
@@ -247,7 +247,7 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
 def test_a_half_life_is_fitted_to_each_stretch_apart():
     """0.5 before the cut and 0.8 behind it: two half-lives, and losses of very different size do not bend them."""
     rng, loss = np.random.default_rng(0), Tensor(0.0)
-    steps = cells.unroll(Changing(3, 3, rng, "float64"), rng.standard_normal((10, 1, 3)), truncate=5)
+    steps = cells.run(Changing(3, 3, rng, "float64"), rng.standard_normal((10, 1, 3)), truncate=5).steps
     for t, s in enumerate(steps, 1):
         loss = loss + 100.0**t * s.h.sum()
     loss.backward(record=True)

@@ -136,7 +136,7 @@ def roots_of(what, steps=None) -> tuple[Tensor, list | None]:
         else type(what).__name__
     )
     raise InputError(
-        f"cannot draw {kind}: give a minigrad.Tensor, such as the loss, or the steps that unroll returned"
+        f"cannot draw {kind}: give a minigrad.Tensor, such as the loss, or the steps of a run, run.steps"
     )
 
 
@@ -256,7 +256,7 @@ def _one_run(groups: Iterable[Group], place: dict[int, tuple[str, int]]) -> None
             where = f" of {clean(band)}" if band else ""
             raise GraphError(
                 f"two runs stand in the same steps: {clean(name)} at t = {t}{where} was computed {len(same)} times, so that "
-                'no picture can tell them apart; give each run a label of its own, as in unroll(cell, xs, label="second"), '
+                'no picture can tell them apart; give each run a label of its own, as in cell(xs, label="second"), '
                 'or run it within scope("second"); states that go from one run to the next are detached first where '
                 "only the last is meant"
             )
