@@ -21,6 +21,8 @@ from .lstm import LSTM
 from .lstm_coupled import CoupledLSTM
 from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
+from .lstm_projected import ProjectedLSTM
+from .lstm_zoneout import ZoneoutLSTM
 from .rnn import RNN
 from .sequence import run
 from .stack import Stack
@@ -36,6 +38,8 @@ CELLS: dict[str, type[Cell]] = {
     "lstm_peephole": PeepholeLSTM,
     "lstm_coupled": CoupledLSTM,
     "lstm_layer_norm": LayerNormLSTM,
+    "lstm_projected": ProjectedLSTM,
+    "lstm_zoneout": ZoneoutLSTM,
     "gru": GRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
@@ -52,6 +56,7 @@ __all__ = [
     "CoupledLSTM",
     "LayerNormLSTM",
     "PeepholeLSTM",
+    "ProjectedLSTM",
     "ResetAfterGRU",
     "AdditiveAttention",
     "Alphabet",
@@ -84,5 +89,6 @@ __all__ = [
     "recurrent_masks",
     "run",
     "tasks",
+    "ZoneoutLSTM",
     "weight_norm",
 ]

@@ -72,10 +72,10 @@ def _unrolled(cell, xs, state, beside, output, reverse, lengths, mask, truncate)
         now = first_state(cell, state, N)
     steps = []
     for count, t in enumerate(range(T, 0, -1) if reverse else range(1, T + 1)):
+        here = {"x": inputs[t - 1], **{name: _row(name, rows, t) for name, rows in beside.items()}}
         with scope(f"t={t}"):
             if truncate is not None and count and count % truncate == 0:
                 now = tuple(s.detach() for s in now)
-            here = {"x": inputs[t - 1], **{name: _row(name, rows, t) for name, rows in beside.items()}}
             padded = None if real is None or real[t - 1].all() else real[t - 1]
             quantities, now = advance(cell, f"{who} step t={t}", here, now, padded)
             if output is not None:
@@ -321,7 +321,11 @@ def _rows(rows):
 
 
 def _row(name: str, rows, t: int) -> Tensor:
-    return rows[t - 1].named(name) if isinstance(rows, Tensor) else Tensor(rows[t - 1], name=name)
+    """An input of step t; of a tensor it is cut out before the step, as x is."""
+    if isinstance(rows, Tensor):
+        return rows[t - 1].named(name)
+    with scope(f"t={t}"):
+        return Tensor(rows[t - 1], name=name)
 
 
 def _check_beside(cell, name: str, rows, T, N) -> None:

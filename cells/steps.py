@@ -108,8 +108,11 @@ class Run:
     def __iter__(self):
         raise InputError(f"a Run cannot be taken apart like a tuple; take {self._takes}")
 
-    def __array__(self, *_, **__):
+    def _no_array(self, *_, **__):
         raise InputError(f"a Run is not an array; take {self._takes}")
+
+    __array__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _no_array
+    __rtruediv__ = __matmul__ = __rmatmul__ = __pow__ = __neg__ = _no_array
 
     def __repr__(self) -> str:
         state = "; ".join(describe(s) for s in self.state) or "none"

@@ -82,7 +82,7 @@ def test_context_and_weights_are_those_of_the_paper(rng):
 def test_a_step_is_the_cells_on_input_and_context(name, rng):
     made = decoder(rng, CELLS[name])
     h, xs = rng.standard_normal((L, N, K)), rng.standard_normal((T, N, D))
-    first = [rng.standard_normal((N, H)) for _ in made.state.split()]
+    first = [rng.standard_normal(s.shape) for s in made.initial_state(N)]
     r, state = made.over(h)(xs, first), [Tensor(s) for s in first]
     for step, x in zip(r.steps, xs, strict=True):
         context, alpha = by_the_book(made.attention, state[0].value, h)

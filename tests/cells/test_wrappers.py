@@ -53,7 +53,7 @@ def test_padding_changes_no_bit_of_a_value_or_gradient(name, of, rng):
     on the size of the batch), with a loss that reads every number once (a sum's depends on the order)."""
     made = layer(KINDS[name], rng)
     parameters = list(made.parameters().values())
-    states = [rng.standard_normal((N, H)) for _ in made.state.split()]
+    states = [rng.standard_normal(s.shape) for s in made.initial_state(N)]
     data, weigh = rng.standard_normal((T, N, D)), rng.standard_normal((T, N, 2 * H))
 
     def results(n, length, steps, **options):
@@ -99,7 +99,7 @@ def test_gradients_with_lengths_match_finite_differences(name, rng):
     made = layer(CELLS[name], rng)
     if name == "irnn":
         made.W_h.value, made.b_h.value = 0.1 * made.W_h.value, np.array([3.0, -3, 3, -3, 3])
-    names, weigh = list(made.parameters()), rng.standard_normal((T, N, H))
+    names, weigh = list(made.parameters()), rng.standard_normal((T, N, made.outputs))
 
     def function(x, *values):
         for key, value in zip(names, values, strict=True):

@@ -94,7 +94,8 @@ def test_every_operation_compiles_or_says_why_not(name, data, seed):
 
 def model(kind, dtype, D=4, H=6, K=3, seed=0):
     rng = np.random.default_rng(seed)
-    cell, output = CELLS[kind](D, H, rng, dtype), Output(H, K, rng, dtype)
+    cell = CELLS[kind](D, H, rng, dtype)
+    output = Output(cell.outputs, K, rng, dtype)
     for p in cell.parameters().values():
         p.value = p.value + 0.1 * rng.standard_normal(p.shape)  # biases too, so that none is constant
 
@@ -118,8 +119,8 @@ def test_cell_compiled_equals_eager_at_every_size_with_one_program(kind, dtype):
     for T, N in [(5, 3), (1, 1), (7, 1), (2, 6), (12, 32), (6, 4), (3, 3)]:
         x = Tensor(rng.standard_normal((T, N, 4)).astype(dtype), requires_grad=True, name="x")
         states = [
-            Tensor(rng.standard_normal((N, 6)).astype(dtype), requires_grad=True, name=s)
-            for s in cell.state.split()
+            Tensor(rng.standard_normal(s.shape).astype(dtype), requires_grad=True, name=s.name)
+            for s in cell.initial_state(N)
         ]
         assert_equal(loss, (x, rng.integers(0, 3, (T, N)), *states), [*leaves, x, *states], dtype, compiled)
     assert sum(map(len, compiled.variants.values())) == 1, "another T or N was compiled again"

@@ -11,7 +11,7 @@ from test_escaping import NASTY, harmless
 
 import cells
 import viz
-from minigrad import InputError, compile, cross_entropy, fit, mse, tanh
+from minigrad import InputError, compile, cross_entropy, fit, mse, stack, tanh
 
 T, N, D, H = 6, 3, 4, 5
 
@@ -20,7 +20,7 @@ def network(kind=cells.LSTM, seed=0, layers=1):
     """(loss, parameters, batches): a small network that is to say what it reads."""
     rng = np.random.default_rng(seed)
     layer = cells.Stack(kind, D, H, layers, rng) if layers > 1 else kind(D, H, rng)
-    output = cells.Output(H, D, rng)
+    output = cells.Output(layer.outputs, D, rng)
 
     def loss(x, y):
         h = layer(x).outputs
@@ -62,7 +62,7 @@ def test_what_is_recorded_against_a_run_of_ones_own():
     rng = np.random.default_rng(0)
     cell, output = cells.LSTM(D, H, rng), cells.Output(H, D, rng)
     steps = cells.run(cell, x).steps
-    own = cross_entropy(output(cells.sequence.stack([s.h for s in steps])), y)
+    own = cross_entropy(output(stack([s.h for s in steps])), y)
     own.backward(record=True)
     data = history.data
     assert data["step"].tolist() == [7] and data["loss"][0] == pytest.approx(own.item(), rel=1e-5)

@@ -44,7 +44,7 @@ def unrolled(name, seed=0, scale=1.0, last=False, kind=None, change=None):
     if outputs.ndim > 3:
         loss = (outputs[-1:] if last else outputs).mean() ** 2
     else:
-        y = cells.Output(H, D, rng, "float64")(outputs[-1:] if last else outputs)
+        y = cells.Output(outputs.shape[-1], D, rng, "float64")(outputs[-1:] if last else outputs)
         loss = cross_entropy(y, rng.integers(0, D, y.shape[:2]))
     loss.backward(record=True)
     return loss

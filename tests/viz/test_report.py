@@ -128,9 +128,8 @@ def test_no_fault_in_layers_and_in_networks_without_recurrence(kind):
         "bidirectional": lambda: cells.Bidirectional(cells.LSTM, D, 8, rng),
     }[kind]()
     output = cells.Output(layer.outputs, D, rng)
-    loss = cross_entropy(
-        output(layer(Tensor(rng.standard_normal((12, N, D)).astype("f")))), rng.integers(0, D, (12, N))
-    )
+    x = Tensor(rng.standard_normal((12, N, D)).astype("f"))
+    loss = cross_entropy(output(cells.run(layer, x).outputs), rng.integers(0, D, (12, N)))
     loss.backward(record=True)
     report = viz.report(loss, parameters=layer.parameters() | output.parameters())
     assert report.healthy, report.text
@@ -455,7 +454,7 @@ def test_a_layer_that_does_not_learn(frozen):
     for p in layers.cells[frozen - 1].parameters().values():
         p.requires_grad = False
     x = Tensor(rng.standard_normal((6, N, D)).astype("f"), name="x")
-    loss = cross_entropy(output(layers(x)), rng.integers(0, D, (6, N)))
+    loss = cross_entropy(output(layers(x).outputs), rng.integers(0, D, (6, N)))
     loss.backward(record=True)
     fault = only(loss, "frozen")
     assert fault.where == f"layer {frozen}" and "W_f, b_f, W_i" in fault.said
