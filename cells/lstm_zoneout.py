@@ -10,8 +10,8 @@ from .lstm import LSTM
 class ZoneoutLSTM(LSTM):
     """LSTM with zoneout (Krueger et al., 2017): at every step some units of h and c keep their last value.
 
-    ``4 * H * (H + D + 1)`` parameters, those of the LSTM.  Which units, is drawn outside and given beside x, ``cell(xs, **cell.masks(T, N, rng))``.  Without masks, as in a
-    test, each state is the mean over them.
+    ``4 * H * (H + D + 1)`` parameters, those of the LSTM.  Which units, is drawn outside and given beside x,
+    ``cell(xs, **cell.masks(T, N, rng))``; without masks, as in a test, each state is the mean over them.
     rate_h, rate_c : how probable it is that a unit is kept; the paper's values for characters.
     """
 

@@ -58,9 +58,7 @@ def attention(word: str = "backwards") -> viz.Picture:
     }
 
     def loss(x, given, targets):
-        return mg.cross_entropy(decoder.over(encoder(x).outputs)(given, output=output).y, targets).named(
-            "L"
-        )
+        return mg.cross_entropy(decoder.over(encoder(x).outputs)(given, output=output).y, targets).named("L")
 
     def batch(codes):  # what the decoder reads is what it should have written before
         rows, targets = np.eye(K, dtype=np.float32), codes[::-1]

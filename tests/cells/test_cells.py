@@ -257,9 +257,7 @@ def test_a_cell_trains_and_the_same_seed_gives_the_same_numbers(name):
     def train(seed):
         rng = np.random.default_rng(seed)
         cell = CELLS[name](D, H, rng)
-        x, target = (
-            rng.standard_normal(shape).astype("float32") for shape in ((5, N, D), (N, cell.outputs))
-        )
+        x, target = (rng.standard_normal(shape).astype("float32") for shape in ((5, N, D), (N, cell.outputs)))
         optimiser, losses = optim.Adam(cell.parameters(), lr=0.02), []
         for _ in range(20):
             optimiser.zero_grad()

@@ -5,6 +5,7 @@ eager; what is written wrongly is named.
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 
@@ -33,6 +34,7 @@ from cells.layer import Dense, Layer
 from minigrad import DTypeError, InputError, ShapeError, Tensor, check_grads, concat, sigmoid, tanh, where
 
 T, N, D, H, K = 6, 3, 4, 5, 4
+R = functools.partial(np.random.default_rng, 0)
 LENGTHS = np.array([2, 6, 4])
 
 
@@ -151,9 +153,9 @@ RECURRENT = {
     "stack of matrix memories": lambda rng: Stack(MatrixMemory, D, H, 2, rng, "float64"),
     "both directions": lambda rng: Bidirectional(MatrixMemory, D, H, rng, "float64"),
     "decoder": decoder,
-    "decoder of projections": lambda rng: AttentionDecoder(
-        ProjectedLSTM, D, H, 2, rng, dtype="float64"
-    ).over(rng.standard_normal((3, 1, 2))),
+    "decoder of projections": lambda rng: AttentionDecoder(ProjectedLSTM, D, H, 2, rng, dtype="float64").over(
+        rng.standard_normal((3, 1, 2))
+    ),
     "own step": Own,
     "own layer": Inside,
 }
@@ -167,7 +169,9 @@ STATELESS = {
 LAYERS = RECURRENT | STATELESS
 every_layer = pytest.mark.parametrize("name", list(LAYERS))
 every_recurrent = pytest.mark.parametrize("name", list(RECURRENT))
-every_causal = pytest.mark.parametrize("name", [n for n in LAYERS if n not in ("both directions", "looks both ways")])
+every_causal = pytest.mark.parametrize(
+    "name", [n for n in LAYERS if n not in ("both directions", "looks both ways")]
+)
 
 
 @pytest.fixture
@@ -189,7 +193,9 @@ def learned(layer):
 
 
 def same(ours, theirs, **options):
-    np.testing.assert_allclose(ours.value, getattr(theirs, "value", theirs), **{"atol": 1e-12, "rtol": 1e-10} | options)
+    np.testing.assert_allclose(
+        ours.value, getattr(theirs, "value", theirs), **{"atol": 1e-12, "rtol": 1e-10} | options
+    )
 
 
 # One way.
@@ -199,7 +205,11 @@ def same(ours, theirs, **options):
 def test_every_layer_gives_a_run(name, x, rng):
     layer = LAYERS[name](rng)
     r = run(layer, x)
-    assert isinstance(r, Run) and r.outputs.shape[:2] == (T, N) and r.last.shape == r.outputs.shape[1:] if name != "both directions" else True
+    assert (
+        isinstance(r, Run) and r.outputs.shape[:2] == (T, N) and r.last.shape == r.outputs.shape[1:]
+        if name != "both directions"
+        else True
+    )
     if isinstance(layer, Layer) and name != "own outputs":
         same(layer(x).outputs, r.outputs, atol=0, rtol=0)
     if name in STATELESS:
@@ -221,10 +231,8 @@ def test_lengths_are_each_sequence_alone_and_padding_is_never_read(name, x, rng)
     # A layer of one's own that takes all options reads padding itself: 0 · NaN is NaN.
     for padding in (7.0, 1e3 if name == "own layer" else np.nan):
         given = Tensor(np.where(real, x, padding), requires_grad=True)
-        if name == "function":
-            r = run(layer, given, lengths=LENGTHS)
-        else:
-            r = run(layer, given, mask=real[..., 0])
+        how = dict(lengths=LENGTHS) if name == "function" else dict(mask=real[..., 0])
+        r = run(layer, given, **how)
         gradients = mg.grad((r.outputs**2).sum() + (r.last**3).sum(), [given, *learned(layer)])
         found.append([r.outputs.value, r.last.value, *(g.value for g in gradients)])
     for ours, theirs in zip(*found, strict=True):
@@ -270,7 +278,10 @@ def test_what_sees_later_steps_answers_but_does_not_write(name, x, rng):
     output = Output(run(layer, x).outputs.shape[-1], K, rng, "float64")
     assert cells.many_to_many(layer, output, x).shape == (T, N, K)
     assert cells.many_to_one(layer, output, x, lengths=LENGTHS).shape == (N, K)
-    for call in (lambda: cells.one_to_many(layer, output, x[0], x[1:]), lambda: cells.generate(layer, output, x, 2)):
+    for call in (
+        lambda: cells.one_to_many(layer, output, x[0], x[1:]),
+        lambda: cells.generate(layer, output, x, 2),
+    ):
         with pytest.raises(InputError, match="sees what comes after a step"):
             call()
 
@@ -294,7 +305,10 @@ def test_a_state_that_is_carried_on_continues_the_run(name, x, rng):
     states = first_states(layer, rng)
     whole = run(layer, x, states)
     if name == "both directions":  # the way back comes from the other end
-        same(run(layer, x, whole.state).outputs, run(layer, x, dict(zip(layer.state.split(), whole.state, strict=True))).outputs)
+        same(
+            run(layer, x, whole.state).outputs,
+            run(layer, x, dict(zip(layer.state.split(), whole.state, strict=True))).outputs,
+        )
         return
     first = run(layer, x[:4], states)
     second = run(layer, x[4:], first.state)
@@ -328,7 +342,9 @@ def test_given_states_masks_cuts_and_their_gradients_compile(name, x, rng):
     assert sum(map(len, compiled.variants.values())) == 1
 
 
-@pytest.mark.parametrize("name", ["projected", "matrix memory", "learned first state", "stack of matrix memories"])
+@pytest.mark.parametrize(
+    "name", ["projected", "matrix memory", "learned first state", "stack of matrix memories"]
+)
 def test_gradients_through_states_match_finite_differences(name, x, rng):
     layer = RECURRENT[name](rng)
     states = first_states(layer, rng)
@@ -388,20 +404,38 @@ def test_equations_of_states_of_any_shape_are_printed(rng):
     viz = pytest.importorskip("viz")
     text = str(viz.equations(MatrixMemory(D, H, rng)))
     assert "M_t" in text and "M_{t−1}" in text and "dM_{t−1}" in text
-    assert "h_t " in str(viz.equations(ProjectedLSTM(D, H, rng))) and "W_p" in str(viz.equations(ProjectedLSTM(D, H, rng)))
+    assert "h_t " in str(viz.equations(ProjectedLSTM(D, H, rng))) and "W_p" in str(
+        viz.equations(ProjectedLSTM(D, H, rng))
+    )
 
 
 SHAPES = {
-    "a matrix": (lambda c, x: c(x, (np.zeros((N, H)), np.zeros((N, H)), np.zeros((N, 1, 1)))),
-        ShapeError, r"MatrixMemory: state M is 'M' in t=0 \(3, 5\) float64; give \(3, 5, 5\), or \(1, 5, 5\) for all"),
-    "sequences": (lambda c, x: c(x, {"n": np.zeros((2, 1, 1)), "M": np.zeros((N, H, H)), "h": np.zeros((N, H))}),
-        ShapeError, r"state n .*\(2, 1, 1\).*give \(3, 1, 1\)"),
-    "type": (lambda c, x: c(x, (np.zeros((N, H)), np.zeros((N, H, H), "f4"), np.zeros((N, 1, 1)))),
-        DTypeError, r"state 'M' .* float32, the cell's is float64; .*astype"),
-    "count": (lambda c, x: c(x, np.zeros((N, H))), ShapeError, "MatrixMemory: 1 states given, it has 3: h M n"),
-    "of none": (lambda c, x: FirstState(TCN(D, H, 1, 2, np.random.default_rng(0)), 2, np.random.default_rng(0)),
-        InputError, "FirstState: TCN has no states; give a recurrent layer"),
-}  # fmt: skip
+    "a matrix": (
+        lambda c, x: c(x, (np.zeros((N, H)), np.zeros((N, H)), np.zeros((N, 1, 1)))),
+        ShapeError,
+        r"MatrixMemory: state M is 'M' in t=0 \(3, 5\) float64; give \(3, 5, 5\), or \(1, 5, 5\) for all",
+    ),
+    "sequences": (
+        lambda c, x: c(x, {"n": np.zeros((2, 1, 1)), "M": np.zeros((N, H, H)), "h": np.zeros((N, H))}),
+        ShapeError,
+        r"state n .*\(2, 1, 1\).*give \(3, 1, 1\)",
+    ),
+    "type": (
+        lambda c, x: c(x, (np.zeros((N, H)), np.zeros((N, H, H), "f4"), np.zeros((N, 1, 1)))),
+        DTypeError,
+        r"state 'M' .* float32, the cell's is float64; .*astype",
+    ),
+    "count": (
+        lambda c, x: c(x, np.zeros((N, H))),
+        ShapeError,
+        "MatrixMemory: 1 states given, it has 3: h M n",
+    ),
+    "of none": (
+        lambda c, x: FirstState(TCN(D, H, 1, 2, R()), 2, R()),
+        InputError,
+        "FirstState: TCN has no states; give a recurrent layer",
+    ),
+}
 
 
 @pytest.mark.parametrize("how", ["eager", "compiled"])
@@ -432,8 +466,10 @@ def test_a_step_is_given_its_row_by_name(x, rng):
     same(run(cell, list(x), keep=list(map(Tensor, beside["keep"])), t=Tensor(beside["t"])).h, r.h)
     without = cell(x, keep=beside["keep"])  # t has a default
     same(without.h, cell(x, keep=beside["keep"], t=np.ones(T)).h)
-    same(cell(x, keep=beside["keep"][:, :1], t=np.ones((T, 1, 1))).h,
-         cell(x, keep=np.repeat(beside["keep"][:, :1], N, axis=1)).h)  # fmt: skip
+    same(
+        cell(x, keep=beside["keep"][:, :1], t=np.ones((T, 1, 1))).h,
+        cell(x, keep=np.repeat(beside["keep"][:, :1], N, axis=1)).h,
+    )
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -452,7 +488,15 @@ def test_inputs_beside_x_have_gradients_and_compile(reverse, x, rng):
     same(value, eager)
     for p, g in zip([t, cell.W_h], mg.grad(eager, [t, cell.W_h]), strict=True):
         np.testing.assert_allclose(found[p], g.value, rtol=1e-9, atol=1e-13)
-    assert check_grads(lambda t: cell(x, keep=beside["keep"], t=t, reverse=reverse).h.sum(), [beside["t"]], order=1, complex_step=False) <= 1e-6  # fmt: skip
+    assert (
+        check_grads(
+            lambda t: cell(x, keep=beside["keep"], t=t, reverse=reverse).h.sum(),
+            [beside["t"]],
+            order=1,
+            complex_step=False,
+        )
+        <= 1e-6
+    )
     # What is traced beside an x that is known, and the other way round.
     same(mg.compile(lambda t: cell(x, keep=beside["keep"], t=t).h)(beside["t"]), cell(x, **beside).h)
     same(mg.compile(lambda x: cell(x, **beside).h)(x), cell(x, **beside).h)
@@ -485,7 +529,10 @@ def test_inputs_beside_x_reach_the_cells_in_other_layers(kind, x, rng):
         with pytest.raises(InputError, match="AttentionDecoder: its step takes keep beside x"):
             layer(x)
         r = layer(x, **beside)
-        found, expected = r.h, layer.cell(concat(Tensor(x), mg.stack([s.context for s in r.steps])), **beside).h
+        found, expected = (
+            r.h,
+            layer.cell(concat(Tensor(x), mg.stack([s.context for s in r.steps])), **beside).h,
+        )
     else:
         layer, output = Timed(D, H, rng, "float64"), Output(H, K, rng, "float64")
         found = cells.many_to_one(layer, output, x, **beside)
@@ -509,9 +556,15 @@ def test_zoneout_keeps_what_the_masks_say_and_else_the_mean(x, rng):
     plain = LSTM(D, H, rng, "float64")
     plain.load({n: p.value for n, p in cell.parameters().items()})
     same(cell(x, **keep).h, plain(x).h, atol=0, rtol=0)
-    same(mg.compile(lambda x, keep_h, keep_c: cell(x, keep_h=keep_h, keep_c=keep_c).h)(x, *masks.values()), cell(x, **masks).h)  # fmt: skip
+    same(
+        mg.compile(lambda x, keep_h, keep_c: cell(x, keep_h=keep_h, keep_c=keep_c).h)(x, *masks.values()),
+        cell(x, **masks).h,
+    )
     # In the mean over all masks one step is what it is without them.
-    one = [cell.step(Tensor(x[0]), Tensor(x[1] @ np.ones((D, H))), Tensor(x[2] @ np.ones((D, H))))[s].value for s in "hc"]
+    one = [
+        cell.step(Tensor(x[0]), Tensor(x[1] @ np.ones((D, H))), Tensor(x[2] @ np.ones((D, H))))[s].value
+        for s in "hc"
+    ]
     drawn = [[], []]
     for _ in range(3000):
         m = {n: Tensor(a[0]) for n, a in cell.masks(1, N, rng).items()}
@@ -527,13 +580,35 @@ def test_zoneout_keeps_what_the_masks_say_and_else_the_mean(x, rng):
 
 def test_a_picture_calls_an_input_beside_x_by_its_name(x, rng):
     viz = pytest.importorskip("viz")
-    cell, beside = timed(rng, x)
-    r = cell(x[:2], keep=beside["keep"][:2], t=beside["t"][:2])
-    loss = (r.h**2).sum()
-    loss.backward(record=True)
-    for view in ("operations", "gates"):
-        dot = viz.draw(loss, view=view).dot
-        assert "keep" in dot, view
+    cell, arrays = timed(rng, x[:2])
+    t = Tensor(arrays["t"], requires_grad=True)
+    (dt,) = mg.grad((cell(x[:2], keep=arrays["keep"], t=t).h ** 2).sum(), [t])
+    for beside in (arrays, {name: Tensor(a) for name, a in arrays.items()}):
+        loss = (cell(x[:2], **beside).h ** 2).sum()
+        loss.backward(record=True)
+        for level in ("gate", "operation"):
+            drawn = viz.draw(loss, level=level)
+            said = re.findall(r'tooltip="(\w+)(?: t=\d)?: 3 × \d+ ', drawn.dot)
+            assert all(said.count(name) >= 2 for name in ("x", "keep", "t", "h")), level
+        np.testing.assert_array_equal(drawn.data["t"], arrays["t"])
+        np.testing.assert_allclose(drawn.data["dt"], dt.value, rtol=1e-12)
+    assert "mask" not in viz.draw((cell(x[:2], **arrays, lengths=[1, 2, 2]).h ** 2).sum()).dot
+
+
+def test_equations_name_inputs_beside_x(rng):
+    viz = pytest.importorskip("viz")
+    with pytest.raises(
+        InputError, match=r"equations of Timed: its step takes keep beside x; .* keep=np.ones\(\(1, 5\)\)"
+    ):
+        viz.equations(Timed(D, H, rng))
+    text = str(viz.equations(Timed(D, H, rng), keep=np.ones((1, H), bool), t=np.ones((1, 1), "f4")))
+    assert "keep_t" in text and "t_t" in text
+    zoneout = ZoneoutLSTM(D, H, rng)
+    assert "0.05 h_{t−1}" in str(viz.equations(zoneout))
+    assert "where(keep_{h,t}, h_{t−1}, h_{new,t})" in str(
+        viz.equations(zoneout, **{n: m[0] for n, m in zoneout.masks(1, 1, rng).items()})
+    )
+    assert "h_{t−1}" in str(viz.equations(Learned(D, H, rng)))
 
 
 def test_scheduled_sampling_is_a_cell_that_is_given_a_coin(x, rng):
@@ -554,7 +629,9 @@ def test_scheduled_sampling_is_a_cell_that_is_given_a_coin(x, rng):
     cell, given = Writer(D, H, rng, "float64"), rng.standard_normal((T, N, H))
     forced = cell(x, given=given, coin=np.ones((T, 1, 1), bool))
     free = cell(x, given=given, coin=np.zeros((T, 1, 1), bool))
-    fed = cell(x, given=np.concatenate([np.zeros((1, N, H)), free["y"].value[:-1]]), coin=np.ones((T, 1, 1), bool))
+    fed = cell(
+        x, given=np.concatenate([np.zeros((1, N, H)), free["y"].value[:-1]]), coin=np.ones((T, 1, 1), bool)
+    )
     same(fed["y"], free["y"])
     assert abs(forced["y"].value - free["y"].value).max() > 0.1
 
@@ -573,16 +650,48 @@ def broken(returned, **more):
 
 
 WRONG = {
-    "a tensor": (broken(lambda q: q["h"]), InputError, r"Broken.*: step returned .* \(3, 5\) float64; return its quantities by name, .*return dict\(h=h\)"),
-    "a pair": (broken(lambda q: (q["h"], q["h"])), InputError, r"step returned a tuple of 2; return its quantities by name"),
+    "a tensor": (
+        broken(lambda q: q["h"]),
+        InputError,
+        r"Broken.*: step returned .* \(3, 5\) float64; return its quantities by name, .*return dict\(h=h\)",
+    ),
+    "a pair": (
+        broken(lambda q: (q["h"], q["h"])),
+        InputError,
+        r"step returned a tuple of 2; return its quantities by name",
+    ),
     "nothing": (broken(lambda q: None), InputError, r"step returned nothing; return its quantities by name"),
-    "an array": (broken(lambda q: {**q, "z": np.ones(3)}), InputError, r"step returned z as a ndarray, not a tensor"),
-    "a missing state": (broken(lambda q: dict(z=q["z"])), InputError, r"step returned z; the state h is missing, return it too"),
-    "another shape": (broken(lambda q: dict(h=q["h"][:, :2])), ShapeError, r"state h became .*\(3, 2\) float64, it was \(3, 5\) float64; a step keeps"),
-    "another type": (broken(lambda q: dict(h=q["h"].astype("float32"))), ShapeError, r"state h became .* float32, it was \(3, 5\) float64"),
-    "too few states": (broken(lambda q: q, state="h c"), InputError, r"step\(x, h_prev\) takes x and 1 states, `state` names 2"),
-    "no first state": (broken(lambda q: q, initial_state=lambda self, n: None), InputError, r"Broken: initial_state returned nothing; return a tuple"),
-}  # fmt: skip
+    "an array": (
+        broken(lambda q: {**q, "z": np.ones(3)}),
+        InputError,
+        r"step returned z as a ndarray, not a tensor",
+    ),
+    "a missing state": (
+        broken(lambda q: dict(z=q["z"])),
+        InputError,
+        r"step returned z; the state h is missing, return it too",
+    ),
+    "another shape": (
+        broken(lambda q: dict(h=q["h"][:, :2])),
+        ShapeError,
+        r"state h became .*\(3, 2\) float64, it was \(3, 5\) float64; a step keeps",
+    ),
+    "another type": (
+        broken(lambda q: dict(h=q["h"].astype("float32"))),
+        ShapeError,
+        r"state h became .* float32, it was \(3, 5\) float64",
+    ),
+    "too few states": (
+        broken(lambda q: q, state="h c"),
+        InputError,
+        r"step\(x, h_prev\) takes x and 1 states, `state` names 2",
+    ),
+    "no first state": (
+        broken(lambda q: q, initial_state=lambda self, n: None),
+        InputError,
+        r"Broken: initial_state returned nothing; return a tuple",
+    ),
+}
 
 
 @pytest.mark.parametrize("how", ["eager", "compiled"])
@@ -606,34 +715,101 @@ def test_a_cell_without_its_parts_is_told_how_to_write_them(rng):
 
     with pytest.raises(NotImplementedError, match=r"Empty must make its parameters in build\(self, rng\)"):
         Empty(D, H, rng)
-    with pytest.raises(NotImplementedError, match=r"Stepless must compute one step in step\(self, x, \*states\): return dict"):
+    with pytest.raises(
+        NotImplementedError, match=r"Stepless must compute one step in step\(self, x, \*states\): return dict"
+    ):
         Stepless(D, H, rng)(np.zeros((T, N, D), "f4"))
 
 
 MISFITS = {
-    "a typing error": (lambda c, x, b: LSTM(D, H, np.random.default_rng(0), "float64")(x, lenghts=LENGTHS),
-        InputError, "LSTM: its step takes no lenghts; it takes x and its states alone.  Options .*lengths"),
-    "no such input": (lambda c, x, b: c(x, **b, kept=1), InputError, "Timed: its step takes no kept; beside x it takes keep, t"),
-    "missing": (lambda c, x, b: c(x, t=b["t"]), InputError, r"Timed: its step takes keep beside x; give one row a step, keep=array"),
-    "other steps": (lambda c, x, b: c(x, **{**b, "t": b["t"][1:]}), ShapeError, r"Timed: t \(5, 3, 1\) needs a row for each of the 6 steps"),
-    "other sequences": (lambda c, x, b: c(x, **{**b, "keep": b["keep"][:, :2]}), ShapeError, r"keep \(6, 2, 5\) has 2 sequences, x has 3; give \(6, 3, …\), \(6, 1, …\)"),
-    "a single number": (lambda c, x, b: c(x, **{**b, "t": 1.0}), ShapeError, r"t \(\) needs a row for each of the 6 steps"),
-    "type": (lambda c, x, b: c(x, **{**b, "t": b["t"].astype("f4")}), DTypeError, r"Timed: t is float32, the cell float64"),
-    "words": (lambda c, x, b: c(x, **{**b, "t": ["a"] * 6}), DTypeError, r"t is <U1; give numbers or booleans"),
-    "in a stack": (lambda c, x, b: Stack(GRU, D, H, 2, np.random.default_rng(0), "float64")(x, **b), InputError, "Stack: its step takes no keep, t"),
-    "in both directions": (lambda c, x, b: Bidirectional(Timed, D, H, np.random.default_rng(0), "float64")(x), InputError, "Bidirectional: its step takes keep"),
-    "reverse of both": (lambda c, x, b: Bidirectional(GRU, D, H, np.random.default_rng(0), "float64")(x, reverse=True), InputError, "in both directions; reverse has no meaning"),
-    "states of none": (lambda c, x, b: run(Plain(np.random.default_rng(0)), x, (x[0],)), InputError, "Plain has no states, so none can be given"),
-    "no steps to turn": (lambda c, x, b: run(lambda xs: xs, x, reverse=True), InputError, r"takes no reverse, .*give it xs\[::-1\]"),
-    "no states to cut": (lambda c, x, b: TCN(D, H, 1, 2, np.random.default_rng(0), "float64")(x, truncate=2), InputError, "TCN: a run of it takes no truncate"),
-    "one for all": (lambda c, x, b: run(lambda xs: tanh(xs)[-1], x), ShapeError, r"<lambda> gave .*\(3, 4\).* a layer gives \(steps, sequences, …\)"),
+    "a typing error": (
+        lambda c, x, b: LSTM(D, H, R(), "float64")(x, lenghts=LENGTHS),
+        InputError,
+        "LSTM: its step takes no lenghts; it takes x and its states alone.  Options .*lengths",
+    ),
+    "no such input": (
+        lambda c, x, b: c(x, **b, kept=1),
+        InputError,
+        "Timed: its step takes no kept; beside x it takes keep, t",
+    ),
+    "missing": (
+        lambda c, x, b: c(x, t=b["t"]),
+        InputError,
+        r"Timed: its step takes keep beside x; give one row a step, keep=array",
+    ),
+    "other steps": (
+        lambda c, x, b: c(x, **{**b, "t": b["t"][1:]}),
+        ShapeError,
+        r"Timed: t \(5, 3, 1\) needs a row for each of the 6 steps",
+    ),
+    "other sequences": (
+        lambda c, x, b: c(x, **{**b, "keep": b["keep"][:, :2]}),
+        ShapeError,
+        r"keep \(6, 2, 5\) has 2 sequences, x has 3; give \(6, 3, …\), \(6, 1, …\)",
+    ),
+    "a single number": (
+        lambda c, x, b: c(x, **{**b, "t": 1.0}),
+        ShapeError,
+        r"t \(\) needs a row for each of the 6 steps",
+    ),
+    "type": (
+        lambda c, x, b: c(x, **{**b, "t": b["t"].astype("f4")}),
+        DTypeError,
+        r"Timed: t is float32, the cell float64",
+    ),
+    "words": (
+        lambda c, x, b: c(x, **{**b, "t": ["a"] * 6}),
+        DTypeError,
+        r"t is <U1; give numbers or booleans",
+    ),
+    "in a stack": (
+        lambda c, x, b: Stack(GRU, D, H, 2, R(), "float64")(x, **b),
+        InputError,
+        "Stack: its step takes no keep, t",
+    ),
+    "in both directions": (
+        lambda c, x, b: Bidirectional(Timed, D, H, R(), "float64")(x),
+        InputError,
+        "Bidirectional: its step takes keep",
+    ),
+    "reverse of both": (
+        lambda c, x, b: Bidirectional(GRU, D, H, R(), "float64")(x, reverse=True),
+        InputError,
+        "in both directions; reverse has no meaning",
+    ),
+    "states of none": (
+        lambda c, x, b: run(Plain(R()), x, (x[0],)),
+        InputError,
+        "Plain has no states, so none can be given",
+    ),
+    "no steps to turn": (
+        lambda c, x, b: run(lambda xs: xs, x, reverse=True),
+        InputError,
+        r"takes no reverse, .*give it xs\[::-1\]",
+    ),
+    "no states to cut": (
+        lambda c, x, b: TCN(D, H, 1, 2, R(), "float64")(x, truncate=2),
+        InputError,
+        "TCN: a run of it takes no truncate",
+    ),
+    "one for all": (
+        lambda c, x, b: run(lambda xs: tanh(xs)[-1], x),
+        ShapeError,
+        r"<lambda> gave .*\(3, 4\).* a layer gives \(steps, sequences, …\)",
+    ),
     "a class": (lambda c, x, b: run(LSTM, x), InputError, "cannot be run; give a layer"),
     "a number": (lambda c, x, b: run(3, x), InputError, "3 cannot be run; give a layer"),
-    "attention without a mask": (lambda c, x, b: run(cells.MultiHeadAttention(D, 2, np.random.default_rng(0), "float64"), x, lengths=LENGTHS),
-        InputError, "MultiHeadAttention sees what comes after a step and takes no lengths"),
-    "padding inside": (lambda c, x, b: run(lambda xs: GRU(D, H, np.random.default_rng(0), "float64")(xs), x, lengths=LENGTHS),
-        InputError, "takes no lengths or mask to hand on"),
-}  # fmt: skip
+    "attention without a mask": (
+        lambda c, x, b: run(cells.MultiHeadAttention(D, 2, R(), "float64"), x, lengths=LENGTHS),
+        InputError,
+        "MultiHeadAttention sees what comes after a step and takes no lengths",
+    ),
+    "padding inside": (
+        lambda c, x, b: run(lambda xs: GRU(D, H, R(), "float64")(xs), x, lengths=LENGTHS),
+        InputError,
+        "takes no lengths or mask to hand on",
+    ),
+}
 
 
 @pytest.mark.parametrize("how", ["eager", "compiled"])
@@ -658,8 +834,19 @@ def test_an_input_may_not_be_called_like_an_option(x, rng):
         Hidden(D, H, rng, "float64")(x)
 
 
-@pytest.mark.parametrize("use", [Output(H, K, np.random.default_rng(0), "float64"), mg.tanh, np.asarray, list,
-    lambda r: mg.Tensor(1.0) * r, lambda r: r[0], lambda r: r.shape], ids=range(7))  # fmt: skip
+@pytest.mark.parametrize(
+    "use",
+    [
+        Output(H, K, R(), "float64"),
+        mg.tanh,
+        np.asarray,
+        list,
+        lambda r: mg.Tensor(1.0) * r,
+        lambda r: r[0],
+        lambda r: r.shape,
+    ],
+    ids=range(7),
+)
 def test_a_run_is_not_an_array_and_says_what_to_take(use, x, rng):
     with pytest.raises((InputError, AttributeError, DTypeError), match=r"\.outputs"):
         use(LSTM(D, H, rng, "float64")(x))
@@ -671,5 +858,7 @@ def test_states_of_a_stack_have_names_too(x, rng):
     states = first_states(stack, rng)
     named = dict(zip(stack.state.split(), states, strict=True))
     same(stack(x, dict(reversed(named.items()))).h, stack(x, states).h, atol=0)
-    with pytest.raises(ShapeError, match=re.escape("Stack: 2 states given (h, c), it has 4: 1.h 1.c 2.h 2.c")):
+    with pytest.raises(
+        ShapeError, match=re.escape("Stack: 2 states given (h, c), it has 4: 1.h 1.c 2.h 2.c")
+    ):
         stack(x, {"h": states[0], "c": states[1]})

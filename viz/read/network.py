@@ -418,11 +418,11 @@ def _network(root, nodes, group_of, cells) -> Network:
 
 def _inputs(groups: list[Group], cells) -> dict[tuple[str, int], list[Group]]:
     """What each step reads from outside.  What an equation holds is no input: the 1 of 1 − z, a fixed matrix
-    without a name that is the same at every step; nor is a mask."""
+    without a name that is the same at every step; nor is the mask of a sequence's length, which has no name."""
     found: dict[tuple[str, int], list[Group]] = {}
     still: dict[tuple, set[int]] = {}
     for g in groups:
-        if g.kind == INPUT and g.out.shape != () and g.out.dtype.kind != "b":
+        if g.kind == INPUT and (g.name or (g.out.shape != () and g.out.dtype.kind != "b")):
             found.setdefault((g.band, g.t), []).append(g)
             if not g.name and g.out.op is None and not g.out.is_symbol:
                 still.setdefault((g.band, g.out.shape, g.out.value.tobytes()), set()).add(g.t)
