@@ -40,7 +40,8 @@ def unrolled(
 ):
     """A cell over random inputs, after a recorded backward pass of a loss at every step, or at the last."""
     rng = np.random.default_rng(seed)
-    cell, output = kind(D, hidden, rng, "float64"), cells.Output(hidden, D, rng, "float64")
+    cell = kind(D, hidden, rng, "float64")
+    output = cells.Output(cell.outputs, D, rng, "float64")
     if change is not None:
         change(cell)
     made = cells.run(cell, scale * rng.standard_normal((steps, N, D)), **options).steps
