@@ -63,7 +63,7 @@ def dropped(layer: Some, masks) -> Some:
     H = shape[0]
     column = masks.reshape((H, 1))
     for name, p in layer.parameters().items():
-        if p.ndim != 2:
+        if p.ndim != 2 or name in getattr(layer, "inner", ()):
             continue
         if name.startswith("U"):  # (H, H): sees the last output alone
             setattr(other, name, (p * column).named(name))

@@ -16,6 +16,7 @@ class ProjectedLSTM(Cell):
 
     gates = "f i c_tilde o"
     state = "h c"
+    inner = ("W_p",)  # does not see the last output: `dropped` leaves it as it is
     W_f: Tensor
     W_i: Tensor
     W_c: Tensor

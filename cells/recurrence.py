@@ -53,8 +53,7 @@ def recur(
     who = type(cell).__name__
     check_truncate(who, truncate)
     check_step(cell, beside)
-    xs = _sequence(who, xs)
-    beside = {name: _rows(rows) for name, rows in beside.items()}
+    xs, beside = _sequence(who, xs), {name: _rows(rows) for name, rows in beside.items()}
     options = (beside, output, reverse, lengths, mask, truncate)
     with scope(*filter(None, [label])):
         if any(isinstance(a, Tensor) and a.is_symbol for a in (xs, lengths, mask, *beside.values())):
@@ -63,7 +62,7 @@ def recur(
 
 
 def _unrolled(cell, xs, state, beside, output, reverse, lengths, mask, truncate) -> Run:
-    who, inputs = type(cell).__name__, _inputs(cell, xs)
+    who, names, inputs = type(cell).__name__, state_names(cell), _inputs(cell, xs)
     T, N = len(inputs), inputs[0].shape[0]
     for name, rows in beside.items():
         _check_beside(cell, name, rows, T, N)
@@ -72,17 +71,17 @@ def _unrolled(cell, xs, state, beside, output, reverse, lengths, mask, truncate)
         now = first_state(cell, state, N)
     steps = []
     for count, t in enumerate(range(T, 0, -1) if reverse else range(1, T + 1)):
-        here = {"x": inputs[t - 1], **{name: _row(name, rows, t) for name, rows in beside.items()}}
+        x, more = inputs[t - 1], {name: _row(name, rows, t) for name, rows in beside.items()}
         with scope(f"t={t}"):
             if truncate is not None and count and count % truncate == 0:
                 now = tuple(s.detach() for s in now)
             padded = None if real is None or real[t - 1].all() else real[t - 1]
-            quantities, now = advance(cell, f"{who} step t={t}", here, now, padded)
+            quantities, now = advance(cell, names, t, x, more, now, padded)
             if output is not None:
                 quantities["y"] = output(now[0])
         name_all(quantities)
-        steps.append(Step(t, here, quantities, now))
-    return Run(None, now, steps[::-1] if reverse else steps, state_names(cell)[0])
+        steps.append(Step(t, {"x": x, **more}, quantities, now))
+    return Run(None, now, steps[::-1] if reverse else steps, names[0])
 
 
 def _looped(cell, xs, state, beside, output, reverse, lengths, mask, truncate) -> Run:
@@ -109,7 +108,7 @@ def _looped(cell, xs, state, beside, output, reverse, lengths, mask, truncate) -
             before = tuple(where(now["cut"], s.detach(), s) for s in before)
         for name, row in now["beside"].items():
             row.name = name
-        quantities, after = advance(cell, who, {"x": now["x"], **now["beside"]}, before, now.get("real"))
+        quantities, after = advance(cell, names, None, now["x"], now["beside"], before, now.get("real"))
         if output is not None:
             quantities["y"] = output(after[0])
         name_all(quantities)
@@ -122,20 +121,20 @@ def _looped(cell, xs, state, beside, output, reverse, lengths, mask, truncate) -
     return Run(quantities, carry, [], names[0])
 
 
-def advance(cell, who: str, inputs: dict[str, Tensor], before: tuple[Tensor, ...], real=None):
-    """One step: its quantities, and the states among them.
+def advance(cell, names: list[str], t: int | None, x: Tensor, beside: dict[str, Tensor], before, real=None):
+    """Step t: its quantities, and the states among them.
 
     Where `real` (N,) or (N, 1) is False all inputs count as 0 and the states stay as they were.
     """
     if real is not None:
-        inputs = {name: padded_to_zero(real, a) for name, a in inputs.items()}
-    x, beside = inputs["x"], {name: a for name, a in inputs.items() if name != "x"}
-    quantities = cell.step(x, *before, **beside)
-    now = _checked(cell, who, quantities, before)
-    quantities = dict(quantities)
+        x = padded_to_zero(real, x)
+        beside = {name: padded_to_zero(real, a) for name, a in beside.items()}
+    made = cell.step(x, *before, **beside)
+    now = _checked(cell, names, t, made, before)
+    quantities = dict(made)
     if real is not None:
         now = tuple(where(spread(real, new), new, old) for new, old in zip(now, before, strict=True))
-        quantities.update(zip(state_names(cell), now, strict=True))
+        quantities.update(zip(names, now, strict=True))
     return quantities, now
 
 
@@ -194,6 +193,8 @@ def first_states(layer, N) -> tuple:
 
 def first_state(cell, state, N) -> tuple[Tensor, ...]:
     """The states before the first step, checked, one of a single row for all sequences; N may be not known yet."""
+    if state is None and _starts_at_zero(cell):
+        return zero_states(cell, N)
     who, names = type(cell).__name__, state_names(cell)
     given = in_order(cell, state)
     if given is None:
@@ -217,9 +218,13 @@ def first_state(cell, state, N) -> tuple[Tensor, ...]:
     return tuple(ready)
 
 
+def _starts_at_zero(cell) -> bool:
+    return getattr(type(cell), "initial_state", zero_states) is zero_states
+
+
 def _shapes(cell) -> list[tuple[tuple, np.dtype]]:
     """Shape, without the axis of the sequences, and dtype of every state."""
-    if getattr(type(cell), "initial_state", zero_states) is zero_states:
+    if _starts_at_zero(cell):
         return [((cell.hidden,), cell.dtype)] * len(state_names(cell))
     with no_grad():
         return [(tuple(s.shape[1:]), s.dtype) for s in map(as_tensor, first_states(cell, 1))]
@@ -229,34 +234,38 @@ def _written(shape: tuple) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
 
 
-def _checked(cell, who: str, quantities, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _checked(cell, names: list[str], t: int | None, made, before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The states after a step, which must be there and keep shape and dtype."""
-    names = state_names(cell)
-    if not isinstance(quantities, Mapping):
-        what = describe(quantities) if isinstance(quantities, Tensor) else _what(quantities)
+    if type(made) is not dict and not isinstance(made, Mapping):
+        what = describe(made) if isinstance(made, Tensor) else _what(made)
         example = ", ".join(f"{n}={n}" for n in names)
         raise InputError(
-            f"{who}: step returned {what}; return its quantities by name, the states among them: return dict({example})"
+            f"{_place(cell, t)}: step returned {what}; return its quantities by name, the states among them: "
+            f"return dict({example})"
         )
-    for name, q in quantities.items():
+    for name, q in made.items():
         if not isinstance(q, Tensor):
             raise InputError(
-                f"{who}: step returned {name} as {_what(q)}, not a tensor; make it one, e.g. as_tensor(…)"
+                f"{_place(cell, t)}: step returned {name} as {_what(q)}, not a tensor; make it one, e.g. as_tensor(…)"
             )
-    missing = [n for n in names if n not in quantities]
+    missing = [n for n in names if n not in made]
     if missing:
         raise InputError(
-            f"{who}: step returned {', '.join(quantities)}; the state {', '.join(missing)} is missing, "
-            f"return it too, or name what is carried in `state`"
+            f"{_place(cell, t)}: step returned {', '.join(made)}; the state {', '.join(missing)} is missing, "
+            "return it too, or name what is carried in `state`"
         )
-    now = tuple(quantities[n] for n in names)
+    now = tuple([made[n] for n in names])
     for name, old, new in zip(names, before, now, strict=True):
-        if len(new.shape) != len(old.shape) or tuple(new.shape) != tuple(old.shape) or new.dtype != old.dtype:
+        if new.shape != old.shape or new.dtype != old.dtype:
             raise ShapeError(
-                f"{who}: state {name} became {describe(new)}, it was {_written(old.shape)} {old.dtype}; a step "
-                "keeps the shape and dtype that initial_state gives"
+                f"{_place(cell, t)}: state {name} became {describe(new)}, it was {_written(old.shape)} {old.dtype}; "
+                "a step keeps the shape and dtype that initial_state gives"
             )
     return now
+
+
+def _place(cell, t: int | None) -> str:
+    return type(cell).__name__ + ("" if t is None else f" step t={t}")
 
 
 def _what(a) -> str:
@@ -390,7 +399,7 @@ def _keywords(step: Callable, bound: bool, states: int) -> dict[str, bool] | Non
 def check_step(layer, beside: Mapping) -> None:
     """Raise InputError for inputs beside x that the layer's step does not take, and for those it lacks."""
     known = takes(layer)
-    if known is None:
+    if known is None or not (known or beside):
         return
     who = type(layer).__name__
     surplus = [name for name in beside if name not in known]

@@ -400,6 +400,32 @@ def test_a_first_state_of_one_row_serves_all_sequences_and_learns(given, x, rng)
     assert loss(x).item() < eager.item()
 
 
+def test_dropout_within_a_projected_lstm_leaves_the_projection_alone(x, rng):
+    cell = ProjectedLSTM(
+        2, H, rng, "float64", projection=3
+    )  # W_p has as many rows as [h_prev, x] has numbers
+    masks = np.array([0.0, 2.0, 1.0])
+    thin = cells.dropped(cell, masks)
+    assert cells.recurrent_masks(cell, 0.5, rng).shape == (3,)
+    h, c = rng.standard_normal((N, 3)), rng.standard_normal((N, H))
+    found = thin.step(Tensor(x[0, :, :2]), Tensor(h), Tensor(c))
+    expected = cell.step(Tensor(x[0, :, :2]), Tensor(h * masks), Tensor(c))
+    for name in ("c", "h"):
+        same(found[name], expected[name])
+
+
+def test_a_first_state_of_one_row_may_be_an_argument(x, rng):
+    cell = GRU(D, H, rng, "float64")
+    compiled = mg.compile(lambda x, h: (cell(x, h).h ** 2).sum())
+    for rows in (1, N):
+        h = Tensor(rng.standard_normal((rows, H)), requires_grad=True)
+        value, found = compiled.value_and_grad(x, h)
+        eager = (cell(x, h).h ** 2).sum()
+        same(value, eager)
+        np.testing.assert_allclose(found[h], mg.grad(eager, [h])[0].value, rtol=1e-10)
+    same(compiled(x[:, :1], rng.standard_normal((1, H)) * 0), (cell(x[:, :1]).h ** 2).sum())
+
+
 def test_equations_of_states_of_any_shape_are_printed(rng):
     viz = pytest.importorskip("viz")
     text = str(viz.equations(MatrixMemory(D, H, rng)))
