@@ -110,11 +110,10 @@ def multiply_adds(name: str, T: int, N: int, D: int, H: int) -> int:
 
 def ours(cell, x, dy, threads: int):
     import minigrad as mg
-    from cells import run
 
     xs = mg.Tensor(x, requires_grad=True, name="x")
     weigh = mg.Tensor(dy, name="dy")
-    step = mg.compile(lambda x, dy: (run(cell, x).h * dy).sum(), threads=threads)
+    step = mg.compile(lambda x, dy: (cell(x).h * dy).sum(), threads=threads)
 
     def go():
         return step.value_and_grad(xs, weigh)
@@ -304,7 +303,7 @@ import minigrad as mg, cells
 import minigrad.compiler
 rng = np.random.default_rng(0)
 cell, out = cells.LSTM(65, 128, rng), cells.Output(128, 65, rng)
-step = mg.compile(lambda x, y: mg.cross_entropy(cells.run(cell, mg.one_hot(x, 65), output=out).y, y))
+step = mg.compile(lambda x, y: mg.cross_entropy(cell(mg.one_hot(x, 65), output=out).y, y))
 x = rng.integers(0, 65, (100, 32))
 start = time.perf_counter()
 step.value_and_grad(x, x)

@@ -102,7 +102,7 @@ def against_torch(name: str, layer, module, x, dy, budget: float) -> dict:
     import minigrad as mg
 
     xs, weigh = mg.Tensor(x, requires_grad=True, name="x"), mg.Tensor(dy)
-    step = mg.compile(lambda x, dy: (layer(x) * dy).sum())
+    step = mg.compile(lambda x, dy: (layer(x).outputs * dy).sum())
     xt, dyt = torch.tensor(x, requires_grad=True), torch.tensor(dy)
 
     def theirs():

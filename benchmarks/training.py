@@ -23,7 +23,7 @@ def ours(T: int, N: int, D: int, H: int):
     x, targets = rng.standard_normal((T, N, D)).astype("float32"), rng.integers(0, D, (T, N))
 
     def loss(x, targets):
-        return mg.cross_entropy(cells.run(cell, x, output=output).y, targets)
+        return mg.cross_entropy(cell(x, output=output).y, targets)
 
     optimiser = mg.optim.Adam({**cell.parameters(), **output.parameters()}, 1e-3)
     step = mg.training_step(loss, optimiser, clip=1.0)

@@ -6,7 +6,7 @@
 from . import comparison, exchange, tasks
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
-from .cell import Cell, Step, unroll
+from .cell import Cell
 from .comparison import compare
 from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
 from .convolution import Conv1d, weight_norm
@@ -22,11 +22,14 @@ from .lstm import LSTM
 from .lstm_coupled import CoupledLSTM
 from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
+from .lstm_projected import ProjectedLSTM
+from .lstm_zoneout import ZoneoutLSTM
 from .normalisation import LayerNorm
 from .rnn import RNN
-from .sequence import Run, run
+from .sequence import run
 from .sequential import Sequential
 from .stack import Stack
+from .steps import Run, Step
 from .tcn import TCN, TCNBlock
 from .text import Alphabet
 from .transformer import MultiHeadAttention, Transformer, TransformerBlock
@@ -38,6 +41,8 @@ CELLS: dict[str, type[Cell]] = {
     "lstm_peephole": PeepholeLSTM,
     "lstm_coupled": CoupledLSTM,
     "lstm_layer_norm": LayerNormLSTM,
+    "lstm_projected": ProjectedLSTM,
+    "lstm_zoneout": ZoneoutLSTM,
     "gru": GRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
@@ -54,6 +59,7 @@ __all__ = [
     "CoupledLSTM",
     "LayerNormLSTM",
     "PeepholeLSTM",
+    "ProjectedLSTM",
     "ResetAfterGRU",
     "AdditiveAttention",
     "Alphabet",
@@ -90,6 +96,6 @@ __all__ = [
     "recurrent_masks",
     "run",
     "tasks",
-    "unroll",
+    "ZoneoutLSTM",
     "weight_norm",
 ]

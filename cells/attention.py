@@ -30,7 +30,6 @@ from .cell import Cell
 from .dropout import dropped
 from .layer import Layer, copy_with, positive
 from .masks import steps_that_count
-from .sequence import Run, run
 
 
 class AdditiveAttention(Layer):
@@ -109,7 +108,7 @@ class AttentionDecoder(Cell):
     keys : how many numbers a place of the memory has: the outputs of what reads the source.
     attention : hidden units of the additive attention; default `hidden`.
 
-    ``decoder.over(encoder.run(xs).h)`` is the decoder that looks at it; it runs like any cell, and has
+    ``decoder.over(encoder(xs).h)`` is the decoder that looks at it; it runs like any cell, and has
     the cell's quantities and "context" (N, K) and "alpha" (N, L) at every step.  Parameters are called
     "attention.W_a", …, "cell.W_f", ….
     """
@@ -126,8 +125,10 @@ class AttentionDecoder(Cell):
     ):
         super().__init__(inputs, hidden, rng, dtype)
         positive(type(self).__name__, keys=keys)
+        # How many numbers such a cell gives is known once there is one.
+        query = kind(1, hidden, np.random.default_rng(0), dtype).outputs
         self.attention = AdditiveAttention(
-            hidden, keys, hidden if attention is None else attention, rng, dtype
+            query, keys, hidden if attention is None else attention, rng, dtype
         )
         self.cell = kind(inputs + keys, hidden, rng, dtype)
         self.gates, self.state = f"alpha context {self.cell.gates}", self.cell.state
@@ -147,18 +148,18 @@ class AttentionDecoder(Cell):
         return other
 
     def seen_through(self, masks: Tensor) -> AttentionDecoder:
-        """What `dropped` returns: the cell and the attention see the outputs before through masks (H,)."""
-        W_a = (self.attention.W_a * masks.reshape((self.hidden, 1))).named("W_a")
+        """What `dropped` returns: the cell and the attention see the outputs before through masks (outputs,)."""
+        W_a = (self.attention.W_a * masks.reshape((self.outputs, 1))).named("W_a")
         return copy_with(self, cell=dropped(self.cell, masks), attention=copy_with(self.attention, W_a=W_a))
 
-    def step(self, x: Tensor, *state: Tensor) -> dict[str, Tensor]:
+    def step(self, x: Tensor, *state: Tensor, **beside: Tensor) -> dict[str, Tensor]:
         if self.memory is None:
             raise InputError(
                 f"{type(self).__name__} has no memory to look at: run decoder.over(h), "
                 "h (places, sequences, keys) being what an encoder gives"
             )
         context, alpha = self.attention(state[0], self.memory)
-        return dict(alpha=alpha, context=context, **self.cell.step(concat(x, context), *state))
+        return dict(alpha=alpha, context=context, **self.cell.step(concat(x, context), *state, **beside))
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
         return self.cell.initial_state(sequences)
@@ -166,11 +167,3 @@ class AttentionDecoder(Cell):
     @property
     def outputs(self) -> int:
         return self.cell.outputs
-
-    def run(self, xs, state=None, **options) -> Run:
-        """As `cells.run`, so that the sequence configurations, `generate` among them, take it for a layer."""
-        return run(self, xs, state, **options)
-
-    def __call__(self, xs, **options) -> Tensor:
-        """The outputs, xs (T, N, D) → (T, N, outputs); options are those of `run`."""
-        return self.run(xs, **options).outputs

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minigrad import InputError, ShapeError, Tensor, concat, scope
+from minigrad import InputError, Tensor, concat, scope
 
 from .cell import Cell
 from .layer import Layer
-from .sequence import Run, run
+from .recurrence import OPTIONS, check_step, first_states, in_order, state_names
+from .sequence import run
+from .steps import Run
 
 
 class BothRuns(Run):
@@ -83,25 +85,23 @@ class Bidirectional(Layer):
         return " ".join([*self.forward.state.split(), *(f"{s}_back" for s in self.backward.state.split())])
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
-        """Zeros (N, H) for every state of both directions."""
-        return tuple(s for cell in self.cells for s in cell.initial_state(sequences))
+        """The first states of both directions."""
+        return tuple(s for cell in self.cells for s in first_states(cell, sequences))
 
-    def __call__(self, xs, **options) -> Tensor:
-        """The outputs of both directions, xs (T, N, D) → (T, N, 2H); options are those of `run`."""
-        return self.run(xs, **options).outputs
-
-    def run(
-        self, xs, state: Sequence | None = None, *, output: Callable | None = None, label: str = "", **options
+    def __call__(
+        self, xs, state=None, *, output: Callable | None = None, label: str = "", **options
     ) -> BothRuns:
-        """Run both over xs (T, N, D); `state` has the forward cell's states, then the backward cell's.
+        """Run both over xs (T, N, D): outputs (T, N, 2H); options and errors are those of `run`.
 
-        options : `lengths`, `mask` and `truncate`, as in `run`; padding at the end is where the backward
-            cell starts, and it passes its first state on.
+        Padding at the end is where the backward cell starts, and it passes its first state on.
         """
-        count = len(self.forward.state.split())
-        if state is not None and len(state) != 2 * count:
-            raise ShapeError(f"Bidirectional: {len(state)} states given, both directions have {self.state}")
-        first = (None, None) if state is None else (state[:count], state[count:])
+        if options.pop("reverse", False):
+            raise InputError(
+                f"{type(self).__name__} reads the sequence in both directions; reverse has no meaning"
+            )
+        given, count = in_order(self, state), len(state_names(self.forward))
+        first = (None, None) if given is None else (given[:count], given[count:])
+        check_step(self, {name: a for name, a in options.items() if name not in OPTIONS})
         ways = [
             run(
                 cell,

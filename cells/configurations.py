@@ -1,14 +1,16 @@
 """The sequence configurations: what of a sequence is read, and at which steps something is given.
 
-Each is a function around ANY sequence layer, ``layer(xs (T, N, D)) → (T, N, layer.outputs)``, and an output
-layer, ``output(h) → y``: both directions, stacks of cells, convolutions and attention alike.  A layer that has
-states says so by a method ``run(xs, state, lengths=…)``, and one that sees what comes after a step by
-``causal = False``.  On values the outputs of a recurrent layer are made step by step, so that a picture shows
-from which step each comes; traced by `compile` all is one loop.
+Each is a function around ANY layer that `run` takes, a cell, stack, both directions, convolutions and attention
+alike, a function of your own too, and an output layer, ``output(h) → y``.  A layer that sees what comes after a
+step says so by ``causal = False``.  Options are those of `run`: lengths, mask, inputs beside x, ….
+
+On values the outputs of a recurrent layer are made step by step, so that a picture shows from which step each
+comes; traced by `compile` all is one loop.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -24,27 +26,26 @@ from minigrad import (
     softmax,
     stack,
     tanh,
-    where,
     zeros,
 )
 from minigrad.init import glorot
 
 from .layer import Layer, positive
-from .masks import steps_that_count
+from .recurrence import first_states, joined, state_names
+from .sequence import called, causal, run
+from .steps import Run
 
 
-def many_to_many(
-    layer: Callable, output: Callable, xs, *, delay: int = 0, state=None, lengths=None
-) -> Tensor:
+def many_to_many(layer, output: Callable, xs, *, delay: int = 0, state=None, **options) -> Tensor:
     """An output at every step, or from the step on that comes `delay` steps after the first.
 
     xs (T, N, D) → y (T − delay, N, K): with a delay the first output has seen delay + 1 inputs.
     state : the layer's states before the first step.
-    lengths : (N,) where each sequence ends; what stands behind the end is not an answer.
+    options : those of `run`; what stands behind the end of a sequence with `lengths` is not an answer.
 
-    Raises InputError for a delay that leaves no step to answer at, and for a state that the layer does not have.
+    Raises InputError for a delay that leaves no step to answer at, and what `run` raises.
     """
-    xs = as_tensor(xs)
+    xs = as_tensor(joined(xs))
     if not isinstance(delay, (int, np.integer)) or isinstance(delay, bool) or delay < 0:
         raise InputError(f"many_to_many: delay = {delay!r}; give a whole number of at least 0")
     T = xs.shape[0] if xs.shape else 0
@@ -54,25 +55,20 @@ def many_to_many(
             f"give at least {delay + 1} steps, e.g. blanks behind the sequence"
         )
     xs[int(delay)]  # there must be such a step, also at later calls of what is compiled
-    return _outputs(layer, output, xs, int(delay), state, lengths)
+    return _outputs(run(layer, xs, state, **options), output, int(delay))
 
 
-def many_to_one(layer: Callable, output: Callable, xs, *, state=None, lengths=None) -> Tensor:
+def many_to_one(layer, output: Callable, xs, *, state=None, **options) -> Tensor:
     """One output for a whole sequence, after its last step: xs (T, N, D) → y (N, K).
 
-    With `lengths` (N,) that is each sequence's last real step.  A layer in both directions gives what either
-    direction has read last.  Raises InputError for a state that the layer does not have, and, where the layer
-    has no states, for a sequence of no steps.
+    options : those of `run`; with `lengths` (N,) it is each sequence's last real step.
+    A layer in both directions gives what either direction has read last.  Raises what `run` raises, and, where
+    the layer has no states, InputError for a sequence of no steps.
     """
-    if hasattr(layer, "run"):
-        return output(layer.run(xs, state, lengths=lengths).last).named("y")
-    _stateless(layer, state)
-    xs = as_tensor(xs)
-    h = layer(xs)
-    return output(h[-1] if lengths is None else _last_real(layer, h, xs, lengths)).named("y")
+    return output(run(layer, xs, state, **options).last).named("y")
 
 
-def one_to_many(layer: Callable, output: Callable, first, given, *, state=None) -> Tensor:
+def one_to_many(layer, output: Callable, first, given, *, state=None, **options) -> Tensor:
     """A sequence from one input: first (N, D) and given (T − 1, N, D) → y (T, N, K).
 
     first : what the sequence is made from; None for zeros, when `state` tells it (see `FirstState`).
@@ -88,13 +84,13 @@ def one_to_many(layer: Callable, output: Callable, first, given, *, state=None) 
         raise ShapeError(
             f"one_to_many: first {describe(first)} and given {describe(given)}; give (N, D) and (T − 1, N, D)"
         )
-    if hasattr(layer, "run") and not (first.is_symbol or given.is_symbol):
-        return _outputs(layer, output, [first, *given], 0, state)
-    return _outputs(layer, output, concat(first.reshape((1, *first.shape)), given, axis=0), 0, state)
+    traced = first.is_symbol or given.is_symbol
+    xs = concat(first.reshape((1, *first.shape)), given, axis=0) if traced else [first, *given]
+    return _outputs(run(layer, xs, state, **options), output)
 
 
 def generate(
-    layer: Callable, output: Callable, first, length: int, *,
+    layer, output: Callable, first, length: int, *,
     feed: Callable | None = None, choose: Callable | None = None, state=None,
 ) -> np.ndarray:  # fmt: skip
     """Let a layer write: each output is chosen and fed back.  Returns whole numbers (length, N).
@@ -115,18 +111,14 @@ def generate(
     new, D, written = seen, first.shape[-1], []
     with no_grad():
         for _ in range(length):
-            if hasattr(layer, "run"):
-                run = layer.run(new, state)
-                h, state = run.last, run.state
-            else:
-                _stateless(layer, state)
-                h = layer(as_tensor(seen))[-1]
-            logits = output(h).value
+            made = run(layer, new if state is not None else seen, state)
+            logits = output(made.last).value
             written.append(logits.argmax(axis=-1) if choose is None else choose(logits))
             new = (
                 _rows(written[-1], logits.shape[-1], D, first.dtype) if feed is None else feed(written[-1])
             )[None]
-            if not hasattr(layer, "run"):
+            state = made.state or None
+            if state is None:
                 seen = np.concatenate([seen, new])
     return np.stack(written)
 
@@ -153,35 +145,26 @@ class FirstState(Layer):
     def __init__(self, layer, inputs: int, rng: np.random.Generator):
         super().__init__(layer.dtype)
         positive(type(self).__name__, inputs=inputs)
-        for k, s in enumerate(layer.initial_state(1), 1):
-            self.parameter(f"W_{k}", glorot(rng, (inputs, s.shape[1])))
+        if not state_names(layer):
+            raise InputError(f"{type(self).__name__}: {called(layer)} has no states; give a recurrent layer")
+        self.shapes = [tuple(s.shape[1:]) for s in first_states(layer, 1)]
+        for k, shape in enumerate(self.shapes, 1):
+            self.parameter(f"W_{k}", glorot(rng, (inputs, math.prod(shape))))
 
     def __call__(self, x) -> tuple[Tensor, ...]:
-        return tuple(tanh(as_tensor(x) @ W) for W in self.parameters().values())
+        x = as_tensor(x)
+        made = [tanh(x @ W) for W in self.parameters().values()]
+        return tuple(
+            s if len(shape) == 1 else s.reshape((x.shape[0], *shape))
+            for s, shape in zip(made, self.shapes, strict=True)
+        )
 
 
-def _outputs(layer, output, xs, delay: int = 0, state=None, lengths=None) -> Tensor:
+def _outputs(made: Run, output: Callable, delay: int = 0) -> Tensor:
     """y (T − delay, N, K): step by step where the steps are there, else for all at once."""
-    if not hasattr(layer, "run"):
-        _stateless(layer, state)
-        return output(layer(xs)[delay:]).named("y")
-    run = layer.run(xs, state, lengths=lengths)
-    if run.steps:
-        return stack([output(h).named("y") for h in run.each[delay:]])
-    return output(run.outputs[delay:]).named("y")
-
-
-def _last_real(layer, h: Tensor, xs: Tensor, lengths) -> Tensor:
-    """(N, H) of h (T, N, H) at each sequence's last real step."""
-    who = type(layer).__name__
-    T, N = xs.shape[:2]
-    real = as_tensor(steps_that_count(who, xs, lengths, None, T, N))
-    if not real.is_symbol and not real.value.any(axis=0).all():
-        n = int(np.argmin(real.value.any(axis=0)))
-        raise InputError(f"{who}: sequence {n} has length 0 and so no last step; leave it out")
-    later = concat(real[1:], zeros((1, N), "bool"), axis=0)
-    last = where(later, False, real).reshape((T, N, 1))
-    return where(last, h, 0.0).sum(axis=0)
+    if made.steps:
+        return stack([output(h).named("y") for h in made.each[delay:]])
+    return output(made.outputs[delay:]).named("y")
 
 
 def _rows(chosen: np.ndarray, K: int, D: int, dtype) -> np.ndarray:
@@ -194,13 +177,8 @@ def _rows(chosen: np.ndarray, K: int, D: int, dtype) -> np.ndarray:
 
 
 def _causal(who: str, layer) -> None:
-    if not getattr(layer, "causal", True):
+    if not causal(layer):
         raise InputError(
-            f"{who}: {type(layer).__name__} sees what comes after a step, so it would read the answer; "
+            f"{who}: {called(layer)} sees what comes after a step, so it would read the answer; "
             "use a layer that reads forward only"
         )
-
-
-def _stateless(layer, state) -> None:
-    if state is not None:
-        raise InputError(f"{type(layer).__name__} has no states, so none can be given")

@@ -1,7 +1,7 @@
 """Dropout with an explicit generator: masks are arrays, so eager and compiled runs drop the same units.
 
-Between layers a mask multiplies what one layer gives to the next (`Stack.run`, and `Dropout` as a layer).  Within
-the recurrence one mask serves all steps (variational dropout, Gal and Ghahramani, 2016): a
+Between layers a mask multiplies what one layer gives to the next (``stack(xs, dropout=…)``, and `Dropout` as a
+layer).  Within the recurrence one mask serves all steps (variational dropout, Gal and Ghahramani, 2016): a
 unit that is dropped is not seen by the products, while the states themselves are carried
 on untouched.  So it suits every cell, also one that passes h on by a gate.
 """
@@ -77,7 +77,7 @@ class Dropout(Layer):
 
 
 def recurrent_masks(layer: Layer, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Masks for `dropped`: (H,) for a cell, (2, H) for both directions, (layers, …) for a stack."""
+    """Masks for `dropped`: (outputs,) for a cell, (2, H) for both directions, (layers, …) for a stack."""
     return mask(_mask_shape(layer), rate, rng, layer.dtype)
 
 
@@ -105,7 +105,7 @@ def dropped(layer: Some, masks) -> Some:
     H = shape[0]
     column, seen = masks.reshape((H, 1)), {}
     for name, p in layer.parameters().items():
-        if p.ndim != 2:
+        if p.ndim != 2 or name in getattr(layer, "inner", ()):
             continue
         if name.startswith("U"):  # (H, H): sees the last output alone
             seen[name] = (p * column).named(name)
@@ -118,4 +118,4 @@ def dropped(layer: Some, masks) -> Some:
 def _mask_shape(layer) -> tuple[int, ...]:
     if hasattr(layer, "cells"):
         return (len(layer.cells), *_mask_shape(layer.cells[0]))
-    return (layer.hidden,)
+    return (layer.outputs,)

@@ -47,6 +47,13 @@ def steps_that_count(who: str, xs, lengths, mask, T, N) -> Any:
     return np.arange(T)[:, None] < given.value
 
 
+def step_numbers(xs: Tensor) -> Tensor:
+    """The number of each step, from 0: (T, 1); in a traced graph they are counted there."""
+    if isinstance(xs.shape[0], int):
+        return Tensor(np.arange(xs.shape[0])[:, None], name="t")
+    return scan(lambda t, x: (t + 1, t), Tensor(np.zeros(1, np.int64), name="t"), xs)[1]
+
+
 def cuts(xs, every: int, reverse: bool) -> Tensor:
     """In a traced graph: True (T, 1) at every step before which the gradient stops, `every` steps apart."""
 
@@ -57,15 +64,20 @@ def cuts(xs, every: int, reverse: bool) -> Tensor:
     return scan(count_down, Tensor(np.full(1, every)), xs, reverse=reverse)[1]
 
 
-def advance(cell, x: Tensor, before: tuple[Tensor, ...], real=None) -> dict[str, Tensor]:
-    """One step; where `real` (N, 1) is False x counts as 0 and the states stay as they were."""
-    if real is None:
-        return cell.step(x, *before)
-    quantities = cell.step(where(real, x, 0.0), *before)
-    for name, old in zip(cell.state.split(), before, strict=True):
-        if name in quantities:
-            quantities[name] = where(real, quantities[name], old)
-    return quantities
+def spread(real, like: Tensor):
+    """`real` (N,) or (N, 1) with as many axes as `like` (N, …) has."""
+    return (
+        real
+        if len(real.shape) == len(like.shape)
+        else real.reshape((like.shape[0], *(1,) * (len(like.shape) - 1)))
+    )
+
+
+def padded_to_zero(real, row: Tensor) -> Tensor:
+    """A step's row of inputs (N, …), read as 0 where `real` is False; what all sequences share stays."""
+    if not row.shape or row.shape[0] != real.shape[0]:
+        return row
+    return where(spread(real, row), row, {"f": 0.0, "b": False}.get(row.dtype.kind, 0))
 
 
 def check_truncate(who: str, truncate) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from minigrad import ShapeError, Tensor, as_tensor, broadcast_to, describe
 
-from .bidirectional import Bidirectional
-from .cell import Cell
 from .dropout import mask
 from .layer import Layer, positive
-from .sequence import Run, run
+from .recurrence import OPTIONS, check_step, first_states, in_order, state_names, takes
+from .sequence import causal, run
+from .steps import Run
 
 
 class Stack(Layer):
@@ -25,7 +25,7 @@ class Stack(Layer):
 
     def __init__(
         self,
-        kind: Callable[..., Cell | Bidirectional],
+        kind: Callable,
         inputs: int,
         hidden: int,
         layers: int,
@@ -39,9 +39,9 @@ class Stack(Layer):
             self.cells.append(kind(self.cells[-1].outputs if self.cells else inputs, hidden, rng, dtype))
 
     @property
-    def state(self) -> int:
-        """How many states there are: those of the first layer, then those of the next, …"""
-        return sum(len(c.state.split()) for c in self.cells)
+    def state(self) -> str:
+        """Names of the states, "1.h 1.c 2.h …": those of the first layer, then those of the next."""
+        return " ".join(f"{k}.{s}" for k, cell in enumerate(self.cells, 1) for s in state_names(cell))
 
     @property
     def outputs(self) -> int:
@@ -50,49 +50,32 @@ class Stack(Layer):
     @property
     def causal(self) -> bool:
         """Whether no output depends on a later step."""
-        return all(getattr(cell, "causal", True) for cell in self.cells)
+        return all(causal(cell) for cell in self.cells)
 
-    def __call__(self, xs, **options) -> Tensor:
-        """The outputs of the last layer, xs (T, N, D) → (T, N, outputs); options are those of `run`."""
-        return self.run(xs, **options).outputs
-
-    def run(
-        self,
-        xs,
-        state: Sequence | None = None,
-        *,
-        output: Callable | None = None,
-        dropout=None,
-        **options,
+    def __call__(
+        self, xs, state=None, *, output: Callable | None = None, label: str = "", dropout=None, **options
     ) -> Run:
         """Run all layers over xs (T, N, D): quantities of the last layer, states of all.
 
         dropout : masks between the layers, from `dropout_masks`.
-        options : `lengths`, `mask` and `truncate`, as in `run`.
-        Raises ShapeError for states or masks that are not as many as the layers need.
+        The other options and errors are those of `run`.  Raises ShapeError for states or masks that are not
+        as many as the layers need.
         """
-        if state is not None and len(state) != self.state:
-            raise ShapeError(
-                f"Stack: {len(state)} states given, its {len(self.cells)} layers have {self.state}"
-            )
-        if dropout is not None:
-            dropout = as_tensor(dropout)
-            if len(dropout.shape) != 4 or dropout.shape[0] != len(self.cells) - 1:
-                raise ShapeError(
-                    f"Stack: dropout {describe(dropout)}; give (layers − 1, steps, sequences, outputs) = "
-                    f"({len(self.cells) - 1}, T, N, {self.outputs}), as dropout_masks does"
-                )
+        given, dropout = in_order(self, state), self._checked_dropout(dropout)
+        beside = {name: a for name, a in options.items() if name not in OPTIONS}
+        check_step(self, beside)
         after: list[Tensor] = []
         result = None
         for k, cell in enumerate(self.cells, 1):
-            count = len(cell.state.split())
-            own = None if state is None else tuple(state[len(after) : len(after) + count])
-            last = output if k == len(self.cells) else None
-            label = f"layer {k}" if len(self.cells) > 1 else ""
-            runs = (
-                cell.run if isinstance(cell, Bidirectional) else lambda *a, cell=cell, **o: run(cell, *a, **o)
+            count, known = len(state_names(cell)), takes(cell)
+            result = run(
+                cell,
+                xs,
+                None if given is None or not count else given[len(after) : len(after) + count],
+                output=output if k == len(self.cells) else None,
+                label=" / ".join(filter(None, [label, f"layer {k}" if len(self.cells) > 1 else ""])),
+                **{n: a for n, a in options.items() if n not in beside or known is None or n in known},
             )
-            result = runs(xs, own, output=last, label=label, **options)
             after += result.state
             # On values step by step, so that a picture shows from which step each comes.
             xs = result.each or result.outputs
@@ -102,16 +85,27 @@ class Stack(Layer):
         result.state = tuple(after)
         return result
 
+    def _checked_dropout(self, dropout) -> Tensor | None:
+        if dropout is None:
+            return None
+        dropout = as_tensor(dropout)
+        if len(dropout.shape) != 4 or dropout.shape[0] != len(self.cells) - 1:
+            raise ShapeError(
+                f"Stack: dropout {describe(dropout)}; give (layers − 1, steps, sequences, outputs) = "
+                f"({len(self.cells) - 1}, T, N, {self.outputs}), as dropout_masks does"
+            )
+        return dropout
+
     def dropout_masks(self, T: int, N: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-        """Masks between the layers for `run`: (layers − 1, T, N, outputs).
+        """Masks between the layers for a run: (layers − 1, T, N, outputs).
 
         With T = 1 one mask serves all steps (variational dropout).
         """
         return mask((len(self.cells) - 1, T, N, self.outputs), rate, rng, self.dtype)
 
-    def initial_state(self, sequences: int) -> tuple[np.ndarray, ...]:
-        """Zeros (N, H) for every state of every layer."""
-        return tuple(s.value for cell in self.cells for s in cell.initial_state(sequences))
+    def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
+        """The first states of every layer."""
+        return tuple(s for cell in self.cells if state_names(cell) for s in first_states(cell, sequences))
 
 
 def _thinned(xs, keep: Tensor):

@@ -9,6 +9,9 @@ from minigrad import ShapeError, Tensor, conv1d, describe, init, relu, scope
 from .convolution import length, weight_norm
 from .dropout import mask
 from .layer import Layer, fitting, positive
+from .recurrence import joined
+from .sequence import whole
+from .steps import Run
 
 
 class TCNBlock(Layer):
@@ -62,7 +65,7 @@ class TCNBlock(Layer):
 class TCN(Layer):
     """Temporal convolutional network (Bai, Kolter and Koltun, 2018): D inputs, H hidden at each level.
 
-    ``tcn(xs)``: (T, N, D) → (T, N, H), and no step sees a later one.  Level k has dilation 2 ** (k − 1), so
+    ``tcn(xs).outputs``: (T, N, D) → (T, N, H), and no step sees a later one.  Level k has dilation 2 ** (k − 1), so
     that what a step sees doubles with each level; parameters are called "1.v_1", "1.g_1", "1.b_1", ….
 
     Directions v start uniform in ±1/√(taps · inputs), lengths g at ‖v‖, biases at 0, so that h keeps its size
@@ -90,20 +93,23 @@ class TCN(Layer):
             TCNBlock(inputs if k == 0 else hidden, hidden, taps, 2**k, rng, dtype) for k in range(levels)
         ]
 
-    def __call__(self, xs, dropout=None) -> Tensor:
-        """dropout : masks behind each convolution, from `dropout_masks`.
+    def __call__(self, xs, state=None, *, dropout=None, **options) -> Run:
+        """Run it over xs (T, N, D): outputs h (T, N, H); options and errors are those of `run`.
 
-        Raises ShapeError for an input or masks of another shape.
+        dropout : masks behind each convolution, from `dropout_masks`.
         """
-        x = fitting(self, xs, "steps, sequences")
+        x = fitting(self, joined(xs), "steps, sequences")
         keep = None if dropout is None else self._fitting_masks(dropout, x)
+        return whole(self, lambda x, real: self._outputs(x, keep), x, state, **options)
+
+    def _outputs(self, x: Tensor, keep: Tensor | None) -> Tensor:
         for k, block in enumerate(self.blocks, 1):
             with scope(f"level {k}"):
                 x = block(x, None if keep is None else keep[k - 1])
         return x
 
     def dropout_masks(self, T: int, N: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-        """Masks for ``tcn(xs, dropout)``: (levels, 2, T, N, hidden), one behind each convolution.
+        """Masks for ``tcn(xs, dropout=…)``: (levels, 2, T, N, hidden), one behind each convolution.
 
         With T = 1 whole channels are dropped, for all steps (spatial dropout, Tompson et al., 2015), as the
         paper says; with as many steps as xs each number by itself, as the paper's code does.

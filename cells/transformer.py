@@ -17,7 +17,6 @@ from minigrad import (
     describe,
     layer_norm,
     relu,
-    scan,
     scope,
     sin,
     softmax,
@@ -27,7 +26,10 @@ from minigrad.init import glorot
 
 from .dropout import mask as random_mask
 from .layer import Layer, positive
-from .masks import steps_that_count
+from .masks import step_numbers
+from .recurrence import joined
+from .sequence import whole
+from .steps import Run
 
 
 class MultiHeadAttention(Layer):
@@ -35,6 +37,8 @@ class MultiHeadAttention(Layer):
 
     ``4 * W * (W + 1)`` parameters.  Raises InputError unless the heads divide the width.
     """
+
+    causal = False  # without a mask every step sees all
 
     W_q: Tensor
     W_k: Tensor
@@ -88,6 +92,8 @@ class TransformerBlock(Layer):
     than behind them (pre-norm, Xiong et al., 2020): gradients reach every block undiminished along the
     residual connections, and training needs no long warm-up.
     """
+
+    causal = False  # without a mask every step sees all
 
     g_a: Tensor
     b_a: Tensor
@@ -167,32 +173,25 @@ class Transformer(Layer):
         self.parameter("g_h", np.ones(width))
         self.parameter("b_h", np.zeros(width))
 
-    def __call__(self, xs, *, lengths=None, mask=None, dropout=None) -> Tensor:
-        """xs (T, N, D) → h (T, N, width).
+    def __call__(self, xs, state=None, *, dropout=None, **options) -> Run:
+        """Run it over xs (T, N, D): outputs h (T, N, width); options and errors are those of `run`.
 
-        lengths : (N,) whole numbers 0 … T, where each sequence ends; or
-        mask : (T, N) booleans, True where a step is real.  Others are seen by none, and are given zeros.
+        Steps that are not real are seen by none.
         dropout : masks from `dropout_masks`.
-
-        Raises ShapeError, DTypeError and InputError for what does not fit.
         """
-        xs = _checked(self, as_tensor(xs), self.inputs)
-        T, N = xs.shape[:2]
-        real = steps_that_count(type(self).__name__, xs, lengths, mask, T, N)
-        if real is not None:
-            real = as_tensor(real)
-            xs = where(real.reshape((T, N, 1)), xs, 0.0)
+        xs, dropout = _checked(self, as_tensor(joined(xs)), self.inputs), self._checked_dropout(dropout)
+        return whole(self, lambda x, real: self._outputs(x, real, dropout), xs, state, **options)
+
+    def _outputs(self, xs: Tensor, real: Tensor | None, dropout: Tensor | None) -> Tensor:
         steps = step_numbers(xs)
         visible = _visible(steps, real, self.causal)
-        dropout = self._checked_dropout(dropout)
         h = xs @ self.W_x + self.b_x + positions(steps, self.outputs, self.dtype)
         if dropout is not None:
             h = h * dropout[0]
         for k, block in enumerate(self.blocks):
             with scope(f"block {k + 1}"):
                 h = block(h, visible, None if dropout is None else dropout[2 * k + 1 : 2 * k + 3])
-        h = layer_norm(h, self.g_h, self.b_h)
-        return (h if real is None else where(real.reshape((T, N, 1)), h, 0.0)).named("h")
+        return layer_norm(h, self.g_h, self.b_h)
 
     def dropout_masks(self, T: int, N: int, rate: float, rng: np.random.Generator) -> np.ndarray:
         """Masks for a call: (1 + 2 · layers, T, N, width), on the sum with the positions and on what every
@@ -210,13 +209,6 @@ class Transformer(Layer):
                 f"width) = ({count}, T, N, {self.outputs}), as dropout_masks does"
             )
         return dropout
-
-
-def step_numbers(xs: Tensor) -> Tensor:
-    """The number of each step, from 0: (T, 1); in a traced graph they are counted there."""
-    if isinstance(xs.shape[0], int):
-        return Tensor(np.arange(xs.shape[0])[:, None], name="t")
-    return scan(lambda t, x: (t + 1, t), Tensor(np.zeros(1, np.int64), name="t"), xs)[1]
 
 
 def positions(steps: Tensor, width: int, dtype) -> Tensor:

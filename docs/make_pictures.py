@@ -23,7 +23,7 @@ def compiled_lstm():
     cell, output = cells.LSTM(4, 8, rng), cells.Output(8, 4, rng)
 
     def loss(x, targets):
-        return mg.cross_entropy(cells.run(cell, x, output=output).y, targets).named("L")
+        return mg.cross_entropy(cell(x, output=output).y, targets).named("L")
 
     step = mg.compile(loss)
     step.value_and_grad(np.zeros((4, 1, 4), np.float32), np.zeros((4, 1), np.int64))
@@ -37,7 +37,7 @@ def temporal() -> viz.Picture:
     letters = cells.Alphabet(text)
     network = cells.TCN(len(letters), 8, 3, 2, rng)
     output = cells.Output(8, len(letters), rng)
-    h = network(mg.Tensor(letters.one_hot(text[:-1]), name="x"))
+    h = network(mg.Tensor(letters.one_hot(text[:-1]), name="x")).outputs
     loss = mg.cross_entropy(output(h[-1]), letters.encode(text[-1])).named("L")
     loss.backward(record=True)
     captions = ["␣" if c == " " else c for c in text[:-1]]
@@ -58,9 +58,7 @@ def attention(word: str = "backwards") -> viz.Picture:
     }
 
     def loss(x, given, targets):
-        return mg.cross_entropy(cells.run(decoder.over(encoder(x)), given, output=output).y, targets).named(
-            "L"
-        )
+        return mg.cross_entropy(decoder.over(encoder(x).outputs)(given, output=output).y, targets).named("L")
 
     def batch(codes):  # what the decoder reads is what it should have written before
         rows, targets = np.eye(K, dtype=np.float32), codes[::-1]
@@ -77,7 +75,7 @@ def unrolled(kind, text: str = "the gradient goes back", last: bool = False):
     rng = np.random.default_rng(0)
     letters = cells.Alphabet(text)
     cell, output = kind(len(letters), 16, rng), cells.Output(16, len(letters), rng)
-    run = cells.run(cell, letters.one_hot(text[:-1]), output=output)
+    run = cell(letters.one_hot(text[:-1]), output=output)
     y, targets = run.y, letters.encode(text[1:])[:, None]
     loss = (mg.cross_entropy(y[-1], targets[-1]) if last else mg.cross_entropy(y, targets)).named("L")
     loss.backward(record=True)
@@ -104,7 +102,7 @@ def health(target: Path) -> None:
     parameters = cell.parameters() | output.parameters()
 
     def loss(x, y):  # the first symbol is to be remembered to the end
-        return mg.cross_entropy(cells.run(cell, x, output=output).y[-1], y).named("L")
+        return mg.cross_entropy(cell(x, output=output).y[-1], y).named("L")
 
     def batch(sequences=32):
         codes = rng.integers(0, 6, (20, sequences))
@@ -118,7 +116,7 @@ def health(target: Path) -> None:
     fresh = cells.LSTM(6, 24, rng)
     fresh.b_f.value = np.full(24, -5.0)
     x, y = batch()
-    shut = mg.cross_entropy(cells.run(fresh, x, output=output).y[-1], y).named("L")
+    shut = mg.cross_entropy(fresh(x, output=output).y[-1], y).named("L")
     shut.backward(record=True)
     viz.report(shut).save(target / "report.png")
 

@@ -44,7 +44,7 @@ class Model:
 
     def loss(self, x, targets, *state):
         """x, targets (T, N) characters, states (N, H) → nats per character, and the states after."""
-        run = self.stack.run(mg.one_hot(x, self.classes), state, output=self.output)
+        run = self.stack(mg.one_hot(x, self.classes), state, output=self.output)
         return (mg.cross_entropy(run.y, targets), *run.state)
 
 
@@ -121,7 +121,7 @@ def sample(model: Model, alphabet: cells.Alphabet, first: str, length: int, rng:
     rows = np.eye(model.classes, dtype=np.float32)
     with mg.no_grad():
         for k in range(len(codes) + length - 1):
-            run = model.stack.run(rows[codes[k]][None, None], state, output=model.output)
+            run = model.stack(rows[codes[k]][None, None], state, output=model.output)
             state = run.state
             if k + 1 == len(codes):
                 p = mg.softmax(run.y).value.ravel().astype(np.float64)

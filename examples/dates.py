@@ -136,7 +136,7 @@ class Model:
 
     def reading(self, codes, lengths) -> cells.AttentionDecoder:
         """The decoder that looks at these texts (L, N)."""
-        h = self.encoder(mg.one_hot(codes, len(SOURCE)), lengths=lengths)
+        h = self.encoder(mg.one_hot(codes, len(SOURCE)), lengths=lengths).outputs
         return self.decoder.over(h, lengths=lengths)
 
     def loss(self, codes, lengths, dates) -> mg.Tensor:
@@ -159,7 +159,7 @@ class Model:
         given = np.eye(len(TARGET), dtype=np.float32)[TARGET.encode(answer[:-1])]
         xs = np.concatenate([np.zeros((1, len(TARGET)), np.float32), given])[:, None]
         with mg.no_grad():
-            return self.reading(*encode([text])).run(xs).alpha.value[:, 0]
+            return self.reading(*encode([text]))(xs).alpha.value[:, 0]
 
 
 def train(model: Model, data: Dates, options: argparse.Namespace, console: Console) -> None:

@@ -41,7 +41,7 @@ class Model:
 
     def run(self, x) -> cells.Run:
         """x (T, N, K) → all steps; each has the logits of the next character in y."""
-        return cells.run(self.cell, x, output=self.output)
+        return self.cell(x, output=self.output)
 
     def loss(self, x, targets) -> mg.Tensor:
         return mg.cross_entropy(self.run(x).y, targets).named("L")
@@ -107,9 +107,9 @@ def write(model: Model, first: int, length: int, alphabet: cells.Alphabet) -> st
     text, state, rows = [first], None, np.eye(len(alphabet), dtype=np.float32)
     with mg.no_grad():
         for _ in range(length):
-            (step,) = cells.unroll(model.cell, rows[[[text[-1]]]], state)
-            state = step.state
-            text.append(int(model.output(step.h).value.argmax()))
+            run = model.cell(rows[[[text[-1]]]], state)
+            state = run.state
+            text.append(int(model.output(run.last).value.argmax()))
     return alphabet.decode(text)
 
 

@@ -62,7 +62,7 @@ class Model:
         return {**self.cell.parameters(), **self.output.parameters()}
 
     def run(self, x) -> cells.Run:
-        return cells.run(self.cell, x, output=self.output)
+        return self.cell(x, output=self.output)
 
     def loss(self, codes, targets) -> mg.Tensor:
         """codes, targets (T, N) → nats per character."""

@@ -15,7 +15,7 @@ import weakref
 import numpy as np
 import pytest
 
-from cells import LSTM, Alphabet, Output, Stack, unroll
+from cells import LSTM, Alphabet, Output, Stack
 from minigrad import ancestors, checkpoint, compile, cross_entropy, fit, one_hot, optim, stack
 
 
@@ -31,7 +31,7 @@ class Hello:
         self.optimiser = optim.Adam(parameters, lr=0.05)
 
     def logits(self):
-        return self.output(stack([step.h for step in unroll(self.cell, self.x)]))
+        return self.output(stack([step.h for step in self.cell(self.x).steps]))
 
     def loss(self):
         return cross_entropy(self.logits(), self.targets)
@@ -160,7 +160,7 @@ class Writer:
         self.parameters = {**self.layers.parameters(), **self.output.parameters()}
 
     def loss(self, x, targets, mask, *state):
-        run = self.layers.run(one_hot(x, self.classes) * mask, state, output=self.output)
+        run = self.layers(one_hot(x, self.classes) * mask, state, output=self.output)
         return (cross_entropy(run.y, targets), *run.state)
 
     def batch(self):

@@ -82,8 +82,8 @@ def test_context_and_weights_are_those_of_the_paper(rng):
 def test_a_step_is_the_cells_on_input_and_context(name, rng):
     made = decoder(rng, CELLS[name])
     h, xs = rng.standard_normal((L, N, K)), rng.standard_normal((T, N, D))
-    first = [rng.standard_normal((N, H)) for _ in made.state.split()]
-    r, state = made.over(h).run(xs, first), [Tensor(s) for s in first]
+    first = [rng.standard_normal(s.shape) for s in made.initial_state(N)]
+    r, state = made.over(h)(xs, first), [Tensor(s) for s in first]
     for step, x in zip(r.steps, xs, strict=True):
         context, alpha = by_the_book(made.attention, state[0].value, h)
         inside = made.cell.step(Tensor(np.concatenate([x, context], axis=1)), *state)
@@ -104,7 +104,7 @@ def test_gradients_match_finite_differences(name, rng):
         for key, value in zip(names, values, strict=True):
             part, own = key.split(".")
             setattr(getattr(made, part), own, value)
-        r = made.over(h, lengths=LENGTHS).run(xs)
+        r = made.over(h, lengths=LENGTHS)(xs)
         return (r.h * weigh).sum() + (r.alpha * r.alpha).sum()
 
     points = [rng.standard_normal(s) for s in ((T, N, D), (L, N, K))]
@@ -123,7 +123,7 @@ def test_padding_of_the_memory_changes_no_bit_of_a_value_or_gradient(padding, rn
     parameters, results = list(made.parameters().values()), []
     for fill, options in ((7.0, {"lengths": LENGTHS}), (padding, {"mask": real})):
         h = Tensor(np.where(real[:, :, None], data, fill), requires_grad=True)
-        r = made.over(h, **options).run(xs)
+        r = made.over(h, **options)(xs)
         results.append([r.h.value, r.alpha.value, *gradients((r.h * r.h).sum(), [h, *parameters])])
     for ours, theirs in zip(*results, strict=True):
         assert np.isfinite(theirs).all()
@@ -132,14 +132,14 @@ def test_padding_of_the_memory_changes_no_bit_of_a_value_or_gradient(padding, rn
     assert not of_h[~real].any() and of_h[real].any(axis=-1).all()
     assert not alpha.transpose(2, 1, 0)[~real].any()
     for n, length in enumerate(LENGTHS):
-        alone = made.over(data[:length, n : n + 1]).run(xs[:, n : n + 1])
+        alone = made.over(data[:length, n : n + 1])(xs[:, n : n + 1])
         np.testing.assert_allclose(results[0][0][:, n : n + 1], alone.h.value, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.smoke
 def test_a_memory_in_which_nothing_is_real_gives_zeros(rng):
     made, h = decoder(rng), Tensor(rng.standard_normal((L, N, K)), requires_grad=True)
-    r = made.over(h, lengths=[4, 0, 1, 3]).run(rng.standard_normal((T, N, D)))
+    r = made.over(h, lengths=[4, 0, 1, 3])(rng.standard_normal((T, N, D)))
     assert not r.alpha.value[:, 1].any() and not r.context.value[:, 1].any()
     found = gradients((r.h * r.h).sum(), [h, *made.parameters().values()])
     assert all(np.isfinite(g).all() for g in found) and not found[0][:, 1].any()
@@ -155,7 +155,7 @@ def test_lengths_and_cuts_of_the_steps_are_those_of_any_cell(rng):
             np.testing.assert_allclose(r.state[1].value[n], alone.state[1].value[0], rtol=1e-12)
     assert not r.state[0].value[2].any()
     x = Tensor(xs, requires_grad=True)
-    made.over(h).run(x, truncate=2).h[2].sum().backward()
+    made.over(h)(x, truncate=2).h[2].sum().backward()
     assert not x.grad[:2].any() and x.grad[2].all()
 
 
@@ -168,7 +168,7 @@ def test_the_decoder_shares_its_parameters_and_keeps_no_memory_of_its_own(rng):
     over = made.over(h)
     assert all(a is b for a, b in zip(made.parameters().values(), over.parameters().values(), strict=True))
     with pytest.raises(InputError, match=r"AttentionDecoder has no memory.*decoder.over\(h\)"):
-        made.run(np.zeros((T, N, D)))
+        made(np.zeros((T, N, D)))
     cell = LSTM(D + K, H, rng)
     assert made.size == cell.size + A * (H + K + 2) and made.outputs == H
     assert list(made.parameters())[:5] == [
@@ -195,8 +195,8 @@ def test_recurrent_dropout_hides_outputs_from_the_cell_and_from_the_attention(rn
 @pytest.mark.smoke
 def test_one_memory_may_serve_all_sequences(rng):
     made, h, xs = decoder(rng), rng.standard_normal((L, 1, K)), rng.standard_normal((T, N, D))
-    same = made.over(np.repeat(h, N, axis=1)).run(xs)
-    np.testing.assert_allclose(made.over(h).run(xs).h.value, same.h.value, rtol=1e-12)
+    same = made.over(np.repeat(h, N, axis=1))(xs)
+    np.testing.assert_allclose(made.over(h)(xs).h.value, same.h.value, rtol=1e-12)
 
 
 @pytest.mark.smoke
@@ -204,12 +204,12 @@ def test_what_is_generated_is_what_teacher_forcing_with_it_prefers(rng):
     both = random_weights(Bidirectional(LSTM, D, K // 2, rng, "float64"), rng)
     made, output = decoder(rng), Output(H, D, rng, dtype="float64")
     output.W_y.value = 9 * rng.standard_normal((H, D))
-    over = made.over(both(rng.standard_normal((L, N, D))))
+    over = made.over(both(rng.standard_normal((L, N, D))).outputs)
     start = np.zeros((N, D))
     written = generate(over, output, start, 5)
     assert written.shape == (5, N) and len(np.unique(written)) > 1
     given = np.concatenate([start[None], np.eye(D)[written[:-1]]])
-    np.testing.assert_array_equal(output(over(given)).value.argmax(axis=-1), written)
+    np.testing.assert_array_equal(output(over(given).outputs).value.argmax(axis=-1), written)
 
 
 @pytest.mark.smoke
@@ -229,7 +229,7 @@ BAD = {
     "axes": (lambda d: d.over(np.zeros((L, K))), ShapeError, r"give \(places, sequences, 4\)"),
     "type": (lambda d: d.over(H_.astype("f4")), DTypeError, "memory is float32, the layer float64"),
     "lengths": (lambda d: d.over(H_, lengths=[1, 2, 7, 3]), InputError, "sequence 2 has length 7, x has 6 steps"),
-    "sequences": (lambda d: d.over(H_).run(np.zeros((T, N + 1, D))), ShapeError, "memory has 4 sequences, .* has 5"),
+    "sequences": (lambda d: d.over(H_)(np.zeros((T, N + 1, D))), ShapeError, "memory has 4 sequences, .* has 5"),
     "hidden": (lambda d: AttentionDecoder(LSTM, D, 0, K, np.random.default_rng(0)), InputError, "hidden = 0"),
     "attention": (
         lambda d: AttentionDecoder(LSTM, D, H, K, np.random.default_rng(0), 0), InputError, "hidden = 0",
@@ -253,8 +253,8 @@ def test_compiled_is_eager_from_encoder_to_decoder(rng):
     parameters = [*both.parameters().values(), *made.parameters().values()]
 
     def loss(source, lengths, xs):
-        h = both(source, lengths=lengths)
-        r = made.over(h, lengths=lengths).run(xs)
+        h = both(source, lengths=lengths).outputs
+        r = made.over(h, lengths=lengths)(xs)
         return (r.h * r.h * r.h).sum() + (r.alpha * r.alpha).sum(), r.alpha
 
     compiled = mg.compile(loss)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cells
-from cells import CELLS, unroll
+from cells import CELLS
 from minigrad import InputError, Tensor, check_grads, optim
 
 T, N, D, H = 50, 2, 3, 4
@@ -62,6 +62,18 @@ def lstm_coupled(torch, w, x, h_prev, c_prev):
     return {"f": f, "i": 1 - f, "c_tilde": c_tilde, "c": c, "o": o, "h": o * torch.tanh(c)}
 
 
+def lstm_projected(torch, w, x, h_prev, c_prev):
+    made = lstm(torch, w, x, h_prev, c_prev)
+    return {**made, "m": made["h"], "h": made["h"] @ w["W_p"]}
+
+
+def lstm_zoneout(torch, w, x, h_prev, c_prev):
+    """Without masks: each state is the mean over them."""
+    new = lstm(torch, w, x, h_prev, c_prev)
+    kept = {"h": 0.05 * h_prev + 0.95 * new["h"], "c": 0.5 * c_prev + 0.5 * new["c"]}
+    return {**new, "h_new": new["h"], "c_new": new["c"], **kept}
+
+
 def lstm_layer_norm(torch, w, x, h_prev, c_prev):
     hx = torch.cat([h_prev, x], 1)
 
@@ -103,6 +115,8 @@ PYTORCH = {
     "lstm_peephole": lstm_peephole,
     "lstm_coupled": lstm_coupled,
     "lstm_layer_norm": lstm_layer_norm,
+    "lstm_projected": lstm_projected,
+    "lstm_zoneout": lstm_zoneout,
     "gru": gru,
     "gru_reset_after": gru_reset_after,
     "janet": janet,
@@ -119,7 +133,7 @@ def make(name: str, rng, dtype="float64"):
     cell = CELLS[name](D, H, rng, dtype=dtype)
     arrays = {
         "x": rng.standard_normal((T, N, D)),
-        **{s + "_0": rng.standard_normal((N, H)) for s in cell.state.split()},
+        **{s.name + "_0": rng.standard_normal(s.shape) for s in cell.initial_state(N)},
     }
     arrays |= {p: rng.standard_normal(value.shape) * 0.5 for p, value in cell.parameters().items()}
     if (
@@ -138,12 +152,14 @@ def run(cell, tensors):
     """Unroll with these tensors as inputs, states and weights."""
     for name in cell.parameters():
         setattr(cell, name, tensors[name])
-    return unroll(cell, tensors["x"], [tensors[s + "_0"] for s in cell.state.split()])
+    return cell(tensors["x"], [tensors[s + "_0"] for s in cell.state.split()]).steps
 
 
 def loss_of(steps, weigh):
     """All states of all steps, each weighed differently, so that no gradient cancels."""
-    return sum((q * w).sum() for step, w in zip(steps, weigh, strict=True) for q in step.state)
+    return sum(
+        (q * w[:, : q.shape[1]]).sum() for step, w in zip(steps, weigh, strict=True) for q in step.state
+    )
 
 
 def test_every_cell_is_written_in_pytorch_too():
@@ -194,7 +210,7 @@ def test_quantities_and_gradients_equal_pytorchs_operation_by_operation(name, dt
     for step, x, w in zip(steps, theirs["x"], torch.tensor(weigh), strict=True):
         quantities = PYTORCH[name](torch, theirs, x, *state)
         state = [quantities[s] for s in cell.state.split()]
-        their_loss = their_loss + sum((s * w).sum() for s in state)
+        their_loss = their_loss + sum((s * w[:, : s.shape[1]]).sum() for s in state)
         assert set(step) == set(quantities)
         for quantity in step:
             assert_close(step[quantity].value, quantities[quantity], bound, f"{quantity} at t={step.t}")
@@ -241,11 +257,11 @@ def test_a_cell_trains_and_the_same_seed_gives_the_same_numbers(name):
     def train(seed):
         rng = np.random.default_rng(seed)
         cell = CELLS[name](D, H, rng)
-        x, target = (rng.standard_normal(shape).astype("float32") for shape in ((5, N, D), (N, H)))
+        x, target = (rng.standard_normal(shape).astype("float32") for shape in ((5, N, D), (N, cell.outputs)))
         optimiser, losses = optim.Adam(cell.parameters(), lr=0.02), []
         for _ in range(20):
             optimiser.zero_grad()
-            miss = unroll(cell, x)[-1].h - np.tanh(target)
+            miss = cell(x).steps[-1].h - np.tanh(target)
             loss = (miss * miss).mean()
             loss.backward()
             optimiser.step()
@@ -278,10 +294,10 @@ def test_first_weights_are_orthogonal_then_glorot_in_the_asked_type(name):
         cell = CELLS[name](D, H, np.random.default_rng(0), dtype=dtype)
         for key, p in cell.parameters().items():
             assert p.dtype == dtype and p.requires_grad and p.name == key
-            if key.startswith("W_") and p.shape == (H + D, H):
-                recurrent, bound = p.value[:H], np.sqrt(6 / (D + H))
-                np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(H), atol=1e-6)
-                assert abs(p.value[H:]).max() <= bound
+            if key.startswith("W_") and p.shape == (cell.outputs + D, H):
+                P, bound = cell.outputs, np.sqrt(6 / (D + H))
+                np.testing.assert_allclose(p.value[:P] @ p.value[:P].T, np.eye(P), atol=1e-6)
+                assert abs(p.value[P:]).max() <= bound
 
 
 @pytest.mark.smoke
@@ -289,7 +305,7 @@ def test_first_weights_are_orthogonal_then_glorot_in_the_asked_type(name):
 def test_the_class_says_how_many_parameters_it_has(name):
     cell = CELLS[name](5, 7, np.random.default_rng(0))
     (formula,) = re.findall("``([^`]*)`` parameters", type(cell).__doc__)
-    assert eval(formula, {"H": 7, "D": 5}) == cell.size
+    assert eval(formula, {"H": 7, "D": 5, "P": cell.outputs}) == cell.size
     assert f"{cell.size:,} parameters" in repr(cell)
 
 
@@ -307,7 +323,7 @@ def test_janet_starts_with_memories_up_to_its_longest_and_takes_its_own():
     np.testing.assert_allclose(np.exp(biases).mean(), 150.5, rtol=0.1)  # uniform, then the logarithm
     x = np.random.default_rng(1).standard_normal((1, 2, D)).astype("f4")
     one, two = (cells.JANET(D, H, np.random.default_rng(0), beta=beta) for beta in (1.0, 0.0))
-    (step,), (other,) = unroll(one, x), unroll(two, x)
+    (step,), (other,) = one(x).steps, two(x).steps
     np.testing.assert_allclose(
         step.h.value, (1 - 1 / (1 + np.exp(1 - step.s.value))) * step.c_tilde.value, rtol=1e-6
     )

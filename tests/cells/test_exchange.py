@@ -97,7 +97,7 @@ def _against_pytorch(kind, layers, both, dtype, bound, rng, lengths):
         Tensor(data, requires_grad=True),
         [Tensor(s[k], requires_grad=True) for k in range(count) for s in first],
     )
-    r = ours.run(x, states, lengths=lengths)
+    r = ours(x, states, lengths=lengths)
     mask = (
         np.ones((T, N, 1), bool)
         if lengths is None
@@ -157,7 +157,7 @@ def test_weights_of_ours_run_in_pytorch(both, rng):
         theirs = getattr(torch.nn, called)(D, H, 2, bidirectional=both, dtype=torch.float64, **options)
         theirs.load_state_dict({k: torch.tensor(a) for k, a in exchange.to_pytorch(ours).items()})
         x = rng.standard_normal((T, N, D))
-        assert_close(ours.run(x).h.value, theirs(torch.tensor(x))[0].detach(), 1e-10)
+        assert_close(ours(x).h.value, theirs(torch.tensor(x))[0].detach(), 1e-10)
 
 
 # ONNX.
@@ -238,7 +238,7 @@ def test_kerass_layers(kind, both, dtype, bound, rng):
 
 
 def runs(layer, x):
-    return layer.run(x) if hasattr(layer, "run") else run(layer, x)
+    return layer(x)
 
 
 # There and back.

@@ -33,7 +33,6 @@ from cells import (
     forget_bias,
     recurrent_masks,
     run,
-    unroll,
 )
 from minigrad import GraphError, InputError, ShapeError, Tensor, checkpoint, optim
 
@@ -282,7 +281,7 @@ LAYERS = {
 
 
 def outputs(layer, x):
-    return layer(x) if callable(layer) else run(layer, x).h
+    return run(layer, x).outputs
 
 
 @every_copy
@@ -326,7 +325,7 @@ def test_runs_and_steps_survive(way, rng):
     cell, x = LSTM(3, 4, rng), rng.standard_normal((3, 2, 3)).astype("f4")
     both = Bidirectional(RNN, 3, 4, rng)
     with mg.no_grad():
-        r, b = run(cell, x), both.run(x)
+        r, b = run(cell, x), both(x)
     other = way(r)
     np.testing.assert_array_equal(other.f.value, r.f.value)
     np.testing.assert_array_equal(other.steps[1]["c"].value, r.steps[1].c.value)
@@ -367,16 +366,16 @@ def windows(kind, rng, N=2, H=4, steps=3):
         layer = LSTM(3, H, rng) if kind == "run" else RNN(3, H, rng)
 
     def window(state):
-        if kind == "unroll":
-            steps = unroll(layer, x, state)
+        if kind == "steps":
+            steps = run(layer, x, state).steps
             return mg.stack([s.h**2 for s in steps]).mean(), steps[-1].state
-        r = layer.run(x, state) if hasattr(layer, "run") else run(layer, x, state)
+        r = layer(x, state)
         return (r.h**2).mean(), r.state
 
     return window, list(layer.parameters().values())
 
 
-KINDS = ["run", "unroll", "scan", "stack", "both"]
+KINDS = ["run", "steps", "scan", "stack", "both"]
 
 
 @pytest.mark.smoke

@@ -375,7 +375,7 @@ def test_every_cell_is_written_in_numpy_too():
 def test_a_run_is_its_papers_equations(name, rng):
     cell = make(name, rng)
     x, weights = inputs(cell, rng), {k: p.value for k, p in cell.parameters().items()}
-    steps = cells.unroll(cell, x)
+    steps = cells.run(cell, x).steps
     for step in steps:
         assert set(step) >= {*cell.gates.split(), *cell.state.split()}
         assert all(np.isfinite(step[q].value).all() and step[q].name for q in step)
@@ -400,7 +400,7 @@ def test_gradients_match_finite_differences(name, rng):
             moved = p + 0.1 * change
             if wanted != "x":
                 setattr(cell, wanted, moved)
-            steps = cells.unroll(cell, moved if wanted == "x" else x)
+            steps = cells.run(cell, moved if wanted == "x" else x).steps
             return [step[s] for step in steps for s in states]
 
         try:
@@ -459,7 +459,7 @@ def test_it_is_printed_and_drawn(name, rng):
     cell = make(name, rng)
     printed = viz.equations(cell)  # computed in tests/viz/test_equations.py
     assert printed.latex and all(f"{s}_t" in printed.text for s in cell.state.split() if len(s) == 1)
-    steps = cells.unroll(cell, inputs(cell, rng, 2, 2))
+    steps = cells.run(cell, inputs(cell, rng, 2, 2)).steps
     loss = sum((step[s] * step[s]).mean() for step in steps for s in learning(cell))
     loss.backward(record=True)
     dot = viz.draw(loss, steps).dot

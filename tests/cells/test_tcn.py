@@ -59,8 +59,8 @@ def in_numpy(made, x, masks):
 def test_the_network_is_what_its_definition_says(levels, taps, inputs, steps, rng):
     made, x = tcn(rng, levels, taps, inputs=inputs), rng.standard_normal((T, N, inputs))
     masks = made.dropout_masks(steps, N, 0.4, rng)
-    assert_close(made(x, masks).value, in_numpy(made, x, masks), 1e-12)
-    assert_close(made(x).value, in_numpy(made, x, np.ones_like(masks)), 1e-12)
+    assert_close(made(x, dropout=masks).outputs.value, in_numpy(made, x, masks), 1e-12)
+    assert_close(made(x).outputs.value, in_numpy(made, x, np.ones_like(masks)), 1e-12)
 
 
 def in_pytorch(torch, made, w):
@@ -125,7 +125,7 @@ def test_outputs_and_gradients_equal_pytorchs(levels, taps, inputs, rate, dtype,
     (h * torch.tensor(weigh)).sum().backward()
     theirs = {name: g for k, block in enumerate(blocks, 1) for name, g in block.gradients(k)}
 
-    ours = made(x, masks)
+    ours = made(x, dropout=masks).outputs
     (ours * weigh).sum().backward()
     assert ours.dtype == dtype
     assert_close(ours.value, h, bound, "h")
@@ -153,7 +153,9 @@ def test_gradients_match_finite_differences(rng):
     made = at_a_distance_from_kinks(tcn(rng, levels=3), rng)
     x, masks = rng.standard_normal((T, N, D)), made.dropout_masks(T, N, 0.3, rng)
     signs = [
-        n.inputs[1].value for n in ancestors(made(x)) if n.op is not None and n.op.name == "greater_equal"
+        n.inputs[1].value
+        for n in ancestors(made(x).outputs)
+        if n.op is not None and n.op.name == "greater_equal"
     ]
     assert len(signs) == 9 and all(abs(z[z != 0]).min() > 0.1 for z in signs)
     assert all((z > 0).any() and (z <= 0).any() for z in signs)
@@ -164,7 +166,7 @@ def test_gradients_match_finite_differences(rng):
         for k, block in enumerate(made.blocks):
             for name, p in parameters[k].items():
                 setattr(block, name, given if names[p.number] == wanted else p)
-        return (made(given if wanted == "x" else x, masks) * weigh).sum()
+        return (made(given if wanted == "x" else x, dropout=masks).outputs * weigh).sum()
 
     parameters = [block.parameters() for block in made.blocks]
     points = {"x": x, **{name: p.value for name, p in made.parameters().items()}}
@@ -179,7 +181,7 @@ def test_compiled_is_eager(rng):
     made, output = tcn(rng, taps=2), Output(H, 2, rng, "float64")
 
     def loss(x, masks):
-        y = output(made(x, masks))
+        y = output(made(x, dropout=masks).outputs)
         return (y * y * y).sum()
 
     x = Tensor(rng.standard_normal((T, N, D)), requires_grad=True)
@@ -208,9 +210,9 @@ def test_compiled_is_eager(rng):
 @pytest.mark.parametrize("t", [1, 6, T - 1])
 def test_a_change_of_x_changes_no_bit_before_it(t, rng):
     made, x = tcn(rng, levels=3), rng.standard_normal((T, N, D))
-    before = made(x).value
+    before = made(x).outputs.value
     x[t:] = rng.standard_normal((T - t, N, D)) * 100
-    after = made(x).value
+    after = made(x).outputs.value
     np.testing.assert_array_equal(after[:t], before[:t])
     assert (after[t] != before[t]).any(axis=-1).all()
 
@@ -225,7 +227,7 @@ def test_the_receptive_field_is_what_the_gradient_reaches(levels, taps, steps, r
         p.value = abs(p.value) + 0.01
     assert made.receptive_field == 1 + 2 * (taps - 1) * (2**levels - 1) == steps
     x = Tensor(rng.random((steps + 7, N, D)), requires_grad=True)
-    made(x)[-1].sum().backward()
+    made(x).outputs[-1].sum().backward()
     assert ((x.grad != 0).all(axis=(1, 2)) == (np.arange(steps + 7) >= 7)).all()
 
 
@@ -233,7 +235,7 @@ def test_the_receptive_field_is_what_the_gradient_reaches(levels, taps, steps, r
 @pytest.mark.parametrize("shape", [(0, N, D), (T, 0, D), (1, 1, D)])
 def test_no_steps_no_sequences_and_a_single_step(shape, rng):
     made, x = tcn(rng), Tensor(np.ones(shape), requires_grad=True)
-    y = made(x)
+    y = made(x).outputs
     y.sum().backward()
     assert y.shape == (*shape[:2], H) and x.grad.shape == shape and np.isfinite(y.value).all()
 
@@ -247,8 +249,12 @@ def test_one_mask_for_all_steps_drops_whole_channels(rng):
     masks = made.dropout_masks(1, N, 0.4, rng)
     assert masks.shape == (2, 2, 1, N, H) and set(np.unique(masks)) == {0, 1 / 0.6}
     repeated = np.broadcast_to(masks, (2, 2, T, N, H))
-    np.testing.assert_array_equal(made(x, masks).value, made(x, repeated).value)
-    np.testing.assert_array_equal(made(x, made.dropout_masks(T, N, 0, rng)).value, made(x).value)
+    np.testing.assert_array_equal(
+        made(x, dropout=masks).outputs.value, made(x, dropout=repeated).outputs.value
+    )
+    np.testing.assert_array_equal(
+        made(x, dropout=made.dropout_masks(T, N, 0, rng)).outputs.value, made(x).outputs.value
+    )
 
 
 @pytest.mark.smoke
@@ -265,9 +271,9 @@ def test_a_rate_of_dropout_outside_of_its_range_is_named(rate, rng):
 def test_masks_of_another_shape_are_named(shape, rng):
     made, x, masks = tcn(rng, dtype="float32"), np.zeros((T, N, D), "f4"), np.ones(shape, "f4")
     with pytest.raises(ShapeError, match=r"TCN: 'dropout' .*\(2, 2, 12, 3, 4\), as dropout_masks does"):
-        made(x, masks)
+        made(x, dropout=masks)
     with pytest.raises(ShapeError, match=r"TCN: 'masks' .*\(2, 2, 12, 3, 4\), as dropout_masks does"):
-        mg.compile(lambda x, masks: made(x, masks).sum())(x, masks)
+        mg.compile(lambda x, masks: made(x, dropout=masks).outputs.sum())(x, masks)
 
 
 # What a learner sees, and what is refused.
@@ -275,7 +281,7 @@ def test_masks_of_another_shape_are_named(shape, rng):
 
 @pytest.mark.smoke
 def test_names_and_places_in_the_graph(rng):
-    h = tcn(rng, levels=2)(rng.standard_normal((T, N, D)))
+    h = tcn(rng, levels=2)(rng.standard_normal((T, N, D))).outputs
     placed = [(*n.scope, n.name) for n in ancestors(h) if n.name and n.op is not None]
     assert placed == [
         ("level 1", "W_1"), ("level 1", "a"), ("level 1", "W_2"), ("level 1", "u"), ("level 1", "s"), ("level 1", "h"),
@@ -328,7 +334,7 @@ def test_same_seed_same_network_and_checkpoints_come_back_bit_for_bit(rng, tmp_p
     checkpoint.save(tmp_path / "tcn.safetensors", one.parameters())
     other.load(tmp_path / "tcn.safetensors")
     x = rng.standard_normal((T, N, D)).astype("f4")
-    np.testing.assert_array_equal(one(x).value, other(x).value)
+    np.testing.assert_array_equal(one(x).outputs.value, other(x).outputs.value)
     with pytest.raises(InputError, match=r"TCN.load_state_dict: missing 3.v_1, 3.g_1, 3.b_1"):
         other.load_state_dict(TCN(D, H, 2, 2, rng).parameters())
     with pytest.raises(
@@ -359,4 +365,4 @@ def test_an_input_that_does_not_fit_is_named(x, kind, words, rng):
     with pytest.raises(kind, match=words):
         made(x)
     with pytest.raises(kind, match=r"TCN: .*the layer"):
-        mg.compile(lambda x: made(x).sum())(x)
+        mg.compile(lambda x: made(x).outputs.sum())(x)

@@ -135,7 +135,7 @@ def test_the_whole_equals_pytorchs_encoder_with_norms_first(dtype, rng):
     for module in modules:
         th = module(th, src_mask=ahead, src_key_padding_mask=padding)
     th = t.nn.functional.layer_norm(th, (W,), g_h, b_h) * ~padding.T[:, :, None]
-    h = net(x, lengths=lengths)
+    h = net(x, lengths=lengths).outputs
     close(h.value, th, dtype)
     (h * weigh).sum().backward()
     (th * t.tensor(weigh)).sum().backward()
@@ -191,16 +191,16 @@ def test_gradients_match_finite_differences(rng):
 @pytest.mark.smoke
 def test_a_step_sees_nothing_of_later_steps_bit_for_bit(rng):
     net, data = network(rng), rng.standard_normal((T, N, D))
-    whole = net(data).value
+    whole = net(data).outputs.value
     for s in range(1, T):
         other = data.copy()
         other[s:] = 100 * rng.standard_normal(other[s:].shape)
-        np.testing.assert_array_equal(net(other).value[:s], whole[:s])
+        np.testing.assert_array_equal(net(other).outputs.value[:s], whole[:s])
         x = Tensor(data, requires_grad=True)
-        (net(x)[s - 1] ** 2).sum().backward()
+        (net(x).outputs[s - 1] ** 2).sum().backward()
         assert not x.grad[s:].any() and x.grad[:s].any(axis=2).all()
     net.causal = False
-    assert np.abs(net(other).value[0] - net(data).value[0]).max() > 1e-3
+    assert np.abs(net(other).outputs.value[0] - net(data).outputs.value[0]).max() > 1e-3
 
 
 @pytest.mark.smoke
@@ -212,7 +212,7 @@ def test_padding_changes_no_bit_of_a_value_or_gradient(padding, causal, rng):
     parameters, results = list(net.parameters().values()), []
     for fill in (7.0, padding):
         x = Tensor(np.where(real[:, :, None], data, fill), requires_grad=True)
-        h = net(x, lengths=LENGTHS)
+        h = net(x, lengths=LENGTHS).outputs
         results.append([h.value, *gradients((h * h * h).sum(), [x, *parameters])])
     for ours, theirs in zip(*results, strict=True):
         assert np.isfinite(theirs).all()
@@ -224,12 +224,12 @@ def test_padding_changes_no_bit_of_a_value_or_gradient(padding, causal, rng):
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_padded_sequence_is_the_sequence_alone(causal, rng):
     net, data = network(rng, causal=causal), rng.standard_normal((T, N, D))
-    h = net(data, lengths=LENGTHS).value
+    h = net(data, lengths=LENGTHS).outputs.value
     for n, length in enumerate(LENGTHS):
         if length:
-            alone = net(data[:length, n : n + 1]).value
+            alone = net(data[:length, n : n + 1]).outputs.value
             np.testing.assert_allclose(h[:length, n : n + 1], alone, rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(net(data, mask=np.arange(T)[:, None] < LENGTHS).value, h)
+    np.testing.assert_array_equal(net(data, mask=np.arange(T)[:, None] < LENGTHS).outputs.value, h)
 
 
 @pytest.mark.smoke
@@ -255,19 +255,21 @@ def test_dropout_multiplies_what_is_added(rng):
     net, x = network(rng), rng.standard_normal((T, N, D))
     masks = net.dropout_masks(T, N, 0.4, rng)
     assert masks.shape == (1 + 2 * LAYERS, T, N, W) and set(np.unique(masks)) == {0, 1 / 0.6}
-    np.testing.assert_array_equal(net(x, dropout=np.ones_like(masks)).value, net(x).value)
+    np.testing.assert_array_equal(net(x, dropout=np.ones_like(masks)).outputs.value, net(x).outputs.value)
     masks[1:] = 0  # no block adds anything
     h = (x @ net.W_x.value + net.b_x.value + by_the_book(T, W)[:, None]) * masks[0]
     by_hand = mg.layer_norm(h, net.g_h, net.b_h).value
-    np.testing.assert_allclose(net(x, dropout=masks).value, by_hand, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(net(x, dropout=masks).outputs.value, by_hand, rtol=1e-10, atol=1e-12)
     one_for_all = net.dropout_masks(1, N, 0.4, rng)
     repeated = np.broadcast_to(one_for_all, (1 + 2 * LAYERS, T, N, W))
-    np.testing.assert_array_equal(net(x, dropout=one_for_all).value, net(x, dropout=repeated).value)
+    np.testing.assert_array_equal(
+        net(x, dropout=one_for_all).outputs.value, net(x, dropout=repeated).outputs.value
+    )
 
 
 @pytest.mark.smoke
 def test_the_graph_names_what_attention_computes(rng):
-    h = network(rng)(rng.standard_normal((T, N, D)))
+    h = network(rng)(rng.standard_normal((T, N, D))).outputs
     found = {
         (n.scope, n.name): n.shape
         for n in ancestors(h)
@@ -290,7 +292,7 @@ def test_parameters_are_counted_named_and_loaded(rng):
     assert net.size == LAYERS * block + D * W + W + 2 * W and net.outputs == W
     other.load_state_dict({name: p.value for name, p in net.parameters().items()})
     x = rng.standard_normal((T, N, D))
-    np.testing.assert_array_equal(other(x).value, net(x).value)
+    np.testing.assert_array_equal(other(x).outputs.value, net(x).outputs.value)
 
 
 @pytest.mark.smoke
@@ -301,9 +303,9 @@ def test_it_is_a_layer_for_the_sequence_configurations(rng):
     written = generate(net, output, first, 4)
     assert written.shape == (4, N) and len(np.unique(written)) > 1
     given = np.concatenate([first, np.eye(D)[written[:-1]]])
-    np.testing.assert_array_equal(output(net(given)).value.argmax(axis=-1)[1:], written)
+    np.testing.assert_array_equal(output(net(given).outputs).value.argmax(axis=-1)[1:], written)
     last = many_to_one(net, output, given, lengths=[5, 3, 1, 2])
-    np.testing.assert_allclose(last.value[1], output(net(given)).value[2, 1], rtol=1e-12)
+    np.testing.assert_allclose(last.value[1], output(net(given).outputs).value[2, 1], rtol=1e-12)
     with pytest.raises(InputError, match="sees what comes after"):
         generate(network(rng, causal=False), output, first, 4)
 
@@ -340,7 +342,7 @@ def test_compiled_is_eager_for_every_number_of_steps(rng):
     net = network(rng, layers=1)
 
     def loss(x, lengths, dropout):
-        h = net(x, lengths=lengths, dropout=dropout)
+        h = net(x, lengths=lengths, dropout=dropout).outputs
         return (h * h * h).sum(), h
 
     compiled, parameters = mg.compile(loss), list(net.parameters().values())

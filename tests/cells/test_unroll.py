@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cells import CELLS, LSTM, RNN, Alphabet, Cell, Output, unroll
+from cells import CELLS, LSTM, RNN, Alphabet, Cell, Output, run
 from minigrad import DTypeError, InputError, ShapeError, Tensor, ancestors, describe, no_grad, tanh
 
 pytestmark = pytest.mark.smoke
@@ -27,7 +27,7 @@ def inputs(steps=5, sequences=2, features=4, dtype="float32"):
 
 def test_steps_count_from_one_and_hold_every_quantity_by_name(lstm):
     x = inputs()
-    steps = unroll(lstm, x)
+    steps = run(lstm, x).steps
     assert [step.t for step in steps] == [1, 2, 3, 4, 5]
     assert list(steps[0]) == ["f", "i", "c_tilde", "c", "o", "h"]
     for k, step in enumerate(steps):
@@ -42,7 +42,7 @@ def test_steps_count_from_one_and_hold_every_quantity_by_name(lstm):
 
 
 def test_every_quantity_is_named_in_the_graph_and_stands_in_its_step(lstm):
-    steps = unroll(lstm, inputs(), label="layer 1")
+    steps = run(lstm, inputs(), label="layer 1").steps
     for step in steps:
         for quantity in step:
             assert step[quantity].name == quantity and step[quantity].scope == ("layer 1", f"t={step.t}")
@@ -53,41 +53,41 @@ def test_every_quantity_is_named_in_the_graph_and_stands_in_its_step(lstm):
 
 def test_an_array_a_list_and_a_tensor_are_the_same_input(lstm):
     x = inputs()
-    expected = unroll(lstm, x)[-1].h.value
+    expected = run(lstm, x).steps[-1].h.value
     for given in (list(x), [Tensor(row) for row in x], Tensor(x), tuple(x)):
-        np.testing.assert_array_equal(unroll(lstm, given)[-1].h.value, expected)
+        np.testing.assert_array_equal(run(lstm, given).steps[-1].h.value, expected)
 
 
 def test_a_sequence_continues_from_the_states_of_its_last_step(lstm):
     x = inputs()
-    whole, (*_, middle) = unroll(lstm, x), unroll(lstm, x[:3])
+    whole, (*_, middle) = run(lstm, x).steps, run(lstm, x[:3]).steps
     for state in (
         middle.state,
         list(middle.state),
         {"h": middle.h, "c": middle.c},
         [s.value for s in middle.state],
     ):
-        np.testing.assert_array_equal(unroll(lstm, x[3:], state)[-1].c.value, whole[-1].c.value)
+        np.testing.assert_array_equal(run(lstm, x[3:], state).steps[-1].c.value, whole[-1].c.value)
 
 
 def test_states_given_by_name_go_by_name(lstm):
     h, c = np.full((2, 3), 0.5, "f4"), np.full((2, 3), -0.5, "f4")
-    expected = unroll(lstm, inputs(), [h, c])[-1].c.value
-    np.testing.assert_array_equal(unroll(lstm, inputs(), {"c": c, "h": h})[-1].c.value, expected)
+    expected = run(lstm, inputs(), [h, c]).steps[-1].c.value
+    np.testing.assert_array_equal(run(lstm, inputs(), {"c": c, "h": h}).steps[-1].c.value, expected)
     with pytest.raises((ShapeError, InputError), match=r"LSTM.*h c"):
-        unroll(lstm, inputs(), {"h": h, "z": c})
+        run(lstm, inputs(), {"h": h, "z": c})
 
 
 def test_without_gradients_values_are_the_same_and_no_graph_is_kept(lstm):
-    expected = unroll(lstm, inputs())[-1].h
+    expected = run(lstm, inputs()).steps[-1].h
     with no_grad():
-        h = unroll(lstm, inputs())[-1].h
+        h = run(lstm, inputs()).steps[-1].h
     np.testing.assert_array_equal(h.value, expected.value)
     assert ancestors(h) == [h]
 
 
 def test_an_empty_batch_runs_through(lstm):
-    steps = unroll(lstm, inputs(sequences=0))
+    steps = run(lstm, inputs(sequences=0)).steps
     assert steps[-1].h.shape == (0, 3)
     steps[-1].h.sum().backward()
     assert not lstm.W_f.grad.any()
@@ -118,13 +118,13 @@ MISFITS = {
         inputs(),
         [np.ones((2, 3), "f4")],
         ShapeError,
-        r"LSTM: 1 states given, the cell has 2: h c",
+        r"LSTM: 1 states given, it has 2: h c",
     ),
     "a bare state": (
         inputs(),
         np.ones((2, 3), "f4"),
         ShapeError,
-        r"LSTM: 1 states given, the cell has 2: h c",
+        r"LSTM: 1 states given, it has 2: h c",
     ),
     "state of other width": (
         inputs(),
@@ -134,9 +134,9 @@ MISFITS = {
     ),
     "state of other sequences": (
         inputs(),
-        [np.ones((1, 3), "f4")] * 2,
+        [np.ones((4, 3), "f4")] * 2,
         ShapeError,
-        r"state h is .*\(1, 3\).*give \(2, 3\)",
+        r"state h is .*\(4, 3\).*give \(2, 3\), or \(1, 3\) for all sequences",
     ),
     "double input": (inputs(dtype="float64"), None, DTypeError, r"t=1.*float64.*astype"),
     "double input as a tensor": (Tensor(inputs(dtype="float64")), None, DTypeError, r"t=1.*float64.*astype"),
@@ -148,15 +148,15 @@ MISFITS = {
 @pytest.mark.parametrize(("xs", "state", "kind", "words"), MISFITS.values(), ids=MISFITS)
 def test_what_does_not_fit_is_named_with_its_step(xs, state, kind, words, lstm):
     with pytest.raises(kind, match=words):
-        unroll(lstm, xs, state)
+        run(lstm, xs, state)
     assert all(p.grad is None for p in lstm.parameters().values())
 
 
 def test_whole_numbers_as_input_become_the_cells_type(lstm):
     whole = np.eye(4, dtype=int)[[0, 2, 1]][:, None, :]
-    steps = unroll(lstm, whole)
+    steps = run(lstm, whole).steps
     assert steps[-1].h.dtype == "float32"
-    np.testing.assert_array_equal(steps[-1].h.value, unroll(lstm, whole.astype("f4"))[-1].h.value)
+    np.testing.assert_array_equal(steps[-1].h.value, run(lstm, whole.astype("f4")).steps[-1].h.value)
 
 
 class Forgetful(Cell):
@@ -178,10 +178,10 @@ class Widening(Forgetful):
 
 def test_a_cell_that_is_written_wrongly_is_told_what_and_where(rng):
     with pytest.raises(InputError, match=r"Forgetful step t=1: step returned z; the state h is missing"):
-        unroll(Forgetful(4, 3, rng), inputs())
+        run(Forgetful(4, 3, rng), inputs())
     with pytest.raises(ShapeError, match=r"Widening step t=1: state h became .*\(2, 4\).*it was \(2, 3\)"):
-        unroll(Widening(4, 3, rng), inputs())
-    with pytest.raises(NotImplementedError, match=r"Cell must make its parameters in build\(rng\)"):
+        run(Widening(4, 3, rng), inputs())
+    with pytest.raises(NotImplementedError, match=r"Cell must make its parameters in build\(self, rng\)"):
         Cell(4, 3, rng)
 
 

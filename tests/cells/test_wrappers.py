@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from cells import CELLS, GRU, JANET, LSTM, RNN, Bidirectional, Stack, dropped, recurrent_masks, run, unroll
+from cells import CELLS, GRU, JANET, LSTM, RNN, Bidirectional, Stack, dropped, recurrent_masks, run
 from minigrad import DTypeError, InputError, ShapeError, Tensor, check_grads, grad_states, scan
 
 T, N, D, H = 6, 4, 3, 5
@@ -26,7 +26,7 @@ def layer(kind, rng, dtype="float64"):
 
 
 def runs(layer, x, state=None, **options):
-    return layer.run(x, state, **options) if hasattr(layer, "run") else run(layer, x, state, **options)
+    return layer(x, state, **options)
 
 
 def gradients(loss, of):
@@ -53,7 +53,7 @@ def test_padding_changes_no_bit_of_a_value_or_gradient(name, of, rng):
     on the size of the batch), with a loss that reads every number once (a sum's depends on the order)."""
     made = layer(KINDS[name], rng)
     parameters = list(made.parameters().values())
-    states = [rng.standard_normal((N, H)) for _ in made.state.split()]
+    states = [rng.standard_normal(s.shape) for s in made.initial_state(N)]
     data, weigh = rng.standard_normal((T, N, D)), rng.standard_normal((T, N, 2 * H))
 
     def results(n, length, steps, **options):
@@ -99,7 +99,7 @@ def test_gradients_with_lengths_match_finite_differences(name, rng):
     made = layer(CELLS[name], rng)
     if name == "irnn":
         made.W_h.value, made.b_h.value = 0.1 * made.W_h.value, np.array([3.0, -3, 3, -3, 3])
-    names, weigh = list(made.parameters()), rng.standard_normal((T, N, H))
+    names, weigh = list(made.parameters()), rng.standard_normal((T, N, made.outputs))
 
     def function(x, *values):
         for key, value in zip(names, values, strict=True):
@@ -151,18 +151,16 @@ def test_what_cannot_be_masked_or_cut_is_named(options, kind, words, rng):
 def test_states_that_do_not_fit_are_named(rng):
     x, zero = rng.standard_normal((T, N, D)), np.zeros((N, H))
     both, stack = layer(Bidirectional.of(LSTM), rng), Stack(LSTM, D, H, 2, rng, "float64")
-    with pytest.raises(
-        ShapeError, match="Bidirectional: 2 states given, both directions have h c h_back c_back"
-    ):
-        both.run(x, [zero, zero])
-    with pytest.raises(ShapeError, match="Stack: 2 states given, its 2 layers have 4"):
-        stack.run(x, [zero, zero])
+    with pytest.raises(ShapeError, match="Bidirectional: 2 states given, it has 4: h c h_back c_back"):
+        both(x, [zero, zero])
+    with pytest.raises(ShapeError, match=r"Stack: 2 states given, it has 4: 1\.h 1\.c 2\.h 2\.c"):
+        stack(x, [zero, zero])
     with pytest.raises(ShapeError, match=r"LSTM: state c is .*\(4, 6\)"):
-        stack.run(x, [zero, zero, zero, np.zeros((N, H + 1))])
+        stack(x, [zero, zero, zero, np.zeros((N, H + 1))])
     with pytest.raises(DTypeError, match=r"LSTM: state 'h' .*float32.*float64"):
-        stack.run(x, [zero.astype("f4"), zero, zero, zero])
+        stack(x, [zero.astype("f4"), zero, zero, zero])
     with pytest.raises(InputError, match=r"no 'f'; it has h, and the gates of each direction in .forward"):
-        both.run(x)["f"]
+        both(x)["f"]
 
 
 # Both directions, layers.
@@ -189,7 +187,7 @@ def test_both_directions_match_finite_differences(name, rng):
         for key, value in zip(names, values, strict=True):
             way, own = key.split(".")
             setattr(getattr(both, way), own, value)
-        r = both.run(x)
+        r = both(x)
         return r.h, *r.state
 
     points = [rng.standard_normal((T, 2, D)), *(p.value for p in both.parameters().values())]
@@ -200,15 +198,15 @@ def test_both_directions_match_finite_differences(name, rng):
 def test_a_stack_feeds_each_layer_with_the_one_below_and_names_all(rng):
     stack = Stack(Bidirectional.of(GRU), D, H, 2, rng, "float64")
     x = rng.standard_normal((T, N, D))
-    r = stack.run(x)
-    by_hand = stack.cells[1].run(stack.cells[0].run(x).h)
+    r = stack(x)
+    by_hand = stack.cells[1](stack.cells[0](x).h)
     same_bits(r.h.value, by_hand.h.value)
-    assert r.h.shape == (T, N, 2 * H) and len(r.state) == stack.state == 4
+    assert r.h.shape == (T, N, 2 * H) and len(r.state) == len(stack.state.split()) == 4
     assert {s.h.scope for s in r.steps} == {
         (f"layer 2 / {w}", f"t={t}") for w in ("forward", "backward") for t in range(1, 7)
     }
     assert list(stack.parameters())[:2] == ["1.forward.W_z", "1.forward.W_r"]
-    again = stack.run(x, stack.initial_state(N))
+    again = stack(x, stack.initial_state(N))
     same_bits(again.h.value, r.h.value)
 
 
@@ -223,13 +221,13 @@ def test_between_layers_masks_multiply_what_is_passed_on(rng):
     by_hand = Tensor(x)
     for k, cell in enumerate(stack.cells):
         by_hand = run(cell, by_hand).h * (masks[k] if k < 2 else 1.0)
-    same_bits(stack.run(x, dropout=masks).h.value, by_hand.value)
+    same_bits(stack(x, dropout=masks).h.value, by_hand.value)
     one_for_all = stack.dropout_masks(1, N, 0.4, rng)
     same_bits(
-        stack.run(x, dropout=one_for_all).h.value,
-        stack.run(x, dropout=np.broadcast_to(one_for_all, (2, T, N, H))).h.value,
+        stack(x, dropout=one_for_all).h.value,
+        stack(x, dropout=np.broadcast_to(one_for_all, (2, T, N, H))).h.value,
     )
-    same_bits(stack.run(x, dropout=stack.dropout_masks(T, N, 0, rng)).h.value, stack.run(x).h.value)
+    same_bits(stack(x, dropout=stack.dropout_masks(T, N, 0, rng)).h.value, stack(x).h.value)
 
 
 @pytest.mark.smoke
@@ -284,7 +282,7 @@ def test_a_rate_of_dropout_outside_of_its_range_is_named(rate, rng):
 def test_masks_of_another_shape_are_named(rng):
     stack, x = Stack(LSTM, D, H, 2, rng), np.zeros((T, N, D), "f4")
     with pytest.raises(ShapeError, match=r"Stack: dropout .*\(1, T, N, 5\)"):
-        stack.run(x, dropout=np.ones((3, T, N, H), "f4"))
+        stack(x, dropout=np.ones((3, T, N, H), "f4"))
     with pytest.raises(ShapeError, match=r"dropped Stack: masks .*give \(2, 5\)"):
         dropped(stack, np.ones(H, "f4"))
 
@@ -325,8 +323,8 @@ def test_a_cut_is_seen_in_the_graph(rng):
 @pytest.mark.smoke
 def test_carried_state_continues_a_stack_in_both_kinds_of_run(rng):
     stack, x = Stack(LSTM, D, H, 2, rng, "float64"), rng.standard_normal((T, N, D))
-    whole, first = stack.run(x), stack.run(x[:4])
-    second = stack.run(x[4:], first.state)
+    whole, first = stack(x), stack(x[:4])
+    second = stack(x[4:], first.state)
     same_bits(second.h.value, whole.h.value[4:])
     for a, b in zip(second.state, whole.state, strict=True):
         same_bits(a.value, b.value)
@@ -374,7 +372,7 @@ def test_layers_in_both_directions_with_dropout_compile(rng):
     stack = Stack(Bidirectional.of(RNN), D, H, 2, rng, "float64")
 
     def function(x, lengths, between, recurrent):
-        return total(dropped(stack, recurrent).run(x, lengths=lengths, dropout=between))
+        return total(dropped(stack, recurrent)(x, lengths=lengths, dropout=between))
 
     arguments = (
         rng.standard_normal((T, N, D)),
@@ -408,5 +406,5 @@ def test_a_scan_may_run_from_the_end(rng):
 @pytest.mark.smoke
 def test_steps_of_a_run_are_the_steps_of_unroll(rng):
     cell, x = layer(LSTM, rng), rng.standard_normal((T, N, D))
-    steps = unroll(cell, x, lengths=LENGTHS)
+    steps = run(cell, x, lengths=LENGTHS).steps
     same_bits(np.stack([s.h.value for s in steps]), run(cell, x, lengths=LENGTHS).h.value)

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from cells import CELLS, Output, Stack, run, unroll
+from cells import CELLS, Output, Stack, run
 from minigrad import Tensor
 from minigrad.compiler import CannotCompile, compile
 from minigrad.scan import scan
@@ -94,7 +94,8 @@ def test_every_operation_compiles_or_says_why_not(name, data, seed):
 
 def model(kind, dtype, D=4, H=6, K=3, seed=0):
     rng = np.random.default_rng(seed)
-    cell, output = CELLS[kind](D, H, rng, dtype), Output(H, K, rng, dtype)
+    cell = CELLS[kind](D, H, rng, dtype)
+    output = Output(cell.outputs, K, rng, dtype)
     for p in cell.parameters().values():
         p.value = p.value + 0.1 * rng.standard_normal(p.shape)  # biases too, so that none is constant
 
@@ -118,8 +119,8 @@ def test_cell_compiled_equals_eager_at_every_size_with_one_program(kind, dtype):
     for T, N in [(5, 3), (1, 1), (7, 1), (2, 6), (12, 32), (6, 4), (3, 3)]:
         x = Tensor(rng.standard_normal((T, N, 4)).astype(dtype), requires_grad=True, name="x")
         states = [
-            Tensor(rng.standard_normal((N, 6)).astype(dtype), requires_grad=True, name=s)
-            for s in cell.state.split()
+            Tensor(rng.standard_normal(s.shape).astype(dtype), requires_grad=True, name=s.name)
+            for s in cell.initial_state(N)
         ]
         assert_equal(loss, (x, rng.integers(0, 3, (T, N)), *states), [*leaves, x, *states], dtype, compiled)
     assert sum(map(len, compiled.variants.values())) == 1, "another T or N was compiled again"
@@ -146,7 +147,7 @@ def test_stacked_layers():
     layers, output = Stack(CELLS["lstm"], 5, 7, 3, rng, "float64"), Output(7, 5, rng, "float64")
 
     def function(x, targets):
-        return mg.cross_entropy(layers.run(mg.one_hot(x, 5, "float64"), output=output).y, targets)
+        return mg.cross_entropy(layers(mg.one_hot(x, 5, "float64"), output=output).y, targets)
 
     codes = rng.integers(0, 5, (9, 4))
     close(compile(function)(codes[:-1], codes[1:]).value, function(codes[:-1], codes[1:]).value, "float64")
@@ -186,7 +187,7 @@ def test_window_of_a_compiled_run_opens_as_an_eager_graph():
         return mg.cross_entropy(r.y, targets), r.h, r.c
 
     (_, h, c), gradients = compile(function).value_and_grad(x, targets)
-    window = unroll(cell, x.value[15:], (h.value[14], c.value[14]), output=output)
+    window = run(cell, x.value[15:], (h.value[14], c.value[14]), output=output).steps
     loss = mg.cross_entropy(mg.stack([s.y for s in window]), targets[15:]) * (5 / 20)
     loss.backward(record=True)
     for k, step in enumerate(window):

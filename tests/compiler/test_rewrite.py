@@ -19,7 +19,8 @@ T, N, D, H, K = 5, 3, 4, 6, 3
 def graph(kind: str):
     """Loss and all gradients as a graph, the sizes, the arguments' values and what eager mode computes."""
     rng = np.random.default_rng(0)
-    cell, output = CELLS[kind](D, H, rng, "float64"), Output(H, K, rng, "float64")
+    cell = CELLS[kind](D, H, rng, "float64")
+    output = Output(cell.outputs, K, rng, "float64")
     x, targets = mg.Tensor(rng.standard_normal((T, N, D)), requires_grad=True), rng.integers(0, K, (T, N))
 
     def loss(x, targets):

@@ -324,7 +324,7 @@ class Model(Layer):
         self.output = Output(4, 2, rng, "float64")
 
     def loss(self, x, target):
-        return mg.mse(self.output(self.rnn.run(x).last), target)
+        return mg.mse(self.output(self.rnn(x).last), target)
 
 
 def learn(model, optimiser, step, rng, count):

@@ -60,7 +60,7 @@ def network(cell=cells.LSTM, T=5, H=4, D=3, N=2, seed=0, backward=True, build=No
     for p in layers.parameters().values():
         p.value = bend * (p.value + 0.3 * rng.standard_normal(p.shape))
     x = rng.standard_normal((T, N, D))
-    run = layers.run(x, **options) if hasattr(layers, "run") else cells.run(layers, x, **options)
+    run = layers(x, **options)
     outputs = run.each
     head = cells.Output(outputs[0].shape[-1], D, rng, "float64")
     targets = rng.integers(0, D, (T, N))

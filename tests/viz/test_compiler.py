@@ -32,13 +32,12 @@ def compiled(kind=cells.LSTM, T=4, H=8, D=4, name="x", gradients=True, layers=1)
     """A cell with an output layer and a loss over all steps, as its compiled function."""
     rng = np.random.default_rng(0)
     cell = kind(D, H, rng) if layers == 1 else cells.Stack(kind, D, H, layers, rng)
-    output = cells.Output(H, D, rng)
+    output = cells.Output(cell.outputs, D, rng)
     for key, parameter in cell.parameters().items():
         parameter.name = parameter.name or key
 
     def loss(x, targets):
-        run = cells.run if layers == 1 else cells.Stack.run
-        return cross_entropy(run(cell, x.named(name), output=output).y, targets).named("L")
+        return cross_entropy(cell(x.named(name), output=output).y, targets).named("L")
 
     made = compile(loss)
     made.variant((np.zeros((T, 1, D), np.float32), np.zeros((T, 1), np.int64)), gradients, load=False)

@@ -158,7 +158,7 @@ def test_steps_that_go_on_in_another_line_keep_their_arrows(cell):
 def test_the_loss_is_no_output():
     rng = np.random.default_rng(0)
     cell, output = cells.LSTM(3, 5, rng, "float64"), cells.Output(5, 3, rng, "float64")
-    steps = cells.unroll(cell, rng.standard_normal((3, 2, 3)))
+    steps = cells.run(cell, rng.standard_normal((3, 2, 3))).steps
     y = output(steps[-1].h)
     loss = cross_entropy(y, [0, 1])
     loss.backward(record=True)
@@ -177,7 +177,7 @@ def test_a_gate_says_its_value_and_whether_it_is_shut():
         rng = np.random.default_rng(0)
         cell = cells.LSTM(3, 5, rng, "float64")
         cell.b_f.value = np.full(5, bias)
-        steps = cells.unroll(cell, rng.standard_normal((3, 2, 3)))
+        steps = cells.run(cell, rng.standard_normal((3, 2, 3))).steps
         loss = (steps[-1].h ** 2).sum()
         loss.backward(record=True)
         f = steps[1].f.value
@@ -257,8 +257,10 @@ def test_a_wide_graph_keeps_its_budget():
 
 def test_layers_stand_above_each_other():
     rng = np.random.default_rng(0)
-    below = cells.unroll(cells.LSTM(4, 6, rng), rng.standard_normal((2, 1, 4)).astype("f"), label="layer 1")
-    above = cells.unroll(cells.RNN(6, 5, rng), [s.h for s in below], label="layer 2")
+    below = cells.run(
+        cells.LSTM(4, 6, rng), rng.standard_normal((2, 1, 4)).astype("f"), label="layer 1"
+    ).steps
+    above = cells.run(cells.RNN(6, 5, rng), [s.h for s in below], label="layer 2").steps
     loss = (above[-1].h ** 2).sum()
     loss.backward(record=True)
     found = edges(viz.draw(loss).dot)
@@ -360,7 +362,7 @@ def test_viz_imports_no_cell_and_no_matplotlib():
 def test_a_first_state_without_scope_is_known_by_its_role():
     rng = np.random.default_rng(0)
     first = [Tensor(np.ones((1, 5)), requires_grad=True), Tensor(np.zeros((1, 5)))]
-    steps = cells.unroll(cells.LSTM(3, 5, rng, "float64"), rng.standard_normal((3, 1, 3)), first)
+    steps = cells.run(cells.LSTM(3, 5, rng, "float64"), rng.standard_normal((3, 1, 3)), first).steps
     steps[-1].h.sum().backward(record=True)
     net = read(steps[-1].h.sum())
     assert net.first["", "h"].out is first[0] and net.first["", "c"].out is first[1]
@@ -373,7 +375,7 @@ def test_a_first_state_without_scope_is_known_by_its_role():
 def test_an_output_layer_within_the_steps_is_no_gate():
     rng = np.random.default_rng(0)
     cell, output = cells.LSTM(3, 5, rng), cells.Output(5, 3, rng)
-    steps = cells.unroll(cell, rng.standard_normal((3, 1, 3)).astype("f"), output=output)
+    steps = cells.run(cell, rng.standard_normal((3, 1, 3)).astype("f"), output=output).steps
     loss = stack([s.y for s in steps]).sum()
     loss.backward(record=True)
     net = read(loss)

@@ -147,9 +147,9 @@ def test_two_nodes_of_one_name_stay_two():
 
 
 def test_words_of_a_cell_do_not_leak_into_links():
-    loss = cells.unroll(
+    loss = cells.run(
         cells.RNN(2, 2, np.random.default_rng(0)), np.ones((2, 1, 2), "f"), label="javascript:x"
-    )
+    ).steps
     svg = viz.draw(loss).svg()
     harmless(svg)
     assert any("javascript:x" in t for t in texts(svg))

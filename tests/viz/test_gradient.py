@@ -111,7 +111,7 @@ def test_saturation_is_marked():
     rng = np.random.default_rng(0)
     cell = cells.LSTM(3, 4, rng, "float64")
     cell.b_f.value = np.array([20.0, -20.0, 0.0, 0.0])
-    steps = cells.unroll(cell, 0.1 * rng.standard_normal((3, 2, 3)))
+    steps = cells.run(cell, 0.1 * rng.standard_normal((3, 2, 3))).steps
     picture = viz.gates(steps, sequence=1)
     (f,) = [p for p in picture.sheet.every if p.head == "f"]
     assert "50 % saturated" in f.said and "sequence 1 of 2" in words_of(picture)

@@ -11,7 +11,7 @@ from test_escaping import NASTY, harmless
 
 import cells
 import viz
-from minigrad import InputError, compile, cross_entropy, fit, mse, tanh
+from minigrad import InputError, compile, cross_entropy, fit, mse, stack, tanh
 
 T, N, D, H = 6, 3, 4, 5
 
@@ -20,10 +20,10 @@ def network(kind=cells.LSTM, seed=0, layers=1):
     """(loss, parameters, batches): a small network that is to say what it reads."""
     rng = np.random.default_rng(seed)
     layer = cells.Stack(kind, D, H, layers, rng) if layers > 1 else kind(D, H, rng)
-    output = cells.Output(H, D, rng)
+    output = cells.Output(layer.outputs, D, rng)
 
     def loss(x, y):
-        h = layer(x) if layers > 1 else cells.run(layer, x).h
+        h = layer(x).outputs
         return cross_entropy(output(h), y).named("L")
 
     def batch():
@@ -61,8 +61,8 @@ def test_what_is_recorded_against_a_run_of_ones_own():
     history.record(7, loss, x, y)
     rng = np.random.default_rng(0)
     cell, output = cells.LSTM(D, H, rng), cells.Output(H, D, rng)
-    steps = cells.unroll(cell, x)
-    own = cross_entropy(output(cells.sequence.stack([s.h for s in steps])), y)
+    steps = cells.run(cell, x).steps
+    own = cross_entropy(output(stack([s.h for s in steps])), y)
     own.backward(record=True)
     data = history.data
     assert data["step"].tolist() == [7] and data["loss"][0] == pytest.approx(own.item(), rel=1e-5)
@@ -227,7 +227,9 @@ def test_nasty_names(name):
     history = viz.History()
     for step in (0, 1):
         history.record(
-            step, lambda x: sum((s[name] ** 2).sum() for s in cells.unroll(cell, x)), np.ones((3, 1, 2), "f")
+            step,
+            lambda x: sum((s[name] ** 2).sum() for s in cells.run(cell, x).steps),
+            np.ones((3, 1, 2), "f"),
         )
     for picture in (history.flow(title=name), history.gates(title=name), history.half_life(title=name)):
         harmless(picture.svg())

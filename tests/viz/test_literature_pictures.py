@@ -40,11 +40,11 @@ def unrolled(name, seed=0, scale=1.0, last=False, kind=None, change=None):
         change_(cell)
     x = scale * rng.standard_normal((T, N, own))
     x[..., D:] = rng.uniform(0, 1, x[..., D:].shape)  # what zoneout draws its units from
-    outputs = stack([s.state[0] for s in cells.unroll(cell, x)])
+    outputs = stack([s.state[0] for s in cells.run(cell, x).steps])
     if outputs.ndim > 3:
         loss = (outputs[-1:] if last else outputs).mean() ** 2
     else:
-        y = cells.Output(H, D, rng, "float64")(outputs[-1:] if last else outputs)
+        y = cells.Output(outputs.shape[-1], D, rng, "float64")(outputs[-1:] if last else outputs)
         loss = cross_entropy(y, rng.integers(0, D, y.shape[:2]))
     loss.backward(record=True)
     return loss
@@ -180,7 +180,7 @@ def small(kind, steps=4, sequences=2, last=False, learns="", backward=True, **op
     x = rng.uniform(0.1, 0.9, (steps, sequences, own))
     if learns:
         x = Tensor(x, True, name="x") if learns == "whole" else [Tensor(v, True, name="x") for v in x]
-    made = cells.unroll(cell, x, **options)
+    made = cells.run(cell, x, **options).steps
     h = stack([s.state[0] for s in (made[-1:] if last else made)])
     loss = (h * h).mean().named("L")
     if backward:

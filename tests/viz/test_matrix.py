@@ -192,7 +192,7 @@ def test_a_half_life_is_told_only_where_there_is_one():
 def test_gradients_at_the_ends_of_what_floats_hold_have_an_axis(rate, size):
     cell = Halving(3, 3, np.random.default_rng(0), "float64")
     cell.rate = rate
-    steps = cells.unroll(cell, 1e-300 * np.random.default_rng(1).standard_normal((13, 1, 3)))
+    steps = cells.run(cell, 1e-300 * np.random.default_rng(1).standard_normal((13, 1, 3))).steps
     with np.errstate(over="ignore"):
         plot = distances_of(viz.bptt([(size * s.h).sum() for s in steps]))
     assert 0 < plot.y.low < plot.y.high < np.inf

@@ -25,7 +25,7 @@ def unrolled(kind, T, N, D=4, H=4):
     rng = np.random.default_rng(0)
     own = D + 2 * H if kind.__name__.lower().startswith("zoneout") else D
     cell = kind(own, H, rng, "float64")
-    steps = cells.unroll(cell, rng.uniform(0, 1, (T, N, own)))
+    steps = cells.run(cell, rng.uniform(0, 1, (T, N, own))).steps
     loss = sum((s.state[0].sum() for s in steps[1:]), steps[0].state[0].sum()) ** 2
     loss.backward(record=True)
     return loss
@@ -58,10 +58,10 @@ def test_the_measure_finds_what_overlaps():
 @pytest.mark.parametrize("reverse", [False, True])
 def test_no_text_lies_on_another_in_layers_that_wrap(reverse):
     rng = np.random.default_rng(0)
-    below = cells.unroll(
+    below = cells.run(
         cells.GRU(4, 6, rng), rng.standard_normal((10, 1, 4)).astype("f"), label="one", reverse=reverse
-    )
-    above = cells.unroll(cells.LSTM(6, 5, rng), [s.h for s in below], label="two", reverse=reverse)
+    ).steps
+    above = cells.run(cells.LSTM(6, 5, rng), [s.h for s in below], label="two", reverse=reverse).steps
     loss = (above[0 if reverse else -1].h ** 2).sum()
     loss.backward(record=True)
     for level in ("step", "gate"):

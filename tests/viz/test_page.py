@@ -143,7 +143,7 @@ def test_what_comes_from_outside_is_text():
     evil = '</script><script>alert(1)</script><img src=x onerror="alert(1)">\'javascript:alert(1)'
     rng = np.random.default_rng(0)
     cell = cells.RNN(3, 4, rng)
-    steps = cells.unroll(cell, rng.standard_normal((2, 1, 3)).astype(np.float32), label=evil[:40])
+    steps = cells.run(cell, rng.standard_normal((2, 1, 3)).astype(np.float32), label=evil[:40]).steps
     loss = steps[-1].h.sum().named(evil)
     loss.backward(record=True)
     made = viz.page([(evil, loss, steps)], title=evil, captions=[evil, evil])
@@ -199,7 +199,7 @@ def test_a_graph_without_steps_is_shown_by_its_operations():
 def stacked(kind):
     rng = np.random.default_rng(0)
     made = kind(rng)
-    loss = (made(mg.Tensor(rng.standard_normal((4, 2, 3)).astype(np.float32))) ** 2).sum()
+    loss = (made(mg.Tensor(rng.standard_normal((4, 2, 3)).astype(np.float32))).outputs ** 2).sum()
     loss.backward(record=True)
     return loss
 
@@ -276,7 +276,7 @@ MANY = {
 
 def long(T, H=4, last=False):
     rng = np.random.default_rng(1)
-    steps = cells.unroll(cells.LSTM(3, H, rng), rng.standard_normal((T, 1, 3)).astype(np.float32))
+    steps = cells.run(cells.LSTM(3, H, rng), rng.standard_normal((T, 1, 3)).astype(np.float32)).steps
     loss = (steps[-1].h ** 2).sum() if last else sum((s.h**2).sum() for s in steps)
     loss.backward(record=True)
     return loss, steps
@@ -700,9 +700,9 @@ class TestInTheBrowser:
     def test_evil_names_do_nothing(self, screen, tmp_path):
         evil = '</script><script>alert(1)</script><img src=x onerror="console.log(1)">'
         rng = np.random.default_rng(0)
-        steps = cells.unroll(
+        steps = cells.run(
             cells.RNN(3, 4, rng), rng.standard_normal((2, 1, 3)).astype(np.float32), label=evil[:40]
-        )
+        ).steps
         loss = steps[-1].h.sum().named("javascript:alert(1)")
         loss.backward(record=True)
         made = viz.page([(evil, loss, steps), (evil[1:], loss, steps)], title=evil, captions=[evil, evil])

@@ -40,10 +40,11 @@ def unrolled(
 ):
     """A cell over random inputs, after a recorded backward pass of a loss at every step, or at the last."""
     rng = np.random.default_rng(seed)
-    cell, output = kind(D, hidden, rng, "float64"), cells.Output(hidden, D, rng, "float64")
+    cell = kind(D, hidden, rng, "float64")
+    output = cells.Output(cell.outputs, D, rng, "float64")
     if change is not None:
         change(cell)
-    made = cells.unroll(cell, scale * rng.standard_normal((steps, N, D)), **options)
+    made = cells.run(cell, scale * rng.standard_normal((steps, N, D)), **options).steps
     if last:
         loss = cross_entropy(output(made[-1].state[0]), rng.integers(0, D, N))
     else:
@@ -128,9 +129,8 @@ def test_no_fault_in_layers_and_in_networks_without_recurrence(kind):
         "bidirectional": lambda: cells.Bidirectional(cells.LSTM, D, 8, rng),
     }[kind]()
     output = cells.Output(layer.outputs, D, rng)
-    loss = cross_entropy(
-        output(layer(Tensor(rng.standard_normal((12, N, D)).astype("f")))), rng.integers(0, D, (12, N))
-    )
+    x = Tensor(rng.standard_normal((12, N, D)).astype("f"))
+    loss = cross_entropy(output(cells.run(layer, x).outputs), rng.integers(0, D, (12, N)))
     loss.backward(record=True)
     report = viz.report(loss, parameters=layer.parameters() | output.parameters())
     assert report.healthy, report.text
@@ -176,7 +176,7 @@ class Diagonal(cells.Cell):
 def test_what_is_said_of_a_diagonal_does_not_depend_on_where_the_losses_are(a, word, losses):
     rng = np.random.default_rng(0)
     kind = type("Diagonal", (Diagonal,), dict(a=a))
-    steps = cells.unroll(kind(D, 8, rng, "float64"), 0.1 * rng.standard_normal((T, N, D)))
+    steps = cells.run(kind(D, 8, rng, "float64"), 0.1 * rng.standard_normal((T, N, D))).steps
     loss = sum(((steps[t].h - rng.standard_normal((N, 8))) ** 2).sum() for t in losses)
     loss.backward(record=True)
     report = viz.report(loss)
@@ -188,7 +188,7 @@ def test_what_grows_is_told_over_the_longest_stretch_without_a_cut():
     kind = type("Diagonal", (Diagonal,), dict(a=1.5))
     for truncate, grown in ((5, False), (12, True)):
         rng = np.random.default_rng(0)
-        steps = cells.unroll(kind(D, 8, rng, "float64"), rng.standard_normal((T, N, D)), truncate=truncate)
+        steps = cells.run(kind(D, 8, rng, "float64"), rng.standard_normal((T, N, D)), truncate=truncate).steps
         loss = (stack([s.h for s in steps]) ** 2).mean()
         loss.backward(record=True)
         report = viz.report(loss)
@@ -225,7 +225,7 @@ def test_an_update_gate_of_a_gru_forgets_where_it_is_high():
     rng = np.random.default_rng(0)
     cell = cells.GRU(D, H, rng, "float64")
     change(cell)
-    steps = cells.unroll(cell, 0.2 + np.abs(rng.standard_normal((T, N, D))))
+    steps = cells.run(cell, 0.2 + np.abs(rng.standard_normal((T, N, D)))).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
     report = viz.report(loss)
@@ -376,7 +376,7 @@ def test_an_input_whose_gradient_is_asked_for_is_no_weight(whole):
     rng = np.random.default_rng(0)
     cell, x = cells.LSTM(D, 8, rng, "float64"), rng.standard_normal((5, N, D))
     x = Tensor(x, True, name="x") if whole else [Tensor(v, True, name="x") for v in x]
-    loss = (cells.unroll(cell, x)[-1].h ** 2).sum()
+    loss = (cells.run(cell, x).steps[-1].h ** 2).sum()
     loss.backward(record=True)
     report = viz.report(loss, parameters=cell.parameters())
     assert report.healthy and [w.name for w in report._facts.weights] == list(cell.parameters())
@@ -428,7 +428,7 @@ def test_a_mask_over_steps_3_to_5():
     rng = np.random.default_rng(0)
     for kind in (cells.LSTM, cells.RNN, cells.GRU):  # of the states
         cell = kind(D, H, rng, "float64")
-        steps = cells.unroll(cell, rng.standard_normal((T, N, D)), mask=mask)
+        steps = cells.run(cell, rng.standard_normal((T, N, D)), mask=mask).steps
         loss = mse(stack([s.h for s in steps]), rng.standard_normal((T, N, H)))
         loss.backward(record=True)
         assert only(loss, "masked").steps == (3, 4, 5)
@@ -439,7 +439,7 @@ def test_padding_is_a_note_and_changes_no_rate():
     cell, x = cells.LSTM(D, H, rng, "float64"), rng.standard_normal((T, N, D))
 
     def rate(**options):
-        loss = (stack([s.h for s in cells.unroll(cell, x, **options)]) ** 2).mean()
+        loss = (stack([s.h for s in cells.run(cell, x, **options).steps]) ** 2).mean()
         loss.backward(record=True)
         report = viz.report(loss)
         assert report.healthy
@@ -457,7 +457,7 @@ def test_a_layer_that_does_not_learn(frozen):
     for p in layers.cells[frozen - 1].parameters().values():
         p.requires_grad = False
     x = Tensor(rng.standard_normal((6, N, D)).astype("f"), name="x")
-    loss = cross_entropy(output(layers(x)), rng.integers(0, D, (6, N)))
+    loss = cross_entropy(output(layers(x).outputs), rng.integers(0, D, (6, N)))
     loss.backward(record=True)
     fault = only(loss, "frozen")
     assert fault.where == f"layer {frozen}" and "W_f, b_f, W_i" in fault.said
@@ -521,7 +521,7 @@ def test_what_is_left_is_the_product_of_jacobians():
     rng = np.random.default_rng(3)
     cell = cells.RNN(2, 3, rng, "float64")
     x = rng.standard_normal((8, 1, 2))
-    steps = cells.unroll(cell, x)
+    steps = cells.run(cell, x).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
 
@@ -541,7 +541,7 @@ def test_shares_of_saturated_units_against_numpy():
     rng = np.random.default_rng(0)
     cell = cells.LSTM(D, 8, rng, "float64")
     cell.W_i.value = 6 * cell.W_i.value
-    steps = cells.unroll(cell, rng.standard_normal((10, N, D)))
+    steps = cells.run(cell, rng.standard_normal((10, N, D))).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
     data = viz.report(loss).data
@@ -558,7 +558,7 @@ def test_shares_of_saturated_units_against_numpy():
 
 def test_before_backward_nothing_is_computed():
     rng = np.random.default_rng(0)
-    steps = cells.unroll(cells.LSTM(D, 8, rng), np.zeros((3, 1, D), "f"))
+    steps = cells.run(cells.LSTM(D, 8, rng), np.zeros((3, 1, D), "f")).steps
     for run in (lambda loss: None, lambda loss: loss.backward()):
         loss = (steps[-1].h ** 2).sum()
         run(loss)
@@ -603,13 +603,13 @@ def test_a_single_step_and_no_sequences():
         "The gradient of W_f and b_f is exactly zero."
     ]  # fmt: skip
     assert viz.report(unrolled(steps=2)).healthy
-    steps = cells.unroll(cells.LSTM(D, 4, np.random.default_rng(0)), np.zeros((3, 0, D), "f"))
+    steps = cells.run(cells.LSTM(D, 4, np.random.default_rng(0)), np.zeros((3, 0, D), "f")).steps
     assert viz.report(steps).svg()
 
 
 def test_steps_alone():
     rng = np.random.default_rng(0)
-    steps = cells.unroll(cells.GRU(D, 8, rng), rng.standard_normal((5, 2, D)).astype("f"))
+    steps = cells.run(cells.GRU(D, 8, rng), rng.standard_normal((5, 2, D)).astype("f")).steps
     (steps[-1].h ** 2).sum().backward(record=True)
     assert viz.report(steps).healthy and "half-life" in str(viz.report(steps))
 

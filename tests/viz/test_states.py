@@ -104,7 +104,7 @@ def recurrent(factor: float, T=25):
     rng = np.random.default_rng(1)
     cell = cells.RNN(4, 16, rng, "float64")
     cell.W_h.value = cell.W_h.value * factor
-    steps = cells.unroll(cell, 0.01 * rng.standard_normal((T, 1, 4)))
+    steps = cells.run(cell, 0.01 * rng.standard_normal((T, 1, 4))).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
     return loss, steps
@@ -168,7 +168,7 @@ def test_two_pictures_on_one_scale():
 def test_a_loss_over_one_sequence_of_many():
     rng = np.random.default_rng(0)
     cell = cells.LSTM(3, 5, rng, "float64")
-    steps = cells.unroll(cell, rng.standard_normal((3, 4, 3)))
+    steps = cells.run(cell, rng.standard_normal((3, 4, 3))).steps
     loss = cross_entropy(stack([s.h for s in steps]), rng.integers(0, 5, (3, 4)))
     loss.backward(record=True)
     assert ("t=3 h" in viz.draw(loss).dot) and "∂L/∂h" in words_of(viz.gradient(loss))
@@ -194,7 +194,7 @@ def two_runs(labels=("", ""), T=3, chained=False, kind=cells.LSTM):
     cell = kind(3, 5, rng, "float64")
     x, state, loss = rng.standard_normal((2, T, 2, 3)), None, Tensor(0.0)
     for xs, label in zip(x, labels, strict=True):
-        steps = cells.unroll(cell, xs, state, label=label)
+        steps = cells.run(cell, xs, state, label=label).steps
         state = steps[-1].state if chained else None
         loss = loss + (steps[-1].h ** 2).sum()
     loss.backward(record=True)
@@ -235,7 +235,7 @@ def test_the_usual_stateful_loop_draws_its_last_window(T, reverse):
     for window in rng.standard_normal((3, T, 2, 3)):
         if T == 4 and state is not None:
             window = window[:3]  # windows need not be of the same length
-        steps = cells.unroll(cell, window, state, reverse=reverse)
+        steps = cells.run(cell, window, state, reverse=reverse).steps
         last = steps[0 if reverse else -1].state
         loss = (last[0] ** 2).sum()
         loss.backward(record=True)
@@ -265,7 +265,7 @@ def test_x_is_an_input_of_its_step_whatever_else_reads_it(name, T, learns):
     cell, x = LITERATURE[name](D, 5, rng, "float64"), rng.standard_normal((T, 2, D))
     if learns:
         x = Tensor(x, True, name="x") if learns == "whole" else [Tensor(v, True, name="x") for v in x]
-    steps = cells.unroll(cell, x)
+    steps = cells.run(cell, x).steps
     loss = (steps[-1].state[0] ** 2).sum()
     loss.backward(record=True)
     for records in (None, steps):
@@ -285,7 +285,7 @@ def test_x_is_an_input_of_its_step_whatever_else_reads_it(name, T, learns):
 def test_learned_first_states_are_drawn_with_their_gradient():
     rng = np.random.default_rng(0)
     cell = LITERATURE["learned_state_lstm"](3, 5, rng, "float64")
-    steps = cells.unroll(cell, rng.standard_normal((4, 2, 3)))
+    steps = cells.run(cell, rng.standard_normal((4, 2, 3))).steps
     loss = (stack([s.h for s in steps]) ** 2).sum()
     loss.backward(record=True)
     for view in (viz.gradient, viz.paths, viz.direct):
@@ -303,7 +303,7 @@ def test_a_cut_state_that_two_quantities_read_is_cut_on_both_ways():
             return super().step(x, h_prev.detach())
 
     rng = np.random.default_rng(0)
-    steps = cells.unroll(Cut(3, 4, rng, "float64"), rng.standard_normal((3, 1, 3)))
+    steps = cells.run(Cut(3, 4, rng, "float64"), rng.standard_normal((3, 1, 3))).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
     network = read(loss)
@@ -315,7 +315,7 @@ def test_a_cut_state_that_two_quantities_read_is_cut_on_both_ways():
 
 def test_a_zero_inside_of_a_quantity_is_not_told_as_the_quantity():
     rng = np.random.default_rng(0)
-    steps = cells.unroll(cells.ResetAfterGRU(3, 4, rng, "float64"), rng.standard_normal((3, 1, 3)))
+    steps = cells.run(cells.ResetAfterGRU(3, 4, rng, "float64"), rng.standard_normal((3, 1, 3))).steps
     loss = (steps[-1].h ** 2).sum()
     loss.backward(record=True)
     assert not steps[0].r.grad.any() and steps[0].h_tilde.value.any()

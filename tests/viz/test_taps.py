@@ -47,7 +47,7 @@ def tcn(T=20, N=2, levels=3, taps=3, seed=0, dropout=False, positive=False):
         for p in net.parameters().values():
             p.value = np.abs(p.value)
     x = Tensor(data, name="x")
-    h = net(x, net.dropout_masks(T, N, 0.2, rng) if dropout else None)
+    h = net(x, dropout=net.dropout_masks(T, N, 0.2, rng) if dropout else None).outputs
     loss = (h[-1] ** 2).sum().named("L")
     loss.backward(record=True)
     return loss, net, x, h
@@ -57,7 +57,7 @@ def transformer(T=6, N=2, heads=2, layers=2, seed=0, D=5, read=None):
     rng = np.random.default_rng(seed)
     net = cells.Transformer(D, 8, heads, layers, rng, dtype="float64")
     x = Tensor(rng.standard_normal((T, N, D)), name="x")
-    h = net(x)
+    h = net(x).outputs
     loss = ((h if read is None else h[read]) ** 2).sum().named("L")
     loss.backward(record=True)
     return loss, x, h

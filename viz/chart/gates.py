@@ -35,7 +35,7 @@ def gates(
 ) -> Picture:  # fmt: skip
     """Every named quantity of an unrolled cell over time: units by steps, as colours and numbers.
 
-    what : the loss, or the steps that `cells.unroll` returned; steps : those, with a loss.
+    what : the loss, or the steps of a run, `run.steps`; steps : those, with a loss.
     of : the one to show, such as "f", or that of one layer, such as "layer 2 / f"; default: all.
     sequence : which of the N sequences the cells show; means and norms are over all.
     gradients : also show ∂L/∂f beside f, where ``loss.backward(record=True)`` left it.
@@ -49,7 +49,7 @@ def gates(
     network = read(root, records, captions)
     if network is None:
         raise InputError(
-            'gates: nothing in this graph stands in a step (scope "t=…"); give the steps of cells.unroll'
+            'gates: nothing in this graph stands in a step (scope "t=…"); give those of a run, run.steps'
         )
     found = quantities(network)
     count = min(q.values.shape[1] for q in found)

@@ -87,7 +87,7 @@ def report(
 ) -> Report:  # fmt: skip
     """Name what is wrong with a network: vanishing, exploding, saturated, dead, cut, masked and frozen places.
 
-    what : the loss, after ``loss.backward(record=True)``; or the steps that `cells.unroll` returned.
+    what : the loss, after ``loss.backward(record=True)``; or the steps of a run, `run.steps`.
     steps : those, with a loss.
     parameters : what is trained, by name as a layer's `parameters()` gives it; then what the loss does
         not depend on is named too, and names are these.

@@ -25,7 +25,7 @@ def draw(
 ) -> Diagram:  # fmt: skip
     """A picture of the graph behind a tensor, with the gradients of the last recorded backward pass.
 
-    what : a tensor, such as the loss, or the steps that `cells.unroll` returned.
+    what : a tensor, such as the loss, or the steps of a run, `run.steps`.
     steps : those steps; they may be left out, as the graph tells them by its scopes.
     level : "step", "gate" (the default for a recurrence) or "operation".  A graph
         without steps is always drawn by its operations.

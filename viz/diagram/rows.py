@@ -19,6 +19,7 @@ from .cards import Look, card, short, tip
 from .markup import text
 
 COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK = 66.0, 10.0, 22.0, 42.0, 12.0, 8.0
+MOST_INPUTS = 3  # of a step, that are drawn
 
 
 @dataclass
@@ -50,16 +51,12 @@ class Band:
             self.low_states = [self.gates.pop()]
         self.shared = any(g.kind == SHARED for g in groups)
         low = bool(self.shared) + bool(self.low_states)
-        self.columns = max(len(self.gates), low, 1)
-        # The height of the row of inputs below the steps.
+        # The row of inputs below the steps: of x, and of at most two beside it.
+        inputs = [network.inputs.get((name, t), [])[:MOST_INPUTS] for t in times]
         self.inputs = max(
-            [
-                card(g, COLUMN, look, g.name or "x")[1]
-                for t in times
-                for g in network.inputs.get((name, t), ())
-            ],
-            default=0.0,
+            (card(g, COLUMN, look, g.name or "x")[1] for own in inputs for g in own), default=0.0
         )
+        self.columns = max(len(self.gates), low, 1, *map(len, inputs))
         self.cards: dict[int, tuple[list[str], float]] = {}
         for g in groups:
             self.cards[id(g)] = self._card(network, g, look)

@@ -37,7 +37,21 @@ from .cards import Look, card, flow_said, tip, value_top
 from .legend import legend as draw_legend
 from .render import Diagram
 from .router import Corridor, Route, lay
-from .rows import COLUMN, GAP, LEFT, RIGHT, STEP_GAP, TRACK, Band, Column, above, columns, gap_rows, heading
+from .rows import (
+    COLUMN,
+    GAP,
+    LEFT,
+    MOST_INPUTS,
+    RIGHT,
+    STEP_GAP,
+    TRACK,
+    Band,
+    Column,
+    above,
+    columns,
+    gap_rows,
+    heading,
+)  # fmt: skip
 
 PAGE, FIRST_WIDTH = 1690.0, 60.0  # points of a line of steps; of the states that come into it
 START = 8 + FIRST_WIDTH + STEP_GAP + 20
@@ -290,7 +304,7 @@ class Unrolled:
         for g in cell:
             place = self._place(band, column, g)
             self._put(band, column, g, band.cards[id(g)][0], *place, panel)
-        for k, g in enumerate(net.inputs.get((band.name, t), ())[:3]):
+        for k, g in enumerate(net.inputs.get((band.name, t), ())[:MOST_INPUTS]):
             rows, height = card(g, COLUMN, self.look, g.name or "x")
             left = column.left + LEFT + k * (COLUMN + GAP)
             self._put(band, column, g, rows, left, band.input_top, COLUMN, height, "#ffffff", "")

@@ -10,6 +10,7 @@ All equations are for one sequence; gradients of parameters are sums over the se
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
@@ -85,15 +86,17 @@ class Equations:
         return "\n\n".join(f"$${_latex(part)}$$" for part in (self.forward, self.backward) if part)
 
 
-def equations(cell, *, backward: bool = True) -> Equations:
+def equations(cell, *, backward: bool = True, **beside) -> Equations:
     """The equations of a cell, from the graph of one step.
 
     cell : anything with ``step(x, *state)`` that returns its quantities by name, `state`
         (names separated by blanks), `inputs`, `hidden` and ``parameters()``.  Its ``initial_state(sequences)``
         tells the states' shapes, which else are (N, hidden).
+    beside : what the step takes beside x, by name, each an example for one step, ``keep=np.ones((1, H), bool)``.
 
     Gradients are those of any loss: dh_t and dc_t on the right are what comes from it and from step t + 1.
-    Raises InputError for an object that has no such step, and what the step itself raises.
+    Raises InputError for an object that has no such step or whose step takes more than it is given, and what the
+    step itself raises.
     """
     missing = [a for a in ("step", "state", "inputs", "hidden", "parameters") if not hasattr(cell, a)]
     if missing:
@@ -101,13 +104,19 @@ def equations(cell, *, backward: bool = True) -> Equations:
             f"equations of {type(cell).__name__}: it has no {', '.join(missing)}; "
             "give a cell, such as cells.LSTM(…)"
         )
-    return _Writer(cell).written(backward)
+    lacking = [p.name for p in _further(cell) if p.default is p.empty and p.name not in beside]
+    if lacking:
+        raise InputError(
+            f"equations of {type(cell).__name__}: its step takes {', '.join(lacking)} beside x; give an example of one "
+            f"step's, e.g. {lacking[0]}=np.ones((1, {cell.hidden}))"
+        )
+    return _Writer(cell, beside).written(backward)
 
 
 class _Writer(Notation):
     """Walks one step's graph and writes it down."""
 
-    def __init__(self, cell):
+    def __init__(self, cell, beside: dict):
         super().__init__()
         self.cell, self.name = cell, printable(type(cell).__name__)
         self.taken: dict[str, int | str] = {}  # labels, and what they are of
@@ -119,10 +128,12 @@ class _Writer(Notation):
                 symbol(tuple(N if s is None else s for s in shape), dtype, f"{s}_prev", dtype.kind == "f")
                 for s, (shape, dtype) in zip(cell.state.split(), _states(cell), strict=True)
             ]
-            self.quantities: dict[str, Tensor] = cell.step(self.x, *self.before)
+            self.beside = {name: _example(name, a, N) for name, a in beside.items()}
+            self.quantities: dict[str, Tensor] = cell.step(self.x, *self.before, **self.beside)
         self.state = [self.quantities[s] for s in cell.state.split()]
         self.called = {q.number: n for n, q in reversed(self.quantities.items())}
-        self.call(self.x, self.label("x", "t"))
+        for name, node in {"x": self.x, **self.beside}.items():
+            self.call(node, self.label(name, "t"))
         for s, node in zip(cell.state.split(), self.before, strict=True):
             self.call(node, self.label(s, "t−1"))
         for name, p in self.parameters.items():
@@ -386,11 +397,34 @@ def _states(cell) -> list[tuple[tuple, np.dtype]]:
     if not hasattr(cell, "initial_state"):
         return [((None, cell.hidden), _dtype(cell)) for _ in cell.state.split()]
     with no_grad():
-        two, three = cell.initial_state(2), cell.initial_state(3)
-    return [
-        (tuple(m if m == n else None for m, n in zip(a.shape, b.shape, strict=True)), a.dtype)
+        two, three = (_several(cell.initial_state(sequences)) for sequences in (2, 3))
+    return [  # one of a single row is taken for all sequences
+        (
+            tuple(
+                m if m == n and (k or m > 1) else None
+                for k, (m, n) in enumerate(zip(a.shape, b.shape, strict=True))
+            ),
+            a.dtype,
+        )
         for a, b in zip(two, three, strict=True)
     ]
+
+
+def _several(states) -> tuple:
+    return tuple(states) if isinstance(states, (tuple, list)) else (states,)
+
+
+def _example(name: str, a, N: Size) -> Tensor:
+    """The symbol of one step's input, as many sequences as x has."""
+    a = a if isinstance(a, Tensor) else Tensor(a)
+    return symbol((N, *a.shape[1:]) if a.shape else (), a.dtype, name, a.dtype.kind == "f")
+
+
+def _further(cell) -> list[inspect.Parameter]:
+    """What a step takes behind x and its states."""
+    given = list(inspect.signature(cell.step).parameters.values())
+    by_place = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [*by_place[1 + len(cell.state.split()) :], *(p for p in given if p.kind is p.KEYWORD_ONLY)]
 
 
 def _of_one(n: Tensor) -> bool:

@@ -111,7 +111,7 @@ def _quantity(network: Network, band: str, name: str) -> Quantity:
     last = [g.out for g in groups if g is not None][-1]
     if any(g is not None and g.out.is_symbol for g in groups):
         raise InputError(
-            f"gates: {pretty(name)} is a symbol of a traced graph and has no value; unroll the cell on arrays"
+            f"gates: {pretty(name)} is a symbol of a traced graph and has no value; run the cell on arrays"
         )
     shape = np.asarray(last.value).reshape(-1, last.shape[-1] if last.shape else 1).shape
     values, gradients = np.full((2, len(groups), *shape), np.nan)

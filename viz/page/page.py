@@ -99,7 +99,7 @@ def page(
 ) -> Page:  # fmt: skip
     """The network as a page: pan, zoom, hover for numbers, a click opens a step, play runs the gradient back.
 
-    what : the loss after ``loss.backward(record=True)``, or the steps that `cells.unroll` returned; or
+    what : the loss after ``loss.backward(record=True)``, or the steps of a run, `run.steps`; or
         several recordings of one network, shown with a slider: a dict {"step 0": loss, …} or a list of
         (label, loss) or (label, loss, steps).
     steps, title, scale, time_limit, captions : as for `draw`.

@@ -136,7 +136,7 @@ def roots_of(what, steps=None) -> tuple[Tensor, list | None]:
         else type(what).__name__
     )
     raise InputError(
-        f"cannot draw {kind}: give a minigrad.Tensor, such as the loss, or the steps that unroll returned"
+        f"cannot draw {kind}: give a minigrad.Tensor, such as the loss, or the steps of a run, run.steps"
     )
 
 
@@ -254,7 +254,7 @@ def _one_run(groups: Iterable[Group], place: dict[int, tuple[str, int]]) -> None
             where = f" of {clean(band)}" if band else ""
             raise GraphError(
                 f"two runs stand in the same steps: {clean(name)} at t = {t}{where} was computed {len(same)} times, so that "
-                'no picture can tell them apart; give each run a label of its own, as in unroll(cell, xs, label="second"), '
+                'no picture can tell them apart; give each run a label of its own, as in cell(xs, label="second"), '
                 'or run it within scope("second"); states that go from one run to the next are detached first where '
                 "only the last is meant"
             )
@@ -418,11 +418,11 @@ def _network(root, nodes, group_of, cells) -> Network:
 
 def _inputs(groups: list[Group], cells) -> dict[tuple[str, int], list[Group]]:
     """What each step reads from outside.  What an equation holds is not an input: the 1 of 1 − z, a fixed matrix
-    without a name that is the same at every step; nor is a mask."""
+    without a name that is the same at every step; nor is the mask of a sequence's length, which has no name."""
     found: dict[tuple[str, int], list[Group]] = {}
     still: dict[tuple, set[int]] = {}
     for g in groups:
-        if g.kind == INPUT and g.out.shape != () and g.out.dtype.kind != "b":
+        if g.kind == INPUT and (g.name or (g.out.shape != () and g.out.dtype.kind != "b")):
             found.setdefault((g.band, g.t), []).append(g)
             if not g.name and g.out.op is None and not g.out.is_symbol:
                 still.setdefault((g.band, g.out.shape, g.out.value.tobytes()), set()).add(g.t)
