@@ -29,7 +29,7 @@ from rich.table import Table
 import cells
 import minigrad as mg
 from cells import GRU, JANET, LSTM, RNN, TCN, Stack, Transformer, chrono, tasks
-from cells.comparison import Record, learn
+from cells.experiments.comparison import Record, learn
 from minigrad import files
 
 WINDOW = 64  # characters

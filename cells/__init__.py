@@ -3,15 +3,17 @@
 `CELLS` is the table that the tests, the examples and the benchmarks walk.
 """
 
-from . import comparison, exchange, tasks
+from . import exchange
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell
-from .comparison import compare
 from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
 from .convolution import Conv1d, weight_norm
 from .dropout import Dropout, dropped, recurrent_masks
 from .embedding import Embedding
+from .experiments import comparison, tasks
+from .experiments.comparison import compare
+from .experiments.text import Alphabet
 from .gru import GRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
@@ -31,7 +33,6 @@ from .sequential import Sequential
 from .stack import Stack
 from .steps import Run, Step
 from .tcn import TCN, TCNBlock
-from .text import Alphabet
 from .transformer import MultiHeadAttention, Transformer, TransformerBlock
 
 CELLS: dict[str, type[Cell]] = {

@@ -23,7 +23,7 @@ from rich.table import Table
 import cells
 import minigrad as mg
 from cells import tasks
-from cells.comparison import MODELS, Record, curves, width_for
+from cells.experiments.comparison import MODELS, Record, curves, width_for
 
 
 def task_of(options: argparse.Namespace) -> tasks.Task:

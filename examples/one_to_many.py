@@ -24,7 +24,7 @@ from rich.table import Table
 import cells
 import minigrad as mg
 import viz
-from cells.tasks import END, WORDS, word_alphabet, words
+from cells.experiments.tasks import END, WORDS, word_alphabet, words
 
 LETTERS, CLASSES = word_alphabet(), list(WORDS)
 LONGEST = max(map(len, itertools.chain(*WORDS.values()))) + 1

@@ -67,7 +67,6 @@ from .functional import (
     softplus,
     stack,
 )
-from .grad import ancestors, backward, grad
 from .indexing import reshape, transpose
 from .losses import binary_cross_entropy, cross_entropy, ctc_loss, huber, mae, mse
 from .ops import (
@@ -94,7 +93,8 @@ from .ops import (
     where,
     zeros,
 )
-from .scan import scan
+from .reverse import ancestors, backward, grad
+from .scanning import scan
 from .tensor import OPS, Op, Tensor, anomaly, as_tensor, describe, no_grad, scope
 from .training import fit
 

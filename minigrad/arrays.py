@@ -18,7 +18,7 @@ from .errors import DTypeError, InputError, ShapeError
 from .functional import _floating, _single, mean, norm
 from .indexing import getitem, reshape, transpose
 from .ops import PLACE, axes_of, concat, matmul, max, min, sum, where, zeros
-from .scan import scan
+from .scanning import scan
 from .sizes import arange, as_many, fix_at_one, held, is_one, some
 from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, _UFUNCS, Tensor, apply, as_tensor, describe
 

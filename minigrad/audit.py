@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .grad import ancestors
 from .ops import DETACH
+from .reverse import ancestors
 from .tensor import Tensor
 
 NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"

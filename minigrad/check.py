@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from .errors import GraphError, MinigradError
-from .grad import ancestors, grad
+from .reverse import ancestors, grad
 from .tensor import Tensor, no_grad
 
 

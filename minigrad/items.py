@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .grad import _changed, unbroadcast
 from .ops import CONCAT, MATMUL, RESHAPE, SLICE, SUM
+from .reverse import _changed, unbroadcast
 from .tensor import Tensor
 
 Bits = Any  # one bit per item: an int, or a list of them, one for each place along the first axis

@@ -23,7 +23,7 @@ from .functional import (
     within,
 )
 from .ops import broadcast_to, concat, gather, maximum, minimum, sum, where
-from .scan import scan
+from .scanning import scan
 from .sizes import Size, arange
 from .tensor import Tensor, as_tensor, describe
 

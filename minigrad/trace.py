@@ -14,10 +14,10 @@ import numpy as np
 
 from .arguments import Form, plain
 from .errors import GraphError, InputError, ShapeError
-from .grad import ancestors, grad
 from .modes import recording
 from .names import identifier, name_of, printable, unique
-from .scan import LAST, SCAN, STACKED, Body, ancestors_within, asked_among, flatten
+from .reverse import ancestors, grad
+from .scanning import LAST, SCAN, STACKED, Body, ancestors_within, asked_among, flatten
 from .sizes import Size, Variable, noting_comparisons, resolve
 from .tensor import Tensor, as_tensor, describe, next_number, symbol
 

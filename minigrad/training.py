@@ -21,7 +21,7 @@ from .errors import InputError, NonFiniteError, first_bad
 from .modes import no_grad
 from .optim import Adam, Optimiser, assigned, commit, fitting
 from .progress import shown
-from .scan import flatten
+from .scanning import flatten
 from .tensor import Tensor, describe
 
 if TYPE_CHECKING:

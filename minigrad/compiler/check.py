@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import GraphError, describe, dims
-from ..grad import ancestors
-from ..scan import SCAN, stacked
+from ..reverse import ancestors
+from ..scanning import SCAN, stacked
 from ..sizes import Size, source
 from ..tensor import Tensor
 from ..trace import asked_of, everywhere

@@ -24,11 +24,11 @@ import numpy as np
 
 from ..arguments import Form, plain, taken_apart
 from ..errors import DTypeError, GraphError, InputError, MinigradError, ShapeError
-from ..grad import _changed, adding, ancestors, grad
 from ..locks import lock
 from ..modes import recording
 from ..names import name_of, printable
-from ..scan import flatten
+from ..reverse import _changed, adding, ancestors, grad
+from ..scanning import flatten
 from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, as_tensor, describe, fill_node, modes, no_grad
 from ..trace import Traced, evaluate, everywhere, leaves_of, trace, trace_gradients

@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
-from ..grad import ancestors
 from ..names import Taken, identifier, printable, quotable, unique
 from ..ops import OPS
-from ..scan import LAST, SCAN, STACKED
+from ..reverse import ancestors
+from ..scanning import LAST, SCAN, STACKED
 from ..sizes import SIZE, Size, Variable, is_one, resolve, source
 from ..tensor import Tensor, describe
 from ..trace import asked_of, leaves_of

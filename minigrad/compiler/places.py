@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import GraphError
-from ..scan import Body
+from ..scanning import Body
 from ..sizes import Size, Variable, is_one, resolve, source
 from ..tensor import Tensor
 

@@ -24,9 +24,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError
-from ..grad import ancestors
 from ..ops import OPS
-from ..scan import LAST, SCAN, STACKED, Body, again, ancestors_within, asked_among, opened, scan_node, stacked
+from ..reverse import ancestors
+from ..scanning import (
+    LAST,
+    SCAN,
+    STACKED,
+    Body,
+    again,
+    ancestors_within,
+    asked_among,
+    opened,
+    scan_node,
+    stacked,
+)
 from ..sizes import ARANGE, Size, is_one, resolve, source
 from ..tensor import Tensor, apply, next_number, symbol
 from ..trace import everywhere

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..ops import OPS
-from ..scan import LAST, STACKED, Body
+from ..scanning import LAST, STACKED, Body
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor
 from .places import BLOCK_ROWS, Level, Place, Stage, Store, named, plus, product_of, readers_of

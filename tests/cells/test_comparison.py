@@ -7,7 +7,7 @@ import pytest
 
 import minigrad as mg
 from cells import RNN, Output, Stack, compare, tasks
-from cells.comparison import HELD_OUT, MODELS, Model, Record, curves, learn, width_for
+from cells.experiments.comparison import HELD_OUT, MODELS, Model, Record, curves, learn, width_for
 from cells.layer import Layer
 from minigrad import InputError
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path):
 
 
 def test_what_is_held_out_is_never_trained_on():
-    from cells.comparison import _held_out
+    from cells.experiments.comparison import _held_out
 
     task = tasks.adding_task(10)
     held_out = [arrays[0] for seed in (1, 2) for arrays in _held_out(task, 4, 3, seed)]

@@ -16,7 +16,7 @@ import minigrad as mg
 from cells import CELLS, Output, Stack, run
 from minigrad import Tensor
 from minigrad.compiler import CannotCompile, compile
-from minigrad.scan import scan
+from minigrad.scanning import scan
 from minigrad.tensor import apply
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "minigrad"))
@@ -373,7 +373,7 @@ def python_loop(x):
     return total.sum()
 
 
-@pytest.mark.parametrize("function, word", [(branch, "minigrad.where"), (python_loop, "minigrad.scan")])
+@pytest.mark.parametrize("function, word", [(branch, "minigrad.where"), (python_loop, "minigrad.scanning")])
 def test_python_control_flow_runs_eagerly_and_says_why(function, word):
     x = Tensor(np.arange(6.0).reshape(3, 2), requires_grad=True)
     compiled = compile(function)

@@ -11,8 +11,8 @@ import pytest
 
 import cells
 import minigrad as mg
-from minigrad.grad import ancestors
 from minigrad.ops import OPS
+from minigrad.reverse import ancestors
 from tests.compiler.test_llvm import assert_same_bits
 
 rng = np.random.default_rng(0)

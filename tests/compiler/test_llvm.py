@@ -15,7 +15,7 @@ import cells
 import minigrad as mg
 from minigrad.compiler import cache, llvm, machine, places
 from minigrad.compiler.llvm import UnknownError
-from minigrad.scan import flatten
+from minigrad.scanning import flatten
 from tests.compiler.reference import Reference, run_by_numba
 from tests.drawn.draw import draw
 from tests.drawn.programs import build

@@ -11,7 +11,7 @@ import minigrad as mg
 from cells import CELLS, run
 from minigrad.compiler.emit import Emitter
 from minigrad.compiler.rewrite import REWRITES, split_products
-from minigrad.grad import ancestors
+from minigrad.reverse import ancestors
 from minigrad.trace import evaluate, trace, trace_gradients
 from tests.compiler.test_llvm import assert_same_bits
 from tests.compiler.test_wasm import assert_as_native, needs_node

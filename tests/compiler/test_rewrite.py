@@ -8,9 +8,9 @@ import pytest
 import minigrad as mg
 from cells import CELLS, Output, run
 from minigrad.compiler.rewrite import REWRITES, split_products
-from minigrad.grad import ancestors
 from minigrad.ops import OPS
-from minigrad.scan import SCAN
+from minigrad.reverse import ancestors
+from minigrad.scanning import SCAN
 from minigrad.trace import asked_of, evaluate, trace, trace_gradients
 
 T, N, D, H, K = 5, 3, 4, 6, 3

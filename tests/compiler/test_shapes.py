@@ -10,7 +10,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import Tensor
-from minigrad.scan import flatten
+from minigrad.scanning import flatten
 from minigrad.trace import evaluate, trace
 
 DTYPES = {"float64": 1e-12, "float32": 1e-5}

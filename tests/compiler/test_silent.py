@@ -14,7 +14,7 @@ import pytest
 import cells
 import minigrad as mg
 from minigrad import Tensor
-from minigrad.scan import flatten
+from minigrad.scanning import flatten
 from tests.drawn.interpret import interpreted
 
 

@@ -18,7 +18,7 @@ import pytest
 import cells
 import minigrad as mg
 from minigrad.compiler import wasm
-from minigrad.scan import flatten
+from minigrad.scanning import flatten
 
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import minigrad as mg
-from minigrad.scan import flatten
+from minigrad.scanning import flatten
 from minigrad.tensor import as_tensor
 
 from .programs import Built, Program, build, names_in, of_packed, packed, symbolic

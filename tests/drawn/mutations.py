@@ -51,7 +51,7 @@ MUTATIONS = (
         "strides = [self.count(old[a + 1 :]) for a in axes]; strides[-2:] = strides[:-3:-1]",
     ),
     Mutation(
-        "a leading axis that was repeated is not summed over", "grad", "unbroadcast",
+        "a leading axis that was repeated is not summed over", "reverse", "unbroadcast",
         "if axes:",
         "if extra and getattr(part, 'is_symbol', False):\n        part = part[0].reshape((1, *part.shape[1:]))\n"
         "    elif axes:",

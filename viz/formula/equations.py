@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from minigrad import InputError, Tensor, ancestors, no_grad, scope
-from minigrad.grad import lets_through, reverse
 from minigrad.names import printable
+from minigrad.reverse import lets_through, reverse
 from minigrad.sizes import Size, Variable
 from minigrad.tensor import symbol
 

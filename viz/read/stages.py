@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minigrad import InputError, Tensor, ancestors
-from minigrad.scan import LAST, SCAN, STACKED, Body
+from minigrad.scanning import LAST, SCAN, STACKED, Body
 from minigrad.trace import asked_of, everywhere
 
 from ..language.text import clean, number, pretty

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minigrad import GraphError, InputError, Tensor, ancestors, describe
-from minigrad.grad import unbroadcast
+from minigrad.reverse import unbroadcast
 
 from ..language.states import CUT, NOT_COMPUTED
 from ..language.text import clean

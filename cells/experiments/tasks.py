@@ -16,8 +16,8 @@ import numpy as np
 
 from minigrad import InputError, Tensor, cross_entropy, mse, one_hot
 
-from .configurations import many_to_many, many_to_one
-from .layer import positive
+from ..configurations import many_to_many, many_to_one
+from ..layer import positive
 
 Batch = tuple[np.ndarray, ...]
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from .errors import GraphError, InputError, ShapeError
 from .functional import stack
-from .grad import lets_through, reverse
 from .modes import step_of_scan
 from .ops import OPS
+from .reverse import lets_through, reverse
 from .sizes import Size, at_least, resolve
 from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, let_go, next_number, scope, symbol
 

@@ -18,16 +18,16 @@ import numpy as np
 import minigrad
 from minigrad import InputError, files
 
-from .gru import GRU
-from .initial import chrono
-from .janet import JANET
-from .layer import Output, positive
-from .lstm import LSTM
-from .rnn import RNN
-from .stack import Stack
+from ..gru import GRU
+from ..initial import chrono
+from ..janet import JANET
+from ..layer import Output, positive
+from ..lstm import LSTM
+from ..rnn import RNN
+from ..stack import Stack
+from ..tcn import TCN
+from ..transformer import Transformer
 from .tasks import Task
-from .tcn import TCN
-from .transformer import Transformer
 
 
 @dataclass(frozen=True)
