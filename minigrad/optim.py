@@ -22,6 +22,9 @@ from .tensor import Tensor, describe, next_number
 
 
 def _parameters(parameters) -> list[Tensor]:
+    if not isinstance(parameters, Iterable):
+        what = "model.parameters()" if hasattr(parameters, "parameters") else "a dict or a list of parameters"
+        raise InputError(f"optimiser: given {type(parameters).__name__}; give {what}")
     found = list(parameters.values() if isinstance(parameters, dict) else parameters)
     if not found:
         raise InputError("optimiser: no parameters given")
