@@ -87,7 +87,8 @@ class Optimiser:
     slots: tuple[str, ...] = ()
 
     def __init__(self, parameters, lr: float, groups=None):
-        parameters = parameters if isinstance(parameters, dict) else list(parameters)
+        if isinstance(parameters, Iterable) and not isinstance(parameters, Mapping):
+            parameters = list(parameters)  # which may come once
         self.parameters, self.lr = _parameters(parameters), lr
         self.labels = _labels(parameters, self.parameters)
         self._check_rate(lr)
