@@ -6,6 +6,7 @@ primitives sigmoid, softplus and logsumexp, and from the largest logit taken out
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from .ops import (
     axes_of,
     broadcast_to,
     concat,
+    erf,
     exp,
     log,
     matmul,
@@ -29,6 +31,7 @@ from .ops import (
     shift,
     sqrt,
     sum,
+    tanh,
     where,
 )
 from .sizes import Size, arange, some
@@ -97,6 +100,18 @@ def relu(x) -> Tensor:
 def softplus(x) -> Tensor:
     """log(1 + e^x), without overflow, and with all digits where it is small."""
     return apply(SOFTPLUS, (_floating(x),))
+
+
+def gelu(x, approximate: str = "none") -> Tensor:
+    """x Φ(x), Φ being the normal distribution (Hendrycks & Gimpel, 2016): by erf, or approximate="tanh"."""
+    x = _floating(x)
+    if x.dtype == np.float16:
+        return _single(lambda y: gelu(y, approximate), x)
+    if approximate == "none":
+        return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+    if approximate != "tanh":
+        raise InputError(f"gelu: approximate = {approximate!r}; give 'none' or 'tanh'")
+    return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 def _less_largest(x: Tensor, axis) -> Tensor:

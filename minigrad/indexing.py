@@ -17,13 +17,16 @@ from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, desc
 
 
 def getitem(x: Tensor, index) -> Tensor:
-    """Numbers, slices, None, … and integer arrays side by side, as in NumPy.
+    """Numbers, slices, None, …, integer arrays and boolean masks, as in NumPy.
 
-    An array is a tensor, an array or a list of integers, which may count from the end; several broadcast.  Raises
-    ShapeError, naming the tensor and the range, for an index outside, and DTypeError for one that is no place.
+    An array is a tensor, an array or a list of integers, which may count from the end; several broadcast.  A mask
+    picks where it is True; it has to be known, as the shape depends on it.  Raises ShapeError, naming the tensor and
+    the range, for an index outside, and DTypeError for one that is no place.
     """
     y, axis, shape = x, 0, []
     items = _items(x, index if isinstance(index, tuple) else (index,))
+    if _stand_apart(items):
+        return _apart(x, items)
     for item in items:
         if item is None:
             shape.append(1)
@@ -46,45 +49,90 @@ def _items(x: Tensor, index: tuple) -> Sequence:
     """One item for each axis that is indexed, and None for new ones; arrays that stand side by side are one list."""
     if len(index) <= x.ndim and set(map(type, index)) <= {int, slice}:
         return index  # as nearly always
-    items = [_item(x, i) for i in index]
+    items = [i for item in index for i in _item(x, item)]
     used = sum(i is not None and i is not Ellipsis for i in items)
     dots = [k for k, i in enumerate(items) if i is Ellipsis]
     if used > x.ndim or len(dots) > 1:
         raise ShapeError(f"{used} indices for {describe(x)}")
-    arrays = [k for k, i in enumerate(items) if isinstance(i, (Tensor, np.ndarray))]
-    if any(items[k].ndim for k in arrays):  # numbers beside arrays are arrays too, in NumPy
-        arrays = [k for k, i in enumerate(items) if i is not None and not isinstance(i, (slice, type(...)))]
-        first, last = arrays[0], arrays[-1] + 1
-        if len(arrays) < last - first:
-            raise DTypeError(
-                f"index of {describe(x)}: arrays and numbers with something else between them are not supported, as "
-                "NumPy puts their axes first; index in two goes"
-            )
-        items[first:last] = [items[first:last]]
-    else:
-        for k in arrays:
-            items[k] = [items[k]]
     if dots:
-        at = next(k for k, i in enumerate(items) if i is Ellipsis)
-        items[at : at + 1] = [slice(None)] * (x.ndim - used)
-    return items
+        items[dots[0] : dots[0] + 1] = [slice(None)] * (x.ndim - used)
+    _check_masks(x, items)
+    arrays = [k for k, i in enumerate(items) if _is_array(i)]
+    if not any(items[k].ndim for k in arrays):
+        return [[i] if _is_array(i) else i for i in items]
+    # Numbers beside arrays are arrays too, in NumPy.
+    arrays = [k for k, i in enumerate(items) if i is not None and not isinstance(i, slice)]
+    first, last = arrays[0], arrays[-1] + 1
+    if dots and first < dots[0] < last and len(arrays) == last - first:  # an empty … stands between them
+        return [[i] if k in arrays else i for k, i in enumerate(items)]
+    if len(arrays) == last - first:
+        items[first:last] = [items[first:last]]
+        return items
+    return [[i] if k in arrays else i for k, i in enumerate(items)]
 
 
-def _item(x: Tensor, i):
-    """A list as an array, and an array without axes as its number, if that is known."""
+def _is_array(i) -> bool:
+    return isinstance(i, (Tensor, np.ndarray))
+
+
+class _Picked(np.ndarray):
+    """One of the indices of a mask, which remembers the size that the mask has along its axis."""
+
+    size_of_mask: int
+
+
+def _item(x: Tensor, i) -> tuple:
+    """A list as an array, an array without axes as its number, if that is known, and a mask as places."""
     if isinstance(i, list):
-        i = np.asarray(i, dtype=None if i else int)
-    if not isinstance(i, (Tensor, np.ndarray)):
-        return i
+        i = np.asarray(i) if i else np.asarray(i, int)
+    if not _is_array(i):
+        return (i,)
     if not i.ndim and not _is_live(i):
-        return np.asarray(i)[()]
+        return (np.asarray(i)[()],)
     if i.dtype == bool:
-        raise DTypeError(
-            f"a boolean mask of {describe(x)} has a shape that depends on data; use minigrad.where"
-        )
+        if _is_live(i):
+            raise DTypeError(
+                f"a boolean mask of {describe(x)} is computed: how much it picks, and so the result's shape, is not known "
+                "while tracing; use minigrad.where, which keeps the shape, e.g. where(mask, x, 0)"
+            )
+        return _places_of_mask(np.asarray(i))
     if i.dtype.kind not in "iu":
         raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
-    return i
+    return (i,)
+
+
+def _places_of_mask(mask: np.ndarray) -> tuple:
+    places = tuple(p.view(_Picked) for p in np.nonzero(mask))
+    for p, n in zip(places, mask.shape, strict=True):
+        p.size_of_mask = n
+    return places
+
+
+def _check_masks(x: Tensor, items: Sequence) -> None:
+    """A mask has to be as long as the axes that it masks."""
+    axis = 0
+    for i in items:
+        if isinstance(i, _Picked) and x.shape[axis] != i.size_of_mask:
+            raise ShapeError(
+                f"boolean mask of {describe(x)}: {i.size_of_mask} along axis {axis}, which has {x.shape[axis]}"
+            )
+        axis += i is not None
+
+
+def _stand_apart(items: Sequence) -> bool:
+    """Are there several groups of arrays, with something else between them?"""
+    groups = [i for i in items if isinstance(i, list)]
+    return len(groups) > 1 and any(getattr(g[0], "ndim", 0) for g in groups)
+
+
+def _apart(x: Tensor, items: Sequence) -> Tensor:
+    """Arrays with something else between them: NumPy puts their axes first."""
+    rest = tuple(slice(None) if isinstance(i, list) else i for i in items)
+    y = getitem(x, rest)
+    at = [k for k, i in enumerate(items) if isinstance(i, list)]
+    others = [k for k in range(y.ndim) if k not in at]
+    arrays = tuple(i[0] for i in items if isinstance(i, list))
+    return getitem(transpose(y, (*at, *others)), arrays)
 
 
 def _is_live(i) -> bool:

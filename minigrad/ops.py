@@ -7,7 +7,10 @@ tensors: reverse mode runs it on plain arrays when nobody wants the graph of the
 gradient, and on tensors when somebody does.  Broadcasting is undone once, in
 grad.py, so a rule may return the broadcast shape.
 
-A new primitive is one `define(…)` here; the test suite walks the table.
+A new primitive is one `define(…)` here; the test suite walks the table, and so do the compiler and the drawn
+programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in operators and in the
+functions that the compiler has (places.FUNCTIONS); an operand may stand in it several times, and {kind}(…) is a
+number of the result's type.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import tensor
+from .erf import erf as _erf
 from .errors import DTypeError, InputError, ShapeError
 from .sizes import as_many, fix_at_one, is_one, some
 from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, constants, describe
@@ -121,6 +125,35 @@ def _slice_shape(shape, axis, start, stop, step):
 
 
 # How values are computed, where it is more than one NumPy call.
+
+
+def _raised(x, p):
+    if x.dtype.kind in "iu" and p.dtype.kind == "i" and (p < 0).any():
+        raise TypeError("integers to negative powers are no integers; convert them with .astype('float64')")
+    return np.power(x, p)
+
+
+def _bitwise(function):
+    """The type of what `&`, `|` and `^` make: booleans of booleans, integers of integers."""
+
+    def dtype(a, b):
+        try:
+            return function(np.ones((), a), np.ones((), b)).dtype
+        except TypeError:
+            raise DTypeError(
+                f"{function.__name__} of {a} and {b}: give booleans or integers; compare, e.g. x > 0"
+            ) from None
+
+    return dtype
+
+
+def _cumsum(x, axis, backwards):
+    """Sums of float32 are added up in float64, as in `sum`."""
+    if backwards:
+        return np.flip(_cumsum(np.flip(x, axis), axis, False), axis)
+    if x.dtype.kind != "f":
+        return np.cumsum(x, axis, dtype=x.dtype)
+    return np.cumsum(x, axis, dtype=np.float64).astype(x.dtype, copy=False)
 
 
 def _sigmoid(x):
@@ -253,6 +286,23 @@ def _share_of_larger(g, a, b):
     return g * (either(CAST, a > b, params=(g.dtype,)) + 0.5 * either(CAST, a == b, params=(g.dtype,)))
 
 
+def _slope_of_base(a, b):
+    """b a^(b − 1), which at 0^0 is 0 and not 0 · 0^−1."""
+    return b * either(POW, either(WHERE, (a == 0) & (b == 0), 1, a), b - 1)
+
+
+def _slope_of_exponent(y, a, b):
+    """a^b log a, which is 0 where a is 0 and b is not below."""
+    return y * either(LOG, either(WHERE, (a == 0) & (b >= 0), 1, a))
+
+
+def _share_of_logaddexp(a, b):
+    """e^a / (e^a + e^b): one half each for two infinities of one sign, whose difference is NaN."""
+    difference = a - b
+    same = (a == b) & (difference != 0)
+    return either(SIGMOID, either(WHERE, same, 0, difference))
+
+
 FEW = 4096  # so many float32 numbers are added up without a thought
 
 
@@ -317,6 +367,8 @@ LOG = define("log", np.log, _same, (lambda g, y, x: g / x,),
     kind="elementwise", source="log({0})", tex=r"\log({0})", text="log({0})", symbol="log")  # fmt: skip
 LOG1P = define("log1p", np.log1p, _same, (lambda g, y, x: g / (1 + x),),
     kind="elementwise", source="log1p({0})", tex=r"\log(1 + {0})", text="log(1 + {0})", symbol="log1p")  # fmt: skip
+EXPM1 = define("expm1", np.expm1, _same, (lambda g, y, x: g * either(EXP, x),),
+    kind="elementwise", source="expm1({0})", tex=r"\mathrm{{expm1}}({0})", text="expm1({0})", symbol="expm1")  # fmt: skip
 SQRT = define("sqrt", np.sqrt, _same, (lambda g, y, x: g / (2 * y),),
     kind="elementwise", source="sqrt({0})", tex=r"\sqrt{{{0}}}", text="√({0})", symbol="√")  # fmt: skip
 SIN = define("sin", np.sin, _same, (lambda g, y, x: g * either(COS, x),),
@@ -330,6 +382,31 @@ SIGMOID = define("sigmoid", _sigmoid, _same, (lambda g, y, x: g * (y * (1 - y)),
 SOFTPLUS = define("softplus", _softplus, _same, (lambda g, y, x: g * either(SIGMOID, x),),
     kind="elementwise", source="softplus({0})",
     tex=r"\mathrm{{softplus}}({0})", text="softplus({0})", symbol="softplus")  # fmt: skip
+LOGADDEXP = define("logaddexp", np.logaddexp, broadcast,
+    (lambda g, y, a, b: g * _share_of_logaddexp(a, b), lambda g, y, a, b: g * _share_of_logaddexp(b, a)),
+    kind="elementwise", smooth=False, source="(maximum({0}, {1}) + softplus(-abs({0} - {1} if {0} != {1} else {kind}(0))))",
+    tex=r"\mathrm{{logaddexp}}({0}, {1})", text="logaddexp({0}, {1})", symbol="log Σ exp")  # fmt: skip
+ERF = define("erf", _erf, _same, (lambda g, y, x: g * (2 / math.sqrt(math.pi) * either(EXP, -(x * x))),),
+    kind="elementwise", smooth=False, source="erf({0})", tex=r"\mathrm{{erf}}({0})", text="erf({0})", symbol="erf")  # fmt: skip
+POW = define("pow", _raised, broadcast,
+    (lambda g, y, a, b: g * _slope_of_base(a, b), lambda g, y, a, b: g * _slope_of_exponent(y, a, b)),
+    kind="elementwise", smooth=False, source="{0} ** {1}", tex="{0}^{{{1}}}", text="{0}^{1}", symbol="xʸ", binding=4)  # fmt: skip
+MOD = define("mod", np.remainder, broadcast,
+    (lambda g, y, a, b: g, lambda g, y, a, b: -g * either(FLOOR_DIVIDE, a, b)),
+    kind="elementwise", smooth=False, source="{0} % {1}",
+    tex=r"{0} \bmod {1}", text="{0} mod {1}", symbol="mod", binding=2)  # fmt: skip
+FLOOR_DIVIDE = define("floor_divide", np.floor_divide, broadcast, None,
+    kind="elementwise", smooth=False, source="{0} // {1}",
+    tex=r"\lfloor {0} / {1} \rfloor", text="floor({0} / {1})", symbol="//", binding=2)  # fmt: skip
+FLOOR = define("floor", np.floor, _same, None,
+    kind="elementwise", smooth=False, source="floor({0})",
+    tex=r"\lfloor {0} \rfloor", text="floor({0})", symbol="⌊x⌋")  # fmt: skip
+CEIL = define("ceil", np.ceil, _same, None,
+    kind="elementwise", smooth=False, source="(-floor(-({0})))",
+    tex=r"\lceil {0} \rceil", text="ceil({0})", symbol="⌈x⌉")  # fmt: skip
+ROUND = define("round", np.rint, _same, None,
+    kind="elementwise", smooth=False, source="rint({0})",
+    tex=r"\mathrm{{round}}({0})", text="round({0})", symbol="round")  # fmt: skip
 SIGN = define("sign", np.sign, _same, None,
     kind="elementwise", smooth=False, source="sign({0})",
     tex=r"\mathrm{{sign}}({0})", text="sign({0})", symbol="sign")  # fmt: skip
@@ -337,11 +414,11 @@ ABS = define("abs", np.abs, _same, (lambda g, y, x: g * either(SIGN, x),),
     kind="elementwise", smooth=False, source="abs({0})", tex="|{0}|", text="|{0}|", symbol="|x|")  # fmt: skip
 MAXIMUM = define("maximum", np.maximum, broadcast,
     (lambda g, y, a, b: _share_of_larger(g, a, b), lambda g, y, a, b: _share_of_larger(g, b, a)),
-    kind="elementwise", smooth=False, source="max({0}, {1})",
+    kind="elementwise", smooth=False, source="maximum({0}, {1})",
     tex=r"\max({0}, {1})", text="max({0}, {1})", symbol="max")  # fmt: skip
 MINIMUM = define("minimum", np.minimum, broadcast,
     (lambda g, y, a, b: _share_of_larger(g, b, a), lambda g, y, a, b: _share_of_larger(g, a, b)),
-    kind="elementwise", smooth=False, source="min({0}, {1})",
+    kind="elementwise", smooth=False, source="minimum({0}, {1})",
     tex=r"\min({0}, {1})", text="min({0}, {1})", symbol="min")  # fmt: skip
 WHERE = define("where", np.where, broadcast,
     (None, lambda g, y, c, a, b: either(WHERE, c, g, 0), lambda g, y, c, a, b: either(WHERE, c, 0, g)),
@@ -357,6 +434,15 @@ GREATER_EQUAL = define("greater_equal", np.greater_equal, broadcast, None, dtype
 EQUAL = define("equal", np.equal, broadcast, None, dtype=lambda *_: BOOL,
     kind="elementwise", smooth=False, source="{0} == {1}",
     tex="{0} = {1}", text="{0} = {1}", symbol="=", binding=0)  # fmt: skip
+AND = define("and", np.bitwise_and, broadcast, None, dtype=_bitwise(np.bitwise_and),
+    kind="elementwise", smooth=False, source="{0} & {1}",
+    tex=r"{0} \wedge {1}", text="{0} ∧ {1}", symbol="∧", binding=0)  # fmt: skip
+OR = define("or", np.bitwise_or, broadcast, None, dtype=_bitwise(np.bitwise_or),
+    kind="elementwise", smooth=False, source="{0} | {1}",
+    tex=r"{0} \vee {1}", text="{0} ∨ {1}", symbol="∨", binding=0)  # fmt: skip
+XOR = define("xor", np.bitwise_xor, broadcast, None, dtype=_bitwise(np.bitwise_xor),
+    kind="elementwise", smooth=False, source="{0} ^ {1}",
+    tex=r"{0} \oplus {1}", text="{0} ⊕ {1}", symbol="⊕", binding=0)  # fmt: skip
 CAST = define("cast", lambda x, dtype: x.astype(dtype), _same,
     (lambda g, y, x, dtype: either(CAST, g, params=(x.dtype,)),), dtype=lambda _, dtype: dtype, params=("dtype",),
     kind="elementwise", smooth=False, source="{dtype}({0})", tex="{dtype}({0})", text="{dtype}({0})", symbol="cast")  # fmt: skip
@@ -408,6 +494,9 @@ SCATTER = define("scatter", _scatter, _scatter_shape,
     smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
     tex=r"\mathrm{{shift}}({0}, {by})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
+CUMSUM = define("cumsum", _cumsum, lambda shape, axis, backwards: shape,
+    (lambda g, y, x, axis, backwards: either(CUMSUM, g, params=(axis, not backwards)),), params=("axis", "backwards"),
+    tex=r"\mathrm{{cumsum}}({0})", text="cumsum({0})", symbol="Σ…")  # fmt: skip
 INSIDE = define("inside", lambda x, rows, of: _inside(x, rows), _same, None, params=("rows", "of"),
     smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
 DETACH = define("detach", lambda x: x, _same, None, smooth=False,
@@ -438,6 +527,50 @@ sigmoid = _unary(
 )
 
 
+expm1 = _unary(EXPM1, "e^x − 1, element by element, which keeps the digits of a small x.")
+abs = _unary(ABS, "The absolute value, element by element; the gradient at 0 is 0.")
+sign = _unary(SIGN, "−1, 0 or 1, element by element; nothing flows back through it.")
+erf = _unary(ERF, "The error function 2/√π ∫₀ˣ e^−s² ds, element by element.")
+
+
+def _whole_unary(op: Op, doc: str):
+    of_floats = _unary(op, doc)
+
+    def function(x) -> Tensor:
+        x = as_tensor(x)
+        return x if x.dtype.kind in "iu" else of_floats(x)
+
+    function.__name__ = function.__qualname__ = op.name
+    function.__doc__ = doc
+    return function
+
+
+floor = _whole_unary(FLOOR, "The largest whole number that is not above x; nothing flows back through it.")
+ceil = _whole_unary(CEIL, "The smallest whole number that is not below x; nothing flows back through it.")
+rint = _whole_unary(ROUND, "The nearest whole number, the even one of two; nothing flows back through it.")
+
+
+def logaddexp(a, b) -> Tensor:
+    """log(e^a + e^b), element by element, without overflow; the gradient is the share of each in the sum.
+
+    Two infinities of one sign, whose shares nobody knows, get one half each.
+    """
+    return apply(LOGADDEXP, (a, b))
+
+
+def mod(a, b) -> Tensor:
+    """a − b ⌊a / b⌋, element by element, which has the sign of b, as Python's and NumPy's %.
+
+    The gradient is 1 with respect to a and −⌊a / b⌋ to b, where it jumps too.  Integers modulo 0 are 0, as in NumPy.
+    """
+    return apply(MOD, (a, b))
+
+
+def floor_divide(a, b) -> Tensor:
+    """⌊a / b⌋, element by element, as Python's and NumPy's //; nothing flows back through it."""
+    return apply(FLOOR_DIVIDE, (a, b))
+
+
 def maximum(a, b) -> Tensor:
     """The larger of two, element by element; where they are equal each gets half the gradient."""
     return apply(MAXIMUM, (a, b))
@@ -457,9 +590,15 @@ def where(condition, a, b) -> Tensor:
 
 
 def power(x, exponent) -> Tensor:
-    """x to a constant power; for a varying exponent write exp(p * log(x))."""
+    """x to the power of a number, or of a tensor, element by element.
+
+    The gradient with respect to a varying exponent is y log x; it is 0 where x is 0 and the exponent is not below 0, and
+    NaN where x is negative.  At 0^0 that with respect to x is 0.  Raises DTypeError for integers to negative powers.
+    """
     if isinstance(exponent, Tensor) or not np.isscalar(exponent):
-        raise DTypeError("power: the exponent is a Python number here; for others write exp(p * log(x))")
+        return apply(POW, (x, exponent))
+    if not isinstance(exponent, (int, float, complex, np.generic)):
+        raise DTypeError(f"power: the exponent {exponent!r} is not a number; give a number or a tensor")
     return apply(POWER, (as_tensor(x),), (exponent.item() if isinstance(exponent, np.generic) else exponent,))
 
 
@@ -512,6 +651,44 @@ def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
     return apply_symbolic(BROADCAST_TO, (Tensor(np.zeros((), dtype)),), (tuple(shape),))
 
 
+def ones(shape, dtype: DTypeLike = "float32") -> Tensor:
+    """All 1; sizes may be unknown, as in `zeros`."""
+    return full(shape, 1, dtype)
+
+
+def full(shape, value, dtype: DTypeLike = "float32") -> Tensor:
+    """All `value`, a number; sizes may be unknown, as in `zeros`."""
+    if all(isinstance(n, (int, np.integer)) for n in shape):
+        return Tensor(np.full(shape, value, dtype))
+    return apply_symbolic(BROADCAST_TO, (Tensor(np.full((), value, dtype)),), (tuple(shape),))
+
+
+def zeros_like(x, dtype: DTypeLike | None = None) -> Tensor:
+    """All 0, of the shape of `x` and its type or another."""
+    x = as_tensor(x)
+    return zeros(x.shape, x.dtype if dtype is None else dtype)
+
+
+def ones_like(x, dtype: DTypeLike | None = None) -> Tensor:
+    """All 1, of the shape of `x` and its type or another."""
+    x = as_tensor(x)
+    return ones(x.shape, x.dtype if dtype is None else dtype)
+
+
+def cumsum(x, axis=None) -> Tensor:
+    """The sums of the elements up to each one along `axis` (None: of all, in one row).
+
+    Booleans and small integers are added up as NumPy's sum does.  The gradient is a cumulative sum from the end.
+    """
+    x = as_tensor(x)
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    (axis,) = axes_of(x.ndim, axis)
+    if x.dtype.kind in "iub":
+        x = x.astype(np.add.reduce(np.ones(1, x.dtype)).dtype)
+    return apply(CUMSUM, (x,), (axis, False))
+
+
 def shift(x, by: int) -> Tensor:
     """y_t = x_{t − by} along the first axis: later by so many steps, with zeros where nothing comes from."""
     return apply(SHIFT, (as_tensor(x),), (int(by),))
@@ -543,18 +720,20 @@ def scatter(g, index, rows: int) -> Tensor:
     return apply(SCATTER, (as_tensor(g), as_tensor(index)), (rows,))
 
 
-for _f in (matmul, power, sum, max, min):
+for _f in (matmul, power, sum, max, min, cumsum):
     tensor._FUNCTIONS[_f.__name__] = _f
 tensor._UFUNCS.update({
     name: lambda *inputs, op=op: apply(op, inputs)
     for name, op in dict(
-        add=ADD, subtract=SUB, multiply=MUL, divide=DIV, negative=NEG, exp=EXP, log=LOG, log1p=LOG1P, sqrt=SQRT,
-        sin=SIN, cos=COS, tanh=TANH, absolute=ABS, sign=SIGN, maximum=MAXIMUM, minimum=MINIMUM, greater=GREATER,
-        greater_equal=GREATER_EQUAL, equal=EQUAL,
+        add=ADD, subtract=SUB, multiply=MUL, divide=DIV, negative=NEG, exp=EXP, log=LOG, log1p=LOG1P, expm1=EXPM1,
+        sqrt=SQRT, sin=SIN, cos=COS, tanh=TANH, absolute=ABS, sign=SIGN, maximum=MAXIMUM, minimum=MINIMUM,
+        greater=GREATER, greater_equal=GREATER_EQUAL, equal=EQUAL, logaddexp=LOGADDEXP, remainder=MOD,
+        floor_divide=FLOOR_DIVIDE, bitwise_and=AND, bitwise_or=OR, bitwise_xor=XOR,
     ).items()
 })  # fmt: skip
 tensor._UFUNCS.update(
-    matmul=matmul, power=power, square=lambda x: power(x, 2),
+    matmul=matmul, power=power, square=lambda x: power(x, 2), positive=lambda x: x,
+    floor=floor, ceil=ceil, rint=rint, invert=lambda x: ~x,
     less=lambda a, b: apply(GREATER, (b, a)), less_equal=lambda a, b: apply(GREATER_EQUAL, (b, a)),
     not_equal=lambda a, b: apply(EQUAL, (apply(EQUAL, (a, b)), False)),
 )  # fmt: skip
@@ -563,6 +742,7 @@ tensor._ARRAY_FUNCTIONS.update(
     max=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
     amax=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
     min=lambda a, axis=None, keepdims=False: min(a, axis, keepdims),
+    cumsum=lambda a, axis=None: cumsum(a, axis),
     broadcast_to=lambda a, shape: broadcast_to(a, shape),
     concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
     where=lambda condition, x, y: where(condition, x, y),

@@ -306,6 +306,43 @@ class Tensor:
     def __pow__(self, exponent):
         return _FUNCTIONS["power"](self, exponent)
 
+    def __rpow__(self, base):
+        return _FUNCTIONS["power"](base, self)
+
+    def __mod__(self, other):
+        return apply(OPS["mod"], (self, other))
+
+    def __rmod__(self, other):
+        return apply(OPS["mod"], (other, self))
+
+    def __floordiv__(self, other):
+        return apply(OPS["floor_divide"], (self, other))
+
+    def __rfloordiv__(self, other):
+        return apply(OPS["floor_divide"], (other, self))
+
+    def __and__(self, other):
+        return apply(OPS["and"], (self, other))
+
+    def __or__(self, other):
+        return apply(OPS["or"], (self, other))
+
+    def __xor__(self, other):
+        return apply(OPS["xor"], (self, other))
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __invert__(self):
+        """Not, of booleans; of integers −x − 1, which has all bits changed."""
+        if self.dtype.kind == "b":
+            return apply(OPS["equal"], (self, False))
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"~ of {describe(self)}: give booleans or integers; compare, e.g. x > 0")
+        return apply(OPS["xor"], (self, np.array(-1).astype(self.dtype)))
+
+    def __pos__(self):
+        return self
+
     def __neg__(self):
         return apply(OPS["neg"], (self,))
 
@@ -343,6 +380,39 @@ class Tensor:
 
     def min(self, axis=None, keepdims=False):
         return _FUNCTIONS["min"](self, axis, keepdims)
+
+    def prod(self, axis=None, keepdims=False):
+        return _FUNCTIONS["prod"](self, axis, keepdims)
+
+    def var(self, axis=None, ddof=0, keepdims=False):
+        return _FUNCTIONS["var"](self, axis, ddof, keepdims)
+
+    def std(self, axis=None, ddof=0, keepdims=False):
+        return _FUNCTIONS["std"](self, axis, ddof, keepdims)
+
+    def argmax(self, axis=None, keepdims=False):
+        return _FUNCTIONS["argmax"](self, axis, keepdims)
+
+    def argmin(self, axis=None, keepdims=False):
+        return _FUNCTIONS["argmin"](self, axis, keepdims)
+
+    def cumsum(self, axis=None):
+        return _FUNCTIONS["cumsum"](self, axis)
+
+    def cumprod(self, axis=None):
+        return _FUNCTIONS["cumprod"](self, axis)
+
+    def abs(self):
+        return apply(OPS["abs"], (self,))
+
+    def clip(self, a_min=None, a_max=None):
+        return _FUNCTIONS["clip"](self, a_min, a_max)
+
+    def round(self, decimals=0):
+        return _FUNCTIONS["round"](self, decimals)
+
+    def squeeze(self, axis=None):
+        return _FUNCTIONS["squeeze"](self, axis)
 
     def reshape(self, *shape):
         return _FUNCTIONS["reshape"](self, *shape)
@@ -566,7 +636,7 @@ def let_go(x: Tensor) -> Tensor:
 def constants(op: Op, inputs: Sequence) -> tuple:
     known = [x if isinstance(x, Tensor) else as_tensor(x) for x in inputs if isinstance(x, (Tensor, ndarray))]
     like = next((x for x in known if x.dtype.kind in "fc"), known[0] if known else None)
-    if like is not None and like.dtype.kind in "iu" and (op.binding == 0 or op.name == "div"):
+    if like is not None and like.dtype.kind in "iu" and op.name in ("greater", "greater_equal", "equal", "div"):
         like = None  # any integer may be compared with any other, or divided by it
     return tuple(as_tensor(x, like) for x in inputs)
 

@@ -27,6 +27,7 @@ from .places import (
     CHECKS,
     CODES,
     DEFECT,
+    FUNCTIONS,
     IMPORTED,
     PANEL_MOST,
     ROWS,
@@ -64,9 +65,8 @@ ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, POWER, RESHAPE, SCATTER, SHIFT
 
 RESERVED = {
     "t", "k", "b", "bad", "table", "part", "parts", "rows", "row0", "scratch", "f4", "f8", "i4", "i8", "b1", "copy",
-    "fill", "pack", "matmul", "gather", "scatter", "exp", "log", "view", "first", "last", "tanh", "sigmoid",
-    "sqrt", "sin", "cos", "sign",
-    "maximum", "t0", "t1", "r0", "step", "block", "first_row", "row_count", "loop", "entry",
+    "fill", "pack", "matmul", "gather", "scatter", "view", "first", "last", *FUNCTIONS, "maximum",
+    "and", "or", "t0", "t1", "r0", "step", "block", "first_row", "row_count", "loop", "entry",
     "origin", "copied", "run", "stage", "abs", "range", "max", "min", "int", "float", "inf", "nan",
 }  # fmt: skip
 
@@ -641,6 +641,16 @@ class Emitter:
             level,
             f"shift_rows({self.view(origin)}, {self.view(target, True)}, {self.size(node.shape[0])}, "
             f"{node.params[0]}, {inner})",
+        )
+
+    def _cumsum(self, node: Tensor, level: Level) -> None:
+        axis, backwards = node.params
+        origin, target, shape = self.place(node.inputs[0], level), self.target(node, level), node.shape
+        outer, inner = self.count(self.local_shape(node, level)[:axis]), self.count(tuple(shape[axis + 1 :]))
+        count = self.size(self.local_shape(node, level)[axis])
+        self.write(
+            level,
+            f"cumsum_columns({self.view(origin)}, {self.view(target, True)}, {outer}, {count}, {inner}, {backwards})",
         )
 
     def _place(self, node: Tensor, level: Level) -> None:

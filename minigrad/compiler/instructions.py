@@ -1,4 +1,4 @@
-"""What is written as LLVM instructions by hand: exp, tanh, sigmoid, log, log1p and softplus of one number,
+"""What is written as LLVM instructions by hand: exp, tanh, sigmoid, log, log1p, softplus, expm1 and erf of one number,
 the tile of a product that stays in registers, and copies into the form in which tiles read.
 
 `FORMULAS` and `sign` take and give numbers of a builder; `block` and `copy` write the call of a function that each module
@@ -14,6 +14,7 @@ import math
 import numpy as np
 from llvmlite import ir
 
+from ..erf import EDGE, FAR, MIDDLE, NEAR, ONE
 from .machine import FEATURES
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
@@ -27,7 +28,7 @@ def function_named(module, of, name):
     return module.globals.get(name) or ir.Function(module, of, name)
 
 
-# --- exp, tanh, sigmoid, log, log1p, softplus ---------------------------------------------------------------
+# --- exp, tanh, sigmoid, log, log1p, softplus, expm1, erf ----------------------------------------------------
 
 # Polynomials: least largest relative error (minimax), fitted by fit_coefficients.py.
 #   expm1:  (exp(r) - 1 - r) / r^2                              on |r| <= ln2 / 2
@@ -168,6 +169,26 @@ def _tanh(x):
     return x.from_bits(build.or_((grown / (grown + 2.0)).bits(), sign))
 
 
+def _expm1(x):
+    """From the same parts as tanh; e^x itself, where the 1 is less than its last digit."""
+    kind, build, given = x.kind, x.build, x
+    x = x.at_least(-60.0).at_most(60.0)
+    _, power, bits, offset = _reduce(x)
+    exponent = build.sub(bits, kind["bits"](offset - kind["bias"]))
+    scale = x.from_bits(build.shl(exponent, kind["bits"](kind["mantissa"])))
+    return given.select(">", 50.0, _exp(given), power.times_plus(scale, scale - 1.0))
+
+
+def _erf(x):
+    """As erf.py says."""
+    sign, size = x.sign_and_size()
+    size = size.at_most(ONE)
+    tail = ((size - MIDDLE) / (size + MIDDLE)).polynomial(FAR)
+    far = (_exp(size * size * -1.0, low_only=True) * tail) * -1.0 + 1.0
+    near = size * (size * size).polynomial(NEAR)
+    return x.from_bits(x.build.or_(size.select("<", EDGE, near, far).bits(), sign))
+
+
 def _sigmoid(x):
     """From exp(-|x|), which cannot overflow: the left tail keeps its relative accuracy."""
     _, size = x.sign_and_size()
@@ -236,6 +257,8 @@ FORMULAS = {
     "log": _log,
     "log1p": _log1p,
     "softplus": _softplus,
+    "expm1": _expm1,
+    "erf": _erf,
 }
 
 

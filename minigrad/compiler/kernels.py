@@ -1,9 +1,9 @@
-"""The numeric kernels which emitted loops call: exp, tanh, sigmoid, log, log1p and softplus of one
+"""The numeric kernels which emitted loops call: exp, tanh, sigmoid, log, log1p, softplus, expm1 and erf of one
 number, and packed matrix products.
 
 Scalar functions, used inside any `@njit` loop, for float32 and float64:
 
-    exp(x)  tanh(x)  sigmoid(x)  log(x)  log1p(x)  softplus(x)
+    exp(x)  tanh(x)  sigmoid(x)  log(x)  log1p(x)  softplus(x)  expm1(x)  erf(x)
 
 They are straight-line code without a branch, so that a simple loop over one-dimensional contiguous arrays
 becomes vector code.  NaN stays NaN, infinities have their limits, subnormal numbers are kept.
@@ -62,7 +62,7 @@ def _scalar_function(name):
     return intrinsic(function)
 
 
-exp, tanh, sigmoid, log, log1p, softplus = map(_scalar_function, instructions.FORMULAS)
+exp, tanh, sigmoid, log, log1p, softplus, expm1, erf = map(_scalar_function, instructions.FORMULAS)
 
 
 # --- The products -------------------------------------------------------------------------------------------

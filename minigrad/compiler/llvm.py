@@ -37,6 +37,7 @@ FLAGS = {"loop": LOOP_FLAGS, "stage": (), "entry": (), "kernel": (), "reduction"
 LOWEST = {F4: -3.4028234663852886e38, F8: -1.7976931348623157e308}
 FLAGGED = {"fadd", "fsub", "fmul", "fdiv", "fcmp"}
 RELATIONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
+BITS = {ast.BitAnd: "and_", ast.BitOr: "or_", ast.BitXor: "xor"}
 TEXTS = ("kernels", "runtime")  # where the kernels stand
 ENTRY = "run"
 # LLVM takes the square of the time over what is long: so many statements one after the other become a function.
@@ -528,9 +529,14 @@ class Writer:
             floats = {ast.Add: b.fadd, ast.Sub: b.fsub, ast.Mult: b.fmul, ast.Div: b.fdiv}
             if op in floats:
                 return floats[op](x, y)
+            if op in (ast.FloorDiv, ast.Mod):
+                return self.divided_downwards(x, y, op is ast.Mod)
         elif op in (ast.FloorDiv, ast.Mod):
             return self.divided(self.whole(x), self.whole(y), op is ast.Mod)
         else:
+            if op in BITS:
+                x, y = (x, y) if x.type == I1 else (self.whole(x), self.whole(y))
+                return getattr(b, BITS[op])(x, y)
             whole = {ast.Add: b.add, ast.Sub: b.sub, ast.Mult: b.mul}
             if op in whole:
                 return whole[op](self.whole(x), self.whole(y), flags=("nsw",))
@@ -548,6 +554,28 @@ class Writer:
         if rest:
             return b.select(senseless, I64(0), b.select(lower, b.add(remainder, y), remainder))
         return b.select(senseless, I64(0), b.select(lower, b.sub(quotient, I64(1)), quotient))
+
+    def divided_downwards(self, x: Value, y: Value, rest: bool) -> Value:
+        """x // y or x % y of floats, from the exact remainder; a remainder of 0 has the sign of y, as in Python."""
+        b, zero = self.build, x.type(0)
+        remainder = b.frem(x, y)
+        other = b.xor(b.fcmp_ordered("<", remainder, zero), b.fcmp_ordered("<", y, zero))
+        wrong = b.and_(other, b.fcmp_ordered("!=", remainder, zero))
+        if rest:
+            right = b.select(wrong, b.fadd(remainder, y), remainder)
+            return b.select(b.fcmp_ordered("==", right, zero), self.signed_as(zero, y), right)
+        exact = b.fdiv(b.fsub(x, remainder), y)
+        exact = b.select(wrong, b.fsub(exact, x.type(1)), exact)
+        below = self.intrinsic("floor", exact)
+        near = b.select(b.fcmp_ordered(">", b.fsub(exact, below), x.type(0.5)), b.fadd(below, x.type(1)), below)
+        plain = b.fdiv(x, y)
+        near = b.select(b.fcmp_ordered("==", exact, zero), self.signed_as(zero, plain), near)
+        return b.select(b.fcmp_ordered("==", y, zero), plain, near)
+
+    def signed_as(self, size: Value, sign: Value) -> Value:
+        of = ir.FunctionType(size.type, [size.type] * 2)
+        function = function_named(self.module.llvm, of, f"llvm.copysign.{_width(size.type)}")
+        return self.build.call(function, [size, sign])
 
     def compare(self, op: type, x: Value, y: Value) -> Value:
         """False where a NaN is compared, but for ``!=``."""
@@ -635,7 +663,7 @@ class Writer:
         if name in instructions.FORMULAS and values[0].type in (F4, F8):
             (x,) = values
             return instructions.formula(name, self.build, x)
-        if name in ("sqrt", "sin", "cos") and values[0].type in (F4, F8):
+        if name in ("sqrt", "sin", "cos", "floor", "rint") and values[0].type in (F4, F8):
             (x,) = values
             return self.intrinsic(name, x)
         return self.kernel(name, values)

@@ -29,6 +29,14 @@ DEEPEST = 12
 OPERATIONS, ARRAYS = 120, 64
 
 
+def _times(node: Tensor, k: int) -> int:
+    """How often an operation reads its operand k: what is read twice gets a name in the loop."""
+    op: Op = node.op  # type: ignore[assignment]
+    if op is POWER and node.params[0] in (2, 3):
+        return int(node.params[0])
+    return max(1, op.source.count(f"{{{k}}}"))
+
+
 class Term(NamedTuple):
     """An expression: its text, how strongly its outermost operator binds, how deep it nests."""
 
@@ -198,9 +206,8 @@ class Loop:
         text: dict[int, Term] = {}
         uses: dict[int, int] = {}
         for node in self.nodes:
-            times = int(node.params[0]) if node.op is POWER and node.params[0] in (2, 3) else 1
-            for x in node.inputs:
-                uses[x.number] = uses.get(x.number, 0) + times
+            for k, x in enumerate(node.inputs):
+                uses[x.number] = uses.get(x.number, 0) + _times(node, k)
         for k, x in enumerate(operands):
             index = self._index([axis for axis, (_, who) in enumerate(dims) if who[k]])
             load = f"{names[x.number]}[{index}]"
@@ -269,10 +276,9 @@ class Loop:
         ):  # an overflow wraps, and is nothing that cannot happen
             typed = ", ".join(f"{kind}({x})" for x in (operands if len(operands) > 1 else ["0", *operands]))
             return f"wrapping_{'sub' if op.name == 'neg' else op.name}({typed})", 9
-        if op.name == "cast":
-            return f"{kind}({operands[0]})", 9
-        listed = op.name in ("maximum", "minimum")
-        expression = f"{op.name}({', '.join(operands)})" if listed else op.source.format(*operands)
+        if op.name == "pow" and node.dtype.kind != "f":
+            raise CannotCompile(f"{self.e.name}: {describe(node)}: convert integers to floats, x.astype('float64')")
+        expression = op.source.format(*operands, kind=kind, dtype=kind)
         if node.dtype.kind != "f" and op.binding > 0 and op.name != "where":
             return (
                 f"{kind}({expression})",

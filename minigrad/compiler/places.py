@@ -33,14 +33,16 @@ CHOOSING = (
     "reshape", "shift", "slice", "stacked", "transpose", "where",
 )  # fmt: skip
 CODES = {np.dtype(name): code for name, code in DTYPES.items()}
+# Functions of one number, which the `source` of an operation may call; abs, maximum and minimum it may call too.
+FUNCTIONS = ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "sqrt", "sin", "cos", "floor", "rint", "sign")
 IMPORTED = (  # what a program imports from runtime.py
-    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "cos", "count_outside", "count_up",
-    "entry", "exp", "f4", "f8", "fill", "gather", "i4", "i8", "log", "log1p", "logsumexp_columns", "logsumexp_rows",
-    "loop", "matmul", "matmul_batch", "matmul_shifted", "matmul_sum", "matmul_sum_shifted", "max_columns",
-    "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute", "place_slice",
-    "scatter", "shift_rows", "sigmoid", "sign", "sin", "softplus", "sqrt", "stage", "start_rows",
-    "sum_columns", "sum_rows", "tanh", "top_columns", "top_rows", "view",
-    "wrapping_add", "wrapping_mul", "wrapping_sub",
+    *FUNCTIONS,
+    "array_b1", "array_f4", "array_f8", "array_i4", "array_i8", "b1", "copy", "copy_slice", "count_outside",
+    "count_up", "cumsum_columns", "entry", "f4", "f8", "fill", "gather", "i4", "i8", "logsumexp_columns",
+    "logsumexp_rows", "loop", "matmul", "matmul_batch", "matmul_shifted", "matmul_sum", "matmul_sum_shifted",
+    "max_columns", "max_rows", "maximum", "min_columns", "min_rows", "minimum", "np", "pack", "permute",
+    "place_slice", "scatter", "shift_rows", "stage", "start_rows", "sum_columns", "sum_rows", "top_columns",
+    "top_rows", "view", "wrapping_add", "wrapping_mul", "wrapping_sub",
 )  # fmt: skip
 CHECKS = 1 << 20  # more than a program has: the first one that fails gives the largest number
 BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own block

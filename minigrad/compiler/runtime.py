@@ -19,11 +19,25 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .instructions import LOOP_FLAGS
-from .kernels import exp, kernel, log, log1p, matmul, matmul_sum, pack, reduction, sigmoid, softplus, tanh  # noqa: F401
+from .kernels import (  # noqa: F401
+    erf,
+    exp,
+    expm1,
+    kernel,
+    log,
+    log1p,
+    matmul,
+    matmul_sum,
+    pack,
+    reduction,
+    sigmoid,
+    softplus,
+    tanh,
+)
 from .places import IMPORTED
 
 f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
-sqrt, sin, cos = math.sqrt, math.sin, math.cos
+sqrt, sin, cos, floor, rint = math.sqrt, math.sin, math.cos, np.floor, np.rint
 FLAGS = set(LOOP_FLAGS)
 
 # Only compiled code calls loops: without the doors for Python and C they compile quicker.
@@ -327,6 +341,18 @@ def sum_columns(origin, target, outer, count, width):
                 total[j] += block[j]
         for j in range(width):
             target[o * width + j] = total[j]
+
+
+@kernel
+def cumsum_columns(origin, target, outer, count, width, backwards):
+    """Sums up to each place of the middle axis of (outer, count, width), from its beginning or from its end."""
+    for o in range(outer):
+        for j in range(width):
+            total = wide_zero(target)
+            for r in range(count):
+                at = (o * count + (count - 1 - r if backwards else r)) * width + j
+                total += origin[at]
+                target[at] = total
 
 
 @kernel
