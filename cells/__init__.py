@@ -12,6 +12,7 @@ from .configurations import FirstState, by_probability, generate, many_to_many, 
 from .convolution import Conv1d, weight_norm
 from .dropout import dropped, recurrent_masks
 from .gru import GRU
+from .gru_biased import BiasedGRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
 from .irnn import IRNN
@@ -21,6 +22,7 @@ from .lstm import LSTM
 from .lstm_coupled import CoupledLSTM
 from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
+from .onnx import Network, from_keras, from_onnx, from_torch
 from .rnn import RNN
 from .sequence import Run, run
 from .stack import Stack
@@ -36,6 +38,7 @@ CELLS: dict[str, type[Cell]] = {
     "lstm_coupled": CoupledLSTM,
     "lstm_layer_norm": LayerNormLSTM,
     "gru": GRU,
+    "gru_biased": BiasedGRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
 }
@@ -48,6 +51,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "TCN",
+    "BiasedGRU",
     "CoupledLSTM",
     "LayerNormLSTM",
     "PeepholeLSTM",
@@ -62,6 +66,7 @@ __all__ = [
     "FirstState",
     "Layer",
     "MultiHeadAttention",
+    "Network",
     "Output",
     "Run",
     "Stack",
@@ -76,6 +81,9 @@ __all__ = [
     "dropped",
     "exchange",
     "forget_bias",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "generate",
     "many_to_many",
     "many_to_one",
