@@ -1,27 +1,25 @@
 """Networks out of PyTorch and Keras: each is asked for an ONNX model in memory, which `from_onnx` reads.
 
 PyTorch's tracing exporter is asked first and the one of torch.export where it fails.  Tracing takes a tenth of a second
-where the other takes seconds, keeps every module's path as a scope, and, with its folding of constants off, every
-parameter under its own name; the other has projections, which tracing has not.
+where the other takes seconds, keeps RNN layers whole, keeps every module's path as a scope, and, with its folding of constants off, every
+parameter under its own name; the other does not take packed sequences or masks of attention that are looked into.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
-import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from minigrad import InputError, Tensor
 from minigrad.names import printable
 
 from .network import Network
-from .read import read
+from .read import Graph, read
 
 EXPORTERS = ("trace", "export")
 
@@ -48,20 +46,112 @@ def from_torch(module, example, *, free: Mapping[str, Mapping[int, str]] | None 
         raise InputError(f"from_torch: exporter = {exporter!r}; give one of {', '.join(EXPORTERS)}")
     inputs = example if isinstance(example, (tuple, list)) else (example,)
     tensors = tuple(torch.as_tensor(x.value if isinstance(x, Tensor) else x) for x in inputs)
+    own = _stand_in(torch, module)
     said, model = [], None
     for name in EXPORTERS if exporter is None else (exporter,):
         try:
             with _quiet(), torch.no_grad(), _without_fast_paths(torch):
-                model = (_traced if name == "trace" else _exported)(torch, module, tensors, free or {})
+                model = (_traced if name == "trace" else _exported)(torch, own, tensors, free or {})
             break
         except InputError:
             raise
         except Exception as error:
-            said.append(f"{name}: {printable(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, 200)}")
+            said.append(f"{name}: {_said(error)}")
     if model is None:
         raise InputError(f"from_torch: {type(module).__name__} cannot be exported; " + "; ".join(said))
     graph = read(model)
-    return Network(graph, [n for n, p in module.named_parameters() if n in graph.initialisers and p.is_floating_point()])
+    _share(graph, module)
+    learned = {n: p for n, p in module.named_parameters() if n in graph.initialisers and p.is_floating_point()}
+    graph.initialisers.update({n: p.detach().cpu().numpy().copy() for n, p in learned.items()})
+    return Network(graph, learned)
+
+
+def _stand_in(torch, module):
+    """A copy that exporters can take without loss.
+
+    Its parameters all differ, for of two that are equal, such as the biases of new norms, an exporter makes one; the true
+    values come back afterwards, by name.  And an LSTM with a projection, which ONNX has not, is a loop over its steps.
+    """
+    try:
+        own = copy.deepcopy(module)
+    except Exception:  # a module that cannot be copied is exported itself
+        return module
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in own.parameters():
+            if p.is_floating_point():
+                p.add_(1e-2 * torch.randn(p.shape, generator=generator).to(p))
+    for name, part in list(own.named_modules()):
+        if isinstance(part, torch.nn.LSTM) and part.proj_size:
+            if not name:
+                return _projected(torch)(part)
+            above, _, last = name.rpartition(".")
+            setattr(own.get_submodule(above), last, _projected(torch)(part))
+    return own
+
+
+def _projected(torch):
+    """The class of an nn.LSTM with projections (Sak et al., 2014), written as a loop; parameters bear the same names."""
+
+    class Projected(torch.nn.Module):
+        def __init__(self, rnn):
+            super().__init__()
+            self.layers, self.ways = rnn.num_layers, 2 if rnn.bidirectional else 1
+            self.first, self.hidden, self.outputs = rnn.batch_first, rnn.hidden_size, rnn.proj_size
+            for name, p in rnn.named_parameters(recurse=False):
+                self.register_parameter(name, p)
+
+        def forward(self, x, state=None):
+            x = x.transpose(0, 1) if self.first else x
+            count = self.layers * self.ways
+            h0, c0 = state or (x.new_zeros(count, x.shape[1], n) for n in (self.outputs, self.hidden))
+            hs, cs = [], []
+            for layer in range(self.layers):
+                both = []
+                for way in range(self.ways):
+                    y, h, c = self.run(x, h0[len(hs)], c0[len(hs)], f"_l{layer}{'_reverse' * way}", way)
+                    both.append(y)
+                    hs.append(h)
+                    cs.append(c)
+                x = torch.cat(both, -1)
+            return (x.transpose(0, 1) if self.first else x), (torch.stack(hs), torch.stack(cs))
+
+        def run(self, x, h, c, suffix: str, back: int):
+            W, U, V = (getattr(self, f"weight_{part}{suffix}") for part in ("ih", "hh", "hr"))
+            biases = [getattr(self, f"bias_{part}{suffix}", None) for part in ("ih", "hh")]
+            linear, outputs = torch.nn.functional.linear, []
+            for t in reversed(range(x.shape[0])) if back else range(x.shape[0]):
+                i, f, new, o = (linear(x[t], W, biases[0]) + linear(h, U, biases[1])).chunk(4, -1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(new)
+                h = linear(torch.sigmoid(o) * torch.tanh(c), V)
+                outputs.append(h)
+            return torch.stack(outputs[::-1] if back else outputs), h, c
+
+    return Projected
+
+
+def _share(graph: Graph, module) -> None:
+    """One name for a parameter that a module has twice (tied weights), as in `named_parameters`."""
+    first: dict[int, str] = {}
+    other: dict[str, str] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        other[name] = first.setdefault(id(p), name)
+    renamed = {name: to for name, to in other.items() if name != to and name in graph.initialisers}
+    for name, to in renamed.items():
+        graph.initialisers.setdefault(to, graph.initialisers.pop(name))
+    pending = [graph] if renamed else []
+    while pending:
+        for node in pending.pop().nodes:
+            node.inputs = [renamed.get(i, i) for i in node.inputs]
+            pending.extend(a for a in node.attributes.values() if isinstance(a, Graph))
+
+
+def _said(error: BaseException) -> str:
+    """What an exporter said, in a line: the cause, where it tells one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0], 200) if lines else type(error).__name__
 
 
 def _traced(torch, module, tensors: tuple, free) -> bytes:

@@ -3,7 +3,8 @@
 An exporter writes ``for x in xs: h = cell(x, h)`` as one body after the other, which read the same weights.  Bodies are
 equal when their nodes have the same operators, attributes and weights, and read each other in the same way: within
 the body, from the body before (a carried state), or from outside (what all share, or the step's input).  Of the places
-where a body may begin, that is taken at which the fewest values are carried.
+where a body may begin, that is taken which leaves the most whole bodies, and of these at which the fewest values are
+carried.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from minigrad.names import printable
 from .read import Graph, Node
 
 CANDIDATES = 16  # distances between equal nodes that are tried as lengths of a body
+TURNS = 12  # places where a body may begin that are tried
 LAID_OUT = {
     "Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Gather", "Identity", "Range", "Reshape", "Shape", "Size",
     "Slice", "Squeeze", "Unsqueeze",
@@ -150,13 +152,25 @@ class _Body:
     def verified(self) -> _Body | None:
         """Itself, begun at the best place and cut to the steps that fit; None where that leaves fewer than two."""
         first, length = self.start, self._length()
-        for turn in self._turns(length):
+        best, found = None, (0, 0, 0)
+        for turn, crossed in self._turns(length):
             self.start, self.count = first + turn, (length - turn) // self.period
+            if best is not None and (self.count, -crossed) < found[:2]:
+                break
             self._fit()
-            if self.count >= 2 and any(s[0] == 1 for row in self.reads for s in row if s):
-                self._ends()
-                return self
-        return None
+            body = self.nodes[self.start : self.start + self.period]
+            weights = any(i in self.learn for node in body for i in node.inputs)
+            carried = _carried(self.reads) if weights and self.count > 1 else []
+            # Of equals that one whose states are multiplied by a matrix: h, and not what tanh makes h of.
+            quality = (self.count, -crossed, sum(_enters_product(body, self.reads, s) for s in carried))
+            if carried and (best is None or quality > found):
+                best, found = self.start, quality
+        if best is None:
+            return None
+        self.start, self.count = best, found[0]
+        self._fit()
+        self._ends()
+        return self
 
     def _length(self) -> int:
         """How far the row goes, an incomplete body at its end included."""
@@ -165,8 +179,11 @@ class _Body:
             end += 1
         return end - self.start
 
-    def _turns(self, length: int) -> list[int]:
-        """Places where a body may begin, those first at which the fewest values go from one body to the next."""
+    def _turns(self, length: int) -> list[tuple[int, int]]:
+        """Places where a body may begin, and how many values go from one body to the next there.
+
+        Those with the most whole bodies come first, then those with the fewest values.
+        """
         begin = self.start + self.period  # the boundaries that follow the first body
         crossing = np.zeros(self.period + 1, int)
         for k in range(self.start, min(self.start + 2 * self.period, len(self.nodes))):
@@ -178,7 +195,8 @@ class _Body:
                     crossing[high - begin + 1] -= 1
         carried = np.cumsum(crossing)[: self.period]
         possible = [t for t in range(self.period) if (length - t) // self.period >= 2]
-        return sorted(possible, key=lambda t: (carried[t], -((length - t) // self.period), t))[:8]
+        best = sorted(possible, key=lambda t: (-((length - t) // self.period), carried[t], t))
+        return [(t, int(carried[t])) for t in best[:TURNS]]
 
     def _last_reader(self, output: str, k: int) -> int:
         """The last node that reads a value within the next body."""
