@@ -55,11 +55,15 @@ def _scan(player, node: Node, inputs: list, values: dict[str, Any]) -> tuple:
     out_back = attributes.get("scan_output_directions") or [0] * outs
     T = sequences[0].shape[axes[0]]
     if not isinstance(T, int):
-        raise GraphError("a Scan over a sequence whose length is not known while tracing: call the layer on values")
+        raise GraphError(
+            "a Scan over a sequence whose length is not known while tracing: call the layer on values"
+        )
     names = [v.name for v in body.inputs]
     kept: list[list] = [[] for _ in range(outs)]
     for t in range(T):
-        now = [at(as_tensor(x), a, T - 1 - t if b else t) for x, a, b in zip(sequences, axes, back, strict=True)]
+        now = [
+            at(as_tensor(x), a, T - 1 - t if b else t) for x, a, b in zip(sequences, axes, back, strict=True)
+        ]
         with scope(f"t={t + 1}"):
             rest = _played(player, body, dict(zip(names, [*carried, *now], strict=True)), values)
         carried = rest[: len(carried)]
@@ -80,7 +84,9 @@ def _stacked(rows: list, axis: int):
     if not rows:
         raise InputError("a Loop or Scan without a turn, whose outputs have no known shape")
     shaped = [(r.shape, axis + len(r.shape) + 1 if axis < 0 else axis) for r in rows]
-    return concat([r.reshape((*s[:a], 1, *s[a:])) for r, (s, a) in zip(rows, shaped, strict=True)], shaped[0][1])
+    return concat(
+        [r.reshape((*s[:a], 1, *s[a:])) for r, (s, a) in zip(rows, shaped, strict=True)], shaped[0][1]
+    )
 
 
 CONTROL: dict[str, Callable] = {"If": _if, "Loop": _loop, "Scan": _scan}

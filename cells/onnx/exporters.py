@@ -1,8 +1,9 @@
 """Networks out of PyTorch and Keras: each is asked for an ONNX model in memory, which `from_onnx` reads.
 
 PyTorch's tracing exporter is asked first and the one of torch.export where it fails.  Tracing takes a tenth of a second
-where the other takes seconds, keeps RNN layers whole, keeps every module's path as a scope, and, with its folding of constants off, every
-parameter under its own name; the other does not take packed sequences or masks of attention that are looked into.
+where the other takes seconds, keeps RNN layers whole and every module's path as a scope, and, with its folding of
+constants off, every parameter under its own name.  It takes packed sequences, and masks of attention that are looked
+into, which the other refuses.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from .read import Graph, read
 EXPORTERS = ("trace", "export")
 
 
-def from_torch(module, example, *, free: Mapping[str, Mapping[int, str]] | None = None, exporter: str | None = None) -> Network:
+def from_torch(
+    module, example, *, free: Mapping[str, Mapping[int, str]] | None = None, exporter: str | None = None
+) -> Network:
     """A PyTorch module as a layer: parameters by the names of its `state_dict`, its recurrent layers as cells.
 
     example : what the module is called with, a tensor or array or a tuple of them; its sizes are fixed in what comes
@@ -39,7 +42,9 @@ def from_torch(module, example, *, free: Mapping[str, Mapping[int, str]] | None 
     try:
         import torch
     except ImportError:
-        raise InputError("from_torch needs PyTorch, which is missing; install it: pip install torch") from None
+        raise InputError(
+            "from_torch needs PyTorch, which is missing; install it: pip install torch"
+        ) from None
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"from_torch: give a torch.nn.Module, not {type(module).__name__}")
     if exporter not in (None, *EXPORTERS):
@@ -61,7 +66,9 @@ def from_torch(module, example, *, free: Mapping[str, Mapping[int, str]] | None 
         raise InputError(f"from_torch: {type(module).__name__} cannot be exported; " + "; ".join(said))
     graph = read(model)
     _share(graph, module)
-    learned = {n: p for n, p in module.named_parameters() if n in graph.initialisers and p.is_floating_point()}
+    learned = {
+        n: p for n, p in module.named_parameters() if n in graph.initialisers and p.is_floating_point()
+    }
     graph.initialisers.update({n: p.detach().cpu().numpy().copy() for n, p in learned.items()})
     return Network(graph, learned)
 
@@ -182,7 +189,9 @@ def _exported(torch, module, tensors: tuple, free):
     was = module.training
     module.eval()
     try:
-        program = torch.onnx.export(module, tensors, dynamo=True, optimize=False, verbose=False, dynamic_shapes=shapes)
+        program = torch.onnx.export(
+            module, tensors, dynamo=True, optimize=False, verbose=False, dynamic_shapes=shapes
+        )
     finally:
         module.train(was)
     return program.model_proto
@@ -206,7 +215,11 @@ def _quiet():
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +15,7 @@ from minigrad.names import printable
 from ..layer import Layer
 from ..sequence import Run
 from .control import CONTROL
-from .operators import attributes_of, row_of
+from .operators import attributes_of, row_of, settled
 from .read import MOST_PLACES, Graph, Node, Value, read
 from .recurrent import Recurrent
 from .repeats import Loop, find
@@ -57,7 +58,9 @@ class Network(Layer):
         self.inputs, self.outputs = list(graph.inputs), list(graph.outputs)
         learn = _learning(graph, parameters)
         self.weights = {
-            name: Tensor(a, requires_grad=True, name=name) for name, a in graph.initialisers.items() if name in learn
+            name: Tensor(a, requires_grad=True, name=name)
+            for name, a in graph.initialisers.items()
+            if name in learn
         }
         self.constants = {n: a for n, a in graph.initialisers.items() if n not in learn}
         _check_operators(graph)
@@ -101,7 +104,9 @@ class Network(Layer):
         missing = [n for n in expected if n not in given and n not in named]
         if twice or surplus or missing:
             said = [("twice", twice), ("surplus", surplus), ("missing", missing)]
-            raise InputError(f"{who}; " + "; ".join(f"{how} {', '.join(map(printable, n))}" for how, n in said if n))
+            raise InputError(
+                f"{who}; " + "; ".join(f"{how} {', '.join(map(printable, n))}" for how, n in said if n)
+            )
         given |= named
         return {name: _fitting(value, given[name]) for name, value in expected.items()}
 
@@ -114,7 +119,9 @@ class Results:
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.outputs:
-            raise InputError(f"the run has no output {name!r}; it has {', '.join(map(printable, self.outputs))}")
+            raise InputError(
+                f"the run has no output {name!r}; it has {', '.join(map(printable, self.outputs))}"
+            )
         return self.outputs[name]
 
 
@@ -135,7 +142,15 @@ class _Player:
                 self.one(node, values)
             except MinigradError as error:
                 raise type(error)(f"{node.called}: {error}") from None
-            except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError) as error:
+            except (
+                ValueError,
+                TypeError,
+                IndexError,
+                KeyError,
+                AttributeError,
+                OverflowError,
+                MemoryError,
+            ) as error:
                 said = ", ".join(_say(values.get(i)) for i in node.inputs if i)
                 raise InputError(f"{node.called} of {said}: {error}") from None
             for name in last.get(id(node), ()):  # what nobody reads any more is let go
@@ -162,7 +177,7 @@ class _Player:
                 made = self.row(node, inputs)
         for name, value in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False):
             if name:
-                values[name] = value
+                values[name] = value = settled(value)
                 called = self.names.get(name)
                 if called and isinstance(value, Tensor) and value.name is None and not value.is_leaf:
                     value.name = called
@@ -208,8 +223,8 @@ def _check_operators(graph: Graph) -> None:
             pending.extend(a for a in node.attributes.values() if isinstance(a, Graph))
             row = None if node.domain else row_of(node.op, graph.opset)
             if node.op in RECURRENT and not node.domain:
-                Recurrent(node.op, "", **{k: v for k, v in node.attributes.items() if k in _FIELDS})
                 surplus = set(node.attributes) - _FIELDS
+                _check_recurrent(node)
             elif node.op in CONTROL and not node.domain:
                 surplus = set()
             elif row is None:
@@ -217,6 +232,8 @@ def _check_operators(graph: Graph) -> None:
                 continue
             else:
                 surplus = set(node.attributes) - attributes_of(row)
+                if not surplus:
+                    _check_call(node, row)
             for name in sorted(surplus):
                 odd.setdefault(f"{node.op}.{name}", []).append(node.called)
     if unknown:
@@ -225,7 +242,30 @@ def _check_operators(graph: Graph) -> None:
             "them there; a row in cells/onnx/operators.py makes one known"
         )
     if odd:
-        raise InputError(f"attributes of ONNX operators that are not known: {_places(odd)}; export the model without them")
+        raise InputError(
+            f"attributes of ONNX operators that are not known: {_places(odd)}; export the model without them"
+        )
+
+
+def _check_recurrent(node: Node) -> None:
+    try:
+        Recurrent(node.op, "", **{k: v for k, v in node.attributes.items() if k in _FIELDS})
+    except MinigradError as error:
+        raise type(error)(f"{node.called}: {error}") from None
+    except (TypeError, AttributeError):
+        raise InputError(f"{node.called}: an attribute is not of its type; export the model anew") from None
+
+
+def _check_call(node: Node, row) -> None:
+    """Raise InputError where a node has more or fewer inputs, or lacks an attribute."""
+    signature = inspect.signature(row)
+    own = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    try:
+        signature.bind(*node.inputs, **{**dict.fromkeys(own & {"opset", "outputs"}), **node.attributes})
+    except TypeError as error:
+        raise InputError(
+            f"{node.called} with {len(node.inputs)} inputs: {error}; export the model anew"
+        ) from None
 
 
 _FIELDS = set(Recurrent.__dataclass_fields__) - {"op", "label"}
@@ -236,7 +276,9 @@ def _places(found: dict[str, list[str]]) -> str:
     for what, places in found.items():
         more = f" and {len(places) - MOST_PLACES} more" if len(places) > MOST_PLACES else ""
         said.append(f"{printable(what)} ({len(places)}: {', '.join(places[:MOST_PLACES])}{more})")
-    return "; ".join(said[:MOST_PLACES]) + (f"; and {len(said) - MOST_PLACES} more" if len(said) > MOST_PLACES else "")
+    return "; ".join(said[:MOST_PLACES]) + (
+        f"; and {len(said) - MOST_PLACES} more" if len(said) > MOST_PLACES else ""
+    )
 
 
 def _labels(graph: Graph, learn: set[str]) -> dict[Node, str]:
@@ -301,7 +343,9 @@ def _fitting(expected: Value, given) -> Tensor:
         given = Tensor(given, name=expected.name, dtype=like)
     who = f"input {expected}"
     if expected.dtype is not None and given.dtype != expected.dtype:
-        raise DTypeError(f"{who}: {describe(given)} is given; convert it with .astype({expected.dtype.name!r})")
+        raise DTypeError(
+            f"{who}: {describe(given)} is given; convert it with .astype({expected.dtype.name!r})"
+        )
     if expected.shape is None:
         return given
     fixed = zip(given.shape, expected.shape, strict=False)
@@ -316,4 +360,6 @@ def _fitting(expected: Value, given) -> Tensor:
 def _say(value) -> str:
     if isinstance(value, Tensor):
         return describe(value)
-    return f"a constant {value.shape} {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    return (
+        f"a constant {value.shape} {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    )

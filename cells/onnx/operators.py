@@ -13,6 +13,7 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,13 @@ def _of(x, tensors: Callable, arrays: Callable) -> Callable:
     return tensors if isinstance(x, Tensor) else arrays
 
 
-def bounded(shape, what: str) -> tuple:
+def bounded(shape) -> tuple:
     """A shape that may be made; raises ShapeError beyond `MOST_NUMBERS` numbers or below size 0."""
+    shape = tuple(shape)
     known_sizes = [n for n in shape if isinstance(n, int)]
     if any(n < 0 for n in known_sizes) or math.prod(known_sizes) > MOST_NUMBERS:
-        raise ShapeError(f"{what}: a result of shape {tuple(shape)}; at most {MOST_NUMBERS:,} numbers are made")
-    return tuple(shape)
+        raise ShapeError(f"a result of shape {shape}; at most {MOST_NUMBERS:,} numbers are made")
+    return shape
 
 
 def _sizes(x) -> np.ndarray:
@@ -74,26 +76,27 @@ def _axis(x, axis: int) -> int:
     return axis + ndim if axis < 0 else axis
 
 
-def _common(a, b, what: str) -> None:
-    """Raise ShapeError where broadcasting would make far too much."""
-    sizes = [n for n in (*a.shape, *b.shape) if isinstance(n, int)]
-    if math.prod(sizes) > MOST_NUMBERS:
-        try:
-            bounded(np.broadcast_shapes(tuple(a.shape), tuple(b.shape)), what)
-        except (ValueError, TypeError):
-            pass  # what does not fit, or is not known yet, is told by the operation
+def _fits(*xs) -> None:
+    """Raise ShapeError where broadcasting would make far too much; what does not fit at all is told by the operation."""
+    most: list[int] = []
+    for k in range(1, max(len(x.shape) for x in xs) + 1):
+        sizes = [x.shape[-k] for x in xs if len(x.shape) >= k]
+        most.append(max([n for n in sizes if isinstance(n, int)], default=1))
+    bounded(reversed(most))
 
 
-def _two(function: Callable, name: str) -> Callable:
+def _each(function: Callable) -> Callable:
+    """An operation element by element, with broadcasting."""
+
     def row(a, b):
-        _common(a, b, name)
+        _fits(a, b)
         return function(a, b)
 
     return row
 
 
-def _many(function: Callable, name: str) -> Callable:
-    return lambda *xs: reduce(_two(function, name), xs)
+def _many(function: Callable) -> Callable:
+    return lambda *xs: reduce(_each(function), xs)
 
 
 # Element by element.
@@ -119,6 +122,7 @@ def _power(a, b):
 
 
 def _choose(condition, a, b):
+    _fits(condition, a, b)
     if any(isinstance(x, Tensor) for x in (condition, a, b)):
         return mg.where(mg.as_tensor(condition), a, b)
     return np.where(condition, a, b)
@@ -144,6 +148,11 @@ def _cast(x, *, to, saturate=1, round_mode="up"):
 
 def _gelu(x, *, approximate="none"):
     return mg.gelu(x, approximate)
+
+
+def _prelu(x, slope):
+    _fits(x, slope)
+    return mg.where(x < 0, slope * x, x)
 
 
 def _leaky(x, *, alpha=0.01):
@@ -192,9 +201,7 @@ def _after(first: Callable, row: Callable, last: Callable = lambda y: y) -> Call
     """A reduction of first(x), and last of its result, with the same attributes."""
 
     def function(x, axes_input=None, *, axes=None, keepdims=1, noop_with_empty_axes=0):
-        y = row(
-            first(x), axes_input, axes=axes, keepdims=keepdims, noop_with_empty_axes=noop_with_empty_axes
-        )
+        y = row(first(x), axes_input, axes=axes, keepdims=keepdims, noop_with_empty_axes=noop_with_empty_axes)
         return last(y)
 
     return function
@@ -242,6 +249,10 @@ def _batch_norm(x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, t
 
 def concat(xs, axis: int):
     """Tensors and known arrays, one after the other; sizes of a trace beside numbers stay sizes."""
+    axis = _axis(xs[0], axis)
+    along = [x.shape[axis] for x in xs if len(x.shape) > axis]
+    if all(isinstance(n, int) for n in along):
+        bounded([*xs[0].shape[:axis], sum(along), *xs[0].shape[axis + 1 :]])
     if any(isinstance(x, Tensor) for x in xs):
         return mg.concat(*(mg.as_tensor(x) for x in xs), axis=axis)
     return np.concatenate([np.asarray(x) for x in xs], axis=axis)
@@ -300,7 +311,10 @@ def _gather(x, index, *, axis=0):
 
 def _gather_elements(x, index, *, axis=0):
     axis, where = _axis(x, axis), known(index, "the index of GatherElements").astype(np.int64)
-    grid = [np.arange(n).reshape([-1 if k == a else 1 for k in range(where.ndim)]) for a, n in enumerate(where.shape)]
+    grid = [
+        np.arange(n).reshape([-1 if k == a else 1 for k in range(where.ndim)])
+        for a, n in enumerate(where.shape)
+    ]
     grid[axis] = where
     return x[tuple(np.broadcast_arrays(*grid))]
 
@@ -333,7 +347,7 @@ def _parts(x, axis: int, sizes: list) -> list:
         raise ShapeError(f"parts of {sizes} along axis {axis}, which has {x.shape[axis]}")
     before = (slice(None),) * axis
     rest = (slice(None),) * (len(x.shape) - axis - 1)
-    return [_taken(x, (*before, slice(a, b), *rest)) for a, b in zip(ends, ends[1:], strict=False)]
+    return [_taken(x, (*before, slice(a, b), *rest)) for a, b in pairwise(ends)]
 
 
 def _squeeze(x, axes_input=None, *, axes=None):
@@ -379,7 +393,7 @@ def _expand(x, shape):
     new = _numbers(shape, "the shape of an Expand")
     own = [1] * (len(new) - len(x.shape)) + list(x.shape)
     new = [1] * (len(own) - len(new)) + new
-    shape = bounded(tuple(a if isinstance(n, int) and n == 1 else n for a, n in zip(own, new, strict=True)), "Expand")
+    shape = bounded(tuple(a if isinstance(n, int) and n == 1 else n for a, n in zip(own, new, strict=True)))
     if isinstance(x, Tensor) or not all(isinstance(n, int) for n in shape):
         return mg.broadcast_to(x, shape)
     return np.broadcast_to(x, shape)
@@ -397,13 +411,18 @@ def _size(x):
 def _constant(*, value=None, value_float=None, value_floats=None, value_int=None, value_ints=None):
     if value is not None:
         return value
-    given = [(value_float, np.float32), (value_floats, np.float32), (value_int, np.int64), (value_ints, np.int64)]
+    given = [
+        (value_float, np.float32),
+        (value_floats, np.float32),
+        (value_int, np.int64),
+        (value_ints, np.int64),
+    ]
     return next(np.array(v, dtype) for v, dtype in given if v is not None)
 
 
 def _constant_of_shape(shape, *, value=None):
     value = np.zeros(1, np.float32) if value is None else value
-    sizes = bounded(_numbers(shape, "the shape of a ConstantOfShape"), "ConstantOfShape")
+    sizes = bounded(_numbers(shape, "the shape of a ConstantOfShape"))
     if all(isinstance(n, int) for n in sizes):
         return np.full(sizes, value.reshape(-1)[0])
     return mg.full(sizes, value.reshape(-1)[0].item(), value.dtype)
@@ -418,13 +437,13 @@ def _range(start, limit, delta):
     if by == 0:
         raise InputError("a Range in steps of 0")
     count = max(math.ceil((last - first) / by), 0)
-    bounded((count,), "Range")
+    bounded((count,))
     return first + by * np.arange(count, dtype=np.asarray(start).dtype)
 
 
 def _tile(x, repeats):
     times = _numbers(repeats, "the repeats of a Tile")
-    bounded([n * k for n, k in zip(x.shape, times, strict=True)], "Tile")
+    bounded([n * k for n, k in zip(x.shape, times, strict=True)])
     for axis, k in enumerate(times):
         if not isinstance(k, int):
             raise GraphError("a Tile as often as a size that is not known while tracing")
@@ -434,16 +453,18 @@ def _tile(x, repeats):
 
 def _pad(x, pads, value=None, axes=None, *, mode="constant"):
     pads = _numbers(pads, "the widths of a Pad")
-    value = 0.0 if value is None else known(value, "the value of a Pad").item()
-    chosen = range(len(x.shape)) if axes is None else [_axis(x, a) for a in _numbers(axes, "the axes of a Pad")]
+    fill: Any = 0.0 if value is None else known(value, "the value of a Pad").item()
+    chosen = (
+        range(len(x.shape)) if axes is None else [_axis(x, a) for a in _numbers(axes, "the axes of a Pad")]
+    )
     widths = [(0, 0)] * len(x.shape)
     for k, axis in enumerate(chosen):
         widths[axis] = (pads[k], pads[k + len(pads) // 2])
     index = tuple(slice(max(-a, 0), -max(-b, 0) or None) for a, b in widths)  # below 0 is cut off
     x = mg.as_tensor(x)[index]
     widths = [(max(a, 0), max(b, 0)) for a, b in widths]
-    bounded([n + a + b for n, (a, b) in zip(x.shape, widths, strict=True)], "Pad")
-    return mg.pad(x, widths, mode, value)
+    bounded([n + a + b for n, (a, b) in zip(x.shape, widths, strict=True)])
+    return mg.pad(x, widths, mode, fill)
 
 
 def _old_pad(x, *, pads, mode="constant", value=0.0):
@@ -468,7 +489,7 @@ def _cumsum(x, axis, *, exclusive=0, reverse=0):
 
 def _one_hot(index, depth, values, *, axis=-1):
     count = int(known(depth, "the depth of a OneHot").item())
-    bounded([*index.shape, count], "OneHot")
+    bounded([*index.shape, count])
     index = mg.as_tensor(index).astype("int64")
     hot = mg.where(index < 0, index + count, index).reshape((*index.shape, 1)) == np.arange(count)
     y = mg.where(hot, values[1], values[0])
@@ -481,14 +502,10 @@ def _one_hot(index, depth, values, *, axis=-1):
 
 
 def _matmul(a, b):
-    _common_of_products(a, b)
-    return a @ b
-
-
-def _common_of_products(a, b) -> None:
     if len(a.shape) > 1 and len(b.shape) > 1:
-        ends = (*a.shape[:-2], a.shape[-2], b.shape[-1])
-        bounded([n for n in ends if isinstance(n, int)], "MatMul")
+        rows = a if len(a.shape) >= len(b.shape) else b
+        bounded([*rows.shape[:-2], a.shape[-2], b.shape[-1]])
+    return a @ b
 
 
 def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):  # noqa: N803  (ONNX's names)
@@ -499,6 +516,14 @@ def _gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):  # noqa: N8
 
 
 def _einsum(*xs, equation):
+    given, _, result = equation.replace(" ", "").partition("->")
+    size = {
+        c: n
+        for term, x in zip(given.split(","), xs, strict=False)
+        for c, n in zip(term, x.shape, strict=False)
+    }
+    if "." not in equation:
+        bounded([size[c] for c in result if c in size])
     return mg.einsum(equation, *xs)
 
 
@@ -507,14 +532,16 @@ def _conv(
 ):
     """Along one axis: x (N, C, L), W (M, C / group, k), as one product per tap."""
     if len(x.shape) != 3 or len(W.shape) != 3:
-        raise ShapeError(f"Conv of {describe(x)} with {describe(W)}: known is the one along one axis, (N, C, L)")
+        raise ShapeError(
+            f"Conv of {describe(x)} with {describe(W)}: known is the one along one axis, (N, C, L)"
+        )
     k, by, every = W.shape[2], (dilations or [1])[0], (strides or [1])[0]
     reach = (k - 1) * by
     before, after = pads or (0, 0)
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         total = max((-(-x.shape[2] // every) - 1) * every + reach + 1 - x.shape[2], 0)
         before, after = (total // 2, total - total // 2)[:: 1 if auto_pad == "SAME_UPPER" else -1]
-    bounded([*x.shape[:2], x.shape[2] + before + after], "Conv")
+    bounded([*x.shape[:2], x.shape[2] + before + after])
     xs = mg.pad(mg.transpose(x, (2, 0, 1)), [(before, after), (0, 0), (0, 0)])  # steps first, as elsewhere
     length, N, C = xs.shape
     last = length - reach
@@ -523,7 +550,7 @@ def _conv(
     if group > 1:
         xs = xs.reshape((length, N, group, 1, C // group))
         W = W.reshape((k, C // group, group, M // group)).transpose((0, 2, 1, 3))
-    total = None
+    total: Any = None
     for j in range(k):
         rows = xs[j * by : j * by + last]
         tap = (rows if every == 1 else rows[::every]) @ W[j]
@@ -568,24 +595,24 @@ _sum, _mean, _max, _min = (_reduce(name) for name in ("sum", "mean", "max", "min
 
 OPERATORS: dict[str, Callable] = {
     # element by element
-    "Add": _two(lambda a, b: a + b, "Add"),
-    "Sub": _two(lambda a, b: a - b, "Sub"),
-    "Mul": _two(lambda a, b: a * b, "Mul"),
-    "Div": _two(_divide, "Div"),
-    "Pow": _two(_power, "Pow"),
+    "Add": _each(lambda a, b: a + b),
+    "Sub": _each(lambda a, b: a - b),
+    "Mul": _each(lambda a, b: a * b),
+    "Div": _each(_divide),
+    "Pow": _each(_power),
     "Mod": _remainder,
-    "Sum": _many(lambda a, b: a + b, "Sum"),
-    "Mean": lambda *xs: _many(lambda a, b: a + b, "Mean")(*xs) / len(xs),
-    "Max": _many(lambda a, b: mg.maximum(a, b), "Max"),
-    "Min": _many(lambda a, b: mg.minimum(a, b), "Min"),
-    "Equal": _two(lambda a, b: a == b, "Equal"),
-    "Greater": _two(lambda a, b: a > b, "Greater"),
-    "GreaterOrEqual": _two(lambda a, b: a >= b, "GreaterOrEqual"),
-    "Less": _two(lambda a, b: a < b, "Less"),
-    "LessOrEqual": _two(lambda a, b: a <= b, "LessOrEqual"),
-    "And": _two(lambda a, b: a & b, "And"),
-    "Or": _two(lambda a, b: a | b, "Or"),
-    "Xor": _two(lambda a, b: a ^ b, "Xor"),
+    "Sum": _many(lambda a, b: a + b),
+    "Mean": lambda *xs: _many(lambda a, b: a + b)(*xs) / len(xs),
+    "Max": _many(lambda a, b: mg.maximum(a, b)),
+    "Min": _many(lambda a, b: mg.minimum(a, b)),
+    "Equal": _each(lambda a, b: a == b),
+    "Greater": _each(lambda a, b: a > b),
+    "GreaterOrEqual": _each(lambda a, b: a >= b),
+    "Less": _each(lambda a, b: a < b),
+    "LessOrEqual": _each(lambda a, b: a <= b),
+    "And": _each(lambda a, b: a & b),
+    "Or": _each(lambda a, b: a | b),
+    "Xor": _each(lambda a, b: a ^ b),
     "Not": lambda x: ~x,
     "Where": _choose,
     "Neg": lambda x: -x,
@@ -612,7 +639,7 @@ OPERATORS: dict[str, Callable] = {
     "Mish": lambda x: x * mg.tanh(mg.softplus(x)),
     "Gelu": _gelu,
     "LeakyRelu": _leaky,
-    "PRelu": lambda x, slope: mg.where(x < 0, slope * x, x),
+    "PRelu": _prelu,
     "Elu": _elu,
     "Selu": _selu,
     "Clip": _clip,
@@ -688,6 +715,15 @@ def row_of(op: str, opset: int) -> Callable | None:
     """The row of an operator at this version; None where there is none."""
     older = [(until, row) for (name, until), row in BEFORE.items() if name == op and opset < until]
     return min(older, key=lambda pair: pair[0])[1] if older else OPERATORS.get(op)
+
+
+def settled(value):
+    """A value as a tensor, an array or a list of them: arithmetic of arrays without axes leaves bare numbers and sizes."""
+    if isinstance(value, (Tensor, np.ndarray, list)):
+        return value
+    held = np.empty((), object if hasattr(value, "as_symbol") else np.asarray(value).dtype)
+    held[()] = value
+    return held
 
 
 def attributes_of(row: Callable) -> set[str]:

@@ -54,7 +54,11 @@ class Value:
     dtype: np.dtype | None = None
 
     def __str__(self) -> str:
-        sizes = "any shape" if self.shape is None else f"({', '.join('?' if n is None else str(n) for n in self.shape)})"
+        sizes = (
+            "any shape"
+            if self.shape is None
+            else f"({', '.join('?' if n is None else str(n) for n in self.shape)})"
+        )
         return f"{printable(self.name)!r} {printable(sizes)} {self.dtype or 'any type'}"
 
 
@@ -82,7 +86,9 @@ def read(model) -> Graph:
     versions = {p.domain: p.version for p in proto.opset_import}
     opset = next((versions[d] for d in STANDARD if d in versions), 0)
     if not opset:
-        raise InputError(f"{who}: this is no ONNX model, it does not say which operators it is made of (opset_import)")
+        raise InputError(
+            f"{who}: this is no ONNX model, it does not say which operators it is made of (opset_import)"
+        )
     proto = _without_functions(onnx, proto, who)
     count = _count(proto.graph)
     if count > MOST_NODES:
@@ -119,7 +125,9 @@ def _parsed(onnx, model):
     elif isinstance(model, (bytes, bytearray, memoryview)):
         data, folder, who = bytes(model), None, "from_onnx"
     else:
-        raise InputError(f"from_onnx: give a file, its bytes or an onnx.ModelProto, not {type(model).__name__}")
+        raise InputError(
+            f"from_onnx: give a file, its bytes or an onnx.ModelProto, not {type(model).__name__}"
+        )
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -147,7 +155,9 @@ def _without_functions(onnx, proto, who: str):
         return proto
     own = {(f.domain, f.name): f for f in proto.functions}
     size: dict[tuple, int] = {}
-    for _ in range(len(own) + 1):  # each round settles at least one more, unless they call each other in a circle
+    for _ in range(
+        len(own) + 1
+    ):  # each round settles at least one more, unless they call each other in a circle
         for key, f in own.items():
             calls = [(n.domain, n.op_type) for n in f.node if (n.domain, n.op_type) in own]
             if key not in size and all(c in size for c in calls):
@@ -158,7 +168,9 @@ def _without_functions(onnx, proto, who: str):
         raise InputError(f"{who}: functions of the file call each other in a circle")
     total = sum(size.get((n.domain, n.op_type), 1) for n in proto.graph.node)
     if total > MOST_NODES:
-        raise InputError(f"{who}: {total:,} nodes with its functions written out, at most {MOST_NODES:,} are read")
+        raise InputError(
+            f"{who}: {total:,} nodes with its functions written out, at most {MOST_NODES:,} are read"
+        )
     from onnx import inliner
 
     try:
@@ -180,8 +192,8 @@ class _Reader:
             raise InputError(f"{self.who}: sparse initialisers are not known; export dense ones")
         arrays = {}
         for t in proto.initializer:
-            arrays[t.name] = self.array(t, f"initialiser {printable(t.name)!r}")
-        inputs = [self.value(v) for v in proto.input if v.name not in arrays]
+            arrays[_text(t.name)] = self.array(t, f"initialiser {printable(t.name)!r}")
+        inputs = [v for v in map(self.value, proto.input) if v.name not in arrays]
         made = {*arrays, *(v.name for v in inputs)}
         nodes = _sorted(list(map(self.node, proto.node)), made, around, self.who)
         known = made | {o for n in nodes for o in n.outputs}
@@ -194,14 +206,17 @@ class _Reader:
         if absent:
             raise InputError(f"{self.who}: no node makes the output {', '.join(absent[:MOST_PLACES])}")
         read = {i for n in nodes for i in n.inputs} | {v.name for v in outputs}
-        read |= {name for n in nodes for a in n.attributes.values() if isinstance(a, Graph) for name in a.outer}
-        return Graph(nodes, arrays, inputs, outputs, self.opset, proto.name, read & around - known)
+        read |= {
+            name for n in nodes for a in n.attributes.values() if isinstance(a, Graph) for name in a.outer
+        }
+        return Graph(nodes, arrays, inputs, outputs, self.opset, _text(proto.name), read & around - known)
 
     def node(self, proto) -> Node:
-        attributes = {a.name: self.attribute(a, proto) for a in proto.attribute}
-        domain = "" if proto.domain in STANDARD else proto.domain
+        attributes = {_text(a.name): self.attribute(a, proto) for a in proto.attribute}
+        domain = "" if proto.domain in STANDARD else _text(proto.domain)
+        inputs, outputs = list(map(_text, proto.input)), list(map(_text, proto.output))
         return Node(
-            proto.op_type, list(proto.input), list(proto.output), attributes, proto.name, _scopes(proto), domain
+            _text(proto.op_type), inputs, outputs, attributes, _text(proto.name), _scopes(proto), domain
         )
 
     def attribute(self, a, node):
@@ -238,7 +253,9 @@ class _Reader:
         for n in shape:
             count *= n
         if any(n < 0 for n in shape) or count > MOST_NUMBERS:
-            raise InputError(f"{self.who}: {where} has the shape {shape}; at most {MOST_NUMBERS:,} numbers are read")
+            raise InputError(
+                f"{self.who}: {where} has the shape {shape}; at most {MOST_NUMBERS:,} numbers are read"
+            )
         if t.data_location == self.onnx.TensorProto.EXTERNAL:
             t = self.external(t, where)
         if t.HasField("raw_data") and len(t.raw_data) != count * dtype.itemsize:
@@ -249,14 +266,18 @@ class _Reader:
         try:
             return np.array(helper.to_array(t)).reshape(shape)
         except Exception as error:
-            raise InputError(f"{self.who}: {where} {shape} {dtype} cannot be read: {_first_line(error)}") from None
+            raise InputError(
+                f"{self.who}: {where} {shape} {dtype} cannot be read: {_first_line(error)}"
+            ) from None
 
     def external(self, t, where: str):
         """With the bytes that lie in a file beside the model; the package refuses paths that lead elsewhere."""
         place = {e.key: e.value for e in t.external_data}
         file = printable(place.get("location", ""))
         if self.folder is None:
-            raise InputError(f"{self.who}: {where} lies in the file {file!r}; give the path of the model, not its bytes")
+            raise InputError(
+                f"{self.who}: {where} lies in the file {file!r}; give the path of the model, not its bytes"
+            )
         whole = self.onnx.TensorProto()
         whole.CopyFrom(t)
         try:
@@ -271,15 +292,17 @@ class _Reader:
     def value(self, v) -> Value:
         t = v.type.tensor_type
         if not v.type.HasField("tensor_type"):
-            return Value(v.name)
+            return Value(_text(v.name))
         shape = None
         if t.HasField("shape"):
-            shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in t.shape.dim)
+            shape = tuple(
+                d.dim_value if d.HasField("dim_value") else _text(d.dim_param) or None for d in t.shape.dim
+            )
         try:
             dtype = np.dtype(self.onnx.helper.tensor_dtype_to_np_dtype(t.elem_type))
         except (KeyError, TypeError, ValueError):
             dtype = None
-        return Value(v.name, shape, dtype)
+        return Value(_text(v.name), shape, dtype)
 
     def type_name(self, number: int) -> str:
         try:
@@ -292,10 +315,15 @@ def _scopes(proto) -> tuple[str, ...]:
     """Where a node stood in the exported program: what PyTorch writes beside it, or a path in its name."""
     for entry in proto.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
-            inside = entry.value.strip("[]").split(",")
+            inside = _text(entry.value).strip("[]").split(",")
             path = [part.strip(" '\"") for part in inside][:-1]  # the last is the operation
             return tuple(path[-1].split(".")) if path and path[-1] else ()
-    return tuple(part for part in proto.name.split("/")[:-1] if part)
+    return tuple(part for part in _text(proto.name).split("/")[:-1] if part)
+
+
+def _text(name: str | bytes) -> str:
+    """A name; what is no text arrives as bytes."""
+    return name if isinstance(name, str) else name.decode("utf-8", "replace")
 
 
 def _sorted(nodes: list[Node], made: set[str], around: set[str], who: str) -> list[Node]:
@@ -304,7 +332,9 @@ def _sorted(nodes: list[Node], made: set[str], around: set[str], who: str) -> li
     for k, node in enumerate(nodes):
         for name in filter(None, node.outputs):
             if name in maker or name in made:
-                raise InputError(f"{who}: {printable(name)!r} is made twice, the second time by {node.called}")
+                raise InputError(
+                    f"{who}: {printable(name)!r} is made twice, the second time by {node.called}"
+                )
             maker[name] = k
     needs: list[set[str]] = [_reads(n) for n in nodes]
     readers: dict[int, list[int]] = {}
@@ -335,12 +365,15 @@ def _sorted(nodes: list[Node], made: set[str], around: set[str], who: str) -> li
 
 def _reads(node: Node) -> set[str]:
     """Names that a node reads, those within its graphs included, which may be names of their own there."""
-    found, pending = set(filter(None, node.inputs)), [a for a in node.attributes.values() if hasattr(a, "node")]
+    found, pending = (
+        set(filter(None, node.inputs)),
+        [a for a in node.attributes.values() if hasattr(a, "node")],
+    )
     while pending:
         g = pending.pop()
-        found.update(v.name for v in g.output)
+        found.update(_text(v.name) for v in g.output)
         for n in g.node:
-            found.update(filter(None, n.input))
+            found.update(_text(i) for i in n.input if i)
             pending.extend(a.g for a in n.attribute if a.HasField("g"))
     return found
 

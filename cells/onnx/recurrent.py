@@ -50,16 +50,16 @@ class Recurrent:
 
     def __post_init__(self):
         if self.direction not in ("forward", "reverse", "bidirectional"):
-            raise InputError(f"{self.op}: direction {self.direction!r}; known are forward, reverse, bidirectional")
+            raise InputError(f"direction {self.direction!r}; known are forward, reverse, bidirectional")
         if self.clip or self.input_forget:
-            raise InputError(f"{self.op} with clip or input_forget is not known; export it without")
+            raise InputError("clip and input_forget are not known; export it without")
         self.directions = 2 if self.direction == "bidirectional" else 1
         given = [a.lower() for a in self.activations or USUAL[self.op] * self.directions]
         usual = USUAL[self.op] * self.directions
         self.rectified = self.op == "RNN" and given == ["relu"] * self.directions
         if given != usual and not self.rectified:
             raise InputError(
-                f"{self.op} with the activations {', '.join(given)} is not known: known are {', '.join(usual)}"
+                f"the activations {', '.join(given)} are not known: known are {', '.join(usual)}"
                 + (" and relu" if self.op == "RNN" else "")
             )
 
@@ -68,11 +68,11 @@ class Recurrent:
         x, H = as_tensor(x), R.shape[-1]
         if len(x.shape) != 3 or len(W.shape) != 3 or len(R.shape) != 3 or W.shape[0] != self.directions:
             raise ShapeError(
-                f"{self.op} {self.label!r}: X {describe(x)}, W {tuple(W.shape)}, R {tuple(R.shape)}; give X (steps, "
+                f"X {describe(x)}, W {tuple(W.shape)}, R {tuple(R.shape)}; give X (steps, "
                 f"sequences, inputs) and W, R for {self.directions} direction{'s' * (self.directions > 1)}"
             )
         if self.hidden_size not in (None, H):
-            raise ShapeError(f"{self.op} {self.label!r}: hidden_size {self.hidden_size}, but R is {tuple(R.shape)}")
+            raise ShapeError(f"hidden_size {self.hidden_size}, but R is {tuple(R.shape)}")
         if self.layout:
             x = x.transpose((1, 0, 2))
             h0, c0 = (None if s is None else s.transpose((1, 0, 2)) for s in (h0, c0))
@@ -142,10 +142,10 @@ class Recurrent:
         if lengths is not None and not isinstance(lengths, Tensor):
             lengths = known(lengths, "sequence_lens").astype(np.int64)
         xs: Any = x if x.is_symbol else [at(x, 0, t) for t in range(x.shape[0])]
-        options = dict(lengths=lengths, label=self.label)
+        options: dict[str, Any] = dict(lengths=lengths, label=self.label)
         if self.directions == 1:
             return run(cells[0], xs, states, reverse=self.direction == "reverse", **options)
-        both = Bidirectional(type(cells[0]), 1, 1, np.random.default_rng(0), x.dtype)
+        both = Bidirectional(type(cells[0]), 1, 1, np.random.default_rng(0), x.dtype.name)
         both.cells = cells
         both.inputs, both.hidden = cells[0].inputs, cells[0].hidden
         return both.run(xs, states, **options)

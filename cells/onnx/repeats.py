@@ -19,6 +19,7 @@ from minigrad.names import printable
 from .read import Graph, Node
 
 CANDIDATES = 16  # distances between equal nodes that are tried as lengths of a body
+ROWS = 200  # of nodes that look equal, the longest, that are looked into
 TURNS = 12  # places where a body may begin that are tried
 LAID_OUT = {
     "Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Gather", "Identity", "Range", "Reshape", "Shape", "Size",
@@ -27,7 +28,13 @@ LAID_OUT = {
 CUT_OUT = {"Gather", "Identity", "Reshape", "SequenceAt", "Slice", "Split", "SplitToSequence", "Squeeze", "Transpose",
            "Unsqueeze"}  # fmt: skip
 PRODUCTS = {"MatMul", "Gemm", "Conv", "Einsum"}
-PLACES = ("starts", "ends", "value", "value_int", "value_ints")  # attributes that may differ from step to step
+PLACES = (
+    "starts",
+    "ends",
+    "value",
+    "value_int",
+    "value_ints",
+)  # attributes that may differ from step to step
 
 
 @dataclass(eq=False)
@@ -51,10 +58,11 @@ def find(graph: Graph, learn: set[str]) -> list[Loop]:
     tokens = _tokens(nodes, learn)
     taken = np.zeros(len(nodes), bool)
     loops: list[tuple[int, Loop]] = []
-    for start, period, count in _rows(nodes, tokens, learn):
+    row = _Row(nodes, tokens, learn)
+    for start, period, count in _rows(nodes, tokens, learn)[:ROWS]:
         if taken[start : start + period * count].any():
             continue
-        found = _Body(nodes, tokens, learn, start, period, count).verified()
+        found = _Body(row, start, period, count).verified()
         if found is None:
             continue
         begin, end = found.span
@@ -79,9 +87,9 @@ def _live(graph: Graph, learn: set[str]) -> list[Node]:
     for node in graph.nodes:
         read = [i for i in node.inputs if i]
         value = node.attributes.get("value")
-        if node.op in ("Shape", "Size") or (read and all(i in whole for i in read)) or "value_ints" in node.attributes:
-            whole.update(node.outputs)
-        elif node.op == "Constant" and isinstance(value, np.ndarray) and value.dtype.kind in "iub":
+        constant = isinstance(value, np.ndarray) and value.dtype.kind in "iub" and node.op == "Constant"
+        sizes = node.op in ("Shape", "Size") or "value_ints" in node.attributes or constant
+        if sizes or (read and all(i in whole for i in read)):
             whole.update(node.outputs)
         known = all(i in fixed for i in read) or node.op in ("Shape", "Size")
         if known and (node.op in LAID_OUT or all(o in whole for o in node.outputs)):
@@ -135,13 +143,25 @@ def _rows(nodes: list[Node], tokens: list[int], learn: set[str]) -> list[tuple[i
 # Bodies that read each other in the same way.
 
 
-class _Body:
-    """A row of bodies; `start` moves to the place where the fewest values are carried."""
+class _Row:
+    """All nodes, and by value who makes it and who reads it."""
 
-    def __init__(self, nodes, tokens, learn, start: int, period: int, count: int):
+    def __init__(self, nodes: list[Node], tokens: list[int], learn: set[str]):
         self.nodes, self.tokens, self.learn = nodes, tokens, learn
-        self.start, self.period, self.count = start, period, count
         self.maker = {o: (k, j) for k, node in enumerate(nodes) for j, o in enumerate(node.outputs) if o}
+        self.readers: dict[str, list[int]] = {}
+        for k, node in enumerate(nodes):
+            for i in node.inputs:
+                self.readers.setdefault(i, []).append(k)
+
+
+class _Body:
+    """Bodies in a row; `start` moves to the place where the fewest values are carried."""
+
+    def __init__(self, row: _Row, start: int, period: int, count: int):
+        self.nodes, self.tokens, self.learn = row.nodes, row.tokens, row.learn
+        self.maker, self.readers = row.maker, row.readers
+        self.start, self.period, self.count = start, period, count
         self.reads: list[list] = []  # by place in the body, by input: where it comes from, as in `source`
         self.head = self.tail = 0  # nodes of an incomplete first and last step
 
@@ -200,12 +220,8 @@ class _Body:
 
     def _last_reader(self, output: str, k: int) -> int:
         """The last node that reads a value within the next body."""
-        until = min(k + 2 * self.period, len(self.nodes), self.start + self._row_length)
-        return max((n for n in range(k + 1, until) if output in self.nodes[n].inputs), default=k)
-
-    @property
-    def _row_length(self) -> int:
-        return self.period * self.count
+        until = min(k + 2 * self.period, self.start + self.period * self.count)
+        return max((n for n in self.readers.get(output, ()) if n < until), default=k)
 
     def _source(self, body: int, name: str) -> tuple | None:
         """(bodies back, place, output) for what bodies make; None for what comes from outside."""
@@ -318,7 +334,11 @@ def _names(body: list[Node], reads: list[list], outside: set[int]) -> dict[tuple
             kind = "h"
         for n, s in enumerate(same, 1):
             named[s] = kind if len(same) == 1 else f"{kind}{n}"
-    xs = list(dict.fromkeys(s[1:] for k, row in enumerate(reads) for s in row if s and s[1] in outside and k not in outside))
+    xs = list(
+        dict.fromkeys(
+            s[1:] for k, row in enumerate(reads) for s in row if s and s[1] in outside and k not in outside
+        )
+    )
     for n, s in enumerate(xs, 1):
         named.setdefault(s, "x" if len(xs) == 1 else f"x{n}")
     for s, name in list(named.items()):
@@ -369,7 +389,9 @@ def _lstm_gates(body, reads, c: tuple[int, int], suffix: str, named) -> None:
             elif op == "Tanh":
                 named.setdefault(s, "c_tilde" + suffix)
     for k, node in enumerate(body):
-        if node.op == "Mul" and any(body[s[0]].op == "Tanh" and c in _inner(reads, s[0]) for s in _inner(reads, k)):
+        if node.op == "Mul" and any(
+            body[s[0]].op == "Tanh" and c in _inner(reads, s[0]) for s in _inner(reads, k)
+        ):
             for s in _inner(reads, k):
                 if body[s[0]].op == "Sigmoid":
                     named.setdefault(s, "o" + suffix)

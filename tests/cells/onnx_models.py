@@ -194,7 +194,9 @@ def models(torch) -> dict:
     class Transformer(nn.Module):
         def __init__(self, layers=2, activation="gelu", norm_first=True):
             super().__init__()
-            layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, activation=activation, norm_first=norm_first)
+            layer = nn.TransformerEncoderLayer(
+                8, 2, 12, batch_first=True, activation=activation, norm_first=norm_first
+            )
             self.lift = nn.Linear(D, 8)
             self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
 
@@ -222,7 +224,7 @@ def models(torch) -> dict:
             self.w = nn.Parameter(torch.randn(D))
 
         def forward(self, x):
-            y = torch.exp(-(x * self.w) ** 2) + torch.sqrt(x * x + 1) / (1 + x.abs())
+            y = torch.exp(-((x * self.w) ** 2)) + torch.sqrt(x * x + 1) / (1 + x.abs())
             y = torch.where(x > 0, y, nn.functional.leaky_relu(y)) - torch.erf(x) + nn.functional.gelu(y)
             y = nn.functional.elu(y) + nn.functional.softplus(x) + torch.log(x * x + 0.5)
             y = y.clamp(-1.5, 2.5).reshape(x.shape[0], -1) + y.flatten(1).mean(1, keepdim=True)
@@ -258,7 +260,7 @@ def models(torch) -> dict:
         ),
         "lstm with dropout between layers": (Recurrent("LSTM", D, H, 2, dropout=0.4), x, 0),
         "lstm without bias": (Recurrent("LSTM", D, H, bias=False), x, 0),
-        "lstm with projection": (Recurrent("LSTM", D, H, proj_size=2), x, 0),
+        "lstm with projection": (Recurrent("LSTM", D, H, proj_size=2), x, 1),
         "lstm with first states": (
             Begun("LSTM", D, H, 2), (x, torch.randn(2, N, H), torch.randn(2, N, H)), 0,
         ),
