@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import io
 import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from minigrad import InputError, Tensor
 from minigrad.names import printable
@@ -33,11 +36,12 @@ def from_torch(
     example : what the module is called with, a tensor or array or a tuple of them; its sizes are fixed in what comes
         out, except those that are free.
     free : by the name of an argument of `forward`, axes that may have another size: ``{"x": {0: "T"}}``.  A Python
-        loop over the steps fixes their number.
+        loop over the steps fixes their number, which is told.
     exporter : "trace" or "export" (PyTorch's exporters by tracing and by torch.export), default: the first that works.
 
-    The module is exported in evaluation mode and is not changed.  Raises InputError where PyTorch or onnx is missing,
-    for what is no module, and where no exporter takes the module, saying what each of them said.
+    The module is exported in evaluation mode and is not changed; what comes out is compared with it, on the example and
+    on a longer one along each free axis.  Raises InputError where PyTorch or onnx is missing, for what is no module, and
+    where no exporter takes the module or what was exported gives other numbers, saying what each of them said.
     """
     try:
         import torch
@@ -51,26 +55,84 @@ def from_torch(
         raise InputError(f"from_torch: exporter = {exporter!r}; give one of {', '.join(EXPORTERS)}")
     inputs = example if isinstance(example, (tuple, list)) else (example,)
     tensors = tuple(torch.as_tensor(x.value if isinstance(x, Tensor) else x) for x in inputs)
-    own = _stand_in(torch, module)
-    said, model = [], None
+    own, free = _stand_in(torch, module), free or {}
+    said = []
     for name in EXPORTERS if exporter is None else (exporter,):
         try:
             with _quiet(), torch.no_grad(), _without_fast_paths(torch):
-                model = (_traced if name == "trace" else _exported)(torch, own, tensors, free or {})
-            break
-        except InputError:
-            raise
+                model = (_traced if name == "trace" else _exported)(torch, own, tensors, free)
+            network = _named_as_there(module, read(model))
+            _check(torch, module, network, tensors, free)
+            return network
         except Exception as error:
             said.append(f"{name}: {_said(error)}")
-    if model is None:
-        raise InputError(f"from_torch: {type(module).__name__} cannot be exported; " + "; ".join(said))
-    graph = read(model)
+    raise InputError(f"from_torch: {type(module).__name__} cannot be exported; " + "; ".join(said))
+
+
+def _named_as_there(module, graph: Graph) -> Network:
+    """The network with the module's own values, by the names of its parameters."""
     _share(graph, module)
     learned = {
         n: p for n, p in module.named_parameters() if n in graph.initialisers and p.is_floating_point()
     }
     graph.initialisers.update({n: p.detach().cpu().numpy().copy() for n, p in learned.items()})
     return Network(graph, learned)
+
+
+def _check(torch, module, network: Network, tensors: tuple, free) -> None:
+    """Raise InputError unless the network gives what the module gives: on the example, and where an axis is free on a
+    longer one, for an exporter may have taken its size for a constant, as a Python loop does.
+    """
+    names = _arguments(module, tensors)
+    cases = {"on the example": tensors}
+    for size in dict.fromkeys(size for axes in free.values() for size in axes.values()):
+        cases[f"where {size} is longer by 1: its size was taken for a constant"] = tuple(
+            _longer(torch, x, [axis for axis, s in free.get(name, {}).items() if s == size])
+            for name, x in zip(names, tensors, strict=True)
+        )
+    for where, inputs in cases.items():
+        was = module.training
+        module.eval()
+        try:
+            with torch.no_grad():
+                theirs = [
+                    y for y in torch.utils._pytree.tree_leaves(module(*inputs)) if isinstance(y, torch.Tensor)
+                ]
+        except Exception:
+            if inputs is tensors:
+                raise
+            continue  # the module itself takes no longer one
+        finally:
+            module.train(was)
+        ours = [
+            network.run(*(x.detach().cpu().numpy() for x in inputs))[v.name].value for v in network.outputs
+        ]
+        if len(ours) != len(theirs) or not all(map(_same, ours, (y.detach().cpu().numpy() for y in theirs))):
+            raise InputError(f"what was exported gives other numbers than the module {printable(where, 120)}")
+
+
+def _arguments(module, tensors: tuple) -> list[str]:
+    return list(inspect.signature(module.forward).parameters)[: len(tensors)]
+
+
+def _longer(torch, x, axes: list[int]):
+    for axis in axes:
+        x = torch.cat([x, x.narrow(axis, x.shape[axis] - 1, 1)], axis)
+    return x
+
+
+def _same(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Equal numbers; padding behind the longest packed sequence, which only ONNX keeps, is 0."""
+    if ours.ndim != theirs.ndim or any(a < b for a, b in zip(ours.shape, theirs.shape, strict=True)):
+        return False
+    common = tuple(slice(n) for n in theirs.shape)
+    rest = np.array(ours)
+    rest[common] = 0
+    bound = 1e-3 if ours.dtype == np.float32 else 1e-7
+    close = np.allclose(
+        ours[common], theirs, rtol=bound, atol=bound * max(1.0, np.abs(theirs).max(initial=0)), equal_nan=True
+    )
+    return bool(close and not rest.any())
 
 
 def _stand_in(torch, module):
@@ -163,9 +225,7 @@ def _said(error: BaseException) -> str:
 
 def _traced(torch, module, tensors: tuple, free) -> bytes:
     """By tracing, with nothing folded: parameters stay what they are."""
-    import inspect
-
-    names = list(inspect.signature(module.forward).parameters)[: len(tensors)]
+    names = _arguments(module, tensors)
     file = io.BytesIO()
     torch.onnx.export(
         module, tensors, file, dynamo=False, do_constant_folding=False, input_names=names,
@@ -176,9 +236,7 @@ def _traced(torch, module, tensors: tuple, free) -> bytes:
 
 def _exported(torch, module, tensors: tuple, free):
     """By torch.export, not optimised, which would fold parameters into others."""
-    import inspect
-
-    names = list(inspect.signature(module.forward).parameters)[: len(tensors)]
+    names = _arguments(module, tensors)
     shapes = None
     if free:
         dims: dict[str, Any] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +14,7 @@ from minigrad.names import printable
 from ..layer import Layer
 from ..sequence import Run
 from .control import CONTROL
-from .operators import attributes_of, row_of, settled
+from .operators import row_of, settled, signature_of
 from .read import MOST_PLACES, Graph, Node, Value, read
 from .recurrent import Recurrent
 from .repeats import Loop, find
@@ -53,7 +52,7 @@ class Network(Layer):
     def __init__(self, graph: Graph, parameters: Iterable[str] | None = None):
         floats = [a.dtype for a in graph.initialisers.values() if a.dtype.kind == "f" and a.ndim]
         floats += [v.dtype for v in graph.inputs if v.dtype is not None and v.dtype.kind == "f"]
-        super().__init__(floats[0] if floats else "float32")
+        super().__init__(floats[0].name if floats else "float32")
         self.graph = graph
         self.inputs, self.outputs = list(graph.inputs), list(graph.outputs)
         learn = _learning(graph, parameters)
@@ -185,7 +184,7 @@ class _Player:
     def row(self, node: Node, inputs: list):
         row = row_of(node.op, self.opset)
         assert row is not None
-        given, asked = dict(node.attributes), attributes_of(row)
+        given, asked = dict(node.attributes), signature_of(row)[1]
         if "opset" in asked:
             given["opset"] = self.opset
         if "outputs" in asked:
@@ -231,7 +230,7 @@ def _check_operators(graph: Graph) -> None:
                 unknown.setdefault(".".join(filter(None, [node.domain, node.op])), []).append(node.called)
                 continue
             else:
-                surplus = set(node.attributes) - attributes_of(row)
+                surplus = set(node.attributes) - signature_of(row)[1]
                 if not surplus:
                     _check_call(node, row)
             for name in sorted(surplus):
@@ -258,8 +257,7 @@ def _check_recurrent(node: Node) -> None:
 
 def _check_call(node: Node, row) -> None:
     """Raise InputError where a node has more or fewer inputs, or lacks an attribute."""
-    signature = inspect.signature(row)
-    own = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    signature, own = signature_of(row)
     try:
         signature.bind(*node.inputs, **{**dict.fromkeys(own & {"opset", "outputs"}), **node.attributes})
     except TypeError as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from functools import reduce
+from functools import cache, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -360,7 +360,7 @@ def _squeeze(x, axes_input=None, *, axes=None):
     return np.squeeze(x, tuple(gone))
 
 
-def _unsqueeze(x, axes_input=None, *, axes=None):
+def _unsqueeze(x, axes_input=None, *, axes=()):
     axes = axes if axes_input is None else _numbers(axes_input, "the axes of an Unsqueeze")
     ndim = len(x.shape) + len(axes)
     new = {a + ndim if a < 0 else a for a in axes}
@@ -726,6 +726,8 @@ def settled(value):
     return held
 
 
-def attributes_of(row: Callable) -> set[str]:
-    """The attributes that a row reads; `opset` and `outputs` (how many there are) are given to whoever asks."""
-    return {p.name for p in inspect.signature(row).parameters.values() if p.kind is p.KEYWORD_ONLY}
+@cache
+def signature_of(row: Callable) -> tuple[inspect.Signature, frozenset[str]]:
+    """What a row takes, and the attributes among that; `opset` and `outputs` (how many) are given to whoever asks."""
+    signature = inspect.signature(row)
+    return signature, frozenset(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
