@@ -13,6 +13,8 @@ import copy
 import inspect
 import io
 import logging
+import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -53,29 +55,111 @@ def from_torch(
         raise InputError(f"from_torch: give a torch.nn.Module, not {type(module).__name__}")
     if exporter not in (None, *EXPORTERS):
         raise InputError(f"from_torch: exporter = {exporter!r}; give one of {', '.join(EXPORTERS)}")
-    inputs = example if isinstance(example, (tuple, list)) else (example,)
-    tensors = tuple(torch.as_tensor(x.value if isinstance(x, Tensor) else x) for x in inputs)
-    own, free = _stand_in(torch, module), free or {}
-    said = []
-    for name in EXPORTERS if exporter is None else (exporter,):
+    tensors = _tensors(torch, "from_torch", example)
+    names = _arguments(module, tensors)
+    unknown = [n for n in free or {} if n not in names]
+    if unknown:
+        raise InputError(
+            f"from_torch: free = {', '.join(map(printable, unknown))}; forward takes {', '.join(names)}"
+        )
+    called = {id(p): name for name, p in reversed(list(module.named_parameters(remove_duplicate=False)))}
+    own = _stand_in(torch, module)
+    return _brought(
+        torch,
+        "from_torch",
+        module,
+        own,
+        tensors,
+        free or {},
+        called,
+        EXPORTERS if exporter is None else (exporter,),
+    )
+
+
+def from_keras(model, example=None) -> Network:
+    """A Keras model as a layer: parameters by the paths of its weights, its recurrent layers as loops that are found.
+
+    example : what the model is called with, an array or a tuple of them; default zeros for two sequences.
+
+    On PyTorch's backend the model is traced as `from_torch` does and compared with itself; on others it is asked for
+    ``model.export(format="onnx")``.  Raises InputError where Keras is missing or the model cannot be exported.
+    """
+    try:
+        import keras
+    except ImportError:
+        raise InputError("from_keras needs Keras, which is missing; install it: pip install keras") from None
+    if not isinstance(model, keras.Model):
+        raise InputError(f"from_keras: give a keras.Model, not {type(model).__name__}")
+    if not model.built:
+        raise InputError("from_keras: the model is not built; call it on data once, or give it an Input")
+    if example is None:
+        shapes = [tuple(2 if n is None else n for n in x.shape) for x in model.inputs]
+        example = tuple(np.zeros(s, x.dtype) for s, x in zip(shapes, model.inputs, strict=True))
+    if keras.backend.backend() != "torch":
+        return _from_file(model, example)
+    import torch
+
+    tensors = _tensors(torch, "from_keras", example)
+    called = {id(w.value): w.path for w in reversed(model.weights)}
+    return _brought(torch, "from_keras", model, model, tensors, {}, called, ("trace",))
+
+
+def _from_file(model, example) -> Network:
+    """By way of a file, where Keras has its own exporter."""
+    inputs = example if isinstance(example, tuple) else (example,)
+    model(inputs[0] if len(inputs) == 1 else list(inputs))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.onnx")
         try:
-            with _quiet(), torch.no_grad(), _without_fast_paths(torch):
+            with _quiet():
+                model.export(path, format="onnx", verbose=False)
+        except Exception as error:
+            raise InputError(
+                f"from_keras: {type(model).__name__} cannot be exported: {_said(error)}"
+            ) from None
+        return Network(read(path))
+
+
+def _tensors(torch, who: str, example) -> tuple:
+    inputs = example if isinstance(example, (tuple, list)) else (example,)
+    try:
+        return tuple(torch.as_tensor(x.value if isinstance(x, Tensor) else x) for x in inputs)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{who}: example: give a tensor or an array, or a tuple of them") from None
+
+
+def _brought(
+    torch, who: str, module, own, tensors: tuple, free, called: dict[int, str], exporters
+) -> Network:
+    """By the first exporter that gives the same numbers; `own` stands in for the module, `called` names parameters."""
+    said = []
+    for name in exporters:
+        try:
+            with _quiet(), torch.no_grad(), _without_fast_paths(torch), _told_apart(torch, own):
                 model = (_traced if name == "trace" else _exported)(torch, own, tensors, free)
-            network = _named_as_there(module, read(model))
+            network = _named_as_there(module, read(model), called)
             _check(torch, module, network, tensors, free)
             return network
         except Exception as error:
             said.append(f"{name}: {_said(error)}")
-    raise InputError(f"from_torch: {type(module).__name__} cannot be exported; " + "; ".join(said))
+    raise InputError(f"{who}: {type(module).__name__} cannot be exported; " + "; ".join(said))
 
 
-def _named_as_there(module, graph: Graph) -> Network:
-    """The network with the module's own values, by the names of its parameters."""
-    _share(graph, module)
-    learned = {
-        n: p for n, p in module.named_parameters() if n in graph.initialisers and p.is_floating_point()
-    }
-    graph.initialisers.update({n: p.detach().cpu().numpy().copy() for n, p in learned.items()})
+def _named_as_there(module, graph: Graph, called: dict[int, str]) -> Network:
+    """The network with the module's own values, each parameter under one name, also where it is used twice (tied)."""
+    renamed: dict[str, str] = {}
+    learned: dict[str, np.ndarray] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        if name in graph.initialisers and p.is_floating_point():
+            renamed[name] = called.get(id(p), name)
+            learned[renamed[name]] = p.detach().cpu().numpy().copy()
+            del graph.initialisers[name]
+    graph.initialisers.update(learned)
+    pending = [graph]
+    while pending:
+        for node in pending.pop().nodes:
+            node.inputs = [renamed.get(i, i) for i in node.inputs]
+            pending.extend(a for a in node.attributes.values() if isinstance(a, Graph))
     return Network(graph, learned)
 
 
@@ -136,20 +220,11 @@ def _same(ours: np.ndarray, theirs: np.ndarray) -> bool:
 
 
 def _stand_in(torch, module):
-    """A copy that exporters can take without loss.
-
-    Its parameters all differ, for of two that are equal, such as the biases of new norms, an exporter makes one; the true
-    values come back afterwards, by name.  And an LSTM with a projection, which ONNX has not, is a loop over its steps.
-    """
+    """A copy, in which an LSTM with a projection, which ONNX has not, is a loop over its steps."""
     try:
         own = copy.deepcopy(module)
     except Exception:  # a module that cannot be copied is exported itself
         return module
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in own.parameters():
-            if p.is_floating_point():
-                p.add_(1e-2 * torch.randn(p.shape, generator=generator).to(p))
     for name, part in list(own.named_modules()):
         if isinstance(part, torch.nn.LSTM) and part.proj_size:
             if not name:
@@ -199,20 +274,18 @@ def _projected(torch):
     return Projected
 
 
-def _share(graph: Graph, module) -> None:
-    """One name for a parameter that a module has twice (tied weights), as in `named_parameters`."""
-    first: dict[int, str] = {}
-    other: dict[str, str] = {}
-    for name, p in module.named_parameters(remove_duplicate=False):
-        other[name] = first.setdefault(id(p), name)
-    renamed = {name: to for name, to in other.items() if name != to and name in graph.initialisers}
-    for name, to in renamed.items():
-        graph.initialisers.setdefault(to, graph.initialisers.pop(name))
-    pending = [graph] if renamed else []
-    while pending:
-        for node in pending.pop().nodes:
-            node.inputs = [renamed.get(i, i) for i in node.inputs]
-            pending.extend(a for a in node.attributes.values() if isinstance(a, Graph))
+@contextlib.contextmanager
+def _told_apart(torch, module):
+    """All parameters differ for a while: of two that are equal, such as the biases of new norms, exporters make one."""
+    generator = torch.Generator().manual_seed(0)
+    before = {id(p): (p, p.detach().clone()) for p in module.parameters() if p.is_floating_point()}
+    try:
+        for p, _ in before.values():
+            p.add_(1e-2 * torch.randn(p.shape, generator=generator).to(p))
+        yield
+    finally:
+        for p, value in before.values():
+            p.copy_(value)
 
 
 def _said(error: BaseException) -> str:
@@ -282,6 +355,3 @@ def _quiet():
             yield
     finally:
         logger.setLevel(level)
-
-
-def from_keras(*a): ...

@@ -290,8 +290,8 @@ def _labels(graph: Graph, learn: set[str]) -> dict[Node, str]:
             pending.extend(a for a in node.attributes.values() if isinstance(a, Graph))
             if node.op in RECURRENT:
                 weights = sorted(_weights_behind(node.inputs[1:2], made, learn))
-                stem = weights[0].rpartition(".")[0] if weights else ""
-                said.append((node, " / ".join(_path(stem.split(".") if stem else node.scopes))))
+                stem = re.split("[./]", weights[0])[:-1] if weights else []
+                said.append((node, " / ".join(_path(stem or node.scopes))))
     labels: dict[Node, str] = {}
     for node, label in said:
         same = [n for n, other in said if other == label]

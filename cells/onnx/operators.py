@@ -187,9 +187,9 @@ def _old_dropout(x, *, ratio=0.5):
 def _reduce(function: str) -> Callable:
     def row(x, axes_input=None, *, axes=None, keepdims=1, noop_with_empty_axes=0):
         chosen = _numbers(axes_input, f"the axes of a {function}") if axes_input is not None else axes
+        if not x.shape or (not chosen and noop_with_empty_axes):
+            return x
         if not chosen:
-            if noop_with_empty_axes:
-                return x
             chosen = range(len(x.shape))
         chosen = tuple(_axis(x, a) for a in chosen)
         return getattr(x, function)(axis=chosen, keepdims=bool(keepdims)) if chosen else x

@@ -9,6 +9,7 @@ carried.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -312,7 +313,7 @@ def _carried(reads: list[list]) -> list[tuple[int, int]]:
 
 def _label(body: list[Node], learn: set[str]) -> str:
     """The module that the weights are called after, where they share one."""
-    stems = [i.split(".")[:-1] for node in body for i in node.inputs if i in learn]
+    stems = [re.split("[./]", i)[:-1] for node in body for i in node.inputs if i in learn]
     shared = stems[0]
     for stem in stems[1:]:
         same = [a == b for a, b in zip(shared, stem, strict=False)]
