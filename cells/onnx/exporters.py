@@ -100,7 +100,7 @@ def from_keras(model, example=None) -> Network:
     import torch
 
     tensors = _tensors(torch, "from_keras", example)
-    called = {id(w.value): w.path for w in reversed(model.weights)}
+    called: dict[int, str] = {id(w.value): str(w.path) for w in reversed(model.weights)}
     return _brought(torch, "from_keras", model, model, tensors, {}, called, ("trace",))
 
 
@@ -151,8 +151,9 @@ def _named_as_there(module, graph: Graph, called: dict[int, str]) -> Network:
     learned: dict[str, np.ndarray] = {}
     for name, p in module.named_parameters(remove_duplicate=False):
         if name in graph.initialisers and p.is_floating_point():
-            renamed[name] = called.get(id(p), name)
-            learned[renamed[name]] = p.detach().cpu().numpy().copy()
+            own: str = called.get(id(p)) or name
+            renamed[name] = own
+            learned[own] = p.detach().cpu().numpy().copy()
             del graph.initialisers[name]
     graph.initialisers.update(learned)
     pending = [graph]

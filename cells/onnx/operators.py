@@ -123,6 +123,11 @@ def _power(a, b):
 
 def _choose(condition, a, b):
     _fits(condition, a, b)
+    everywhere = (
+        isinstance(condition, np.ndarray) and condition.ndim <= len(a.shape) and bool(np.all(condition))
+    )
+    if everywhere and isinstance(a, Tensor) and tuple(a.shape) == tuple(b.shape):
+        return a  # such as a mask that is True at all steps
     if any(isinstance(x, Tensor) for x in (condition, a, b)):
         return mg.where(mg.as_tensor(condition), a, b)
     return np.where(condition, a, b)
@@ -137,6 +142,8 @@ def _clip(x, low=None, high=None, *, min=None, max=None):
 def _cast(x, *, to, saturate=1, round_mode="up"):
     if to not in DTYPES:
         raise DTypeError(f"Cast to ONNX's type {to}; known are {', '.join(DTYPES.values())}")
+    if x.dtype == DTYPES[to]:
+        return x
     if not isinstance(x, Tensor) and x.dtype == object:
         if np.dtype(DTYPES[to]).kind == "f":
             return mg.stack([mg.as_tensor(n).astype(DTYPES[to]) for n in x.reshape(-1)]).reshape(x.shape)

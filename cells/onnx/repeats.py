@@ -29,6 +29,7 @@ LAID_OUT = {
 CUT_OUT = {"Gather", "Identity", "Reshape", "SequenceAt", "Slice", "Split", "SplitToSequence", "Squeeze", "Transpose",
            "Unsqueeze"}  # fmt: skip
 PRODUCTS = {"MatMul", "Gemm", "Conv", "Einsum"}
+FLOATS = (1, 10, 11)  # ONNX's numbers for float32, float16, float64
 PLACES = (
     "starts",
     "ends",
@@ -55,12 +56,10 @@ class Loop:
 
 def find(graph: Graph, learn: set[str]) -> list[Loop]:
     """The loops of a graph, in its order; none where nothing repeats."""
-    nodes = _live(graph, learn)
-    tokens = _tokens(nodes, learn)
-    taken = np.zeros(len(nodes), bool)
+    row = _Row(graph, learn)
+    taken = np.zeros(len(row.nodes), bool)
     loops: list[tuple[int, Loop]] = []
-    row = _Row(nodes, tokens, learn)
-    for start, period, count in _rows(nodes, tokens, learn)[:ROWS]:
+    for start, period, count in _alike(row)[:ROWS]:
         if taken[start : start + period * count].any():
             continue
         found = _Body(row, start, period, count).verified()
@@ -77,41 +76,82 @@ def find(graph: Graph, learn: set[str]) -> list[Loop]:
     return ordered
 
 
-# Rows of equal bodies, by their looks alone.
+class _Row:
+    """The nodes that compute, in order: without constants, arithmetic of shapes, and what is made of weights alone.
 
+    `inputs` are the values that each reads, through casts that change nothing; `weights` are the parameters that a value
+    is made of, with a key that is equal for what is made in the same way; `maker` and `readers` say where a value is made
+    and read; `tokens` are equal numbers for nodes that look equal.
+    """
 
-def _live(graph: Graph, learn: set[str]) -> list[Node]:
-    """Without constants and arithmetic of shapes, which an exporter writes here and there."""
-    fixed = {name for name in graph.initialisers if name not in learn}
-    whole = {name for name in fixed if graph.initialisers[name].dtype.kind in "iub"}
-    live = []
-    for node in graph.nodes:
-        read = [i for i in node.inputs if i]
-        value = node.attributes.get("value")
-        constant = isinstance(value, np.ndarray) and value.dtype.kind in "iub" and node.op == "Constant"
-        sizes = node.op in ("Shape", "Size") or "value_ints" in node.attributes or constant
-        if sizes or (read and all(i in whole for i in read)):
-            whole.update(node.outputs)
-        known = all(i in fixed for i in read) or node.op in ("Shape", "Size")
-        if known and (node.op in LAID_OUT or all(o in whole for o in node.outputs)):
-            fixed.update(node.outputs)
-        else:
-            live.append(node)
-    return live
-
-
-def _tokens(nodes: list[Node], learn: set[str]) -> list[int]:
-    """Equal numbers for nodes that look equal: operator, attributes, weights, how many inputs and outputs."""
-    numbers: dict[tuple, int] = {}
-    tokens = []
-    for node in nodes:
-        attributes = tuple(
-            (name, _key(a)) for name, a in sorted(node.attributes.items()) if name not in PLACES
+    def __init__(self, graph: Graph, learn: set[str]):
+        self.nodes: list[Node] = []
+        self.inputs: list[list[str]] = []
+        self.weights: dict[str, tuple] = {name: (name,) for name in learn}
+        self.origin: dict[str, list[str]] = {name: [name] for name in learn}
+        self.through: dict[str, str] = {}
+        self._walk(graph)
+        self.maker = {o: (k, j) for k, node in enumerate(self.nodes) for j, o in enumerate(node.outputs) if o}
+        self.readers: dict[str, list[int]] = {}
+        for k, inputs in enumerate(self.inputs):
+            for i in inputs:
+                self.readers.setdefault(i, []).append(k)
+        self.tokens = _numbered(map(self._look, self.nodes, self.inputs))
+        self.kinds = _numbered(
+            (n.domain, n.op, _attributes(n), len(n.inputs), len(n.outputs)) for n in self.nodes
         )
-        inputs = tuple(i if i in learn else i != "" for i in node.inputs)
-        key = (node.domain, node.op, attributes, inputs, len(node.outputs))
-        tokens.append(numbers.setdefault(key, len(numbers)))
-    return tokens
+
+    def _walk(self, graph: Graph) -> None:
+        fixed = {name for name in graph.initialisers if name not in self.weights}
+        whole = {name for name in fixed if graph.initialisers[name].dtype.kind in "iub"}
+        whole |= {v.name for v in graph.inputs if v.dtype is not None and v.dtype.kind in "iub"}
+        for node in graph.nodes:
+            inputs = [self.through.get(i, i) for i in node.inputs]
+            read = [i for i in inputs if i]
+            value = node.attributes.get("value")
+            constant = isinstance(value, np.ndarray) and value.dtype.kind in "iub" and node.op == "Constant"
+            sizes = node.op in ("Shape", "Size") or "value_ints" in node.attributes or constant
+            to_float = node.op == "Cast" and node.attributes.get("to") in FLOATS
+            if not to_float and (sizes or (read and all(i in whole for i in read))):
+                whole.update(node.outputs)
+            known = all(i in fixed for i in read) or node.op in ("Shape", "Size")
+            made = [i for i in read if i in self.weights]
+            if known and (node.op in LAID_OUT or all(o in whole for o in node.outputs)):
+                fixed.update(node.outputs)
+            elif read and (node.op == "Identity" or (to_float and read[0] not in whole)):
+                self.through[node.outputs[0]] = read[0]
+            elif (
+                made and node.op in LAID_OUT | CUT_OUT and all(i in self.weights or i in fixed for i in read)
+            ):
+                for k, output in enumerate(node.outputs):
+                    self.weights[output] = (
+                        k,
+                        node.op,
+                        _attributes(node),
+                        *(self.weights.get(i) for i in read),
+                    )
+                    self.origin[output] = [name for i in made for name in self.origin[i]]
+            else:
+                self.nodes.append(node)
+                self.inputs.append(inputs)
+
+    def _look(self, node: Node, inputs: list[str]) -> tuple:
+        read = tuple(self.weights.get(i, i != "") for i in inputs)
+        return (node.domain, node.op, _attributes(node), read, len(node.outputs))
+
+    def heavy(self, k: int) -> bool:
+        """Does a node read weights?"""
+        return any(i in self.weights for i in self.inputs[k])
+
+
+def _numbered(looks) -> list[int]:
+    """Equal numbers for what is equal."""
+    numbers: dict[tuple, int] = {}
+    return [numbers.setdefault(look, len(numbers)) for look in looks]
+
+
+def _attributes(node: Node) -> tuple:
+    return tuple((name, _key(a)) for name, a in sorted(node.attributes.items()) if name not in PLACES)
 
 
 def _key(a):
@@ -120,19 +160,19 @@ def _key(a):
     return tuple(a) if isinstance(a, list) else id(a) if isinstance(a, Graph) else a
 
 
-def _rows(nodes: list[Node], tokens: list[int], learn: set[str]) -> list[tuple[int, int, int]]:
-    """(start, length of a body, nodes in all that repeat) of rows of equal nodes, the longest first."""
+def _alike(row: _Row) -> list[tuple[int, int, int]]:
+    """(start, length of a body, how many) of rows of nodes that look equal again and again, the longest first."""
     last: dict[int, int] = {}
     apart: Counter = Counter()
-    for k, (node, token) in enumerate(zip(nodes, tokens, strict=True)):
-        if any(i in learn for i in node.inputs):
+    for k, token in enumerate(row.tokens):
+        if row.heavy(k):
             if token in last:
                 apart[k - last[token]] += 1
             last[token] = k
-    row = np.array(tokens)
+    tokens = np.array(row.tokens)
     found = []
     for period, _ in apart.most_common(CANDIDATES):
-        equal = np.concatenate([[False], row[:-period] == row[period:], [False]])
+        equal = np.concatenate([[False], tokens[:-period] == tokens[period:], [False]])
         edges = np.flatnonzero(equal[1:] != equal[:-1])
         for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             if end - begin >= period:
@@ -144,26 +184,13 @@ def _rows(nodes: list[Node], tokens: list[int], learn: set[str]) -> list[tuple[i
 # Bodies that read each other in the same way.
 
 
-class _Row:
-    """All nodes, and by value who makes it and who reads it."""
-
-    def __init__(self, nodes: list[Node], tokens: list[int], learn: set[str]):
-        self.nodes, self.tokens, self.learn = nodes, tokens, learn
-        self.maker = {o: (k, j) for k, node in enumerate(nodes) for j, o in enumerate(node.outputs) if o}
-        self.readers: dict[str, list[int]] = {}
-        for k, node in enumerate(nodes):
-            for i in node.inputs:
-                self.readers.setdefault(i, []).append(k)
-
-
 class _Body:
     """Bodies in a row; `start` moves to the place where the fewest values are carried."""
 
     def __init__(self, row: _Row, start: int, period: int, count: int):
-        self.nodes, self.tokens, self.learn = row.nodes, row.tokens, row.learn
-        self.maker, self.readers = row.maker, row.readers
+        self.row, self.nodes, self.tokens = row, row.nodes, row.tokens
         self.start, self.period, self.count = start, period, count
-        self.reads: list[list] = []  # by place in the body, by input: where it comes from, as in `source`
+        self.reads: list[list] = []  # by place in the body, by input: where it comes from, as in `_source`
         self.head = self.tail = 0  # nodes of an incomplete first and last step
 
     @property
@@ -180,7 +207,7 @@ class _Body:
                 break
             self._fit()
             body = self.nodes[self.start : self.start + self.period]
-            weights = any(i in self.learn for node in body for i in node.inputs)
+            weights = any(map(self.row.heavy, range(self.start, self.start + self.period)))
             carried = _carried(self.reads) if weights and self.count > 1 else []
             # Of equals that one whose states are multiplied by a matrix: h, and not what tanh makes h of.
             quality = (self.count, -crossed, sum(_enters_product(body, self.reads, s) for s in carried))
@@ -222,11 +249,11 @@ class _Body:
     def _last_reader(self, output: str, k: int) -> int:
         """The last node that reads a value within the next body."""
         until = min(k + 2 * self.period, self.start + self.period * self.count)
-        return max((n for n in self.readers.get(output, ()) if n < until), default=k)
+        return max((n for n in self.row.readers.get(output, ()) if n < until), default=k)
 
     def _source(self, body: int, name: str) -> tuple | None:
         """(bodies back, place, output) for what bodies make; None for what comes from outside."""
-        k, output = self.maker.get(name, (-1, 0))
+        k, output = self.row.maker.get(name, (-1, 0))
         where = k - self.start
         if not 0 <= where < self.period * self.count:
             return None
@@ -246,28 +273,34 @@ class _Body:
     def _sources_of(self, body: int) -> list[list]:
         begin = self.start + body * self.period
         return [
-            [self._source(body, i) if i and i not in self.learn else None for i in node.inputs]
-            for node in self.nodes[begin : begin + self.period]
+            [self._source(body, i) if i and i not in self.row.weights else None for i in inputs]
+            for inputs in self.row.inputs[begin : begin + self.period]
         ]
 
     def _ends(self) -> None:
-        """Incomplete steps at both ends: they read the same weights, in the same order."""
-        body = self.tokens[self.start : self.start + self.period]
-        end = self.start + self.period * self.count
-        self.tail = self._matching(self.tokens[end : end + self.period - 1], self.nodes[end:], body)
-        before = self.tokens[max(self.start - self.period + 1, 0) : self.start][::-1]
-        self.head = self._matching(before, self.nodes[: self.start][::-1], body[::-1])
+        """Incomplete steps at both ends: operators in the same order, of which one reads the same weights.
 
-    def _matching(self, tokens: list[int], nodes: list[Node], body: list[int]) -> int:
-        place = count = 0
-        heavy = False
-        for token, node in zip(tokens, nodes, strict=False):
-            if token not in body[place:]:
+        So the first step may be, whose state is a constant or a parameter, and the last one, half of which nobody reads.
+        """
+        end = self.start + self.period * self.count
+        body = list(range(self.start, self.start + self.period))
+        self.tail = self._matching(range(end, min(end + self.period - 1, len(self.nodes))), body)
+        self.head = self._matching(
+            range(self.start - 1, max(self.start - self.period - 1, -1), -1), body[::-1]
+        )
+
+    def _matching(self, places: range, body: list[int]) -> int:
+        """How many nodes, from the first place on, follow each other as in the body, up to the last that reads weights."""
+        kinds = [self.row.kinds[k] for k in body]
+        at = count = found = 0
+        for k in places:
+            if self.row.kinds[k] not in kinds[at:]:
                 break
-            place = body.index(token, place) + 1
+            at = kinds.index(self.row.kinds[k], at) + 1
             count += 1
-            heavy = heavy or any(i in self.learn for i in node.inputs)
-        return count if heavy else 0
+            if self.row.heavy(k) and self.tokens[k] == self.tokens[body[at - 1]]:
+                found = count
+        return found if places.step > 0 or not found else count
 
     # What is said of it.
 
@@ -278,7 +311,7 @@ class _Body:
         carried = _carried(self.reads)
         states = sorted((called[s] for s in carried), key=lambda n: (not n.startswith("h"), n))
         shift = 1 if self.head else 0
-        loop = Loop(_label(body, self.learn), self.count + shift + (1 if self.tail else 0), states)
+        loop = Loop(self._label(), self.count + shift + (1 if self.tail else 0), states)
         for b in range(self.count):
             for k in range(self.period):
                 node = self.nodes[self.start + b * self.period + k]
@@ -301,24 +334,24 @@ class _Body:
         """Places of nodes that only cut the step's input out of what comes from outside."""
         found: set[int] = set()
         for k, node in enumerate(body):
-            plain = node.op in CUT_OUT and not any(i in self.learn for i in node.inputs)
+            plain = node.op in CUT_OUT and not self.row.heavy(self.start + k)
             if plain and all(s is None or (s[0] == 0 and s[1] in found) for s in self.reads[k]):
                 found.add(k)
         return found
 
+    def _label(self) -> str:
+        """The module that the weights are called after, where they share one."""
+        inputs = self.row.inputs[self.start : self.start + self.period]
+        names = [name for row in inputs for i in row for name in self.row.origin.get(i, ())]
+        shared, *stems = [re.split("[./]", name)[:-1] for name in names]
+        for stem in stems:
+            same = [a == b for a, b in zip(shared, stem, strict=False)]
+            shared = shared[: same.index(False) if False in same else len(same)]
+        return " / ".join(shared)
+
 
 def _carried(reads: list[list]) -> list[tuple[int, int]]:
     return list(dict.fromkeys(s[1:] for row in reads for s in row if s and s[0] == 1))
-
-
-def _label(body: list[Node], learn: set[str]) -> str:
-    """The module that the weights are called after, where they share one."""
-    stems = [re.split("[./]", i)[:-1] for node in body for i in node.inputs if i in learn]
-    shared = stems[0]
-    for stem in stems[1:]:
-        same = [a == b for a, b in zip(shared, stem, strict=False)]
-        shared = shared[: same.index(False) if False in same else len(same)]
-    return " / ".join(shared)
 
 
 # Names of gates and states, by the part that they play.
