@@ -46,6 +46,10 @@ def _loop(player, node: Node, inputs: list, values: dict[str, Any]) -> tuple:
 def _scan(player, node: Node, inputs: list, values: dict[str, Any]) -> tuple:
     """Scan: (carried …, sequences …) → the carried values after it, and what each step gave, stacked."""
     attributes, body = node.attributes, node.attributes["body"]
+    if player.opset < 9:
+        raise InputError(
+            "a Scan of opset 8, which had an axis of sequences; export the model with a later one"
+        )
     count = attributes["num_scan_inputs"]
     carried, sequences = inputs[: len(inputs) - count], inputs[len(inputs) - count :]
     outs = len(body.outputs) - len(carried)

@@ -174,7 +174,12 @@ class _Player:
         else:
             with scope(*labels):
                 made = self.row(node, inputs)
-        for name, value in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False):
+        made = made if isinstance(made, tuple) else (made,)
+        if any(node.outputs[len(made) :]):
+            raise InputError(
+                f"{len(node.outputs)} outputs are asked for, there are {len(made)}; export the model anew"
+            )
+        for name, value in zip(node.outputs, made, strict=False):
             if name:
                 values[name] = value = settled(value)
                 called = self.names.get(name)

@@ -115,6 +115,8 @@ def _remainder(a, b, *, fmod=0):
 
 
 def _power(a, b):
+    if a.dtype.kind in "iu" and b.dtype.kind == "f":  # the result is of the base's type
+        return mg.power(mg.as_tensor(a).astype("float64"), mg.as_tensor(b).astype("float64")).astype(a.dtype)
     exponent = np.asarray(b) if not isinstance(b, Tensor) else b
     if isinstance(exponent, np.ndarray) and not exponent.ndim:
         return a ** exponent.item()
@@ -181,11 +183,16 @@ def _hard_sigmoid(x, *, alpha=0.2, beta=0.5):
 def _dropout(x, ratio=None, training=None, *, seed=0):
     if training is not None and bool(known(training, "Dropout's training_mode").any()):
         raise InputError("Dropout in training mode draws random numbers; export the model in evaluation mode")
-    return x, np.ones((), bool)  # the mask is read by nobody in evaluation mode
+    return x, _all_true(x)
 
 
 def _old_dropout(x, *, ratio=0.5):
-    return x, np.ones((), bool)
+    return x, _all_true(x)
+
+
+def _all_true(x):
+    """The mask of a dropout that drops nothing."""
+    return x == x if any(not isinstance(n, int) for n in x.shape) else np.broadcast_to(np.True_, x.shape)
 
 
 # Reductions and what normalises.
@@ -233,14 +240,15 @@ def _softmax(function: Callable) -> Callable:
     return row
 
 
-def _layer_norm(x, scale=None, bias=None, *, axis=-1, epsilon=1e-5, stash_type=1):
+def _layer_norm(x, scale=None, bias=None, *, axis=-1, epsilon=1e-5, stash_type=1, outputs):
     axes = tuple(range(_axis(x, axis), len(x.shape)))
-    if len(axes) == 1:
+    if len(axes) == 1 and outputs == 1:
         return mg.layer_norm(x, scale, bias, epsilon)
-    centred = x - mg.mean(x, axes, keepdims=True)
-    y = centred / mg.sqrt(mg.mean(centred * centred, axes, keepdims=True) + epsilon)
+    mean = mg.mean(x, axes, keepdims=True)
+    inverse = 1 / mg.sqrt(mg.mean((x - mean) * (x - mean), axes, keepdims=True) + epsilon)
+    y = (x - mean) * inverse
     y = y if scale is None else y * scale
-    return y if bias is None else y + bias
+    return y if bias is None else y + bias, mean, inverse
 
 
 def _batch_norm(x, scale, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1):

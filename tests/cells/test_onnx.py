@@ -6,6 +6,7 @@ onnxruntime on nodes drawn by chance.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,11 +19,12 @@ import pytest
 import cells
 import minigrad as mg
 import viz
+from cells.onnx.control import CONTROL
 from cells.onnx.operators import OPERATORS
 from cells.onnx.read import MOST_NODES
-from minigrad import DTypeError, InputError, MinigradError, ShapeError, Tensor
-
-from .onnx_models import D, H, N, T, models
+from minigrad import DTypeError, InputError, ShapeError, Tensor
+from minigrad.errors import MinigradError
+from tests.cells.onnx_models import D, H, N, T, models
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]  # exporters warn of themselves
 BOUNDS = {"float32": 1e-5, "float64": 1e-10}
@@ -94,7 +96,7 @@ def compared(torch, module, inputs, network, dtype, rng):
 
     ours = [
         Tensor(x.numpy(), requires_grad=x.is_floating_point(), name=v.name)
-        for x, v in zip(inputs, network.inputs)
+        for x, v in zip(inputs, network.inputs, strict=True)
     ]
     outputs = network(*ours)
     for k, o in enumerate(outputs if isinstance(outputs, tuple) else (outputs,)):
@@ -275,58 +277,59 @@ def test_gates_of_a_node_are_those_of_the_module(rng):
 # ONNX's own cases, and nodes drawn by chance.
 
 
-@pytest.mark.parametrize("op", ["RNN", "LSTM", "GRU"])
-def test_onnxs_own_cases(op):
+@pytest.fixture(scope="module")
+def cases():
     from onnx.backend.test.case.node import collect_testcases
 
-    cases = collect_testcases(op)
-    assert len(cases) >= 4
-    for case in cases:
-        network = cells.from_onnx(case.model)
-        for inputs, expected in case.data_sets:
-            outputs = network.run(*inputs)
-            for value, y in zip(network.outputs, expected, strict=True):
-                assert_close(outputs[value.name].value, y, 1e-6, f"{case.name}: {value.name}")
+    return collect_testcases("")
 
 
-OWN = [
-    "Add", "And", "ArgMax", "ArgMin", "Ceil", "Clip", "Concat", "Cos", "CumSum", "Elu", "Equal", "Erf", "Exp", "Expand",
-    "Flatten", "Floor", "Gather", "GatherElements", "Gelu", "Gemm", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish",
-    "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Mean",
-    "Mish", "Mul", "Neg", "Not", "OneHot", "Or", "PRelu", "Pad", "Range", "Reciprocal", "ReduceL1", "ReduceL2",
-    "ReduceLogSum", "ReduceMean", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Selu", "Shape",
-    "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax", "Softplus", "Softsign", "Split", "SplitToSequence", "Sqrt",
-    "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("op", OWN)
-def test_onnxs_own_cases_of_an_operator(op):
-    """Every case of an operator that is read; what is refused says why."""
-    from onnx.backend.test.case.node import collect_testcases
-
+def test_onnxs_own_cases_of_recurrent_nodes(cases):
     done = 0
-    for case in collect_testcases(op):
-        if any(n.op_type not in OPERATORS for n in case.model.graph.node) or not case.data_sets:
+    for case in cases:
+        if case.model.graph.node[0].op_type in ("RNN", "LSTM", "GRU"):
+            network = cells.from_onnx(case.model)
+            for inputs, expected in case.data_sets:
+                outputs = network.run(*inputs)
+                for v, y in zip(network.outputs, expected, strict=True):
+                    assert_close(outputs[v.name].value, y, 1e-6, f"{case.name}: {v.name}")
+            done += 1
+    assert done >= 18
+
+
+REFUSED = (  # cases whose operators are known and that are refused, and why
+    "_select_last_index",  # of several largest the last
+    "_training_mode",
+    "test_basic_conv", "test_conv_with",  # along two axes
+    "gathernd_example_int32_batch_dim1",
+    "_empty_set",  # the largest of nothing
+    "test_scan_sum",  # of opset 8
+)  # fmt: skip
+
+
+def test_onnxs_own_cases_of_all_operators_that_are_known(cases):
+    done, refusals = set(), []
+    for case in cases:
+        ops = {n.op_type for n in case.model.graph.node}
+        domains = {n.domain for n in case.model.graph.node}
+        if not case.data_sets or not ops <= {*OPERATORS, *CONTROL} or not domains <= {"", "ai.onnx"}:
             continue
         for inputs, expected in case.data_sets:
-            if not all(isinstance(a, np.ndarray) and a.dtype.kind in "fiub" for a in (*inputs, *expected)):
-                continue
+            if not all(hasattr(a, "dtype") and a.dtype.kind in "fiub" for a in (*inputs, *expected)):
+                continue  # texts, sequences, and floats of 8 bits
             try:
                 network = cells.from_onnx(case.model)
-                outputs = network.run(*inputs)
+                outputs = network.run(*map(np.asarray, inputs))
             except MinigradError:
+                refusals.append(case.name)
                 continue
-            for value, y in zip(network.outputs, expected, strict=True):
-                if not value.name:
-                    continue
-                ours = outputs[value.name].value
-                assert ours.shape == y.shape and ours.dtype == y.dtype, f"{case.name}: {value.name}"
-                np.testing.assert_allclose(
-                    ours, y, rtol=1e-3 if y.dtype == np.float16 else 1e-5, atol=1e-6, err_msg=case.name
-                )
-            done += 1
-    assert done
+            for v, y in zip(network.outputs, expected, strict=True):
+                ours, bound = outputs[v.name].value, 5e-3 if y.dtype == np.float16 else 1e-5
+                assert ours.shape == y.shape and ours.dtype == y.dtype, f"{case.name}: {v.name}"
+                np.testing.assert_allclose(ours, y, rtol=bound, atol=bound / 10, err_msg=case.name)
+            done.add(case.name)
+    assert len(done) > 800
+    assert [name for name in refusals if not any(part in name for part in REFUSED)] == []
 
 
 def value(name, array):
@@ -502,10 +505,8 @@ def test_bytes_that_are_spoilt_raise_errors_of_ours_only(rng):
         spoilt = bytearray(data)
         for k in rng.integers(len(data), size=3):
             spoilt[k] = rng.integers(256)
-        try:
+        with contextlib.suppress(MinigradError):
             cells.from_onnx(bytes(spoilt))(x)
-        except MinigradError:
-            pass
 
 
 def test_data_that_lies_elsewhere(tmp_path):
