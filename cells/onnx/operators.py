@@ -206,7 +206,10 @@ def _reduce(function: str) -> Callable:
         if not chosen:
             chosen = range(len(x.shape))
         chosen = tuple(_axis(x, a) for a in chosen)
-        return getattr(x, function)(axis=chosen, keepdims=bool(keepdims)) if chosen else x
+        y = getattr(x, function)(axis=chosen, keepdims=bool(keepdims)) if chosen else x
+        return (
+            y if x.dtype == object or y.dtype == x.dtype else y.astype(x.dtype)
+        )  # NumPy widens small integers
 
     return row
 
@@ -499,7 +502,7 @@ def _cumsum(x, axis, *, exclusive=0, reverse=0):
     y = mg.flip(y, axis) if reverse else y
     total = mg.cumsum(y, axis)
     total = total - y if exclusive else total
-    return mg.flip(total, axis) if reverse else total
+    return (mg.flip(total, axis) if reverse else total).astype(x.dtype)
 
 
 def _one_hot(index, depth, values, *, axis=-1):

@@ -120,7 +120,9 @@ def _parsed(onnx, model):
             with open(path, "rb") as file:
                 data = file.read()
         except OSError as error:
-            raise InputError(f"from_onnx: {printable(path)!r} cannot be read: {error.strerror}") from None
+            raise InputError(
+                f"from_onnx: {printable(path, 200)!r} cannot be read: {error.strerror}"
+            ) from None
         folder = os.path.dirname(os.path.abspath(path))
     elif isinstance(model, (bytes, bytearray, memoryview)):
         data, folder, who = bytes(model), None, "from_onnx"
@@ -364,18 +366,20 @@ def _sorted(nodes: list[Node], made: set[str], around: set[str], who: str) -> li
 
 
 def _reads(node: Node) -> set[str]:
-    """Names that a node reads, those within its graphs included, which may be names of their own there."""
-    found, pending = (
-        set(filter(None, node.inputs)),
-        [a for a in node.attributes.values() if hasattr(a, "node")],
-    )
-    while pending:
-        g = pending.pop()
-        found.update(_text(v.name) for v in g.output)
-        for n in g.node:
-            found.update(_text(i) for i in n.input if i)
-            pending.extend(a.g for a in n.attribute if a.HasField("g"))
+    """Names that a node reads, and those that the graphs within it read from around them."""
+    found = set(filter(None, node.inputs))
+    for g in (a for a in node.attributes.values() if hasattr(a, "node")):
+        found |= _outer(g)
     return found
+
+
+def _outer(g) -> set[str]:
+    """Names that a graph reads and does not make; protobuf bounds how deep graphs stand in graphs."""
+    own = {_text(x.name) for x in (*g.input, *g.initializer)} | {_text(o) for n in g.node for o in n.output}
+    read = {_text(v.name) for v in g.output} | {_text(i) for n in g.node for i in n.input if i}
+    for inner in (a.g for n in g.node for a in n.attribute if a.HasField("g")):
+        read |= _outer(inner)
+    return read - own
 
 
 def _first_line(error: Exception) -> str:

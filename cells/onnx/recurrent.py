@@ -78,7 +78,7 @@ class Recurrent:
             h0, c0 = (None if s is None else s.transpose((1, 0, 2)) for s in (h0, c0))
         T, N, D = x.shape
         cells = [self.cell(d, W, R, B, P, D, H, x.dtype) for d in range(self.directions)]
-        states = self.first(T, [s for s in (h0, c0) if s is not None], cells[0])
+        states = self.first(T, N, (h0, c0), cells[0])
         r = self.run(cells, x, states, lengths)
         y = r.outputs
         if lengths is not None:
@@ -114,24 +114,22 @@ class Recurrent:
             return ResetAfterGRU
         return GRU if B is None else BiasedGRU
 
-    def first(self, T, given: list, cell: Cell) -> list | None:
-        """The first states, direction by direction, each where its run begins."""
-        if not given:
-            return None
+    def first(self, T, N, given: tuple, cell: Cell) -> list | None:
+        """The first states, direction by direction, each where its run begins; zeros for one that is not given."""
         names = cell.state.split()
+        if all(s is None for s in given):
+            return None
         states = []
         for d in range(self.directions):
             start = T + 1 if self.reads_back(d) else 0
             way = [("forward", "backward")[d]] if self.directions == 2 else []
-            for k, name in enumerate(names):
-                if k >= len(given):  # an initial h without an initial c
-                    states.append(np.zeros(given[0].shape[1:], cell.dtype))
-                elif isinstance(given[k], Tensor):
+            for name, s, zero in zip(names, given, cell.initial_state(N), strict=False):
+                if isinstance(s, Tensor):
                     with scope(*filter(None, [self.label]), *way, f"t={start}"):
-                        s = at(given[k], 0, d)
-                        states.append(s.named(name) if s.name is None and not s.is_leaf else s)
+                        own = at(s, 0, d)
+                        states.append(own.named(name) if own.name is None and not own.is_leaf else own)
                 else:
-                    states.append(np.ascontiguousarray(given[k][d]))
+                    states.append(zero if s is None else np.ascontiguousarray(s[d]))
         return states
 
     def reads_back(self, d: int) -> bool:

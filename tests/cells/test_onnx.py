@@ -7,6 +7,7 @@ onnxruntime on nodes drawn by chance.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -73,6 +74,9 @@ def brought(torch, name, dtype, exporter="trace"):
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     inputs = tuple(x.to(getattr(torch, dtype)) if x.is_floating_point() else x for x in inputs)
     network = cells.from_torch(module, inputs, exporter=exporter)
+    loops += exporter == "export" and isinstance(
+        getattr(module, "rnn", None), torch.nn.RNN
+    )  # which it unrolls
     assert [loop.steps for loop in network.loops] == [STEPS.get(name, T)] * loops
     return module, inputs, network
 
@@ -299,7 +303,7 @@ def test_onnxs_own_cases_of_recurrent_nodes(cases):
 
 REFUSED = (  # cases whose operators are known and that are refused, and why
     "_select_last_index",  # of several largest the last
-    "_training_mode",
+    "_training_mode", "test_training_dropout",
     "test_basic_conv", "test_conv_with",  # along two axes
     "gathernd_example_int32_batch_dim1",
     "_empty_set",  # the largest of nothing
@@ -363,7 +367,7 @@ def test_recurrent_nodes_drawn_by_chance_beside_onnxruntime(seed):
     rng = np.random.default_rng(seed)
     op, gates = [("RNN", 1), ("LSTM", 4), ("GRU", 3)][seed % 3]
     direction = rng.choice(["forward", "reverse", "bidirectional"])
-    ways, steps, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 6, 4)
+    ways, steps, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 6, 4).tolist()
     draw = lambda *shape: (0.5 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     inputs, given = (
         ["x", "W", "R"],
@@ -441,7 +445,8 @@ def test_scan_loop_and_if(rng):
 
 @pytest.mark.slow
 def test_keras_models(tmp_path):
-    pytest.importorskip("keras", reason="Keras is the oracle here: `make oracles` installs it")
+    if importlib.util.find_spec("keras") is None:  # importing it here would choose a backend
+        pytest.skip("Keras is the oracle here: `make oracles` installs it")
     pytorch()
     program = f"""
 import warnings; warnings.simplefilter("ignore")
@@ -633,7 +638,7 @@ def test_names_with_markup_and_code_are_names(tmp_path):
     assert "\x1b" not in repr(network)
     loss = (network(np.ones((2, 3), "f")) ** 2).sum()
     loss.backward(record=True)
-    assert "<script>" not in viz.draw(loss).source
+    assert "<script>" not in viz.draw(loss).svg()
     mg.compile(lambda x: (network(x) ** 2).sum()).backward(np.ones((2, 3), "f"))
     assert not (tmp_path / "pwned").exists()
 
