@@ -22,7 +22,7 @@ import minigrad as mg
 from minigrad import DTypeError, GraphError, InputError, ShapeError, Tensor, describe
 
 from .read import MOST_NUMBERS
-from .steps import at
+from .steps import at, reshaped
 
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
@@ -368,14 +368,22 @@ def _parts(x, axis: int, sizes: list) -> list:
     return [_taken(x, (*before, slice(a, b), *rest)) for a, b in pairwise(ends)]
 
 
+def _as(x, shape: tuple):
+    """In another shape; one that is known while tracing is not made twice."""
+    if isinstance(x, Tensor) and not x.is_symbol and -1 not in shape and math.prod(shape) == x.size:
+        return reshaped(x, shape)
+    return x.reshape(shape)
+
+
 def _squeeze(x, axes_input=None, *, axes=None):
     axes = axes if axes_input is None else _numbers(axes_input, "the axes of a Squeeze")
     if axes is None:
         return x.squeeze()
     gone = {_axis(x, a) for a in axes}
-    if isinstance(x, Tensor):
-        return mg.squeeze(x, tuple(sorted(gone)))
-    return np.squeeze(x, tuple(gone))
+    odd = [a for a in sorted(gone) if isinstance(x.shape[a], int) and x.shape[a] != 1]
+    if odd:
+        raise ShapeError(f"a Squeeze of axis {odd[0]}, which has {x.shape[odd[0]]}")
+    return _as(x, tuple(n for a, n in enumerate(x.shape) if a not in gone))
 
 
 def _unsqueeze(x, axes_input=None, *, axes=()):
@@ -383,8 +391,7 @@ def _unsqueeze(x, axes_input=None, *, axes=()):
     ndim = len(x.shape) + len(axes)
     new = {a + ndim if a < 0 else a for a in axes}
     own = iter(x.shape)
-    shape = tuple(1 if a in new else next(own) for a in range(ndim))
-    return x.reshape(shape)
+    return _as(x, tuple(1 if a in new else next(own) for a in range(ndim)))
 
 
 def _transpose(x, *, perm=None):
@@ -395,7 +402,7 @@ def _reshape(x, shape, *, allowzero=0):
     new = _numbers(shape, "the shape of a Reshape")
     if not allowzero:
         new = [x.shape[k] if isinstance(n, int) and n == 0 else n for k, n in enumerate(new)]
-    return x.reshape(tuple(new))
+    return _as(x, tuple(new))
 
 
 def _old_reshape(x, *, shape):

@@ -65,9 +65,9 @@ class _Walk:
             return apply(op, tuple(parts), (below(x.params[0]), *x.params[1:]))
         if op.name == "transpose":
             gone = x.params[0][axis]
-            return _transposed(parts[0], tuple(a - (a > gone) for a in x.params[0] if a != gone))
+            return transposed(parts[0], tuple(a - (a > gone) for a in x.params[0] if a != gone))
         if op.name == "reshape":
-            return _reshaped(parts[0], (*x.shape[:axis], *x.shape[axis + 1 :]))
+            return reshaped(parts[0], (*x.shape[:axis], *x.shape[axis + 1 :]))
         return apply(op, tuple(parts), x.params)
 
 
@@ -90,15 +90,15 @@ def _sources(x: Tensor, axis: int) -> Iterator[tuple[Tensor, int]]:
                 yield i, own
 
 
-def _reshaped(x: Tensor, shape: tuple) -> Tensor:
-    """In one reshape, or none, where one follows another."""
+def reshaped(x: Tensor, shape: tuple) -> Tensor:
+    """In one reshape, or none, where one follows another: a step that was put among others is itself again."""
     while x.shape != shape and x.op is not None and x.op.name == "reshape":
         x = x.inputs[0]
     return x if x.shape == shape else x.reshape(shape)
 
 
-def _transposed(x: Tensor, order: tuple[int, ...]) -> Tensor:
+def transposed(x: Tensor, order: tuple[int, ...]) -> Tensor:
     """In one transpose, or none, where one follows another."""
     if x.op is not None and x.op.name == "transpose":
-        return _transposed(x.inputs[0], tuple(x.params[0][a] for a in order))
+        return transposed(x.inputs[0], tuple(x.params[0][a] for a in order))
     return x.transpose(order)

@@ -23,6 +23,7 @@ import viz
 from cells.onnx.control import CONTROL
 from cells.onnx.operators import OPERATORS
 from cells.onnx.read import MOST_NODES
+from cells.onnx.steps import at
 from minigrad import DTypeError, InputError, ShapeError, Tensor
 from minigrad.errors import MinigradError
 from tests.cells.onnx_models import D, H, N, T, models
@@ -261,6 +262,41 @@ def test_gates_of_loops_bear_their_names(name, gates):
         n.name for n in mg.ancestors(y) if n.op is not None and n.scope and n.scope[-1] == "t=3" and n.name
     }
     assert found == set(gates.split())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_step_taken_from_where_it_was_put_together_has_the_same_numbers(seed):
+    """Chains of operations drawn by chance over steps that are stacked; `at` beside an index."""
+    rng = np.random.default_rng(seed)
+    steps = [Tensor(rng.standard_normal((2, 3)), requires_grad=True) for _ in range(4)]
+    x = mg.concat(*(s.reshape(1, 2, 3) for s in steps), axis=0)
+    for _ in range(rng.integers(1, 7)):
+        kind = rng.integers(6)
+        if kind == 0:
+            x = x.transpose(tuple(rng.permutation(x.ndim).tolist()))
+        elif kind == 1:
+            x = x.reshape(-1, *x.shape[1:]) if x.ndim > 3 else x.reshape(1, *x.shape)
+        elif kind == 2:
+            x = mg.concat(x, mg.tanh(x), axis=int(rng.integers(x.ndim)))
+        elif kind == 3:
+            x = x * rng.standard_normal([n if rng.random() < 0.5 else 1 for n in x.shape]) + x
+        elif kind == 4:
+            x = x[
+                tuple(
+                    slice(int(rng.integers(2)) if n > 2 else 0, None, int(rng.integers(1, 3)))
+                    for n in x.shape
+                )
+            ]
+        else:
+            x = x.reshape(x.shape[0], -1) if rng.random() < 0.3 else mg.where(x > 0, x, 0.1 * x)
+    for axis in range(x.ndim):
+        for k in (0, x.shape[axis] - 1, -1):
+            np.testing.assert_array_equal(at(x, axis, k).value, x.value.take(k, axis))
+    weigh = rng.standard_normal(x.shape)
+    parts = [(at(x, 0, k) * weigh[k]).sum() for k in range(x.shape[0])]
+    whole, by_step = (mg.grad(loss, steps) for loss in ((x * weigh).sum(), sum(parts[1:], start=parts[0])))
+    for a, b in zip(whole, by_step, strict=True):
+        assert_close(a, b, 1e-12)
 
 
 def test_gates_of_a_node_are_those_of_the_module(rng):
