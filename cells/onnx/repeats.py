@@ -278,7 +278,7 @@ class _Body:
         ]
 
     def _ends(self) -> None:
-        """Incomplete steps at both ends: operators in the same order, of which one reads the same weights.
+        """Incomplete steps at both ends: operators in the same order, which read each other as in the body.
 
         So the first step may be, whose state is a constant or a parameter, and the last one, half of which nobody reads.
         """
@@ -290,17 +290,32 @@ class _Body:
         )
 
     def _matching(self, places: range, body: list[int]) -> int:
-        """How many nodes, from the first place on, follow each other as in the body, up to the last that reads weights."""
-        kinds = [self.row.kinds[k] for k in body]
-        at = count = found = 0
+        """How many nodes, from the first place on, follow each other as in the body; none unless one reads its weights."""
+        kinds, behind = [self.row.kinds[k] for k in body], places.step > 0
+        matched: dict[int, int] = {}
+        at = found = 0
         for k in places:
             if self.row.kinds[k] not in kinds[at:]:
                 break
             at = kinds.index(self.row.kinds[k], at) + 1
-            count += 1
+            matched[k] = body[at - 1] - self.start
+            if behind and not self._agrees(k, matched, behind):
+                del matched[k]
+                break
             if self.row.heavy(k) and self.tokens[k] == self.tokens[body[at - 1]]:
-                found = count
-        return found if places.step > 0 or not found else count
+                found = len(matched)
+        if behind:
+            return found
+        return len(matched) if found and all(self._agrees(k, matched, behind) for k in matched) else 0
+
+    def _agrees(self, k: int, matched: dict[int, int], behind: bool) -> bool:
+        """Does a node of an incomplete step read what its like in the body reads?  Before the first are constants."""
+        for name, expected in zip(self.row.inputs[k], self.reads[matched[k]], strict=False):
+            maker, output = self.row.maker.get(name, (-1, 0))
+            found = (0, matched[maker], output) if maker in matched else self._source(self.count, name)
+            if expected != found and expected is not None and (behind or found is not None):
+                return False
+        return True
 
     # What is said of it.
 

@@ -264,6 +264,9 @@ def models(torch) -> dict:
         "lstm with first states": (
             Begun("LSTM", D, H, 2), (x, torch.randn(2, N, H), torch.randn(2, N, H)), 0,
         ),
+        "lstm both ways with first states": (
+            Begun("LSTM", D, H, bidirectional=True), (x, torch.randn(2, N, H), torch.randn(2, N, H)), 0,
+        ),
         "lstm, packed": (Packed("LSTM", D, H), (x, lengths), 0),
         "gru both ways, packed": (Packed("GRU", D, H, bidirectional=True), (x, lengths), 0),
         "gru": (Recurrent("GRU", D, H), x, 0),

@@ -56,7 +56,8 @@ def assert_close(ours, theirs, bound, what=""):
 TABLE = [
     "rnn", "rnn relu, 2 layers", "rnn both ways, 3 layers", "rnn without bias", "lstm", "lstm, 3 layers",
     "lstm both ways", "lstm both ways, 2 layers, sequences first", "lstm with dropout between layers",
-    "lstm without bias", "lstm with projection", "lstm with first states", "lstm, packed", "gru both ways, packed",
+    "lstm without bias", "lstm with projection", "lstm with first states", "lstm both ways with first states", "lstm, packed",
+    "gru both ways, packed",
     "gru", "gru, 2 layers, sequences first", "gru both ways, 2 layers", "gru without bias", "classifier of words",
     "classifier of words, both ways, 2 layers", "tagger of words", "attention on a gru", "encoder and decoder",
     "convolution before an lstm", "convolution with dilation, stride and groups", "loop of an lstm cell",
@@ -297,6 +298,35 @@ def test_a_step_taken_from_where_it_was_put_together_has_the_same_numbers(seed):
     whole, by_step = (mg.grad(loss, steps) for loss in ((x * weigh).sum(), sum(parts[1:], start=parts[0])))
     for a, b in zip(whole, by_step, strict=True):
         assert_close(a, b, 1e-12)
+
+
+def test_first_states_stand_where_their_run_begins():
+    torch = pytorch()
+    _, inputs, network = brought(torch, "lstm both ways with first states", "float64")
+    y = network(*(x.numpy() for x in inputs))[0]
+    found = {
+        (n.scope, n.name)
+        for n in mg.ancestors(y)
+        if n.scope and n.scope[-1] in ("t=0", f"t={T + 1}") and n.name
+    }
+    ways = (("forward", "t=0"), ("backward", f"t={T + 1}"))
+    assert {(scope[-2:], name) for scope, name in found} == {
+        ((way, at), name) for way, at in ways for name in "hc"
+    }
+
+
+def test_bodies_that_look_alike_and_read_otherwise_are_no_steps():
+    """The third reads the state of the first: two steps, and then something else."""
+    W = value("W", np.ones((3, 3), "f"))
+    nodes = []
+    for t, (before, x) in enumerate((("h0", "x1"), ("h1", "x2"), ("h1", "x3")), 1):
+        nodes += [node("MatMul", [before, "W"], [f"a{t}"]), node("Add", [f"a{t}", x], [f"b{t}"])]
+        nodes += [node("Tanh", [f"b{t}"], [f"h{t}"])]
+    nodes.append(node("Add", ["h2", "h3"], ["y"]))
+    inputs = [(name, (2, 3)) for name in ("h0", "x1", "x2", "x3")]
+    (loop,) = cells.from_onnx(model(nodes, inputs, initialisers=[W])).loops
+    assert (loop.steps, loop.states) == (2, ["h"])
+    assert {n.outputs[0]: t for n, t in loop.step_of.items()} == dict(a1=1, b1=1, h1=1, a2=2, b2=2, h2=2)
 
 
 def test_gates_of_a_node_are_those_of_the_module(rng):
@@ -677,6 +707,9 @@ def test_names_with_markup_and_code_are_names(tmp_path):
     assert "<script>" not in viz.draw(loss).svg()
     mg.compile(lambda x: (network(x) ** 2).sum()).backward(np.ones((2, 3), "f"))
     assert not (tmp_path / "pwned").exists()
+    assert not any(part.startswith("t=") for n in mg.ancestors(loss) for part in n.scope), (
+        "a name passes for a step"
+    )
 
 
 def test_without_the_package_the_remedy_is_said(monkeypatch):
