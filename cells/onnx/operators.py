@@ -136,7 +136,8 @@ def _choose(condition, a, b):
 
 
 def _clip(x, low=None, high=None, *, min=None, max=None):
-    low, high = (min if low is None else low), (max if high is None else high)
+    low = low if low is not None or min is None else np.array(min, x.dtype)
+    high = high if high is not None or max is None else np.array(max, x.dtype)
     x = x if low is None else _choose(x < low, low, x)
     return x if high is None else _choose(x > high, high, x)
 

@@ -315,6 +315,16 @@ def test_first_states_stand_where_their_run_begins():
     }
 
 
+def test_the_first_state_of_a_run_from_the_end_stands_behind_it():
+    given = [value("W", np.ones((1, 3, 3), "f")), value("R", np.ones((1, 3, 3), "f"))]
+    inputs = [("x", (4, 2, 3)), ("h0", (1, 2, 3))]
+    proto = model(
+        [node("RNN", ["x", "W", "R", "", "", "h0"], ["y"], direction="reverse")], inputs, initialisers=given
+    )
+    y = cells.from_onnx(proto)(np.ones((4, 2, 3), "f"), np.ones((1, 2, 3), "f"))
+    assert {n.scope[-1] for n in mg.ancestors(y) if n.scope} == {f"t={t}" for t in range(1, 6)}
+
+
 def test_bodies_that_look_alike_and_read_otherwise_are_no_steps():
     """The third reads the state of the first: two steps, and then something else."""
     W = value("W", np.ones((3, 3), "f"))
@@ -461,6 +471,39 @@ def test_recurrent_nodes_drawn_by_chance_beside_onnxruntime(seed):
     ours = cells.from_onnx(proto).run(x)
     for name, y in zip(outputs, theirs, strict=True):
         assert_close(ours[name].value, y, 1e-5, f"{op} {options} {inputs}: {name}")
+
+
+EARLIER = [
+    (7, [("Dropout", ["x"], ["y"], dict(ratio=0.3))]),
+    (9, [("Slice", ["x"], ["y"], dict(starts=[0, -3], ends=[9, -1], axes=[0, 2]))]),
+    (9, [("Softmax", ["x"], ["y"], dict(axis=1))]),
+    (10, [("Pad", ["x"], ["y"], dict(pads=[0, 1, 0, 2, 0, 1], value=0.5))]),
+    (10, [("Clip", ["x"], ["y"], dict(min=-0.5, max=0.25))]),
+    (11, [("Softmax", ["x"], ["y"], {})]),
+    (11, [("LogSoftmax", ["x"], ["y"], dict(axis=2))]),
+    (11, [("Unsqueeze", ["x"], ["a"], dict(axes=[0, 4])), ("Squeeze", ["a"], ["y"], dict(axes=[0]))]),
+    (11, [("ReduceSum", ["x"], ["y"], dict(axes=[1, -1], keepdims=0))]),
+    (11, [("ReduceMean", ["x"], ["y"], {})]),
+    (11, [("Split", ["x"], ["a", "y"], dict(axis=2, split=[1, 3]))]),
+    (12, [("Split", ["x"], ["y", "b"], dict(axis=-1))]),
+    (12, [("ReduceMax", ["x"], ["y"], dict(axes=[0]))]),
+    (13, [("Softmax", ["x"], ["y"], {})]),
+    (18, [("Split", ["x"], ["a", "y"], dict(axis=1, num_outputs=2))]),
+]
+
+
+@pytest.mark.parametrize(("opset", "parts"), EARLIER)
+def test_operators_of_earlier_opsets_beside_onnxruntime(opset, parts, rng):
+    runtime = pytest.importorskip(
+        "onnxruntime", reason="onnxruntime is the oracle here: `make oracles` installs it"
+    )
+    nodes = [node(op, inputs, outputs, **attributes) for op, inputs, outputs, attributes in parts]
+    proto = model(nodes, [("x", (2, 3, 4))], opset=opset)
+    x = rng.standard_normal((2, 3, 4)).astype("f")
+    (y,) = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )
+    assert_close(cells.from_onnx(proto)(x).value, y, 1e-6)
 
 
 def test_scan_loop_and_if(rng):
