@@ -29,8 +29,10 @@ def from_onnx(model, *, parameters: Iterable[str] | None = None) -> Network:
     parameters : names of the initialisers that learn; default: all of a float type that have axes.
 
     RNN, LSTM and GRU nodes run as our cells; loops that arrive unrolled become steps (`Network.loops`); everything else
-    becomes the operations of `operators.OPERATORS`.  The package `onnx` reads the file (``pip install
-    'minigrad-rnn[onnx]'``); nothing in it is executed.
+    becomes the operations of `operators.OPERATORS`.  Where an exporter folded parameters into others, the file has those,
+    and gradients are theirs; `from_torch` keeps the module's own.
+
+    The package `onnx` reads the file (``pip install 'minigrad-rnn[onnx]'``); nothing in it is executed.
 
     Raises InputError for what is no ONNX model, is damaged or too large, and for operators and attributes that are not
     known, with all their places.
@@ -65,6 +67,7 @@ class Network(Layer):
         _check_operators(graph)
         self.labels = _labels(graph, learn)
         self.loops: list[Loop] = find(graph, set(learn))
+        graph.initialisers = self.constants  # weights are kept once
 
     def __call__(self, *inputs, **named) -> Tensor | tuple[Tensor, ...]:
         """The outputs: one as a tensor, several as a tuple in the order of `outputs`.
@@ -90,7 +93,10 @@ class Network(Layer):
     def __repr__(self) -> str:
         first, *rows = super().__repr__().split("\n")
         said = f"{first}; from {', '.join(map(str, self.inputs))} to {', '.join(printable(v.name) for v in self.outputs)}"
-        return "\n".join([said, *(f"  {loop}" for loop in self.loops), *rows])
+        steps = [f"  {loop}" for loop in self.loops]
+        if not steps and not self.labels:
+            steps = ["  no steps were found: it is drawn as it is"]
+        return "\n".join([said, *steps, *rows])
 
     def _given(self, inputs: tuple, named: dict) -> dict[str, Tensor]:
         expected = {v.name: v for v in self.inputs}

@@ -7,8 +7,10 @@ onnxruntime on nodes drawn by chance.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -193,6 +195,25 @@ def test_a_module_is_not_changed():
     before = {name: p.clone() for name, p in module.state_dict().items()}
     cells.from_torch(module, inputs)
     assert module.training and all(bool((p == before[name]).all()) for name, p in module.state_dict().items())
+
+
+def test_a_network_is_a_layer_that_can_be_copied_saved_and_trained(tmp_path, rng):
+    torch = pytorch()
+    _, (x,), network = brought(torch, "loop of an lstm cell", "float64")
+    x = x.numpy()
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        np.testing.assert_array_equal(other(x).value, network(x).value)
+        assert other.parameters()["cell.bias_hh"] is not network.parameters()["cell.bias_hh"]
+        assert [str(loop) for loop in other.loops] == [str(loop) for loop in network.loops]
+    other.load({name: 2 * p.value for name, p in network.parameters().items()})
+    step = mg.training_step(lambda x: (other(x) ** 2).sum(), mg.optim.SGD(other.parameters(), 0.1))
+    losses = [float(step(x)) for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_where_nothing_repeats_it_says_so():
+    network = cells.from_onnx(model([node("Tanh", ["x"], ["y"])]))
+    assert "no steps were found: it is drawn as it is" in repr(network)
 
 
 def test_what_cannot_be_brought_is_said_in_one_line():
