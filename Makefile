@@ -113,7 +113,7 @@ $(VENV)/.ready-torch: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH),$@ $(VENV)/.ready-run)
 
 $(VENV)/.ready-oracles: pyproject.toml $(STALE)
-	@$(call setup,-e . $(TORCH) onnx keras,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
+	@$(call setup,-e . $(TORCH) onnx onnxruntime onnxscript keras,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 $(VENV)/.ready-bench: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH) jax,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)

@@ -15,6 +15,7 @@ from .experiments import comparison, tasks
 from .experiments.comparison import compare
 from .experiments.text import Alphabet
 from .gru import GRU
+from .gru_biased import BiasedGRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
 from .irnn import IRNN
@@ -27,6 +28,7 @@ from .lstm_peephole import PeepholeLSTM
 from .lstm_projected import ProjectedLSTM
 from .lstm_zoneout import ZoneoutLSTM
 from .normalisation import LayerNorm
+from .onnx import Network, from_keras, from_onnx, from_torch
 from .rnn import RNN
 from .sequence import run
 from .sequential import Sequential
@@ -45,6 +47,7 @@ CELLS: dict[str, type[Cell]] = {
     "lstm_projected": ProjectedLSTM,
     "lstm_zoneout": ZoneoutLSTM,
     "gru": GRU,
+    "gru_biased": BiasedGRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
 }
@@ -57,6 +60,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "TCN",
+    "BiasedGRU",
     "CoupledLSTM",
     "LayerNormLSTM",
     "PeepholeLSTM",
@@ -75,6 +79,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "MultiHeadAttention",
+    "Network",
     "Output",
     "Run",
     "Sequential",
@@ -90,6 +95,9 @@ __all__ = [
     "dropped",
     "exchange",
     "forget_bias",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "generate",
     "many_to_many",
     "many_to_one",

@@ -28,6 +28,7 @@ import numpy as np
 from minigrad import InputError, ShapeError, checkpoint
 
 from .gru import GRU
+from .gru_biased import BiasedGRU
 from .gru_reset_after import ResetAfterGRU
 from .layer import Layer
 from .lstm import LSTM
@@ -56,6 +57,7 @@ FAMILIES = [
     Family(LSTM, pytorch="ifco", keras="ifco", onnx="iofc"),
     Family(PeepholeLSTM, pytorch="", keras="", onnx="iofc", peepholes="iof"),
     Family(GRU, pytorch="", keras="zrh", onnx="zrh", opposite="z", biases=False),
+    Family(BiasedGRU, pytorch="", keras="zrh", onnx="zrh", opposite="z"),
     Family(ResetAfterGRU, pytorch="rzh", keras="zrh", onnx="zrh"),
 ]
 
@@ -99,7 +101,7 @@ def from_keras(layer: Layer, arrays) -> None:
 def to_onnx(layer: Layer, path=None) -> dict[str, np.ndarray]:
     """The inputs W, R, B (and P) of the ONNX operators RNN, LSTM and GRU.
 
-    `GRU` needs ``linear_before_reset=0`` there, `ResetAfterGRU` 1.
+    `GRU` and `BiasedGRU` need ``linear_before_reset=0`` there, `ResetAfterGRU` 1.
     """
     return _written(_export(layer, "onnx"), path)
 
@@ -110,6 +112,11 @@ def from_onnx(layer: Layer, arrays) -> None:
     Raises what `from_pytorch` raises.
     """
     _import(layer, "onnx", arrays)
+
+
+def weights_of_onnx(cell, arrays) -> dict[str, Any]:
+    """A cell's own parameters made of one direction's W, R, B (and P), arrays or tensors, which are not copied."""
+    return _into_cell(cell, "onnx", arrays)
 
 
 # One gate.
@@ -133,22 +140,28 @@ def _places(cell, gate: str) -> tuple[str, str, str, str]:
     return matrix, matrix, f"b_{gate}", ""
 
 
+def _signed(sign: int, a):
+    """`a` or −a: an array, or a tensor whose graph is not burdened with a product by 1."""
+    return a if sign == 1 else -a
+
+
 def _take(cell, gate: str, sign: int) -> Block:
     """A gate's block out of a cell."""
     own = {name: p.value for name, p in cell.parameters().items()}
     W, U, b_W, b_U = _places(cell, gate)
     zero = np.zeros(cell.hidden, cell.dtype)
     rows = (own[W], own[U]) if W != U else (own[W][cell.hidden :], own[W][: cell.hidden])
-    return Block(sign * rows[0], sign * rows[1], own.get(b_W, zero), own.get(b_U, zero))
+    biases = own.get(b_W, zero), own.get(b_U, zero)
+    return Block(*(_signed(sign, a) for a in (*rows, *biases)))
 
 
 def _put(cell, gate: str, sign: int, block: Block) -> dict[str, np.ndarray]:
     """A gate's block as our parameters, by name."""
     W, U, b_W, b_U = _places(cell, gate)
     ours = {W: block.W, U: block.U} if W != U else {W: np.concatenate([block.U, block.W])}
-    ours = {name: sign * a for name, a in ours.items()}
     biases = {b_W: block.b_W, b_U: block.b_U} if b_U else {b_W: block.b_W + block.b_U}
-    return {**ours, **{name: a for name, a in biases.items() if name in cell.parameters()}}
+    ours |= {name: a for name, a in biases.items() if name in cell.parameters()}
+    return {name: _signed(sign, a) for name, a in ours.items()}
 
 
 # One cell, as each library lays it out.  Every layout is a pair: blocks → arrays, arrays → blocks.

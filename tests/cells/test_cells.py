@@ -93,6 +93,13 @@ def gru(torch, w, x, h_prev):
     return {"z": z, "r": r, "h_tilde": h_tilde, "h": (1 - z) * h_prev + z * h_tilde}
 
 
+def gru_biased(torch, w, x, h_prev):
+    hx = torch.cat([h_prev, x], 1)
+    z, r = torch.sigmoid(hx @ w["W_z"] + w["b_z"]), torch.sigmoid(hx @ w["W_r"] + w["b_r"])
+    h_tilde = torch.tanh(torch.cat([r * h_prev, x], 1) @ w["W"] + w["b_h"])
+    return {"z": z, "r": r, "h_tilde": h_tilde, "h": (1 - z) * h_prev + z * h_tilde}
+
+
 def gru_reset_after(torch, w, x, h_prev):
     hx = torch.cat([h_prev, x], 1)
     r, z = torch.sigmoid(hx @ w["W_r"] + w["b_r"]), torch.sigmoid(hx @ w["W_z"] + w["b_z"])
@@ -118,6 +125,7 @@ PYTORCH = {
     "lstm_projected": lstm_projected,
     "lstm_zoneout": lstm_zoneout,
     "gru": gru,
+    "gru_biased": gru_biased,
     "gru_reset_after": gru_reset_after,
     "janet": janet,
 }

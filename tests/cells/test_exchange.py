@@ -17,6 +17,7 @@ from cells import (
     JANET,
     LSTM,
     RNN,
+    BiasedGRU,
     Bidirectional,
     PeepholeLSTM,
     ResetAfterGRU,
@@ -162,7 +163,7 @@ def test_weights_of_ours_run_in_pytorch(both, rng):
 
 # ONNX.
 
-ONNX = {RNN: "RNN", LSTM: "LSTM", PeepholeLSTM: "LSTM", GRU: "GRU", ResetAfterGRU: "GRU"}
+ONNX = {RNN: "RNN", LSTM: "LSTM", PeepholeLSTM: "LSTM", GRU: "GRU", BiasedGRU: "GRU", ResetAfterGRU: "GRU"}
 
 
 @pytest.mark.oracle
@@ -199,7 +200,7 @@ def test_onnxs_operators(kind, dtype, bound, rng):
 
 # Keras.
 
-KERAS = {RNN: "SimpleRNN", LSTM: "LSTM", GRU: "GRU", ResetAfterGRU: "GRU"}
+KERAS = {RNN: "SimpleRNN", LSTM: "LSTM", GRU: "GRU", BiasedGRU: "GRU", ResetAfterGRU: "GRU"}
 
 
 def keras_layers():
@@ -222,7 +223,7 @@ def test_kerass_layers(kind, both, dtype, bound, rng):
     keras = keras_layers()
     options = {"return_sequences": True, "dtype": dtype}
     if KERAS[kind] == "GRU":
-        options |= {"reset_after": kind is ResetAfterGRU, "use_bias": kind is ResetAfterGRU}
+        options |= {"reset_after": kind is ResetAfterGRU, "use_bias": kind is not GRU}
     theirs, ours = getattr(keras.layers, KERAS[kind])(H, **options), kind(D, H, rng, dtype)
     if both:
         theirs, ours = keras.layers.Bidirectional(theirs, dtype=dtype), Bidirectional(kind, D, H, rng, dtype)
