@@ -373,7 +373,7 @@ def python_loop(x):
     return total.sum()
 
 
-@pytest.mark.parametrize("function, word", [(branch, "minigrad.where"), (python_loop, "minigrad.scanning")])
+@pytest.mark.parametrize("function, word", [(branch, "minigrad.where"), (python_loop, "minigrad.scan")])
 def test_python_control_flow_runs_eagerly_and_says_why(function, word):
     x = Tensor(np.arange(6.0).reshape(3, 2), requires_grad=True)
     compiled = compile(function)
