@@ -26,6 +26,7 @@ from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
 from .lstm_projected import ProjectedLSTM
 from .lstm_zoneout import ZoneoutLSTM
+from .mgu import MGU
 from .normalisation import LayerNorm
 from .rnn import RNN
 from .sequence import run
@@ -47,6 +48,7 @@ CELLS: dict[str, type[Cell]] = {
     "gru": GRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
+    "mgu": MGU,
 }
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "IRNN",
     "JANET",
     "LSTM",
+    "MGU",
     "RNN",
     "TCN",
     "CoupledLSTM",

@@ -108,6 +108,12 @@ def janet(torch, w, x, h_prev):
     return {"s": s, "f": torch.sigmoid(s), "c_tilde": c_tilde, "h": h}
 
 
+def mgu(torch, w, x, h_prev):
+    f = torch.sigmoid(torch.cat([h_prev, x], 1) @ w["W_f"] + w["b_f"])
+    h_tilde = torch.tanh(torch.cat([f * h_prev, x], 1) @ w["W_h"] + w["b_h"])
+    return {"f": f, "h_tilde": h_tilde, "h": (1 - f) * h_prev + f * h_tilde}
+
+
 PYTORCH = {
     "rnn": rnn,
     "irnn": irnn,
@@ -120,6 +126,7 @@ PYTORCH = {
     "gru": gru,
     "gru_reset_after": gru_reset_after,
     "janet": janet,
+    "mgu": mgu,
 }
 
 
