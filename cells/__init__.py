@@ -15,6 +15,7 @@ from .experiments import comparison, tasks
 from .experiments.comparison import compare
 from .experiments.text import Alphabet
 from .gru import GRU
+from .gru_biased import BiasedGRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
 from .irnn import IRNN
@@ -27,10 +28,16 @@ from .lstm_peephole import PeepholeLSTM
 from .lstm_projected import ProjectedLSTM
 from .lstm_zoneout import ZoneoutLSTM
 from .mgu import MGU
+from .min_gru import MinGRU
+from .min_gru_log import LogMinGRU
+from .min_lstm import MinLSTM
+from .min_lstm_log import LogMinLSTM
+from .mlstm import MLSTM
 from .normalisation import LayerNorm
 from .rnn import RNN
 from .sequence import run
 from .sequential import Sequential
+from .slstm import SLSTM
 from .stack import Stack
 from .steps import Run, Step
 from .tcn import TCN, TCNBlock
@@ -46,9 +53,16 @@ CELLS: dict[str, type[Cell]] = {
     "lstm_projected": ProjectedLSTM,
     "lstm_zoneout": ZoneoutLSTM,
     "gru": GRU,
+    "gru_biased": BiasedGRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
     "mgu": MGU,
+    "min_gru": MinGRU,
+    "min_gru_log": LogMinGRU,
+    "min_lstm": MinLSTM,
+    "min_lstm_log": LogMinLSTM,
+    "slstm": SLSTM,
+    "mlstm": MLSTM,
 }
 
 __all__ = [
@@ -58,10 +72,17 @@ __all__ = [
     "JANET",
     "LSTM",
     "MGU",
+    "MLSTM",
     "RNN",
+    "SLSTM",
     "TCN",
+    "BiasedGRU",
     "CoupledLSTM",
     "LayerNormLSTM",
+    "LogMinGRU",
+    "LogMinLSTM",
+    "MinGRU",
+    "MinLSTM",
     "PeepholeLSTM",
     "ProjectedLSTM",
     "ResetAfterGRU",

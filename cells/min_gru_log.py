@@ -1,0 +1,33 @@
+"""The minimal GRU in logarithms, for states that stay positive."""
+
+from minigrad import Tensor, exp, log, logaddexp, relu, softplus, where, zeros
+
+from .min_gru import MinGRU
+
+
+class LogMinGRU(MinGRU):
+    """Minimal GRU in log space (Feng et al., 2024): log h is carried, so that products of many gates do not underflow.
+
+    ``2 * H * (D + 1)`` parameters, those of `MinGRU`.  The candidate must be positive: a + 1/2 above 0, σ(a) below.
+    Given that candidate and first states of 1/2, `MinGRU` gives the same h.
+    """
+
+    gates = "log_z log_h_tilde"
+    state = "h log_h"
+
+    def step(self, x, h_prev, log_h_prev):
+        s = x @ self.W_z + self.b_z
+        log_z = -softplus(-s)  # log σ(s): how much to renew
+        log_keep = -softplus(s)  # log(1 − σ(s))
+        log_h_tilde = log_positive(x @ self.W_h + self.b_h)  # what could come in
+        log_h = logaddexp(log_keep + log_h_prev, log_z + log_h_tilde)
+        return dict(s=s, log_z=log_z, log_keep=log_keep, log_h_tilde=log_h_tilde, log_h=log_h, h=exp(log_h))
+
+    def initial_state(self, sequences):
+        half = zeros((sequences, self.hidden), self.dtype.name) + 0.5
+        return half.named("h"), log(half).named("log_h")
+
+
+def log_positive(a: Tensor) -> Tensor:
+    """The logarithm of a + 1/2 where a ≥ 0, of σ(a) below: of any number something positive."""
+    return where(a >= 0, log(relu(a) + 0.5), -softplus(-a))
