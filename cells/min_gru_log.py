@@ -1,6 +1,8 @@
 """The minimal GRU in logarithms, for states that stay positive."""
 
-from minigrad import Tensor, exp, log, logaddexp, relu, softplus, where, zeros
+import numpy as np
+
+from minigrad import Tensor, exp, full, log, logaddexp, relu, softplus, where
 
 from .min_gru import MinGRU
 
@@ -24,8 +26,8 @@ class LogMinGRU(MinGRU):
         return dict(s=s, log_z=log_z, log_keep=log_keep, log_h_tilde=log_h_tilde, log_h=log_h, h=exp(log_h))
 
     def initial_state(self, sequences):
-        half = zeros((sequences, self.hidden), self.dtype.name) + 0.5
-        return half.named("h"), log(half).named("log_h")
+        shape, dtype = (sequences, self.hidden), self.dtype.name
+        return full(shape, 0.5, dtype).named("h"), full(shape, np.log(0.5), dtype).named("log_h")
 
 
 def log_positive(a: Tensor) -> Tensor:
