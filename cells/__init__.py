@@ -7,7 +7,15 @@ from . import exchange
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell
-from .configurations import FirstState, beam_search, by_probability, generate, many_to_many, many_to_one, one_to_many
+from .configurations import (
+    FirstState,
+    beam_search,
+    by_probability,
+    generate,
+    many_to_many,
+    many_to_one,
+    one_to_many,
+)
 from .convolution import Conv1d, weight_norm
 from .dropout import Dropout, dropped, recurrent_masks
 from .embedding import Embedding

@@ -146,16 +146,22 @@ def beam_search(
         raise InputError(f"{who}: length_penalty = {length_penalty!r}; give a finite number, e.g. 0 or 1")
     seen = _first_inputs(who, first)
     N = seen.shape[1]
-    beams = Beams(np.zeros((1, 0, N), np.int64), np.zeros((1, N)), np.zeros((1, N), np.int64), np.zeros((1, N), bool))
+    beams = Beams(
+        np.zeros((1, 0, N), np.int64), np.zeros((1, N)), np.zeros((1, N), np.int64), np.zeros((1, N), bool)
+    )
     now = [(seen, state)]  # what each of the beams reads, and the states before
     with no_grad():
         for t in range(length):
             runs = [run(layer, x, states) for x, states in now]
             log_p = np.stack([_log_probabilities(who, t, output(made.last)) for made in runs])
-            beams, parent = beams.longer(log_p, width, _checked_end(who, end, log_p.shape[-1]), length_penalty)
+            beams, parent = beams.longer(
+                log_p, width, _checked_end(who, end, log_p.shape[-1]), length_penalty
+            )
             new = [_fed_back(who, k, log_p.shape[-1], seen, feed) for k in beams.written[:, -1]]
             if runs[0].state:
-                states = [_picked([made.state[j].value for made in runs], parent) for j in range(len(runs[0].state))]
+                states = [
+                    _picked([made.state[j].value for made in runs], parent) for j in range(len(runs[0].state))
+                ]
                 now = [(x, tuple(s[w] for s in states)) for w, x in enumerate(new)]
             else:
                 before = _picked([x.swapaxes(0, 1) for x, _ in now], parent).swapaxes(1, 2)
@@ -182,14 +188,16 @@ class Beams(NamedTuple):
         possible = ~ended | (np.arange(K)[:, None] == (-1 if end is None else end))  # (W, K, N)
         total = self.log_p[:, None, :] + np.where(ended, 0, log_p.swapaxes(1, 2))
         lengths = np.broadcast_to(self.lengths[:, None, :] + ~ended, total.shape)
-        score = total / lengths**float(length_penalty)
+        score = total / lengths ** float(length_penalty)
         possible, total, lengths, score = (a.reshape(W * K, N) for a in (possible, total, lengths, score))
         count = min(width, int(possible.sum(axis=0).min()))
         best = np.lexsort((-score, ~possible), axis=0)[:count]  # stable: of equal ones the first
         parent, symbol = np.divmod(best, K)
         n = np.arange(N)
         written = np.concatenate([self.written[parent, :, n].swapaxes(1, 2), symbol[:, None]], axis=1)
-        return Beams(written, total[best, n], lengths[best, n], symbol == (-1 if end is None else end)), parent
+        return Beams(
+            written, total[best, n], lengths[best, n], symbol == (-1 if end is None else end)
+        ), parent
 
 
 def by_probability(rng: np.random.Generator, temperature: float = 1.0) -> Callable:

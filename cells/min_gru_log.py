@@ -20,7 +20,7 @@ class LogMinGRU(MinGRU):
     def step(self, x, h_prev, log_h_prev):
         s = x @ self.W_z + self.b_z
         log_z = -softplus(-s)  # log σ(s): how much to renew
-        log_keep = -softplus(s)  # log(1 − σ(s))
+        log_keep = log_z - s  # log(1 − σ(s))
         log_h_tilde = log_positive(x @ self.W_h + self.b_h)  # what could come in
         log_h = logaddexp(log_keep + log_h_prev, log_z + log_h_tilde)
         return dict(s=s, log_z=log_z, log_keep=log_keep, log_h_tilde=log_h_tilde, log_h=log_h, h=exp(log_h))

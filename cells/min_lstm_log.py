@@ -20,7 +20,7 @@ class LogMinLSTM(MinLSTM):
     def step(self, x, h_prev, log_h_prev):
         d = softplus(-(x @ self.W_f + self.b_f)) - softplus(-(x @ self.W_i + self.b_i))  # log i − log f
         log_f = -softplus(d)  # log(f / (f + i))
-        log_i = -softplus(-d)  # log(i / (f + i))
+        log_i = log_f + d  # log(i / (f + i))
         log_h_tilde = log_positive(x @ self.W_h + self.b_h)  # what could come in
         log_h = logaddexp(log_f + log_h_prev, log_i + log_h_tilde)
         return dict(d=d, log_f=log_f, log_i=log_i, log_h_tilde=log_h_tilde, log_h=log_h, h=exp(log_h))

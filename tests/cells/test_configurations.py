@@ -412,7 +412,9 @@ def test_means_favour_long_sequences_and_sums_short_ones():
         return Tensor(np.log(np.tile([0.3, 0.6, 0.1, 1e-9], (len(h.value), 1))))
 
     written = {
-        penalty: beam_search(lambda xs: xs, output, np.eye(4)[:1], 4, 9, end=0, length_penalty=penalty)[0][0, :, 0]
+        penalty: beam_search(lambda xs: xs, output, np.eye(4)[:1], 4, 9, end=0, length_penalty=penalty)[0][
+            0, :, 0
+        ]
         for penalty in (0, 1)
     }
     np.testing.assert_array_equal(written[0], [0, 0, 0, 0])
@@ -491,6 +493,7 @@ def test_inputs_that_do_not_fit_are_named(make, x):
         generate(layer, output, x[0], 0)
     with pytest.raises(InputError, match="7 outputs do not fit into the layer's 4 inputs"):
         generate(layer, Output(H, 7, np.random.default_rng(0), "float64"), x[0], 3)
+    spoilt = np.where(np.arange(N)[:, None] == 1, np.nan, x[0])
     wide = Output(H, 7, np.random.default_rng(0), "float64")
     for words, first, length, out, more in (
         ("give \\(N, D\\), or \\(T, N, D\\)", x[0, 0], 3, output, {}),
@@ -500,8 +503,7 @@ def test_inputs_that_do_not_fit_are_named(make, x):
         ("end = 4; give one of the 4 outputs, 0 … 3", x[0], 3, output, {"end": 4}),
         ("end = True", x[0], 3, output, {"end": True}),
         ("length_penalty = nan; give a finite number", x[0], 3, output, {"length_penalty": float("nan")}),
-        ("after 0 written symbols have no probabilities, as those of sequence 1", np.where(np.eye(N)[1][:, None] > 0, np.nan, x[0]),
-         3, output, {}),
+        ("after 0 written symbols have no probabilities, as those of sequence 1", spoilt, 3, output, {}),
     ):  # fmt: skip
         with pytest.raises(MinigradError, match=words):
             beam_search(layer, out, first, length, **{"width": 2, **more})
