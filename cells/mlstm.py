@@ -54,4 +54,4 @@ class MLSTM(Cell):
         o = sigmoid(x @ self.W_o + self.b_o)  # what to show
         read = (C @ q.reshape((N, H, 1))).reshape((N, H))
         h = o * read / maximum(abs((n * q).sum(axis=1, keepdims=True)), exp(-m))
-        return dict(q=q, k=k, v=v, log_f=log_f, log_i=log_i, m=m, f=f, i=i, C=C, n=n, o=o, read=read, h=h)
+        return dict(q=q, k=k, v=v, log_f=log_f, log_i=log_i, m=m, f=f, i=i, C=C, n=n, o=o, h=h)

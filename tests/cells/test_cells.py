@@ -185,7 +185,7 @@ def mlstm(torch, w, x, h_prev, C_prev, n_prev, m_prev):
     n, o = g["f"] * n_prev + g["i"] * k, torch.sigmoid(x @ w["W_o"] + w["b_o"])
     read = torch.einsum("nij,nj->ni", C, q)
     size = torch.maximum(torch.einsum("ni,ni->n", n, q).abs()[:, None], torch.exp(-g["m"]))
-    return {**g, "q": q, "k": k, "v": v, "C": C, "n": n, "o": o, "read": read, "h": o * read / size}
+    return {**g, "q": q, "k": k, "v": v, "C": C, "n": n, "o": o, "h": o * read / size}
 
 
 PYTORCH = {

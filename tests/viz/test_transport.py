@@ -222,7 +222,7 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
         parts = np.split(v, ends[:-1])
         return [Tensor(a.reshape(s.shape)) for a, s in zip(parts, first, strict=True)]
 
-    states = [np.zeros(ends[-1])]
+    states = [np.concatenate([s.ravel() for s in first])]
     states += [np.concatenate([s[q].value.ravel() for q in names]) for s in run.steps]
     J, own = {}, {0: np.zeros(ends[-1])}
     for t in range(1, T + 1):
