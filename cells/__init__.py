@@ -7,7 +7,15 @@ from . import exchange
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell
-from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
+from .configurations import (
+    FirstState,
+    beam_search,
+    by_probability,
+    generate,
+    many_to_many,
+    many_to_one,
+    one_to_many,
+)
 from .convolution import Conv1d, weight_norm
 from .dropout import Dropout, dropped, recurrent_masks
 from .embedding import Embedding
@@ -27,11 +35,18 @@ from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
 from .lstm_projected import ProjectedLSTM
 from .lstm_zoneout import ZoneoutLSTM
+from .mgu import MGU
+from .min_gru import MinGRU
+from .min_gru_log import LogMinGRU
+from .min_lstm import MinLSTM
+from .min_lstm_log import LogMinLSTM
+from .mlstm import MLSTM
 from .normalisation import LayerNorm
 from .onnx import Network, from_keras, from_onnx, from_torch
 from .rnn import RNN
 from .sequence import run
 from .sequential import Sequential
+from .slstm import SLSTM
 from .stack import Stack
 from .steps import Run, Step
 from .tcn import TCN, TCNBlock
@@ -50,6 +65,13 @@ CELLS: dict[str, type[Cell]] = {
     "gru_biased": BiasedGRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
+    "mgu": MGU,
+    "min_gru": MinGRU,
+    "min_gru_log": LogMinGRU,
+    "min_lstm": MinLSTM,
+    "min_lstm_log": LogMinLSTM,
+    "slstm": SLSTM,
+    "mlstm": MLSTM,
 }
 
 __all__ = [
@@ -58,11 +80,18 @@ __all__ = [
     "IRNN",
     "JANET",
     "LSTM",
+    "MGU",
+    "MLSTM",
     "RNN",
+    "SLSTM",
     "TCN",
     "BiasedGRU",
     "CoupledLSTM",
     "LayerNormLSTM",
+    "LogMinGRU",
+    "LogMinLSTM",
+    "MinGRU",
+    "MinLSTM",
     "PeepholeLSTM",
     "ProjectedLSTM",
     "ResetAfterGRU",
@@ -88,6 +117,7 @@ __all__ = [
     "TCNBlock",
     "Transformer",
     "TransformerBlock",
+    "beam_search",
     "by_probability",
     "chrono",
     "compare",

@@ -59,6 +59,14 @@ class Cell(Layer):
         self.weights(f"W_{gate}", rng)
         self.parameter(f"b_{gate}", np.full(self.hidden, bias))
 
+    def input_parameters(
+        self, gate: str, rng: np.random.Generator, outputs: int | None = None, bias: float = 0.0
+    ) -> None:
+        """W_gate (D, outputs) and b_gate (outputs,), by default H, of a gate that sees the input alone: Glorot."""
+        outputs = self.hidden if outputs is None else outputs
+        self.parameter(f"W_{gate}", glorot(rng, (self.inputs, outputs)))
+        self.parameter(f"b_{gate}", np.full(outputs, bias))
+
     def weights(self, name: str, rng: np.random.Generator) -> None:
         """A matrix (outputs + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot."""
         recurrent = orthogonal(rng, (self.outputs, self.hidden))

@@ -1,4 +1,4 @@
-"""The gated recurrent unit with biases, as Keras and ONNX have it beside the one with the reset after the product."""
+"""The gated recurrent unit with biases, its reset before the product."""
 
 import numpy as np
 
@@ -8,9 +8,10 @@ from .gru import GRU
 
 
 class BiasedGRU(GRU):
-    """Gated recurrent unit (Cho et al., 2014) with a bias for each gate; the reset stands before the product.
+    """Gated recurrent unit (Cho et al., 2014), its reset before the product, with a bias for each gate.
 
-    ``3 * H * (H + D + 1)`` parameters.  z lets in what is new, as in `GRU`.
+    ``3 * H * (H + D + 1)`` parameters.  It is the `GRU` of the slide with biases: Keras's with ``reset_after=False``,
+    ONNX's with ``linear_before_reset=0``.  PyTorch resets after the product: see `ResetAfterGRU`.
     """
 
     b_z: Tensor
