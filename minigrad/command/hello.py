@@ -28,6 +28,11 @@ import viz
 from .given import add_out, not_negative, prepare, read_text, visible
 
 WINDOW, BATCH = 25, 8  # of a longer text: steps in a window, windows in a batch
+PICTURES = {
+    "network": "the unrolled network",
+    "gradient": "the gradient flowing back through time",
+    "gates": "the gates over time",
+}
 
 
 class Model:
@@ -110,13 +115,11 @@ def write(model: Model, first: int, length: int, alphabet: cells.Alphabet) -> st
 
 
 def draw(steps, loss: mg.Tensor, captions: list[str], title: str, out: Path) -> list[Path]:
-    told = {"captions": captions}
+    titled = {name: f"{title}: {what}" for name, what in PICTURES.items()}
     pictures = {
-        "network": viz.draw(loss, steps=steps, title=f"{title}: the unrolled network", **told),
-        "gradient": viz.gradient(
-            loss, steps=steps, title=f"{title}: the gradient flowing back through time", **told
-        ),
-        "gates": viz.gates(steps, title=f"{title}: the gates over time", **told),
+        "network": viz.draw(loss, steps=steps, title=titled["network"], captions=captions),
+        "gradient": viz.gradient(loss, steps=steps, title=titled["gradient"], captions=captions),
+        "gates": viz.gates(steps, title=titled["gates"], captions=captions),
     }
     paths = [out / f"{name}{suffix}" for name in pictures for suffix in (".svg", ".png")]
     for path in paths:

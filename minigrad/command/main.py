@@ -15,6 +15,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -103,7 +104,7 @@ def ended(program: str, command: Callable[[], None]) -> int:
 def script() -> NoReturn:
     """The console script: a warning is one line too, and a terminal without a sign shows its code."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_, **__: f"warning: {one_line(message)}\n"
     try:

@@ -331,8 +331,8 @@ def views(
 
 def one_scale(loss: mg.Tensor) -> viz.Scale:
     """The scale of gradients for all pictures: that of whatever has a name and a gradient."""
-    named = (n for n in mg.ancestors(loss) if n.name and n.grad is not None)
-    return viz.Scale.of(float(np.linalg.norm(n.grad)) for n in named)
+    named = (n.grad for n in mg.ancestors(loss) if n.name)
+    return viz.Scale.of(float(np.linalg.norm(g)) for g in named if g is not None)
 
 
 def transport(loss: mg.Tensor, missing: dict[str, str]) -> viz.Transports:
