@@ -67,12 +67,13 @@ it was recorded. Click a picture to see it in full.</p>
 """.encode()
 
 
-def figure(name: str, alt: str, head: str = "") -> str:
-    """A picture that is there as `name`.svg and `name`.png; all three are HTML."""
+def figure(name: str, alt: str, head: str = "", png: bool = True) -> str:
+    """A picture that is there as `name`.svg, and as `name`.png; all given is HTML."""
     title = f"<h3>{head}</h3>" if head else ""
+    also = f' · <a href="{name}.png">PNG</a>' if png else ""
     return (
         f'<figure>{title}<a class="shot" href="{name}.svg"><img src="{name}.svg" alt="{alt}" loading="lazy"></a>'
-        f'<figcaption><a href="{name}.svg">SVG</a> · <a href="{name}.png">PNG</a></figcaption></figure>'
+        f'<figcaption><a href="{name}.svg">SVG</a>{also}</figcaption></figure>'
     )
 
 

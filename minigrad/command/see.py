@@ -26,6 +26,7 @@ OF_MODELS = {
     "step": None,
     "unit": None,
     "length": 12,
+    "png": False,
 }
 LOSSES = ("cross_entropy", "nll", "binary_cross_entropy", "mse", "mae", "huber")
 
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--step", type=int, metavar="T", help="only of the output of this step, from 1")
     model.add_argument("--unit", type=int, metavar="K", help="only of this unit of the output, from 0")
     model.add_argument("--length", type=int, default=12, help="steps of random inputs (default: 12)")
+    model.add_argument(
+        "--png", action="store_true", help="PNG beside SVG, as a text's gallery has, in twice the time"
+    )
     see_text.add_options(parser.add_argument_group("of a text"))
 
 

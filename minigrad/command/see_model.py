@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
+from rich.table import Table
 
 import cells
 import minigrad as mg
@@ -21,6 +22,7 @@ import viz
 from minigrad import files
 from minigrad.errors import dims
 from minigrad.names import printable, shown
+from viz.measure.transport import Transport
 
 from .gallery import QUESTIONS, Section, document, faults, figure, speed, words
 from .given import UsageError, prepare
@@ -28,6 +30,7 @@ from .given import UsageError, prepare
 MOST_NUMBERS = 10_000_000  # of one random input
 SEQUENCES = 2  # of random inputs, where their number is free
 BATCH = ("batch", "n", "sequences")  # what an axis of sequences is called
+STEPS = ("RNN", "LSTM", "GRU", "Loop", "Scan")
 LENGTHS = {"RNN": 4, "LSTM": 4, "GRU": 4}  # which input of a node says how long its sequences are
 
 
@@ -55,24 +58,42 @@ def main(options: argparse.Namespace) -> None:
         console.print(escape(shown(line)), soft_wrap=True, highlight=False)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("drawing", total=len(VIEWS) + 2)
-        drawn, missing = views(what.loss, network, name, options.out, lambda: progress.advance(task))
+        drawn, missing = views(what.loss, network, name)
+        save(drawn, options, lambda: progress.advance(task))
         ways = transport(what.loss, missing)
         page = walk(what.loss, name, options.out, missing)
         progress.advance(task)
         told = [
             f"<code>{words(printable(name))}</code>: {count:,} parameters.",
-            *map(words, said),
-            words(what.said),
+            *map(words, [*said, what.said]),
         ]
-        index = document(
-            "Your model, seen", told, HEADS, rows(ways, page, drawn), sections(drawn, ways, missing)
+        page = document(
+            "Your model, seen",
+            told,
+            HEADS,
+            rows(ways, page, drawn),
+            sections(drawn, ways, missing, options.png),
         )
-        files.write(options.out / "index.html", index)
-    if "report" in drawn:
-        console.print(drawn["report"])
-    for key, reason in missing.items():
-        console.print(f"not drawn: {key} ({escape(shown(reason))})", soft_wrap=True, highlight=False)
-    console.print(f"open {escape(str(options.out / 'index.html'))}", soft_wrap=True)
+        files.write(options.out / "index.html", page)
+    report(ways, drawn, missing, console)
+    console.print(f"open {escape(shown(str(options.out / 'index.html')))}", soft_wrap=True)
+
+
+def report(
+    ways: viz.Transports, drawn: dict[str, viz.Picture], missing: dict[str, str], console: Console
+) -> None:
+    """Print how the gradient fares in each layer, what the health report found, and what there is no picture of."""
+    if ways:
+        table = Table(
+            "layer", "gradient, per step back", "half-life", title="On the way back through the states"
+        )
+        for way in ways:
+            table.add_row(escape(layer(way)), *speed(way))
+        console.print(table)
+    said = [f"{f.kind}, {f.where}: {f.said}" for f in getattr(drawn.get("report"), "findings", [])]
+    said += [f"not drawn: {key} ({reason})" for key, reason in missing.items()]
+    for line in said or ["no fault found"]:
+        console.print(escape(shown(line)), soft_wrap=True, highlight=False)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -120,9 +141,14 @@ def given(network, options: argparse.Namespace) -> tuple[list[mg.Tensor], list[s
     tensors = []
     for name, value in expected.items():
         a = fitting(found[name], value)
-        tensors.append(mg.Tensor(a, requires_grad=a.dtype.kind == "f", name=name))
+        tensors.append(mg.Tensor(a, requires_grad=has_steps(network) and a.dtype.kind == "f", name=name))
         said.append(f"{printable(name)} {dims(a.shape)} {a.dtype}")
     return tensors, said
+
+
+def has_steps(network) -> bool:
+    """Without steps a report takes an input that has a gradient for a weight."""
+    return bool(network.loops) or any(node.op in STEPS for node in network.graph.nodes)
 
 
 def named(found: dict[str, np.ndarray], names: list[str]) -> dict[str, np.ndarray]:
@@ -231,6 +257,11 @@ def differentiated(
         y, t = y[..., options.unit], None if t is None else t[..., options.unit]
         said.append(f"of unit {options.unit}")
     where = " ".join([name, *said])
+    if t is None and options.unit is None and probabilities(y):  # their sum is the same whatever comes in
+        best = mg.sum(mg.log(mg.max(y, axis=-1))).named("L")
+        return Differentiated(
+            best, f"L is log p of the most probable unit, summed over {where}: its units add up to 1."
+        )
     if t is None:
         return Differentiated(mg.sum(y).named("L"), f"L is the sum of {where}.")
     chosen, why = loss_of(y, t, options.loss)
@@ -277,10 +308,14 @@ def loss_of(y: mg.Tensor, t: np.ndarray, asked: str | None) -> tuple[str, str]:
         return asked, ""
     if t.dtype.kind not in "iub" or t.shape == y.shape:
         return "mse", ", as the target is of the output's kind; --loss takes another"
-    rows = y.value
-    if rows.ndim and (rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=1e-3):
+    if probabilities(y):
         return "nll", ", as the output has probabilities, which add up to 1; --loss takes another"
     return "cross_entropy", ", as the target has whole numbers; --loss takes another"
+
+
+def probabilities(y: mg.Tensor) -> bool:
+    p = y.value
+    return bool(p.ndim and p.shape[-1] > 1 and (p >= 0).all() and np.allclose(p.sum(axis=-1), 1, atol=1e-3))
 
 
 def compared(name: str, y: mg.Tensor, t: np.ndarray) -> mg.Tensor:
@@ -305,10 +340,8 @@ VIEWS: dict[str, Callable[..., viz.Picture]] = {
 HEADS = ("layer", "page", "gradient, per step back", "half-life", "health")
 
 
-def views(
-    loss: mg.Tensor, network, name: str, out: Path, advance: Callable[[], None]
-) -> tuple[dict[str, viz.Picture], dict[str, str]]:
-    """The pictures by name, each as two files, and of those that there are not, the reason."""
+def views(loss: mg.Tensor, network, name: str) -> tuple[dict[str, viz.Picture], dict[str, str]]:
+    """The pictures by name, and of those that there are not, the reason."""
     scale = one_scale(loss)
     drawn: dict[str, viz.Picture] = {}
     missing: dict[str, str] = {}
@@ -319,14 +352,22 @@ def views(
         except mg.MinigradError as error:
             missing[key] = str(error)
 
-    def save(key: str) -> None:
-        for suffix in (".svg", ".png"):
-            drawn[key].save(out / (key + suffix))
+    return drawn, missing
+
+
+def save(drawn: dict[str, viz.Picture], options: argparse.Namespace, advance: Callable[[], None]) -> None:
+    def one(key: str) -> None:
+        for suffix in suffixes(options):
+            drawn[key].save(options.out / (key + suffix))
         advance()
 
     with ThreadPoolExecutor(2) as pool:  # Graphviz runs in processes of its own
-        list(pool.map(save, drawn))
-    return drawn, missing
+        list(pool.map(one, drawn))
+
+
+def suffixes(options: argparse.Namespace) -> list[str]:
+    """PNG takes as long again as all the rest."""
+    return [".svg", ".png"] if options.png else [".svg"]
 
 
 def one_scale(loss: mg.Tensor) -> viz.Scale:
@@ -353,19 +394,24 @@ def walk(loss: mg.Tensor, name: str, out: Path, missing: dict[str, str]) -> str:
     return '<a href="page.html">open the page</a>'
 
 
+def layer(way: Transport) -> str:
+    return printable(way.band) or "the only one"
+
+
 def rows(ways: viz.Transports, page: str, drawn: dict[str, viz.Picture]) -> list[list[str]]:
     health = words(faults(drawn["report"])) if "report" in drawn else "–"
     if not ways:
         return [["–", page, "–", "–", health]]
-    return [
-        [words(way.band or "the only one"), page, *speed(way), health if k == 0 else ""]
-        for k, way in enumerate(ways)
-    ]
+    return [[words(layer(way)), page, *speed(way), health if k == 0 else ""] for k, way in enumerate(ways)]
 
 
-def sections(drawn: dict[str, viz.Picture], ways: viz.Transports, missing: dict[str, str]) -> list[Section]:
+def sections(
+    drawn: dict[str, viz.Picture], ways: viz.Transports, missing: dict[str, str], png: bool
+) -> list[Section]:
     """A section for each question; where there is no picture, the reason stands in its place."""
-    content = {key: figure(key, title.lower()) for key, (title, _) in QUESTIONS.items() if key in drawn}
+    content = {
+        key: figure(key, title.lower(), png=png) for key, (title, _) in QUESTIONS.items() if key in drawn
+    }
     found = [
         Section(key, title, question, content.get(key) or f"<p>Not drawn: {words(missing.get(key))}</p>")
         for key, (title, question) in QUESTIONS.items()
