@@ -170,13 +170,15 @@ def fitting(a: np.ndarray, value) -> np.ndarray:
 def arrays(path: Path, option: str) -> dict[str, np.ndarray]:
     """What is in an .npz by name, or in an .npy without one; nothing in it is executed."""
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except AttributeError:  # an array is no context
-        return {"": np.load(path, allow_pickle=False)}
+        with open(path, "rb") as file:
+            if file.read(6).startswith((b"PK", b"\x93NUMPY")):  # a pickle begins otherwise
+                file.seek(0)
+                found = np.load(file, allow_pickle=False)
+                return {"": found} if isinstance(found, np.ndarray) else {n: found[n] for n in found.files}
+        reason: object = "it begins otherwise"
     except Exception as error:  # whatever NumPy makes of a file that is damaged
         reason = getattr(error, "strerror", None) or error
-        raise mg.InputError(f"{option} {path}: cannot be read as .npz or .npy ({reason})") from None
+    raise mg.InputError(f"{option} {path}: cannot be read as .npz or .npy ({reason})")
 
 
 def random(network, value, sizes: dict[object, int], length: int, rng: np.random.Generator) -> np.ndarray:
