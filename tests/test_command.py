@@ -144,7 +144,7 @@ def test_python_m_is_the_same_and_a_reader_may_leave():
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", list(cells.CELLS))
 def test_the_equations_of_every_cell_are_printed(name, capsys):
-    cell = equations.cell_of(name)
+    cell = equations.made(name)
     for options, expected in [
         ((), viz.equations(cell).text),
         (("--latex",), viz.equations(cell).latex),
@@ -160,6 +160,17 @@ def test_the_equations_of_a_cell_of_ones_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert run("equations", "of_my_own:Outer.Mine", "--forward") == 0
     assert capsys.readouterr().out.startswith("Mine, step t\n")
+
+
+@pytest.mark.skipif(not hasattr(cells, "check"), reason="this version has no check")
+def test_a_cell_is_checked_and_what_is_wrong_ends_with_one(tmp_path, monkeypatch, capsys):
+    assert run("check", "rnn") == 0 and "RNN: all is well" in capsys.readouterr().out
+    text = "import cells\nclass Wrong(cells.RNN):\n    def step(self, x, h_prev): return dict(h=h_prev[:1])\n"
+    (tmp_path / "wrong_cells.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code, said = fails(capsys, "check", "wrong_cells:Wrong")
+    assert code == 1 and said.startswith("error: Wrong: wrong at")
 
 
 def test_the_cache_is_told_and_cleared_and_nothing_else_is_touched(tmp_path, monkeypatch, capsys):

@@ -118,7 +118,7 @@ nav { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 12px 0 }
 table { border-collapse: collapse; margin: 12px 0; background: var(--paper) }
 th, td { white-space: nowrap }
 th, td { border: 1px solid var(--line); padding: 5px 12px; text-align: left; font-variant-numeric: tabular-nums }
-pre { overflow-x: auto; padding: 12px; background: var(--paper); border: 1px solid var(--line); border-radius: 8px }
+pre { white-space: pre-wrap; padding: 12px; background: var(--paper); border: 1px solid var(--line); border-radius: 8px }
 .cells { display: grid; gap: 16px; margin-top: 10px }
 figure { margin: 0; padding: 12px; background: var(--paper); border: 1px solid var(--line); border-radius: 8px; min-width: 0 }
 figure .shot { display: block }

@@ -36,6 +36,7 @@ COMMANDS = {
     "train": "train a character model on a text, and go on where it stopped",
     "compare": "the networks of the lecture side by side on one task",
     "equations": "the equations of a cell, forward and backward",
+    "check": "try a cell of your own: what works, and what does not",
     "cache": "where compiled programs are kept, and how much room they take",
 }
 FINE, WRONG, USAGE, STOPPED = 0, 1, 2, 130
@@ -74,11 +75,11 @@ def main(given: Sequence[str] | None = None) -> int:
     return ended(parser.prog, partial(module.main, options))
 
 
-def example(module: ModuleType, text: str | None, given: Sequence[str] | None = None, **arguments) -> int:
-    """A command as an example: `text` is its help, `arguments` go to its ``add_arguments``; returns the exit code."""
-    parser = Parser(description=text)
+def example(module: ModuleType, said: str | None, **arguments) -> int:
+    """A command as an example: `said` is its help, `arguments` go to its ``add_arguments``; returns the exit code."""
+    parser = Parser(description=said)
     module.add_arguments(parser, **arguments)
-    options = parser.parse_args(given)
+    options = parser.parse_args()
     return ended(parser.prog, partial(module.main, options))
 
 
