@@ -14,7 +14,7 @@ import pytest
 import cells
 import minigrad as mg
 import viz
-from minigrad.command import cache, equations, gallery, given, main, see_model
+from minigrad.command import cache, equations, gallery, given, main, see_model, see_text
 from minigrad.compiler.cache import folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -207,6 +207,25 @@ def test_a_cache_that_cannot_be_used_is_said(tmp_path, monkeypatch, capsys):
     with pytest.warns(UserWarning, match="cannot be written"):
         code, said = fails(capsys, "cache")
     assert code == 1 and "there is no cache folder" in said
+
+
+@pytest.mark.smoke
+def test_a_text_is_seen_by_what_sees_texts_and_a_model_by_its_ending(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(see_text, "main", lambda options: seen.append((options.text, options.steps)))
+    monkeypatch.setattr(see_model, "main", lambda options: seen.append((options.file, options.step)))
+    assert run("see", "book.txt", "--steps", "7") == run("see", "A.ONNX", "--step", "3") == 0
+    assert seen == [(Path("book.txt"), 7), (Path("A.ONNX"), 3)]
+
+
+def test_a_training_goes_on_where_it_stopped(tmp_path, capsys):
+    text = tmp_path / "book.txt"
+    text.write_text("one two three four five six seven eight nine ten\n" * 12)
+    given = ["train", str(text), "--hidden", "4", "--window", "9", "--batch", "3", "--out", str(tmp_path)]
+    for steps in ("4", "6"):
+        assert run(*given, "--resume", str(tmp_path / "run"), "--steps", steps) == 0
+        out = capsys.readouterr().out
+        assert ("goes on after step 4" in out) == (steps == "6") and f"step {steps}:" in out
 
 
 # A model.
