@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -358,13 +357,10 @@ def views(loss: mg.Tensor, network, name: str) -> tuple[dict[str, viz.Picture], 
 
 
 def save(drawn: dict[str, viz.Picture], options: argparse.Namespace, advance: Callable[[], None]) -> None:
-    def one(key: str) -> None:
+    for key, picture in drawn.items():
         for suffix in suffixes(options):
-            drawn[key].save(options.out / (key + suffix))
+            picture.save(options.out / (key + suffix))
         advance()
-
-    with ThreadPoolExecutor(2) as pool:  # Graphviz runs in processes of its own
-        list(pool.map(one, drawn))
 
 
 def suffixes(options: argparse.Namespace) -> list[str]:
