@@ -75,7 +75,8 @@ ASKS_FOR_TORCH = ROOT / "cells" / "onnx" / "exporters.py"  # in functions, when 
     [("minigrad", {"cells", "viz"}), ("cells", {"viz"}), ("viz", {"cells"})],
 )
 def test_imports_run_one_way(package, forbidden):
-    files = list((ROOT / package).rglob("*.py"))
+    # What the console script runs stands above all three packages, and has to live in one of them.
+    files = [f for f in (ROOT / package).rglob("*.py") if f.parent != ROOT / "minigrad" / "command"]
     assert files, f"{package} has no files"
     for file in files:
         asked = {"torch"} if file == ASKS_FOR_TORCH else set()
