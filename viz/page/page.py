@@ -409,9 +409,11 @@ def _style(scale: Scale, top: float) -> dict:
 
 def _document(title: str, last: _Recording, first: str, legend_svg: str, data: dict) -> str:
     folder = files(__package__ or "viz") / "web"
-    template, style, script = (
-        (folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    template, style, shapes, script = (
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "shapes.js", "page.js")
     )
+    script = shapes + script
     parts = {
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src {_hash(script)}; style-src {_hash(style)}",
