@@ -83,7 +83,7 @@ def learner(kind: str, largest=LARGEST, rng: np.random.Generator | None = None) 
 def make(word: str) -> viz.Page:
     learners = [learner(kind) for kind in KINDS]
     return viz.live(
-        learners, optimiser=mg.optim.Adam(learners[0].parameters, lr=0.03, betas=(0.9, 0.99)), text=word,
+        learners, optimiser=mg.optim.Adam(learners[0].parameters, lr=0.01, betas=(0.9, 0.99)), text=word,
         title="Watch a recurrent network learn", stories=STORIES, largest=LARGEST,
     )  # fmt: skip
 

@@ -205,7 +205,7 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         ),
         "hidden": "".join(f"<option>{n}</option>" for n in (2, 4, 8, 12, 16, 24, 32) if n <= largest["H"]),
         "equations": "".join(
-            f'<div data-cell="{html(x.name, 80)}"><h3>{html(x.name, 80)}</h3><pre>{html(x.equations, 20_000)}</pre></div>'
+            f'<div data-cell="{html(x.name, 80)}"><h3>{html(x.name, 80)}</h3><pre>{_lines(x.equations)}</pre></div>'
             for x in learners
         ),
         "ramp": '<svg width="63" height="9" aria-hidden="true">'
@@ -213,6 +213,10 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }  # fmt: skip
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(html(line, 400) if line.strip() else "" for line in text.split("\n"))
 
 
 def _choice(name: str, checked: bool) -> str:

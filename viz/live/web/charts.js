@@ -12,6 +12,8 @@ class Chart {
     this.svg.append(this.back, this.marks, make("text", { x: (LEFT + WIDE - RIGHT) / 2, y: HIGH - 4, class: "axis", "text-anchor": "middle" }, across));
     host.replaceChildren(this.svg);
     this.key = "";
+    this.x = (/** @type {number} */ v) => v;
+    this.y = (/** @type {number} */ v) => v;
   }
 
   /** Axes, drawn anew only where they change. @param {[number, number]} x @param {[number, number]} y
@@ -52,7 +54,7 @@ function some(n, most) {
   return Array.from({ length: Math.floor(n / step) + 1 }, (_, k) => k * step);
 }
 
-const points = (xs) => xs.map(([x, y], k) => `${k ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+const points = (/** @type {number[][]} */ xs) => xs.map(([x, y], k) => `${k ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
 /** @param {Chart} chart @param {Network} network */
 function drawLoss(chart, network) {
@@ -68,24 +70,25 @@ function drawLoss(chart, network) {
   chart.svg.setAttribute("aria-label", `Loss by training step: now ${short(network.loss, 3)}`);
 }
 
-/** What the last step's loss sends back, by distance. @param {Chart} chart @param {Network} network @param {any} style */
-function drawDistance(chart, network, style) {
-  const { T } = network.sizes, { distance } = network;
-  const logs = Array.from(distance, (v) => (v > 0 && Number.isFinite(v) ? Math.log10(v) : NaN)).reverse();
-  const good = logs.filter(Number.isFinite), high = Math.ceil(Math.max(0, ...good) + 0.01), low = Math.max(-14, Math.min(-4, Math.floor(Math.min(...good, 0))));
+/** What is left of the last step's loss, by distance. @param {Chart} chart @param {Network} network @param {any} style @param {any} bounds */
+function drawDistance(chart, network, style, bounds) {
+  const { T } = network.sizes, { distance } = network, start = distance[T - 1];
+  const parts = Array.from(distance, (v) => v / start).reverse();
+  const logs = parts.map((v) => (v > 0 && Number.isFinite(v) ? Math.log10(v) : NaN)), good = logs.filter(Number.isFinite);
+  const high = Math.ceil(Math.max(0, ...good) - 0.01), low = Math.max(-12, Math.min(-3, Math.floor(Math.min(0, ...good))));
   const decades = some(high - low, 5).map((k) => low + k);
-  chart.axes([0, Math.max(T - 1, 1)], [low, high], some(T - 1, 10).map((d) => [d, String(d)]), decades.map((d) => [d, `1e${d}`.replace("-", "−")]));
-  const vanished = Math.log10(style.vanished);
+  chart.axes([0, Math.max(T - 1, 1)], [low, Math.max(high, 0)], some(T - 1, 10).map((d) => [d, String(d)]), decades.map((d) => [d, `× ${short(10 ** d, 1)}`]));
+  const bound = chart.y(Math.log10(bounds.left));
   const drawn = logs.map((v, d) => [chart.x(d), chart.y(Number.isFinite(v) ? Math.max(low, Math.min(high, v)) : low)]);
   chart.mark(0, "path", { d: points(drawn), class: "thin" });
-  chart.mark(1, "path", { d: vanished > low ? `M${LEFT} ${chart.y(vanished)}H${WIDE - RIGHT}` : "M0 0", class: "bound" });
-  chart.mark(2, "text", { x: WIDE - RIGHT - 2, y: chart.y(vanished) - 4, class: "axis", "text-anchor": "end" }, vanished > low ? "vanished below this line" : "");
+  chart.mark(1, "path", { d: `M${LEFT} ${bound}H${WIDE - RIGHT}`, class: "bound" });
+  chart.mark(2, "text", { x: LEFT + 4, y: bound + 13, class: "axis", "text-anchor": "start" }, "below: vanishes");
   drawn.forEach(([x, y], d) => {
-    const v = distance[T - 1 - d], [colour] = shapes.strokeOf(style, shapes.stateOf(style, v), v);
+    const [colour] = shapes.strokeOf(style, shapes.stateOf(style, parts[d]), parts[d]);
     chart.mark(3 + d, "circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: T > 20 ? 3 : 5, fill: colour });
   });
   chart.end(3 + T);
-  chart.svg.setAttribute("aria-label", `Gradient by distance: ${short(distance[T - 1], 3)} at the last step, ${short(distance[0], 3)} ${T - 1} steps back`);
+  chart.svg.setAttribute("aria-label", `What is left of the last letter's gradient: × ${short(parts[T - 1], 3)} after ${T - 1} steps back`);
 }
 
 /** @param {Chart} chart @param {Network} network */

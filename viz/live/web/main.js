@@ -107,12 +107,12 @@ function show(aloud) {
   network.look();
   picture.update();
   drawLoss(charts.loss, network);
-  drawDistance(charts.distance, network, style);
+  drawDistance(charts.distance, network, style, bounds);
   drawGates(charts.gates, network);
   say($("inspector"), picture.spoken(now.chosen));
-  picture.mark(now.chosen);
   now.stats.pictures += 1;
   if (!due) return;
+  picture.mark(now.chosen);
   now.said = time;
   const said = `${progress(network, now.training)} `, found = reach(network, bounds, now.letters), more = stuck(network, bounds);
   say($("progress"), said);

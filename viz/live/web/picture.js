@@ -68,8 +68,8 @@ class Picture {
     const g = make("g", { class: "step", tabindex: t ? -1 : 0, role: "button", "data-t": t });
     g.addEventListener("click", () => chosen(t));
     g.addEventListener("focus", () => chosen(t));
-    const title = make("title");
-    g.append(title, rect(x, TOP + 14, COLUMN, low - TOP - 8, { rx: 6, fill: PANEL, stroke: FAINT, "fill-opacity": 0.6 }));
+    g.addEventListener("pointerenter", () => chosen(t));
+    g.append(rect(x, TOP + 14, COLUMN, low - TOP - 8, { rx: 6, fill: PANEL, stroke: FAINT, "fill-opacity": 0.6 }));
     const read = `t = ${t + 1}`;
     g.append(word(x + 8, TOP + 27, read, 12, { bold: true, anchor: "start" }));
     const output = rect(x + 10, 2, COLUMN - 20, 34, { rx: 4, fill: "#eef4fb", stroke: INK });
@@ -91,7 +91,7 @@ class Picture {
     ];
     const links = t + 1 < this.network.sizes.T ? state.map((name) => this.line(g, [[x + COLUMN - 6, this.y(name) + CARD / 2], [x + COLUMN + GAP + 6, this.y(name) + CARD / 2]])) : [];
     svg.append(g);
-    return { g, title, guess, sure, output, cards, lines, links };
+    return { g, guess, sure, output, cards, lines, links };
   }
 
   /** A line with its head and a place for words. @param {SVGElement} g @param {number[][]} points */
@@ -116,7 +116,7 @@ class Picture {
   update() {
     const { network, style } = this, { T, H } = network.sizes, { cell, settings } = network, S = cell.state.length;
     const wide = COLUMN - 22, size = wide / H;
-    this.ink.clearRect(0, 0, ...this.size);
+    this.ink.clearRect(0, 0, this.size[0], this.size[1]);
     for (let t = 0; t < T; t++) {
       const own = this.steps[t], x = PAD + t * (COLUMN + GAP) + 11;
       this.rows.forEach((name, k) => {
@@ -159,6 +159,7 @@ class Picture {
     this.steps.forEach(({ g }, k) => {
       g.classList.toggle("chosen", k === t);
       g.setAttribute("tabindex", k === t ? "0" : "-1");
+      g.setAttribute("aria-label", this.spoken(k));
     });
   }
 }
