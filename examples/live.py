@@ -27,22 +27,22 @@ LARGEST = {"T": 40, "H": 24, "K": 30}
 LONG = "a long memory is hard"
 
 STORIES = [
-    viz.Story("Vanishing: RNN", "Train it: the last letter's gradient fades on its way to the first. Then take the next story.",
-              {"cell": "RNN", "text": LONG, "where": "last", "scale": 0.6}),
-    viz.Story("… and the LSTM keeps it", "The same word and loss: along c the factors stay near f, and the curve on the left stays flat.",
-              {"cell": "LSTM", "text": LONG, "where": "last", "scale": 0.6, "bias": 4}),
-    viz.Story("Forget gate at −5", "f is shut in every step: nothing of c survives, and nothing of its gradient.",
-              {"cell": "LSTM", "text": LONG, "where": "last", "bias": -5}),
-    viz.Story("Exploding", "Recurrent weights × 1.6 and few letters: the gradient grows on its way back. Move “Clip” and train.",
-              {"cell": "RNN", "text": "aaaaaaaaaaaaaaaaab", "where": "last", "scale": 1.6, "lr": -1}),
-    viz.Story("… clipped", "The same, with the gradient's norm held at 1.",
-              {"cell": "RNN", "text": "aaaaaaaaaaaaaaaaab", "where": "last", "scale": 1.6, "lr": -1, "clip": 1}),
-    viz.Story("Saturation", "A large learning rate pushes the units to ±1, where tanh is flat.",
+    viz.Story("Vanishing: RNN", "Look to the left: arrows fade from step to step, and little arrives at the first letter. Then the next story.",
+              {"cell": "RNN", "text": LONG, "scale": 0.6}),
+    viz.Story("… the LSTM keeps it", "The same word, and recurrent weights of the same size. Along c, × is close to what f lets through: the gradient arrives.",
+              {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": 4}),
+    viz.Story("Forget gate at −5", "The same LSTM, but f is shut at every step: nothing of c survives, and nothing comes back along c. Train: f opens little by little.",
+              {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": -5}),
+    viz.Story("Exploding", "Recurrent weights × 4: the gradient grows on its way back; look to the left. “One step” tells how large all of it is.",
+              {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3}),
+    viz.Story("… clipped", "The same, with the norm of the gradient held at 1: its direction stays, its size is bounded.",
+              {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3, "clip": 1}),
+    viz.Story("Saturation", "Press Train: so large a learning rate drives all units to −1 or 1, where tanh is flat.",
               {"cell": "RNN", "text": "hello", "lr": 0.5}),
     viz.Story("A cut", "Truncated every 4 steps: ✂ no gradient goes further, whatever the gates do.",
-              {"cell": "LSTM", "text": LONG, "where": "last", "truncate": 4, "bias": 4}),
-    viz.Story("Fewer weights: JANET", "One gate, half the weights of the LSTM, and the memory lives.",
-              {"cell": "JANET", "text": LONG, "where": "last", "bias": 4}),
+              {"cell": "LSTM", "text": LONG, "truncate": 4, "bias": 4}),
+    viz.Story("One gate: JANET", "Half the weights of the LSTM, a forget gate alone, and the gradient arrives.",
+              {"cell": "JANET", "text": LONG, "scale": 0.6, "bias": 4}),
 ]  # fmt: skip
 
 

@@ -79,8 +79,9 @@ async function anew() {
   now.network = new Network(cell, program, now.rule, mover, coded.codes, settings());
   now.letters = coded.letters;
   now.alphabet = coded.alphabet;
-  now.chosen = Math.min(now.chosen, sizes.T - 1);
+  now.chosen = sizes.T - 1;
   now.picture = new Picture($("sheet"), now.network, coded.letters, coded.alphabet, style, pick);
+  $("sheet").scrollLeft = $("sheet").scrollWidth; // the gradient starts at the last letter
   say($("size"), `${n.toLocaleString("en")} weights: ${cell.name}, ${sizes.H} hidden units, ${sizes.K} letters, ${sizes.T} steps`);
   show(true);
 }

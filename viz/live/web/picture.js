@@ -97,7 +97,7 @@ class Picture {
   /** A line with its head and a place for words. @param {SVGElement} g @param {number[][]} points */
   line(g, points) {
     const { make, straight, head, word } = shapes, { d, tip, base } = straight(points, 8);
-    const path = make("path", { d, fill: "none" }), arrow = head(base, tip, 3, "#000000");
+    const path = make("path", { d, fill: "none" }), arrow = head(base, tip, 5, "#000000");
     const [[a, b], [c]] = points, label = word((a + c) / 2, b - 10, "", 9.5, { bold: true });
     g.append(path, arrow, label);
     return { path, arrow, label };

@@ -11,9 +11,9 @@ function stuck(network, bounds) {
   for (const g of network.cell.gates) {
     const shut = shareOf(network, g, (v) => v < 0.05), open = shareOf(network, g, (v) => v > 0.95);
     if (shut + open > bounds.saturated) {
-      const forgets = g === network.cell.keeper && shut > bounds.saturated;
+      const keeper = g === network.cell.keeper, forgets = keeper && shut > bounds.saturated, keeps = keeper && open > bounds.saturated;
       return `${shown(g)}: ${Math.round(100 * (shut + open))} % of its units are saturated (${Math.round(100 * shut)} % shut, ${Math.round(100 * open)} % open). ` +
-        (forgets ? "The memory is forgotten in every step." : "Hardly any gradient passes through the gate itself.");
+        (forgets ? "The memory is forgotten in every step." : keeps ? "The memory is kept in every step." : "Hardly any gradient passes through the gate itself.");
     }
   }
   const h = network.cell.state[0];
@@ -42,13 +42,16 @@ function reach(network, bounds, letters) {
 
 /** What the training has done. @param {Network} network @param {boolean} training */
 function progress(network, training) {
-  const { T } = network.sizes, right = network.right(), { count, losses, settings, norm } = network;
+  const { T } = network.sizes, { count, losses, settings, norm } = network;
   if (network.broken)
     return `Step ${count + 1}: loss or gradient is not a number, so nothing was moved and the training has stopped. The way back: a learning rate below ${short(settings.lr)}, or clipping, then “Start anew”.`;
+  const right = network.right();
   if (!count) return `Not trained yet: it guesses ${right} of ${T} letters right. Press “Train”.`;
-  const clipped = settings.clip && norm > settings.clip ? ` The gradient (${short(norm)}) was clipped to ${short(settings.clip)}.` : "";
+  const said = settings.last
+    ? `the last letter, the only one with a loss, is ${network.best(T - 1)[0] === network.codes[T] ? "right" : "wrong"}`
+    : `${right} of ${T} letters are right`;
+  const clipped = settings.clip && norm > settings.clip ? ` The gradient’s norm ${short(norm)} was clipped to ${short(settings.clip)}.` : ` The gradient’s norm was ${short(norm)}.`;
   const was = losses[Math.max(0, losses.length - 101)], now = losses[losses.length - 1];
-  if (right === T) return `Step ${count}: ${right} of ${T} letters are right; the loss is ${short(now)}.${clipped}`;
-  const way = now < 0.97 * was ? "falls" : now > 1.03 * was ? "rises" : "stands still";
-  return `Step ${count}: ${right} of ${T} letters are right; the loss ${losses.length > 1 ? `${way}, ${short(was)} → ` : "is "}${short(now)}.${training ? "" : " Paused."}${clipped}`;
+  const way = losses.length < 2 ? "is" : now < 0.97 * was ? `falls, ${short(was)} →` : now > 1.03 * was ? `rises, ${short(was)} →` : "stays at";
+  return `Step ${count}: ${said}; the loss ${way} ${short(now)}.${training ? "" : " Paused."}${clipped}`;
 }
