@@ -27,23 +27,50 @@ LARGEST = {"T": 40, "H": 24, "K": 30}
 LONG = "a long memory is hard"
 
 STORIES = [
-    viz.Story("Vanishing: RNN", "Look to the left: arrows fade from step to step, and little arrives at the first letter. Then the next story.",
-              {"cell": "RNN", "text": LONG, "scale": 0.6}),
-    viz.Story("… the LSTM keeps it", "The same word, and recurrent weights of the same size. Along c, × is close to what f lets through: the gradient arrives.",
-              {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": 4}),
-    viz.Story("Forget gate at −5", "The same LSTM, but f is shut at every step: nothing of c survives, and nothing comes back along c. Train: f opens little by little.",
-              {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": -5}),
-    viz.Story("Exploding", "Recurrent weights × 4: the gradient grows on its way back; look to the left. “One step” tells how large all of it is.",
-              {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3}),
-    viz.Story("… clipped", "The same, with the norm of the gradient held at 1: its direction stays, its size is bounded.",
-              {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3, "clip": 1}),
-    viz.Story("Saturation", "Press Train: so large a learning rate drives all units to −1 or 1, where tanh is flat.",
-              {"cell": "RNN", "text": "hello", "lr": 0.5}),
-    viz.Story("A cut", "Truncated every 4 steps: ✂ no gradient goes further, whatever the gates do.",
-              {"cell": "LSTM", "text": LONG, "truncate": 4, "bias": 4}),
-    viz.Story("One gate: JANET", "Half the weights of the LSTM, a forget gate alone, and the gradient arrives.",
-              {"cell": "JANET", "text": LONG, "scale": 0.6, "bias": 4}),
-]  # fmt: skip
+    viz.Story(
+        "Vanishing: RNN",
+        "Look to the left: arrows fade from step to step, and little arrives at the first letter. Then the next story.",
+        {"cell": "RNN", "text": LONG, "scale": 0.6},
+    ),
+    viz.Story(
+        "… the LSTM keeps it",
+        "The same word, and recurrent weights of the same size. Along c, × is close to what f lets through: the gradient "
+        "arrives.",
+        {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": 4},
+    ),
+    viz.Story(
+        "Forget gate at −5",
+        "The same LSTM, but f is shut at every step: nothing of c survives, and nothing comes back along c. Train: f opens "
+        "little by little.",
+        {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": -5},
+    ),
+    viz.Story(
+        "Exploding",
+        "Recurrent weights × 4: the gradient grows on its way back; look to the left. “One step” tells how large all of it "
+        "is.",
+        {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3},
+    ),
+    viz.Story(
+        "… clipped",
+        "The same, with the norm of the gradient held at 1: its direction stays, its size is bounded. Press “One step”.",
+        {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3, "clip": 1},
+    ),
+    viz.Story(
+        "Saturation",
+        "Press Train: so large a learning rate drives all units to −1 or 1, where tanh is flat.",
+        {"cell": "RNN", "text": "hello", "lr": 0.5},
+    ),
+    viz.Story(
+        "A cut",
+        "Truncated every 4 steps: ✂ no gradient goes further, whatever the gates do.",
+        {"cell": "LSTM", "text": LONG, "truncate": 4, "bias": 4},
+    ),
+    viz.Story(
+        "One gate: JANET",
+        "Half the weights of the LSTM, a forget gate alone, and the gradient arrives.",
+        {"cell": "JANET", "text": LONG, "scale": 0.6, "bias": 4},
+    ),
+]
 
 
 class Watched:
@@ -93,7 +120,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--word", default="hello", help="what is learned at first (default: hello)")
-    parser.add_argument("--out", type=Path, default=Path("out/live.html"), help="the file (default: out/live.html)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/live.html"), help="the file (default: out/live.html)"
+    )
     return parser.parse_args(given)
 
 

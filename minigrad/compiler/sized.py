@@ -34,7 +34,9 @@ class _Empty(Frame):
         return b""
 
 
-def sized(compiled: Compiled, arguments: Sequence, largest: Mapping[str, int], gradients: bool = True) -> Wasm:
+def sized(
+    compiled: Compiled, arguments: Sequence, largest: Mapping[str, int], gradients: bool = True
+) -> Wasm:
     """The module of a function for all sizes up to those of these arguments, and what its host needs to lay it out.
 
     arguments : of the largest sizes; the function's parameters too.
@@ -137,7 +139,9 @@ def _places(who: str, frame: Frame, words: Sequence[str], write) -> dict[str, An
         elif leaf.size == 1:
             constants[str(read[leaf.number])] = [str(leaf.dtype), leaf._value.item()]
         else:
-            raise InputError(f"{who}: it reads a constant of shape {leaf.shape}, which differs from size to size")
+            raise InputError(
+                f"{who}: it reads a constant of shape {leaf.shape}, which differs from size to size"
+            )
     results = [fact(written[r.store.name], dtype, r.shape) for r, (_, _, dtype) in
                zip(program.results, frame.plan.values + frame.plan.gradients, strict=True)]  # fmt: skip
     count = len(frame.plan.values)

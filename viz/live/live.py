@@ -97,7 +97,9 @@ def live(
     programs = {learner.name: _program(learner, largest) for learner in learners}
     flat, slots = np.zeros(count, "float32"), len(optimiser.slots)
     numbers = np.zeros(1 + len(optimiser.numbers(1)), "float32")
-    programs["rule"] = _packed(sized(rule_of(optimiser), [flat] * (2 + slots) + [numbers], {"n": count}, False))
+    programs["rule"] = _packed(
+        sized(rule_of(optimiser), [flat] * (2 + slots) + [numbers], {"n": count}, False)
+    )
     first = {
         "text": text, "cell": learners[0].name, "hidden": 16, "lr": float(np.log10(optimiser.lr)), "bias": 1, "scale": 1,
         "where": "each", "truncate": 0, "clip": 0, "seed": 0, "speed": 2, **(chosen or {}),
@@ -134,9 +136,13 @@ def _program(learner: Learner, largest: Mapping[str, int]) -> dict[str, Any]:
         )
     names = [fact["name"] for fact in made.layout["arguments"]]
     if names != ["x", "targets", "weights", "cut", "link", "own"]:
-        raise InputError(f"live: the loss of {learner.name} calls its arguments {', '.join(names)}; see Learner")
+        raise InputError(
+            f"live: the loss of {learner.name} calls its arguments {', '.join(names)}; see Learner"
+        )
     if sorted(made.layout["parameters"]) != sorted(learner.parameters):
-        raise InputError(f"live: {learner.name} reads {', '.join(made.layout['parameters'])}, not the parameters given")
+        raise InputError(
+            f"live: {learner.name} reads {', '.join(made.layout['parameters'])}, not the parameters given"
+        )
     return _packed(made)
 
 
@@ -169,7 +175,9 @@ def _numbers(optimiser: Optimiser) -> dict[str, Any]:
     rows = [np.array(one.numbers(1), "float32")]
     for count in range(2, MOST_COUNTS):
         row = np.array(one.numbers(count), "float32")
-        if np.array_equal(row, rows[-1]) and np.array_equal(row, np.array(one.numbers(10 * count), "float32")):
+        if np.array_equal(row, rows[-1]) and np.array_equal(
+            row, np.array(one.numbers(10 * count), "float32")
+        ):
             return {"scaled": scaled, "table": _deflated(np.stack(rows, axis=1).astype("<f4").tobytes())}
         rows.append(row)
     raise InputError(
