@@ -22,6 +22,9 @@ from .tensor import Tensor, describe, next_number
 
 
 def _parameters(parameters) -> list[Tensor]:
+    if not isinstance(parameters, Iterable):
+        what = "model.parameters()" if hasattr(parameters, "parameters") else "a dict or a list of parameters"
+        raise InputError(f"optimiser: given {type(parameters).__name__}; give {what}")
     found = list(parameters.values() if isinstance(parameters, dict) else parameters)
     if not found:
         raise InputError("optimiser: no parameters given")
@@ -84,7 +87,8 @@ class Optimiser:
     slots: tuple[str, ...] = ()
 
     def __init__(self, parameters, lr: float, groups=None):
-        parameters = parameters if isinstance(parameters, dict) else list(parameters)
+        if isinstance(parameters, Iterable) and not isinstance(parameters, Mapping):
+            parameters = list(parameters)  # which may come once
         self.parameters, self.lr = _parameters(parameters), lr
         self.labels = _labels(parameters, self.parameters)
         self._check_rate(lr)
