@@ -123,7 +123,10 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("out/live.html"), help="the file (default: out/live.html)"
     )
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    if options.out.suffix.lower() not in (".html", ".htm"):
+        parser.error(f"--out {options.out}: a page is an HTML file; end the name in .html")
+    return options
 
 
 def main(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from .places import Fixed, named
 from .wasm import Frame, Wasm, module_of, program_of
 
 if TYPE_CHECKING:
-    from .compile import Compiled
+    from .compile import Compiled, Variant
 
 SMALL = 8  # below, an unnamed size is a number: how many states there are, how many rows
 Polynomial = dict[tuple[str, ...], int]  # products of names, each with its coefficient
@@ -46,16 +46,19 @@ def sized(
     The host fills the table in front of ``scratch``, from ``table`` on: for each of `stores` its address and the number
     of its elements, then the numbers `sizes`, all int64.  It may put stores of the kinds input, constant and output
     between the table and ``scratch``, the others behind ``scratch`` + ``scratch_bytes``, each at a multiple of 64, in
-    their order: they fit for sizes up to the largest.  Polynomials are lists of terms [coefficient, name, …].  Every
-    size must be at least 2, T at least 1.
+    their order: they fit for sizes up to the largest.  Polynomials are lists of terms [coefficient, name, …].  Sizes of
+    arguments must be at least 1, those of parameters at least 2, as a 1 may be broadcast.
 
-    Raises InputError as `Compiled.wasm` does, and for sizes that cannot be told apart or are no polynomials of these.
+    Raises InputError as `Compiled.wasm` does, for sizes that cannot be told apart or are no polynomials of these, and
+    for a program that holds for some sizes of its arguments alone.  Branches on sizes of parameters, which are plain
+    numbers, cannot be seen: a function that takes them must not be given.
     """
     who = f"sized wasm of {compiled.name}"
     meaning = _meanings(who, largest)
     variant, call = program_of(who, compiled, arguments, gradients, {})
     free = variant.traced.sizes(call.shapes)
     assert free is not None
+    _holds_for_all(who, variant)
     write = _writer(who, meaning, free)
     frame = _Empty(variant, call)
     module = module_of(who, variant, frame)
@@ -72,6 +75,22 @@ def sized(
         **_places(who, frame, words, write),
     }  # fmt: skip
     return Wasm(module, layout)
+
+
+def _holds_for_all(who: str, variant: Variant) -> None:
+    """Raises InputError unless a trace holds for all sizes of arguments from 1 on."""
+    traced = variant.traced
+    for difference, zero in traced.compared:
+        difference = resolve(difference)
+        if isinstance(difference, Size) and (zero or len(difference.terms) > 1):
+            raise InputError(
+                f"{who}: what it does depends on whether {difference} is 0; a module for all sizes has one way"
+            )
+    for _, _, v in traced.variables:
+        if v.zeros or (v.bound is None and v.minimum > max(1, v.hint if v.hint < SMALL else 1)):
+            raise InputError(
+                f"{who}: it needs an argument's size to be at least {v.minimum}, or of a certain kind"
+            )
 
 
 def _meanings(who: str, largest: Mapping[str, int]) -> dict[int, Polynomial]:

@@ -17,7 +17,7 @@ import minigrad as mg
 import viz
 from minigrad.compiler import TrainingStep
 from minigrad.compiler.sized import sized
-from viz.page.page import _hash
+from viz.page.page import hash_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 import live as example
@@ -84,7 +84,7 @@ def test_the_file_is_small_allows_only_its_own_scripts_and_names_no_other(page):
     style = re.search(r"<style>(.*?)</style>", page.html, re.S)[1]
     assert policy == (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'wasm-unsafe-eval' {_hash(script)}; style-src {_hash(style)}"
+        f"script-src 'wasm-unsafe-eval' {hash_of(script)}; style-src {hash_of(style)}"
     )
     outside = re.findall(r"(?:src|href|url)\s*[=(]", page.html)
     assert outside == [] and set(re.findall(r"https?://[^\"' ]*", page.html)) == {
@@ -124,6 +124,17 @@ def test_sizes_that_cannot_be_told_apart_are_refused():
         sized(compiled, [x, y], {"T": 9, "H": 20, "K": 29}, gradients=False)
     with pytest.raises(mg.InputError, match="a size of 20 is none that has a name"):
         sized(compiled, [x, y], {"T": 9, "K": 31}, gradients=False)
+
+
+def test_a_program_that_holds_for_some_sizes_alone_is_refused():
+    x, y = np.zeros((9, 20), "float32"), np.zeros((31, 20), "float32")
+    sizes = {"T": 9, "H": 20, "K": 31}
+    branches = mg.compile(lambda x, y: (x if x.shape[0] == 9 * y.shape[0] else x * 2).sum() + y.sum())
+    with pytest.raises(mg.InputError, match=r"depends on whether .* is 0"):
+        sized(branches, [x, y], sizes, gradients=False)
+    with pytest.raises(mg.InputError, match="at least 3"):
+        sized(mg.compile(lambda x, y: x[2].sum() + y.sum()), [x, y], sizes, gradients=False)
+    assert sized(mg.compile(lambda x, y: x.sum() + y.sum()), [x, y], sizes, gradients=False).bytes
 
 
 # Learning.
@@ -196,9 +207,9 @@ class TestLearning:
                 got["gradients"][name], right, rtol=1e-5, atol=1e-5 * max(size, 1), err_msg=name
             )
         for name, p in learner.parameters.items():
-            np.testing.assert_allclose(
-                got["after"][name], p.value.ravel(), rtol=1e-5, atol=1e-5, err_msg=name
-            )
+            # As a whole: where a gradient is 0 but for rounding, Adam makes a step of the rounding.
+            away = np.linalg.norm(got["after"][name] - p.value.ravel())
+            assert away <= 1e-5 * np.linalg.norm(p.value), name
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_is_written_on_arrows_is_what_transport_measures(self, screen, file, kind):

@@ -28,7 +28,7 @@ from minigrad.optim import Optimiser
 from ..language.scale import RAMP, Scale
 from ..language.text import clean, html
 from ..measure import diagnosis
-from ..page.page import Page, _hash, _style
+from ..page.page import Page, hash_of, style_of
 
 FILES = ("program.js", "text.js", "network.js", "picture.js", "charts.js", "said.js", "main.js")
 MOST_COUNTS = 20_000  # steps after which the optimiser's numbers must stand still
@@ -109,7 +109,7 @@ def live(
         "cells": {learner.name: _facts(learner) for learner in learners},
         "rule": _numbers(optimiser),
         "presets": [{"chosen": dict(s.chosen), "story": s.said} for s in stories],
-        "style": _style(Scale(), 1.0), "bounds": _bounds(),
+        "style": style_of(Scale(), 1.0), "bounds": _bounds(),
     }  # fmt: skip
     return Page(_document(title, learners, stories, largest, data), title, {})
 
@@ -205,7 +205,7 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
     script += "\n".join((web / name).read_text(encoding="utf-8") for name in FILES)
     parts = {
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'wasm-unsafe-eval' {_hash(script)}; style-src {_hash(style)}",
+        f"script-src 'wasm-unsafe-eval' {hash_of(script)}; style-src {hash_of(style)}",
         "title": html(title, 200), "style": style, "script": script,
         "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners)),
         "presets": "".join(

@@ -1,6 +1,6 @@
 // Three charts beside the picture: the loss, the gradient by distance, and the gates over time.
 
-const WIDE = 360, HIGH = 190, LEFT = 46, RIGHT = 10, ABOVE = 12, BELOW = 30;
+const WIDE = 360, HIGH = 190, LEFT = 56, RIGHT = 10, ABOVE = 12, BELOW = 30;
 
 class Chart {
   /** @param {Element} host @param {string} name @param {string} across what the axis says */
