@@ -40,8 +40,8 @@ STORIES = [
     ),
     viz.Story(
         "Forget gate at −5",
-        "The same LSTM, but f is shut at every step: nothing of c survives, and nothing comes back along c. Train: f opens "
-        "little by little.",
+        "The same LSTM, but f is shut at every step: next to nothing of c survives, and next to nothing comes back along it. "
+        "Train: f opens little by little.",
         {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": -5},
     ),
     viz.Story(

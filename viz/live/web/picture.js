@@ -40,7 +40,9 @@ class Picture {
     const { make, rect } = shapes, [w, h] = this.size;
     const svg = make("svg", { width: w, height: h, viewBox: `0 0 ${w} ${h}`, class: "picture", role: "group", "aria-label": "The unrolled network" });
     for (const name of state) svg.append(rect(0, this.y(name) - 3, w, CARD + 6, { rx: 8, fill: "#fbeec3" }));
+    this.over = make("g"); // lines between columns lie over them
     this.steps = Array.from({ length: T }, (_, t) => this.column(svg, t, letters, low, chosen));
+    svg.append(this.over);
     this.canvas = document.createElement("canvas");
     const dots = Math.min(window.devicePixelRatio || 1, 2, Math.sqrt(6e6 / (w * h)));
     this.canvas.width = Math.round(w * dots);
@@ -89,7 +91,7 @@ class Picture {
       this.line(g, [[middle, low + 24], [middle, low + 7]]),
       this.line(g, [[middle, TOP + 14], [middle, 36]]),
     ];
-    const links = t + 1 < this.network.sizes.T ? state.map((name) => this.line(g, [[x + COLUMN - 6, this.y(name) + CARD / 2], [x + COLUMN + GAP + 6, this.y(name) + CARD / 2]])) : [];
+    const links = t + 1 < this.network.sizes.T ? state.map((name) => this.line(this.over, [[x + COLUMN - 6, this.y(name) + CARD / 2], [x + COLUMN + GAP + 6, this.y(name) + CARD / 2]])) : [];
     svg.append(g);
     return { g, guess, sure, output, cards, lines, links };
   }
