@@ -187,7 +187,7 @@ class Beams(NamedTuple):
         ended = self.ended[:, None, :]
         possible = ~ended | (np.arange(K)[:, None] == (-1 if end is None else end))  # (W, K, N)
         total = self.log_p[:, None, :] + np.where(ended, 0, log_p.swapaxes(1, 2))
-        lengths = np.broadcast_to(self.lengths[:, None, :] + ~ended, total.shape)
+        lengths = np.broadcast_to(self.lengths[:, None, :] + np.logical_not(ended), total.shape)
         score = total / lengths ** float(length_penalty)
         possible, total, lengths, score = (a.reshape(W * K, N) for a in (possible, total, lengths, score))
         count = min(width, int(possible.sum(axis=0).min()))
