@@ -178,20 +178,24 @@ class Beams(NamedTuple):
     lengths: np.ndarray
     ended: np.ndarray
 
-    def longer(self, log_p: np.ndarray, width: int, end: int | None, length_penalty: float):
+    def longer(
+        self, log_p: np.ndarray, width: int, end: int | None, length_penalty: float
+    ) -> tuple[Beams, np.ndarray]:
         """The `width` best with one more symbol, of log-probability `log_p` (W, N, K), and the parent (W', N) of each.
 
         What has ended goes on as it is, by the symbol `end`.
         """
         W, N, K = log_p.shape
         ended = self.ended[:, None, :]
-        possible = ~ended | (np.arange(K)[:, None] == (-1 if end is None else end))  # (W, K, N)
+        possible = np.logical_not(ended) | (
+            np.arange(K)[:, None] == (-1 if end is None else end)
+        )  # (W, K, N)
         total = self.log_p[:, None, :] + np.where(ended, 0, log_p.swapaxes(1, 2))
-        lengths = np.broadcast_to(self.lengths[:, None, :] + ~ended, total.shape)
+        lengths = np.broadcast_to(self.lengths[:, None, :] + np.logical_not(ended), total.shape)
         score = total / lengths ** float(length_penalty)
         possible, total, lengths, score = (a.reshape(W * K, N) for a in (possible, total, lengths, score))
         count = min(width, int(possible.sum(axis=0).min()))
-        best = np.lexsort((-score, ~possible), axis=0)[:count]  # stable: of equal ones the first
+        best = np.lexsort((-score, np.logical_not(possible)), axis=0)[:count]  # stable: of equal ones the first
         parent, symbol = np.divmod(best, K)
         n = np.arange(N)
         written = np.concatenate([self.written[parent, :, n].swapaxes(1, 2), symbol[:, None]], axis=1)
@@ -280,7 +284,7 @@ def _checked_end(who: str, end, K: int) -> int | None:
     whole = isinstance(end, (int, np.integer)) and not isinstance(end, bool)
     if end is not None and not (whole and 0 <= end < K):
         raise InputError(f"{who}: end = {end!r}; give one of the {K} outputs, 0 … {K - 1}, or None")
-    return end
+    return None if end is None else int(end)
 
 
 def _picked(arrays: list[np.ndarray], parent: np.ndarray) -> np.ndarray:

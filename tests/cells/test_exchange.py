@@ -251,7 +251,7 @@ def runs(layer, x):
 
 # There and back.
 
-WITH = {"pytorch": list(TORCH), "keras": [*KERAS, IRNN], "onnx": list(ONNX)}
+WITH = {"pytorch": list(TORCH), "keras": [*KERAS, IRNN, BiasedGRU], "onnx": list(ONNX)}
 PAIRS = [(library, kind) for library, kinds in WITH.items() for kind in kinds]
 pairs = pytest.mark.parametrize(
     ("library", "kind"), PAIRS, ids=lambda p: p if isinstance(p, str) else p.__name__

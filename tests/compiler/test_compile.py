@@ -110,6 +110,11 @@ def model(kind, dtype, D=4, H=6, K=3, seed=0):
     return cell, output, loss
 
 
+def state_of(name, drawn):
+    """What is divided by stays away from 0, where float32 has few digits left: a normaliser n, a stabiliser m."""
+    return {"n": abs(drawn) + 0.5, "m": -abs(drawn)}.get(name, drawn)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", sorted(CELLS))
 def test_cell_compiled_equals_eager_at_every_size_with_one_program(kind, dtype):
@@ -120,7 +125,9 @@ def test_cell_compiled_equals_eager_at_every_size_with_one_program(kind, dtype):
     for T, N in [(5, 3), (1, 1), (7, 1), (2, 6), (12, 32), (6, 4), (3, 3)]:
         x = Tensor(rng.standard_normal((T, N, 4)).astype(dtype), requires_grad=True, name="x")
         states = [
-            Tensor(rng.standard_normal(s.shape).astype(dtype), requires_grad=True, name=s.name)
+            Tensor(
+                state_of(s.name, rng.standard_normal(s.shape)).astype(dtype), requires_grad=True, name=s.name
+            )
             for s in cell.initial_state(N)
         ]
         assert_equal(loss, (x, rng.integers(0, 3, (T, N)), *states), [*leaves, x, *states], dtype, compiled)
