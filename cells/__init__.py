@@ -7,6 +7,7 @@ from . import exchange
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell
+from .checking import Checked, check
 from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
 from .convolution import Conv1d, weight_norm
 from .dropout import Dropout, dropped, recurrent_masks
@@ -67,6 +68,7 @@ __all__ = [
     "AttentionDecoder",
     "Bidirectional",
     "Cell",
+    "Checked",
     "Conv1d",
     "Dense",
     "Dropout",
@@ -84,6 +86,7 @@ __all__ = [
     "Transformer",
     "TransformerBlock",
     "by_probability",
+    "check",
     "chrono",
     "compare",
     "comparison",
