@@ -40,12 +40,14 @@ class Cell(Layer):
         self.build(rng)
 
     def build(self, rng: np.random.Generator) -> None:
+        """Make the parameters, which a subclass does by `gate_parameters`, `weights` and `parameter`."""
         raise NotImplementedError(
             f"{type(self).__name__} must make its parameters in build(self, rng), which "
             'its __init__ calls, e.g. by self.gate_parameters("f", rng) or self.parameter("W", array)'
         )
 
     def step(self, x: Tensor, *state: Tensor) -> dict[str, Tensor]:
+        """One step, x (N, D) and the states before → its quantities by name, the states after among them."""
         raise NotImplementedError(
             f"{type(self).__name__} must compute one step in step(self, x, *states): return dict(h=…, …)"
         )

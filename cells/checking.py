@@ -62,7 +62,7 @@ class Row(NamedTuple):
 class Checked:
     """What `check` found: true where all is well; it prints as one line and a table.
 
-    `rows` has a `Row` (name, ok, measured) for each trial, `line` is the answer in one line.
+    `rows` has a `Row` (name, ok, measured) for each trial.
     """
 
     def __init__(self, name: str, rows: list[Row]):
@@ -73,6 +73,7 @@ class Checked:
 
     @property
     def line(self) -> str:
+        """The answer in one line."""
         wrong = [row.name for row in self.rows if row.ok is False]
         if wrong:
             return f"{self.name}: wrong at {', '.join(wrong)}"

@@ -42,6 +42,7 @@ class Layer:
     _constants: tuple[str, ...] = ()  # attributes that are constants
 
     def __init__(self, dtype="float32"):
+        """dtype : of the parameters; raises InputError for one that is not a float type."""
         self.dtype = np.dtype(dtype)
         if self.dtype.kind != "f":
             raise InputError(f"{type(self).__name__}: dtype {self.dtype}; parameters need a float type")
@@ -271,7 +272,8 @@ class Dense(Layer):
 
     Shapes: x (…, D) → (…, K).  ``K * (D + 1)`` parameters: W starts after Glorot and Bengio (2010), b at 0.
     activation : a function of tensors on top, e.g. ``minigrad.relu``.
-    Raises ShapeError, when called, for an x of another width.
+    Raises InputError for sizes below 1, and when called, ShapeError or DTypeError for an x of another width or
+    float type.
     """
 
     names = "W b"  # of the weights and the bias
@@ -305,7 +307,7 @@ class Dense(Layer):
 class Output(Dense):
     """The output layer of the lecture: logits, which softmax or cross-entropy make probabilities.
 
-    Shapes: h (…, H) → (…, K).
+    Shapes: h (…, H) → (…, K).  Raises what `Dense` raises.
     """
 
     names = "W_y b_y"

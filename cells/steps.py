@@ -67,10 +67,12 @@ class Run:
 
     @property
     def outputs(self) -> Tensor:
+        """The outputs of all steps, (T, N, …)."""
         return self[self.name]
 
     @property
     def last(self) -> Tensor:
+        """The outputs after the last step, each sequence's last real one, (N, …)."""
         return self.outputs[-1] if self._last is None else self._last
 
     @property

@@ -246,7 +246,7 @@ def _places(i, size, x: Tensor, axis: int, alone: bool):
 
 
 def reshape(x, *shape) -> Tensor:
-    """The same elements in another shape; one size may be −1."""
+    """The same elements in another shape; one size may be −1.  Raises ShapeError where they do not fit into it."""
     x = as_tensor(x)
     new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
     if -1 in [n for n in new if isinstance(n, int)]:
@@ -262,12 +262,12 @@ def reshape(x, *shape) -> Tensor:
 
 
 def transpose(x, *axes) -> Tensor:
-    """Axes in another order (none given: reversed)."""
+    """Axes in another order (none given: reversed); raises ShapeError unless each comes once."""
     x = as_tensor(x)
     order = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)) else axes
     order = tuple(a + x.ndim if a < 0 else a for a in order) if order else tuple(reversed(range(x.ndim)))
     if sorted(order) != list(range(x.ndim)):
-        raise ShapeError(f"transpose of {describe(x)}: {order} is no order of its {x.ndim} axes")
+        raise ShapeError(f"transpose of {describe(x)}: {order} is not an order of its {x.ndim} axes")
     if order == tuple(range(x.ndim)):
         return x
     return apply(TRANSPOSE, (x,), (order,))

@@ -452,7 +452,10 @@ def minimum(a, b) -> Tensor:
 
 
 def where(condition, a, b) -> Tensor:
-    """`a` where `condition` holds, else `b`; the side not taken gets a gradient of zero."""
+    """`a` where `condition` holds, else `b`, all broadcast; the side not taken gets a gradient of zero.
+
+    Raises DTypeError for a condition that is not boolean.
+    """
     condition = as_tensor(condition)
     if condition.dtype != BOOL:
         raise DTypeError(f"where: the condition {describe(condition)} is not boolean; compare, e.g. x > 0")
@@ -471,7 +474,10 @@ def power(x, exponent) -> Tensor:
 
 
 def matmul(a, b) -> Tensor:
-    """The matrix product of (…, m, k) and (…, k, n), batched as in NumPy; vectors as in NumPy."""
+    """The matrix product of (…, m, k) and (…, k, n), batched as in NumPy; vectors as in NumPy.
+
+    Raises ShapeError for plain numbers and for shapes that do not fit.
+    """
     if type(a) is not Tensor or type(b) is not Tensor:
         a, b = (as_tensor(x, b if x is a else a) for x in (a, b))
     na, nb = len(a.shape), len(b.shape)
@@ -487,7 +493,7 @@ def matmul(a, b) -> Tensor:
 
 
 def sum(x, axis=None, keepdims=False) -> Tensor:
-    """The sum over `axis` (None: all)."""
+    """The sum over `axis`, a number or several (None: all); raises ShapeError for an axis that `x` does not have."""
     x = as_tensor(x)
     return apply(SUM, (x,), (axes_of(x.ndim, axis), keepdims))
 
@@ -530,7 +536,10 @@ def broadcast_to(x, shape) -> Tensor:
 
 
 def concat(*tensors, axis: int = -1) -> Tensor:
-    """Side by side along `axis`: ``concat(h_prev, x)``."""
+    """Side by side along `axis`, also as one list: ``concat(h_prev, x)``.
+
+    Raises InputError for no tensors, ShapeError for an axis or sizes that do not fit.
+    """
     xs = tuple(tensors[0]) if len(tensors) == 1 and type(tensors[0]) in (list, tuple) else tensors
     if not xs:
         raise InputError("concat of nothing: give at least one tensor")

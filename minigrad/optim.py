@@ -144,6 +144,7 @@ class Optimiser:
         return seen.numbers(count)
 
     def zero_grad(self) -> None:
+        """Let every parameter forget its gradient."""
         for p in self.parameters:
             p.grad = None
 
@@ -158,7 +159,9 @@ class Optimiser:
 
     @np.errstate(over="raise")
     def step(self) -> None:
-        """Move every parameter that has a gradient; raises GraphError when none has.
+        """Move every parameter that has a gradient.
+
+        Raises GraphError when none has, and ShapeError for a gradient of another shape than its parameter's.
 
         Whole also when Ctrl-C or an error interrupts it: then nothing has moved, or everything has.
         """
@@ -239,7 +242,7 @@ class Optimiser:
         commit(self.loaded(state))
 
     def loaded(self, state: Mapping[str, np.ndarray]) -> list[tuple]:
-        """The changes that `load_state_dict` makes."""
+        """The changes that `load_state_dict` makes; raises what `fitting` raises."""
         kind = type(self).__name__
         found = fitting(f"{kind}.load_state_dict", state, self.state_dict())
         changes: list[tuple] = [(self, "steps", found[f"{kind}.steps"].item())]
@@ -267,7 +270,10 @@ def _plain(array: np.ndarray) -> Any:
 
 
 def fitting(who: str, given: Mapping, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copies of the given arrays, which must have the names, shapes and dtypes of the expected ones."""
+    """Copies of the given arrays, which must have the names, shapes and dtypes of the expected ones.
+
+    Raises InputError, ShapeError or DTypeError where they have not.
+    """
     if not isinstance(given, Mapping):
         raise InputError(f"{who}: give a dict of arrays by name, not {type(given).__name__}")
     missing, surplus = [n for n in expected if n not in given], [n for n in given if n not in expected]
@@ -306,6 +312,7 @@ class SGD(Optimiser):
     """Gradient descent with momentum (Polyak, 1964): v = m·v + g; p = p − lr·v.
 
     `weight_decay` λ adds λ·p to the gradient.
+    Raises what `Optimiser` raises.
     """
 
     options = ("lr", "momentum", "weight_decay")
@@ -342,6 +349,7 @@ class Adam(Optimiser):
 
     The bias correction counts the gradients of each parameter, so that one whose gradient comes rarely, or only
     later in the training, starts as any other does.
+    Raises what `Optimiser` raises.
     """
 
     options = ("lr", "betas", "epsilon", "weight_decay")
@@ -423,6 +431,7 @@ class RMSprop(Optimiser):
 
     centred : √(s − mean²) in place of √s, with a running mean of g (Graves, 2013).
     `weight_decay` λ adds λ·p to the gradient.
+    Raises what `Optimiser` raises.
     """
 
     options = ("lr", "alpha", "epsilon", "momentum", "weight_decay")

@@ -35,6 +35,7 @@ class Alphabet:
             ) from None
 
     def decode(self, numbers) -> str:
+        """The text of these numbers; raises InputError for one that is not a place in the alphabet."""
         places = np.asarray(numbers).ravel()
         outside = [int(k) for k in places if not 0 <= k < len(self)]
         if outside:

@@ -64,16 +64,27 @@ def test_layers_pass_what_can_be_tried_of_them(name, rng):
     assert {r.name for r in found.rows if r.ok is None} == not_tried, found
 
 
-def test_another_draw_is_taken_where_the_first_is_at_a_kink():
-    class Folds(cells.RNN):
-        """Has a kink wherever 10,000 h is a whole number, and so within any difference of 1e-3."""
+class Folds(cells.RNN):
+    """Has a kink wherever `folds` · h is a half."""
 
-        def step(self, x, h_prev):
-            h = super().step(x, h_prev)["h"]
-            return dict(h=mg.abs(1e4 * h - mg.floor(1e4 * h) - 0.5) * 1e-4 + h)
+    folds = 1e2
 
+    def step(self, x, h_prev):
+        h = super().step(x, h_prev)["h"]
+        return dict(h=mg.abs(self.folds * h - mg.floor(self.folds * h) - 0.5) * 1e-4 + h)
+
+
+def test_another_draw_is_taken_where_one_is_at_a_kink():
     found = cells.check(Folds)
-    assert found and re.search(r"in draw \d+|at each of 20 draws", row(found, "gradients").measured), found
+    assert found and re.search(r"finite differences, in draw \d+$", row(found, "gradients").measured), found
+
+
+def test_where_every_draw_is_at_a_kink_nothing_is_claimed():
+    class Folded(Folds):
+        folds = 1e4
+
+    tried = row(cells.check(Folded), "gradients")
+    assert tried.ok is None and "at each of 20 draws it is at a kink" in tried.measured
 
 
 def test_a_made_cell_is_left_as_it_is_and_may_be_large(rng):
