@@ -1,7 +1,7 @@
 """What all recurrent cells share.
 
 A cell is a class with the equations of its slide in `step` and the names of its
-gates and states; what runs it over a sequence stands in `recurrence`.  Every
+gates and states; what runs it over a sequence is in `recurrence`.  Every
 quantity that `step` returns is named in the graph, so that errors, pictures and
 equations speak of ``f`` and ``c_tilde`` and of the step they stand in.
 """

@@ -200,7 +200,7 @@ class Subject:
         if isinstance(first, Embedding):
             return rng.integers(0, first.classes, (T, N))[:steps]
         if first is None:
-            raise InputError("how wide its input is cannot be told; give an example: check(layer, xs)")
+            raise InputError("the width of its input is not known; give an example: check(layer, xs)")
         return rng.standard_normal((T, N, _width(first) or 1)).astype(dtype)[:steps]
 
     def rows(self, steps: int | None = None, dtype="float64") -> dict[str, np.ndarray]:
@@ -283,7 +283,9 @@ def _made(kind) -> Any:
     known = {**SMALL, "rng": np.random.default_rng(0)}
     unknown = [p.name for p in wanted if p.name not in known]
     if unknown:
-        raise InputError(f"what to give for {', '.join(unknown)} is not known; give a made {kind.__name__}")
+        raise InputError(
+            f"{', '.join(unknown)} cannot be guessed; make the {kind.__name__} yourself and give that"
+        )
     return kind(**{p.name: known[p.name] for p in wanted})
 
 
@@ -377,7 +379,7 @@ def _used(s: Subject) -> str:
     loss = _loss(layer, xs, s.weigh(xs, rng), **s.rows())
     own, reached = _learning(layer), {n.number for n in ancestors(loss)}
     if not own:
-        raise Look("there is none that learns")
+        raise Look("no parameter learns")
     if loss.requires_grad:
         loss.backward()
     unused = [name for name, p in own.items() if p.number not in reached]
@@ -466,8 +468,8 @@ def _compare(s: Subject, shorter: list[int] | None) -> float:
             error = float(np.abs(a - b).max(initial=0) / max(1.0, np.abs(b).max(initial=0)))
             if not error <= AGREE and not np.array_equal(a, b, equal_nan=True):
                 raise GraphError(
-                    f"compiled, {what} differs by {error:.2g}; Python runs once, while it is traced: what NumPy makes "
-                    "of values in step stays as it was then; use minigrad's operations"
+                    f"compiled, {what} differs by {error:.2g}; Python runs once, while it is traced: what NumPy computes "
+                    "in step stays as it was then; use minigrad's operations"
                 )
             worst = max(worst, np.nan_to_num(error))
         if shorter is not None and (x.grad is not None) and x.grad[len(x.value) - 2 :, 1::2].any():
@@ -486,7 +488,7 @@ def _equations(s: Subject) -> str:
     rows = {name: a[0] for name, a in s.rows().items()}
     texts = [repr(equations(cell, **rows)) for cell in _cells_of(s.layer)]
     if not texts:
-        raise NotTried("it has no step that could be written down")
+        raise NotTried("it has no step to write down")
     return f"{sum(len(text.splitlines()) for text in texts)} lines, viz.equations(cell)"
 
 
@@ -516,7 +518,7 @@ def _learns(s: Subject) -> str:
     layer, xs = s.copy(), s.xs(rng)
     goal, own = rng.standard_normal(s.outputs), _learning(layer)
     if not own:
-        raise NotTried("it has no parameter that learns")
+        raise NotTried("no parameter learns")
 
     def loss() -> Tensor:
         return ((run(layer, xs, **s.rows()).outputs - goal) ** 2).mean()

@@ -40,7 +40,7 @@ class Dropout(Layer):
     """Drops units with probability `rate` (Srivastava et al., 2014) where it is given a mask, and only there.
 
     Shapes: x (…) → (…).  ``drop(x, dropout=drop.dropout_masks(x.shape, rng))`` is for training, ``drop(x)``, which
-    is x itself, for all else: there is no mode to forget.  Kept units are scaled by 1 / (1 − rate), so that the mean is
+    is x itself, for everything else: there is no mode to forget.  Kept units are scaled by 1 / (1 − rate), so that the mean is
     the same in both.  Pass masks as arguments to a compiled function: eager and compiled runs then drop the same units.
     Raises InputError for a rate outside 0 ≤ rate < 1.
     """

@@ -104,7 +104,7 @@ class Layer:
     # Freezing.
 
     def freeze(self, *patterns: str) -> None:
-        """Let parameters be as they are: they get no gradient, and optimisers leave them, until `unfreeze`.
+        """Keep parameters as they are: they get no gradient, and optimisers skip them, until `unfreeze`.
 
         patterns : names, of parameters ("rnn.W_f") or layers ("rnn"), also with wildcards ("*.b_?"); without any,
             all.  Raises InputError for one that fits no parameter; nothing is frozen then.
@@ -112,7 +112,7 @@ class Layer:
         self._learn(False, patterns)
 
     def unfreeze(self, *patterns: str) -> None:
-        """Let parameters learn again; `patterns` as in `freeze`."""
+        """Let frozen parameters learn again; `patterns` as in `freeze`."""
         self._learn(True, patterns)
 
     def _learn(self, learn: bool, patterns: tuple) -> None:

@@ -107,7 +107,7 @@ def compile(function, *, threads: int = 1, check: bool = False):
 
 
 def training_step(loss, optimiser, *, clip: float | None = None, clip_value: float | None = None):
-    """A step of training, ``step(*batch)``, with as little Python as can be: see `minigrad.compiler.TrainingStep`.
+    """A step of training, ``step(*batch)``, with as little Python as possible: see `minigrad.compiler.TrainingStep`.
 
     loss : a function of a batch; its first (or only) result is the loss.
     optimiser : whose parameters are moved, e.g. ``mg.optim.Adam(parameters)``.

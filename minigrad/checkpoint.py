@@ -104,7 +104,7 @@ def training_from(path, optimiser: Optimiser, rng) -> tuple[list[tuple], Arrays]
     """The changes that `load_training` makes, and what it returns; raises what `load_training` raises."""
     arrays, notes = _read(path)
     if GENERATORS not in notes:
-        raise InputError(f"{files.shown(path)} holds arrays, and no training: read it with checkpoint.load")
+        raise InputError(f"{files.shown(path)} holds arrays but no training: read it with checkpoint.load")
     own = dict(zip(optimiser.labels, optimiser.parameters, strict=True))
     who = f"training from {files.shown(path)}"
     values = fitting(f"{who}, parameters", _part(arrays, "parameters/"), {n: p.value for n, p in own.items()})

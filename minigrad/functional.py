@@ -1,4 +1,4 @@
-"""Compositions of primitives: means, norms, activations, softmax, convolution; the losses stand in losses.py.
+"""Compositions of primitives: means, norms, activations, softmax, convolution; the losses are in losses.py.
 
 Nothing here has a derivative rule of its own; numerical stability comes from the
 primitives sigmoid, softplus and logsumexp, and from the largest logit taken out first.

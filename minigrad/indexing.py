@@ -148,7 +148,7 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
             return x, True
         return apply(SLICE, (x,), (axis, *_bounds(x, size, item))), True
     if isinstance(item, (bool, np.bool_)):
-        raise DTypeError(f"index {item} of {describe(x)}: a truth value is not a place; use minigrad.where")
+        raise DTypeError(f"index {item} of {describe(x)}: a truth value is not an index; use minigrad.where")
     try:
         k = item if isinstance(item, Size) else item.__index__()
     except (AttributeError, TypeError):
@@ -274,7 +274,7 @@ def transpose(x, *axes) -> Tensor:
 
 
 def swapaxes(x, a: int, b: int) -> Tensor:
-    """Two axes exchanged; raises ShapeError for one that there is not."""
+    """Two axes exchanged; raises ShapeError for an axis that does not exist."""
     x = as_tensor(x)
     axes = list(range(x.ndim))
     try:

@@ -111,7 +111,9 @@ def _concat_shape(*shapes_axis):
     first = shapes[0]
     for s in shapes[1:]:
         if len(s) != len(first) or any(s[k] != first[k] for k in range(len(s)) if k != axis):
-            raise ShapeError(f"concat along axis {axis}: {' and '.join(map(str, shapes))} differ elsewhere")
+            raise ShapeError(
+                f"concat along axis {axis}: {' and '.join(map(str, shapes))} differ along another axis"
+            )
     total = first[axis]
     for s in shapes[1:]:
         total = total + s[axis]
@@ -221,7 +223,7 @@ def _gather(x, index):
 def _inside(index, rows):
     """The index itself, if all of it are places among so many rows."""
     if index.dtype.kind not in "iu":
-        raise TypeError(f"an index must be of integers, not {index.dtype}")
+        raise TypeError(f"an index must hold integers, not {index.dtype}")
     if index.size and (index.min() < 0 or index.max() >= rows):
         raise IndexError(f"index {index.min()} … {index.max()} outside 0 … {rows - 1}")
     return index

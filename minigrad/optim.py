@@ -76,8 +76,8 @@ class Optimiser:
         A parameter belongs to the first group that it fits, and has the optimiser's options otherwise.  The rate of
         a group keeps its ratio to `lr`: when a schedule halves that, it halves all.
 
-    Raises InputError for no parameters, what is not a parameter, options out of range, and a group that nothing
-    belongs to.
+    Raises InputError when there are no parameters, for anything that is not a parameter, for options out of range,
+    and for a group that nothing belongs to.
     """
 
     options: tuple[str, ...] = ("lr",)
@@ -108,7 +108,9 @@ class Optimiser:
             numbers = {p.number for p in _parameters([which] if isinstance(which, Tensor) else which)}
             members = [k for k, p in enumerate(self.parameters) if p.number in numbers]
             if len(members) < len(numbers):
-                raise InputError(f"{type(self).__name__}: a group has a parameter that the optimiser has not")
+                raise InputError(
+                    f"{type(self).__name__}: a group has a parameter that the optimiser does not have"
+                )
         members = [k for k in members if self.group[k] < 0]
         if not members:
             what = repr(which) if isinstance(which, str) else f"number {len(self.groups) + 1}"

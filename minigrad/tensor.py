@@ -268,7 +268,7 @@ class Tensor(Methods):
         if self._value is None:
             raise GraphError(
                 f"a Python branch on {describe(self)}, which has no value while tracing: "
-                "use minigrad.where, so that both ways stand in the graph"
+                "use minigrad.where, so that both branches are in the graph"
             )
         return bool(self._value)
 

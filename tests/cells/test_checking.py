@@ -274,7 +274,7 @@ def test_a_class_that_needs_more_says_what_and_a_function_needs_an_example(rng):
             super().__init__(inputs, hidden, rng)
 
     found = cells.check(Ranked)
-    assert row(found, "runs").measured == "what to give for rank is not known; give a made Ranked"
+    assert row(found, "runs").measured == "rank cannot be guessed; make the Ranked yourself and give that"
     assert all(r.ok is None and "not tried" in r.measured for r in found.rows[1:])
     assert "give an example" in row(cells.check(lambda xs: tanh(xs)), "runs").measured
     found = cells.check(lambda xs: tanh(xs), rng.standard_normal((4, 2, 3)))
