@@ -174,7 +174,7 @@ REFUSALS = {
     "clip at NaN": (lambda: mg.clip(x, np.nan), InputError, "NaN"),
     "variance of too few": (lambda: mg.var(x, 0, ddof=2), ShapeError, r"'x'.*ddof = 2"),
     "parts that are not equal": (lambda: mg.split(x, 2, 1), ShapeError, r"'x'.*axis 1 has size 3"),
-    "squeeze of more than one": (lambda: mg.squeeze(x, 1), ShapeError, r"'x'.*axis 1 has size 3"),
+    "squeeze of more than one": (lambda: mg.squeeze(x, 1), ShapeError, r"'x'.*axis 1 has 3"),
     "a mode that there is not": (lambda: mg.pad(x, 1, "mean"), InputError, "mode 'mean'"),
     "fewer pairs than axes": (lambda: mg.pad(x, ((1, 2), (3, 4))), ShapeError, "each of 3 axes"),
     "a negative width": (lambda: mg.pad(x, -1), InputError, "from 0"),
