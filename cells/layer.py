@@ -41,6 +41,11 @@ class Layer:
     _names: tuple[str, ...] = ()  # attributes that are parameters, also when they do not learn for a while
     _constants: tuple[str, ...] = ()  # attributes that are constants
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if callable(vars(cls).get("forward")) and not any("__call__" in vars(kind) for kind in cls.__mro__):
+            raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
+
     def __init__(self, dtype="float32"):
         """dtype : of the parameters; raises InputError for one that is not a float type."""
         self.dtype = np.dtype(dtype)

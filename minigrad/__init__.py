@@ -121,6 +121,13 @@ def training_step(loss, optimiser, *, clip: float | None = None, clip_value: flo
     return TrainingStep(loss, optimiser, clip, clip_value)
 
 
+def __getattr__(name: str):
+    """Where a name is that is looked for here, as in other libraries."""
+    inside = name.removesuffix("_")  # clip_grad_norm_
+    where = f"; it is minigrad.optim.{inside}" if not name.startswith("_") and hasattr(optim, inside) else ""
+    raise AttributeError(f"module 'minigrad' has no attribute {name!r}{where}")
+
+
 __version__ = "0.1.0"
 __all__ = [
     "DTypeError",

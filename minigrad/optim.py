@@ -38,6 +38,17 @@ def _parameters(parameters) -> list[Tensor]:
     return found
 
 
+def _refuse_layers(parameters) -> None:
+    """Raise InputError for layers in place of their parameters."""
+    one_by_one = isinstance(parameters, (list, tuple))
+    for layer in parameters if one_by_one else (parameters,):
+        if hasattr(layer, "parameters"):
+            several = ", several of them as {**a.parameters(), **b.parameters()}" if one_by_one else ""
+            raise InputError(
+                f"optimiser: {type(layer).__name__} is a layer; give its parameters, layer.parameters(){several}"
+            )
+
+
 def _labels(parameters, found: list[Tensor]) -> list[str]:
     """What a state calls each parameter: its key or name where these tell all apart, else its position."""
     labels = (
@@ -84,6 +95,7 @@ class Optimiser:
     slots: tuple[str, ...] = ()
 
     def __init__(self, parameters, lr: float, groups=None):
+        _refuse_layers(parameters)
         parameters = parameters if isinstance(parameters, dict) else list(parameters)
         self.parameters, self.lr = _parameters(parameters), lr
         self.labels = _labels(parameters, self.parameters)
