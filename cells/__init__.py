@@ -7,6 +7,7 @@ from . import exchange
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell
+from .checking import Checked, check
 from .configurations import (
     FirstState,
     beam_search,
@@ -100,6 +101,7 @@ __all__ = [
     "AttentionDecoder",
     "Bidirectional",
     "Cell",
+    "Checked",
     "Conv1d",
     "Dense",
     "Dropout",
@@ -119,6 +121,7 @@ __all__ = [
     "TransformerBlock",
     "beam_search",
     "by_probability",
+    "check",
     "chrono",
     "compare",
     "comparison",

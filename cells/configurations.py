@@ -103,7 +103,8 @@ def generate(
     choose : from logits (N, K) to whole numbers (N,); default: the most likely.  See `by_probability`.
 
     A layer with states carries them from step to step; any other reads again all that was written.
-    Raises InputError for a layer that sees what comes after a step.
+    Raises InputError for a layer that sees what comes after a step and a length below 1, ShapeError for a `first` of
+    another shape.
     """
     _causal("generate", layer)
     positive("generate", length=length)
@@ -195,7 +196,9 @@ class Beams(NamedTuple):
         score = total / lengths ** float(length_penalty)
         possible, total, lengths, score = (a.reshape(W * K, N) for a in (possible, total, lengths, score))
         count = min(width, int(possible.sum(axis=0).min()))
-        best = np.lexsort((-score, np.logical_not(possible)), axis=0)[:count]  # stable: of equal ones the first
+        best = np.lexsort((-score, np.logical_not(possible)), axis=0)[
+            :count
+        ]  # stable: of equal ones the first
         parent, symbol = np.divmod(best, K)
         n = np.arange(N)
         written = np.concatenate([self.written[parent, :, n].swapaxes(1, 2), symbol[:, None]], axis=1)
@@ -205,7 +208,10 @@ class Beams(NamedTuple):
 
 
 def by_probability(rng: np.random.Generator, temperature: float = 1.0) -> Callable:
-    """For `generate`: draw from softmax(logits / temperature); below 1 it is bolder, above 1 more varied."""
+    """For `generate`: draw from softmax(logits / temperature); below 1 it is bolder, above 1 more varied.
+
+    Raises InputError for a temperature that is not above 0.
+    """
     if not temperature > 0:
         raise InputError(f"by_probability: temperature = {temperature!r}; give a number above 0")
 
@@ -221,6 +227,7 @@ class FirstState(Layer):
     """First states of a recurrent layer made from one input (N, C), e.g. a class: tanh of a product for each.
 
     Called with the input it gives the states, for `one_to_many` and `generate`; parameters "W_1", "W_2", …
+    Raises InputError for inputs below 1, and for a layer without states.
     """
 
     def __init__(self, layer, inputs: int, rng: np.random.Generator):
