@@ -13,6 +13,7 @@ from .dropout import Dropout, dropped, recurrent_masks
 from .embedding import Embedding
 from .experiments import comparison, tasks
 from .experiments.comparison import compare
+from .experiments.sweep import sweep
 from .experiments.text import Alphabet
 from .gru import GRU
 from .gru_reset_after import ResetAfterGRU
@@ -96,6 +97,7 @@ __all__ = [
     "one_to_many",
     "recurrent_masks",
     "run",
+    "sweep",
     "tasks",
     "ZoneoutLSTM",
     "weight_norm",
