@@ -208,7 +208,7 @@ def test_the_character_model_goes_on_in_another_process_to_the_same_bits(tmp_pat
         (["--cell", "rnn"], "missing '1."),
         (["--batch", "4"], "another --batch than 4"),
         (["--resume", "{weights}"], "this program did not write that file"),
-        (["--resume", "{other}"], "no safetensors file, or damaged"),
+        (["--resume", "{other}"], "not a safetensors file, or damaged"),
         (["--resume", "{folder}"], "is a folder, not a file"),
         (["--resume", "{other}/x"], "cannot be written"),
     ],

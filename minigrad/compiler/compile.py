@@ -861,7 +861,7 @@ def view_of(flat: np.ndarray, part: tuple) -> np.ndarray:
 def constant(value: np.ndarray) -> Tensor:
     """A leaf around an array that nobody else writes to, without a copy."""
     node = Tensor.__new__(Tensor)
-    fill_node(node, value, None, (), (), False)
+    fill_node(node, value.view(), None, (), (), False)  # of its own, as a node's array cannot be written to
     return node
 
 

@@ -378,7 +378,7 @@ def test_a_first_state_made_of_one_input_has_the_states_shapes(name, x, rng):
 def test_a_first_state_of_one_row_serves_all_sequences_and_learns(given, x, rng):
     layer = Learned(D, H, rng, "float64")
     plain = GRU(D, H, rng, "float64")
-    plain.load({n: p.value for n, p in layer.parameters().items() if n != "h_0"})
+    plain.load_state_dict({n: p.value for n, p in layer.parameters().items() if n != "h_0"})
 
     def loss(x):
         r = run(plain, x, layer.h_0) if given else layer(x)
@@ -587,7 +587,7 @@ def test_zoneout_keeps_what_the_masks_say_and_else_the_mean(x, rng):
         same(step.c, c, atol=0, rtol=0)
     keep = {name: np.zeros_like(m) for name, m in masks.items()}
     plain = LSTM(D, H, rng, "float64")
-    plain.load({n: p.value for n, p in cell.parameters().items()})
+    plain.load_state_dict({n: p.value for n, p in cell.parameters().items()})
     same(cell(x, **keep).h, plain(x).h, atol=0, rtol=0)
     same(
         mg.compile(lambda x, keep_h, keep_c: cell(x, keep_h=keep_h, keep_c=keep_c).h)(x, *masks.values()),

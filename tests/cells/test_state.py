@@ -305,7 +305,7 @@ def test_what_cannot_be_frozen_or_moved_says_so(rng):
         model.loss(CODES, TARGETS).backward()
     with pytest.raises(GraphError, match="all parameters are frozen; unfreeze"):
         optim.SGD(model.parameters()).step()
-    with pytest.raises(InputError, match="no parameter"):
+    with pytest.raises(InputError, match="is not a parameter"):
         optim.SGD([model.A])
 
 

@@ -584,3 +584,15 @@ def test_numba_reads_small_integers_alike():
     with run_by_numba(compiled):
         again, gradients = compiled.value_and_grad(*given)
         assert again.value == value and (gradients[E] == g).all()
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_arrays_that_were_given_can_still_be_written_to(gradients):
+    x, codes = drawn(3), np.arange(3)
+    compiled = mg.compile(lambda x, codes: (x * mg.gather(x, codes)).sum())
+    for _ in range(2):
+        (compiled.value_and_grad if gradients else compiled)(x, codes)
+        x += 1
+        codes[:] = 0
+    value = compiled(x, codes)
+    assert value.item() == pytest.approx((x * x[codes]).sum())
