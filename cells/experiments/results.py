@@ -131,41 +131,59 @@ def _varied(groups: list[Group]) -> list[str]:
 
 
 def _table(groups: list[Group]):
-    from rich.markup import escape  # loaded only where a table is made
+    from rich.box import SIMPLE  # loaded only where a table is made
+    from rich.markup import escape
     from rich.table import Table
 
     if not groups:
         raise InputError("table: there is no result")
+    several = len({g.trial.task for g in groups}) > 1
     varied = [a for a in _varied(groups) if a not in ("lr", "width")]
     head = [
-        "task", "network", "width", "parameters", "lr", *varied, "seeds", "failed", "mean", "± 95 %", "smallest",
-        "greatest", "", "ms a step",
-    ]  # fmt: skip
+        "network",
+        "width",
+        "parameters",
+        "lr",
+        *varied,
+        "seeds",
+        "mean",
+        "± 95 %",
+        "spread",
+        "",
+        "ms a step",
+    ]
     table = Table(
-        *head, title="scores on held-out data over the seeds, small is good",
+        *(["task"] if several else []), *head, box=SIMPLE, title=_title(groups),
         caption="± 95 %: confidence interval of the mean, Student's t by the number of seeds",
     )  # fmt: skip
     for column in table.columns:
-        column.no_wrap = column.header not in ("task", "ms a step")
+        column.no_wrap = column.header not in ("task", "seeds", "spread", "ms a step")  # on a narrow terminal
         column.justify = "left" if column.header in ("task", "network", "") else "right"
     names, best = _names(groups), _best(groups)
     for g in groups:
-        t, scores = g.trial, g.scores if g.records else np.array([math.nan])
+        t, n = g.trial, len(g.records)
         table.add_row(
-            escape(_task_and_measure(g)), escape(names[t.model]), str(t.width),
-            f"{g.records[0].parameters:,}" if g.records else "–", f"{t.lr:g}",
-            *(f"{getattr(t, a):g}" for a in varied), str(len(g.results)), str(g.failed or ""), _number(g.mean),
-            _number(g.margin, 2), _number(scores.min()), _number(scores.max()), "best" if g is best.get(t.task) else "",
-            _number(1e3 * float(np.median([r.seconds_a_step for r in g.records])) if g.records else math.nan),
+            *([escape(t.task)] if several else []), escape(names[t.model]), str(t.width),
+            f"{g.records[0].parameters:,}" if n else "–", f"{t.lr:g}", *(f"{getattr(t, a):g}" for a in varied),
+            f"{n}, {g.failed} failed" if g.failed else str(n), _number(g.mean), _number(g.margin, 2),
+            f"{_number(g.scores.min())} … {_number(g.scores.max())}" if n else "–",
+            "best" if g is best.get(t.task) else "",
+            _number(1e3 * float(np.median([r.seconds_a_step for r in g.records]))) if n else "–",
         )  # fmt: skip
     return table
 
 
-def _task_and_measure(group: Group) -> str:
-    if not group.records:
-        return group.trial.task
-    one = group.records[0]
-    return f"{group.trial.task}: {one.measure}, without memory {one.baseline:.4g}"
+def _title(groups: list[Group]) -> str:
+    """What is measured on each task, on a line of its own."""
+    found = {g.trial.task: f"{g.trial.task}: no score" for g in reversed(groups)}
+    for g in groups:
+        for r in g.records:
+            found[g.trial.task] = (
+                f"{g.trial.task}: {r.measure} on held-out data, without memory {r.baseline:.4g}"
+            )
+    from rich.markup import escape
+
+    return "\n".join(escape(line) for line in reversed(found.values()))
 
 
 def _best(groups: list[Group]) -> dict[str, Group]:
@@ -208,7 +226,7 @@ def _caption(groups: list[Group]) -> str:
     counts = sorted({len(g.records) for g in groups if g.records})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} … {counts[-1]}"
     bars = " with its 95 % confidence interval (Student's t)" if counts[-1] > 1 else ""
-    text = f"Dots: one seed each.  Markers: mean{bars}, n = {n} seed{'s' * (counts[-1] > 1)}."
+    text = f"Markers: mean{bars}, n = {n} seed{'s' * (counts[-1] > 1)}.\nDots: one seed each."
     return text + "  Hollow: some seeds failed.  ×: all failed." * any(g.failed for g in groups)
 
 
@@ -221,16 +239,19 @@ def _panel(axes, here: list[Group], everywhere: list[Group], varied: list[str]) 
         return ", ".join([names[g.trial.model], *(f"{AXES[a]} {getattr(g.trial, a):g}" for a in beside)])
 
     lines = list(dict.fromkeys(line_of(g) for g in everywhere))
+    ticks = sorted({getattr(g.trial, across) for g in everywhere}) if across else []
+    apart = (
+        (ticks[-1] / ticks[0]) ** 0.03 if ticks else 1.0
+    )  # of the first line and the last, so that all are seen
     for k, name in enumerate(lines):
         mine = [g for g in here if line_of(g) == name]
-        shift = (k - (len(lines) - 1) / 2) / max(1, len(lines) - 1) if len(lines) > 1 else 0.0
-        xs = [0.3 * shift + k if across is None else getattr(g.trial, across) * 1.04**shift for g in mine]
+        shift = k / (len(lines) - 1) - 0.5 if len(lines) > 1 else 0.0
+        xs = [k if across is None else getattr(g.trial, across) * apart**shift for g in mine]
         _line(axes, mine, xs, name, k)
     if across is None:
         axes.set_xticks(range(len(lines)), lines, rotation=20)
     else:
         axes.set_xscale("log")
-        ticks = sorted({getattr(g.trial, across) for g in everywhere})
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks], rotation=45 if len(ticks) > 5 else 0)
         axes.set_xticks([], minor=True)
         axes.set_xlabel(AXES[across])
@@ -250,7 +271,7 @@ def _line(axes, groups: list[Group], xs: list[float], name: str, k: int) -> None
     for x, g in drawn:
         if len(g.records) > 1:
             axes.errorbar([x], [g.mean], [g.margin], color=colour, capsize=4, linewidth=1.5, linestyle="none")
-        axes.plot([x] * len(g.scores), g.scores, ".", color=colour, alpha=0.5, markersize=5)
+        axes.plot([x] * len(g.scores), g.scores, ".", color=colour, markersize=6, zorder=3)
         if g.failed:
             marker = MARKERS[k % len(MARKERS)]
             axes.plot([x], [g.mean], marker, color=colour, markerfacecolor="white", markersize=7)
@@ -266,7 +287,12 @@ def _heights(axes, groups: list[Group]) -> None:
     base, scores = records[0].baseline, np.array([r.score for r in records])
     axes.axhline(base, color="#666666", linewidth=1, linestyle=(0, (2, 2)), label="without memory")
     axes.set_ylabel(f"{records[0].measure}, held out")
-    if scores.min() > 0 and max(scores.max(), base) > 10 * scores.min():
-        axes.set_yscale("log")  # a bar may leave the frame below: it reaches what is not above zero
+    if scores.min() <= 0:
+        return
+    # No score is below zero, though an interval may be: its bar then leaves the frame.
+    if max(scores.max(), base) > 10 * scores.min():
+        axes.set_yscale("log")
         axes.set_ylim(bottom=scores.min() / 2)
         axes.yaxis.set_major_formatter("{x:g}")
+    elif axes.get_ylim()[0] < 0:
+        axes.set_ylim(bottom=0)

@@ -369,15 +369,16 @@ class _Process:
         self.free = True
         self.pool: Any = None  # of one process, when there is something to do
 
-    def start(self) -> None:
+    def _started(self) -> ProcessPoolExecutor:
         self.context = _Context()
-        self.pool = ProcessPoolExecutor(1, mp_context=self.context, initializer=_prepare)
+        pool = ProcessPoolExecutor(1, mp_context=self.context, initializer=_prepare)
         with _one_thread():
-            self.ready = self.pool.submit(os.getpid)
+            self.ready = pool.submit(os.getpid)
+        return pool
 
     def submit(self, trial: Trial, task: Task) -> Future:
         if self.pool is None:
-            self.start()
+            self.pool = self._started()
         try:
             future = self.pool.submit(_run, trial, task)
         except BrokenExecutor:  # it died while it had nothing to do
@@ -400,7 +401,7 @@ class _Process:
         process = self.context.process
         process.join()
         self.pool.shutdown()
-        self.start()
+        self.pool = self._started()
         how = (
             f"was ended by signal {-process.exitcode}"
             if process.exitcode < 0
