@@ -7,6 +7,7 @@ confidence interval by Student's t (1908), mean ± t · s / √n for n seeds: of
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -131,34 +132,22 @@ def _varied(groups: list[Group]) -> list[str]:
 
 
 def _table(groups: list[Group]):
-    from rich.box import SIMPLE  # loaded only where a table is made
-    from rich.markup import escape
+    from rich.markup import escape  # loaded only where a table is made
     from rich.table import Table
 
     if not groups:
         raise InputError("table: there is no result")
     several = len({g.trial.task for g in groups}) > 1
     varied = [a for a in _varied(groups) if a not in ("lr", "width")]
-    head = [
-        "network",
-        "width",
-        "parameters",
-        "lr",
-        *varied,
-        "seeds",
-        "mean",
-        "± 95 %",
-        "spread",
-        "",
-        "ms a step",
-    ]
+    head = ["network", "width", "parameters", "lr", *varied, "n", "mean", "± 95 %", "spread", "", "ms a step"]
     table = Table(
-        *(["task"] if several else []), *head, box=SIMPLE, title=_title(groups),
-        caption="± 95 %: confidence interval of the mean, Student's t by the number of seeds",
+        *(["task"] if several else []), *head, box=None, padding=(0, 2, 0, 0), title=_title(groups),
+        caption="n seeds; ± 95 %: confidence interval of their mean, Student's t",
     )  # fmt: skip
     for column in table.columns:
-        column.no_wrap = column.header not in ("task", "seeds", "spread", "ms a step")  # on a narrow terminal
+        column.no_wrap = column.header not in ("task", "n", "spread", "ms a step")  # on a narrow terminal
         column.justify = "left" if column.header in ("task", "network", "") else "right"
+        column.min_width = 8 if column.header == "spread" else None
     names, best = _names(groups), _best(groups)
     for g in groups:
         t, n = g.trial, len(g.records)
@@ -226,7 +215,7 @@ def _caption(groups: list[Group]) -> str:
     counts = sorted({len(g.records) for g in groups if g.records})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} … {counts[-1]}"
     bars = " with its 95 % confidence interval (Student's t)" if counts[-1] > 1 else ""
-    text = f"Markers: mean{bars}, n = {n} seed{'s' * (counts[-1] > 1)}.\nDots: one seed each."
+    text = f"Markers: mean{bars}, n = {n} seed{'s' * (counts[-1] > 1)}.\nDots: one seed each.  A bar without a cap leaves the frame."
     return text + "  Hollow: some seeds failed.  ×: all failed." * any(g.failed for g in groups)
 
 
@@ -260,7 +249,7 @@ def _panel(axes, here: list[Group], everywhere: list[Group], varied: list[str]) 
     axes.set_axisbelow(True)
 
 
-def _line(axes, groups: list[Group], xs: list[float], name: str, k: int) -> None:
+def _line(axes, groups: list[Group], xs: Sequence[float], name: str, k: int) -> None:
     colour, line = LINES[k % len(LINES)]
     order = sorted(range(len(groups)), key=lambda i: xs[i])
     drawn = [(xs[i], groups[i]) for i in order if groups[i].records]
