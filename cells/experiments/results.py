@@ -167,9 +167,7 @@ def _title(groups: list[Group]) -> str:
     found = {g.trial.task: f"{g.trial.task}: no score" for g in reversed(groups)}
     for g in groups:
         for r in g.records:
-            found[g.trial.task] = (
-                f"{g.trial.task}: {r.measure} on held-out data, without memory {r.baseline:.4g}"
-            )
+            found[g.trial.task] = f"{g.trial.task}: {r.measure}, held out; without memory {r.baseline:.4g}"
     from rich.markup import escape
 
     return "\n".join(escape(line) for line in reversed(found.values()))
@@ -215,7 +213,8 @@ def _caption(groups: list[Group]) -> str:
     counts = sorted({len(g.records) for g in groups if g.records})
     n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} … {counts[-1]}"
     bars = " with its 95 % confidence interval (Student's t)" if counts[-1] > 1 else ""
-    text = f"Markers: mean{bars}, n = {n} seed{'s' * (counts[-1] > 1)}.\nDots: one seed each.  A bar without a cap leaves the frame."
+    text = f"Markers: mean{bars}, n = {n} seed{'s' * (counts[-1] > 1)}.\nDots: one seed each."
+    text += "  A bar without a cap leaves the frame." * (counts[-1] > 1)
     return text + "  Hollow: some seeds failed.  ×: all failed." * any(g.failed for g in groups)
 
 
