@@ -56,6 +56,7 @@ def _quick(inputs, width, steps, rng):
 
 def _slow(inputs, width, steps, rng):
     note("pids", str(os.getpid()))
+    note("threads", os.environ.get("OMP_NUM_THREADS", ""))
     time.sleep(0.2)
     return Mean(inputs, width, rng)
 

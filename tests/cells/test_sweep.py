@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 from cells import GRU, sweep, tasks
+from cells.experiments import sweep as sweeping
 from cells.experiments import trials
 from cells.experiments.comparison import MODELS, Record, trained, width_for
 from cells.experiments.results import Results, student
@@ -264,6 +265,32 @@ def test_a_worker_that_dies_loses_its_own_trial_alone_which_is_tried_again_once(
     else:
         assert len(said(folder, "deaths")) == 2
         assert [r.error for r in found.failed] == ["the worker was ended by signal 9, 2 times"]
+
+
+@needs_signals
+def test_a_worker_that_dies_while_it_has_nothing_to_do_costs_no_trial():
+    ((trial, task),) = [(r.trial, TASK) for r in made({(QUICK, 3, 0.01): [0.1]})]
+    place = sweeping._Process()
+    try:
+        first = place.submit(trial, task).result(60)
+        place.context.process.kill()
+        place.context.process.join(60)
+        again = place.submit(trial, task)
+        if (
+            place.lost(again) is not None
+        ):  # it was sent before the death was known: this is the sweep's to mend
+            again = place.submit(trial, task)
+        assert first.error is None and again.result(60).record.weights == first.record.weights
+    finally:
+        place.end()
+
+
+def test_workers_have_one_thread_each_and_this_process_what_it_had(monkeypatch, folder):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    assert not sweep(SLOW, TASK, SMALL, 1).failed
+    assert said(folder, "threads") == ["1"]
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
 
 
 class Broken(Executor):
