@@ -72,6 +72,7 @@ bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/lecture.py
 	$(PY) benchmarks/tasks.py
 	$(PY) benchmarks/characters.py
+	$(PY) benchmarks/sweep.py
 
 pictures: $(VENV)/.ready-run
 	$(PY) docs/make_pictures.py

@@ -22,6 +22,7 @@ from .dropout import Dropout, dropped, recurrent_masks
 from .embedding import Embedding
 from .experiments import comparison, tasks
 from .experiments.comparison import compare
+from .experiments.sweep import sweep
 from .experiments.text import Alphabet
 from .gru import GRU
 from .gru_biased import BiasedGRU
@@ -137,6 +138,7 @@ __all__ = [
     "one_to_many",
     "recurrent_masks",
     "run",
+    "sweep",
     "tasks",
     "ZoneoutLSTM",
     "weight_norm",

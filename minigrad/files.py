@@ -37,7 +37,7 @@ def write(path, *pieces: bytes | memoryview, what: str = "the file", lasting: bo
         goal.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(part, "xb") as file:
-                _hold(file)
+                hold(file)
                 if old is not None and hasattr(os, "fchmod"):
                     os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
                 file.writelines(pieces)
@@ -79,7 +79,7 @@ def shown(path) -> str:
     return f"{str(path)!r:.200}"
 
 
-def _hold(file) -> None:
+def hold(file) -> None:
     """As long as a file is open for writing it is locked, so that others see that it is not left over."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,7 +93,7 @@ def _sweep(goal: Path) -> None:
                 if (
                     time.time() - os.fstat(file.fileno()).st_mtime > 60
                 ):  # one that just began is not locked yet
-                    _hold(file)
+                    hold(file)
                     rest.unlink()
         except OSError:  # somebody still writes it, or has removed it
             continue

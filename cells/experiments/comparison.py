@@ -1,11 +1,13 @@
 """Networks side by side: the same task, the same number of parameters, the same batches.
 
 `compare` gives one `Record` for each model: its learning curve, how long a step takes, and what it is worth
-on data that was held out; `curves` draws them.  `learn` is the training of one of them.
+on data that was held out; `curves` draws them.  `trained` makes and trains one of them, which is also what a
+`sweep` does many times; `learn` is the training of layers that are there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +53,7 @@ class Record:
     seconds_a_step : the median.
     score : what it reached in the end, on more held-out data, which no test has seen.
     wall : seconds from start to end, all included.
+    weights : a checksum of what was learned: equal ones are equal to the last bit.
     """
 
     model: str
@@ -65,9 +68,10 @@ class Record:
     seconds_a_step: float = 0.0
     score: float = float("nan")
     wall: float = 0.0
+    weights: str = ""
 
 
-def _recurrent(kind, remembers: bool = False):
+def recurrent(kind, remembers: bool = False):
     def make(inputs, width, steps, rng):
         layer = Stack(kind, inputs, width, 1, rng)
         if remembers:
@@ -88,10 +92,10 @@ def _tcn(inputs, width, steps, rng):
 TAPS, HEADS, BLOCKS = 5, 2, 1
 MOST = 10_000_000  # parameters: the search for a width makes networks
 MODELS: dict[str, Model] = {
-    "RNN": Model(_recurrent(RNN), lr=1e-3),
-    "LSTM": Model(_recurrent(LSTM, remembers=True)),
-    "GRU": Model(_recurrent(GRU)),
-    "JANET": Model(_recurrent(JANET, remembers=True)),
+    "RNN": Model(recurrent(RNN), lr=1e-3),
+    "LSTM": Model(recurrent(LSTM, remembers=True)),
+    "GRU": Model(recurrent(GRU)),
+    "JANET": Model(recurrent(JANET, remembers=True)),
     "TCN": Model(_tcn, lr=3e-3),
     "Transformer": Model(lambda D, width, steps, rng: Transformer(D, width, HEADS, BLOCKS, rng), HEADS, 3e-3),
 }
@@ -118,12 +122,22 @@ def compare(
     positive("compare", batch=batch)
     widths = {name: width_for(model, task, parameters, name) for name, model in models.items()}
     given: dict[str, Any] = dict(batch=batch, steps=steps, seconds=seconds, watch=watch)
-    records = []
-    for name, model in models.items():
-        layer, output = _build(model, task, widths[name], np.random.default_rng(seed))
-        data = np.random.default_rng([seed, 1])
-        records.append(learn(task, layer, output, data, name=name, width=widths[name], lr=model.lr, **given))
-    return records
+    return [trained(task, m, name=n, width=widths[n], seed=seed, **given) for n, m in models.items()]
+
+
+def trained(
+    task: Task, model: Model, *, name: str, width: int, seed: int, lr: float | None = None, **options
+) -> Record:
+    """Make a model of this width, and train it.
+
+    seed : of the first weights and of the data: two models with one seed see the same batches.
+    lr : in place of the model's own.
+    options : those of `learn`.
+    """
+    layer, output = build(model, task, width, np.random.default_rng(seed))
+    data = np.random.default_rng([seed, 1])
+    rate = model.lr if lr is None else lr
+    return learn(task, layer, output, data, name=name, width=width, lr=rate, **options)
 
 
 def learn(
@@ -175,7 +189,15 @@ def learn(
     record.seconds_a_step = clock.median
     record.score = _mean(loss, _held_out(task, batch, 4 * tests, 2)) * task.unit
     record.wall = time.perf_counter() - began
+    record.weights = _checksum(learned)
     return record
+
+
+def _checksum(tensors) -> str:
+    found = hashlib.sha256()
+    for name, p in tensors.items():
+        found.update(f"{name} {p.dtype} {p.shape} ".encode() + np.ascontiguousarray(p.value).tobytes())
+    return found.hexdigest()[:16]
 
 
 HELD_OUT = 20_260_000
@@ -210,7 +232,7 @@ class _Clock:
         return float(np.median(self.laps)) if self.laps else 0.0
 
 
-def _build(model: Model, task: Task, width: int, rng: np.random.Generator) -> tuple:
+def build(model: Model, task: Task, width: int, rng: np.random.Generator) -> tuple:
     """A layer of this width for a task, and its output layer."""
     layer = model.make(task.inputs, width, task.steps, rng)
     return layer, Output(layer.outputs, task.outputs, rng)  # type: ignore[attr-defined]
@@ -227,7 +249,7 @@ def width_for(model: Model, task: Task, parameters: int, name: str = "the model"
         raise InputError(f"compare: parameters = {parameters:,}; give at most {MOST:,}")
 
     def size(count: int) -> int:
-        parts = _build(model, task, count * model.multiple, np.random.default_rng(0))
+        parts = build(model, task, count * model.multiple, np.random.default_rng(0))
         return sum(part.size for part in parts)
 
     most = 1
@@ -277,7 +299,7 @@ def curves(records: Sequence[Record], *paths: Path | str, title: str = "") -> No
         about = title or f"{records[0].task}: about {_round(records[0].parameters):,} parameters each"
         figure.suptitle(about, parse_math=False)
         for path in map(Path, paths):
-            _save(figure, path)
+            save(figure, path, "curves")
 
 
 def _round(n: int) -> int:
@@ -307,12 +329,12 @@ def _panel(axes, records: Sequence[Record], of: str, label: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _save(figure, path: Path) -> None:
+def save(figure, path: Path, what: str) -> None:
     """Beside the file first, so that there is never half a picture; the same records give the same bytes."""
     kind = path.suffix.lstrip(".")
     if kind not in ("svg", "png", "pdf"):
-        raise InputError(f"curves: {path.name}; give a name that ends in .svg, .png or .pdf")
+        raise InputError(f"{what}: {path.name}; give a name that ends in .svg, .png or .pdf")
     metadata = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}[kind]
     drawn = io.BytesIO()
     figure.savefig(drawn, format=kind, dpi=120, metadata=metadata)
-    files.write(path, drawn.getvalue(), what="curves")
+    files.write(path, drawn.getvalue(), what=what)

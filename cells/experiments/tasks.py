@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -206,6 +207,8 @@ class Task:
     loss : ``loss(layer, output, *batch)``, one number; times `unit` it is in `measure`.
     baseline : what is reached without memory, in `measure`.
     steps : how far back a network must see.
+
+    The tasks below go to other processes as they are (pickle): what they are made of has a name in this file.
     """
 
     name: str
@@ -222,25 +225,14 @@ class Task:
 
 def adding_task(T: int = 100) -> Task:
     """The adding problem over T steps, many to one; mean squared error.  Its `draw` raises InputError for T below 2."""
-
-    def draw(N, rng):
-        return adding(T, N, rng)
-
-    def loss(layer, output, x, target):
-        return mse(many_to_one(layer, output, x), target)
-
-    return Task("adding", 2, 1, draw, draw, loss, "mean squared error", ADDING_BASELINE, T)
+    draw = partial(adding, T)
+    return Task("adding", 2, 1, draw, draw, _sum, "mean squared error", ADDING_BASELINE, T)
 
 
 def copy_task(delay: int = 50, *, length: int = 10, symbols: int = 8) -> Task:
     """Copy memory over `delay` steps, many to many; nats a step, over all steps."""
-
-    def draw(N, rng):
-        return copy_memory(delay, N, rng, length=length, symbols=symbols)
-
-    def loss(layer, output, x, target):
-        return cross_entropy(many_to_many(layer, output, one_hot(x, symbols + 2)), target)
-
+    draw = partial(copy_memory, delay, length=length, symbols=symbols)
+    loss = partial(_symbols, symbols + 2)
     baseline = copy_baseline(delay, length=length, symbols=symbols)
     return Task(
         "copy", symbols + 2, symbols + 1, draw, draw, loss, "nats a step", baseline, delay + 2 * length
@@ -256,16 +248,20 @@ def characters_task(codes: np.ndarray, classes: int, T: int = 100, held_out: flo
     cut = int(len(codes) * (1 - held_out))
     for part in (codes[:cut], codes[cut:]):
         windows(part, T, 1, np.random.default_rng(0))  # refuses a text that is too short
-
-    def loss(layer, output, x, target):
-        return cross_entropy(many_to_many(layer, output, one_hot(x, classes)), target)
-
     share = (np.bincount(codes[:cut], minlength=classes) + 1) / (cut + classes)
     return Task(
-        "characters", classes, classes, lambda N, rng: windows(codes[:cut], T, N, rng),
-        lambda N, rng: windows(codes[cut:], T, N, rng), loss, "bits a character",
-        float(-np.log2(share)[codes[cut:]].mean()), T, 1 / math.log(2),
+        "characters", classes, classes, partial(windows, codes[:cut], T), partial(windows, codes[cut:], T),
+        partial(_symbols, classes), "bits a character", float(-np.log2(share)[codes[cut:]].mean()), T,
+        1 / math.log(2),
     )  # fmt: skip
+
+
+def _sum(layer, output, x, target) -> Tensor:
+    return mse(many_to_one(layer, output, x), target)
+
+
+def _symbols(classes: int, layer, output, x, target) -> Tensor:
+    return cross_entropy(many_to_many(layer, output, one_hot(x, classes)), target)
 
 
 def _check(who: str, rng, **sizes) -> None:

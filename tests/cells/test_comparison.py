@@ -7,26 +7,15 @@ import pytest
 
 import minigrad as mg
 from cells import RNN, Output, Stack, compare, tasks
-from cells.experiments.comparison import HELD_OUT, MODELS, Model, Record, curves, learn, width_for
-from cells.layer import Layer
+from cells.experiments.comparison import HELD_OUT, MODELS, Record, curves, learn, width_for
 from minigrad import InputError
+from tests.cells.swept import Mean
+from tests.cells.swept import quick as quick_model
 
 TASK = tasks.adding_task(6)
 
 
-class Mean(Layer):
-    """A layer without states that compiles in no time: every step through one matrix, the mean of all in front."""
-
-    def __init__(self, inputs, width, rng):
-        super().__init__()
-        self.outputs = width
-        self.W = self.parameter("W", rng.standard_normal((inputs, width)))
-
-    def __call__(self, xs):
-        return mg.tanh(xs @ self.W) + xs.mean(axis=0) @ self.W
-
-
-QUICK = {name: Model(lambda D, width, steps, rng: Mean(D, width, rng), 3, 0.01) for name in ("one", "two")}
+QUICK = dict.fromkeys(("one", "two"), quick_model)
 
 
 @pytest.mark.parametrize("name", list(MODELS))
