@@ -195,7 +195,9 @@ class Beams(NamedTuple):
         score = total / lengths ** float(length_penalty)
         possible, total, lengths, score = (a.reshape(W * K, N) for a in (possible, total, lengths, score))
         count = min(width, int(possible.sum(axis=0).min()))
-        best = np.lexsort((-score, np.logical_not(possible)), axis=0)[:count]  # stable: of equal ones the first
+        best = np.lexsort((-score, np.logical_not(possible)), axis=0)[
+            :count
+        ]  # stable: of equal ones the first
         parent, symbol = np.divmod(best, K)
         n = np.arange(N)
         written = np.concatenate([self.written[parent, :, n].swapaxes(1, 2), symbol[:, None]], axis=1)
