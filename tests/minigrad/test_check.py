@@ -14,7 +14,9 @@ from minigrad.check import KinkError
 @pytest.mark.parametrize("name", cells.CELLS)
 def test_every_cell_with_its_default_first_states(name, rng):
     cell = cells.CELLS[name](3, 4, rng, "float64")
-    if isinstance(cell, (cells.LogMinGRU, cells.LogMinLSTM)):  # away from 0, where the candidate's slope jumps
+    if isinstance(
+        cell, (cells.LogMinGRU, cells.LogMinLSTM)
+    ):  # away from 0, where the candidate's slope jumps
         cell.b_h.value = np.array([4.0, -4, 4, -4])
     xs = rng.standard_normal((3, 2, 3))
     assert check_grads(lambda x: cells.run(cell, x).h, [xs]) <= 1e-6
