@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help hello test check fuzz arm bench pictures wheel torch oracles clean
+.PHONY: help hello test check coverage fuzz arm bench pictures wheel torch oracles clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make arm        the kernels and all cells on 64-bit ARM, emulated (needs root, debootstrap, qemu-user-static)'
 	@echo 'make bench      the benchmarks, against $(TORCH) and JAX'
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
+	@echo 'make coverage   lines and branches that the tests reach (ARGS=tests/compiler: of some of them)'
 	@echo 'make wheel      the wheel, in dist/'
 	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
 	@echo 'make oracles    PyTorch, ONNX and Keras into $(VENV), for all tests that compare'
@@ -50,6 +51,12 @@ check: $(VENV)/.ready-dev
 	$(PY) -m pyright --pythonpath $(PY)
 	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	$(MAKE) test
+
+coverage: $(VENV)/.ready-dev
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -q $(ARGS)
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report --skip-covered --skip-empty --sort=cover
 
 fuzz: $(VENV)/.ready-test
 	$(PY) -m tests.drawn.fuzz --minutes $(MINUTES) --workers $(WORKERS) $(FUZZ)
@@ -82,7 +89,7 @@ oracles: $(VENV)/.ready-oracles
 
 clean:
 	@test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)
-	rm -rf dist build $(PICTURES) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf dist build $(PICTURES) .coverage* .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf __pycache__ */__pycache__ */*/__pycache__ */*/*/__pycache__
 
 # ---- the environment ------------------------------------------------------------------------------------------
@@ -107,7 +114,7 @@ $(VENV)/.ready-torch: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH),$@ $(VENV)/.ready-run)
 
 $(VENV)/.ready-oracles: pyproject.toml $(STALE)
-	@$(call setup,-e . $(TORCH) onnx keras,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
+	@$(call setup,-e . $(TORCH) onnx onnxruntime onnxscript keras,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 $(VENV)/.ready-bench: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH) jax,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)

@@ -12,21 +12,19 @@ import argparse
 import json
 import math
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import compiled
 
 compiled.settle_threads(1)
-sys.path.insert(0, str(compiled.ROOT / "examples"))
 
-import char_rnn  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import cells  # noqa: E402
 import minigrad as mg  # noqa: E402
+from minigrad.command import train as char_rnn  # noqa: E402
 
 
 class Theirs(torch.nn.Module):

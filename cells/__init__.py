@@ -7,7 +7,16 @@ from . import exchange
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
 from .cell import Cell
-from .configurations import FirstState, by_probability, generate, many_to_many, many_to_one, one_to_many
+from .checking import Checked, check
+from .configurations import (
+    FirstState,
+    beam_search,
+    by_probability,
+    generate,
+    many_to_many,
+    many_to_one,
+    one_to_many,
+)
 from .convolution import Conv1d, weight_norm
 from .dropout import Dropout, dropped, recurrent_masks
 from .embedding import Embedding
@@ -16,6 +25,7 @@ from .experiments.comparison import compare
 from .experiments.sweep import sweep
 from .experiments.text import Alphabet
 from .gru import GRU
+from .gru_biased import BiasedGRU
 from .gru_reset_after import ResetAfterGRU
 from .initial import chrono, forget_bias
 from .irnn import IRNN
@@ -27,10 +37,18 @@ from .lstm_layer_norm import LayerNormLSTM
 from .lstm_peephole import PeepholeLSTM
 from .lstm_projected import ProjectedLSTM
 from .lstm_zoneout import ZoneoutLSTM
+from .mgu import MGU
+from .min_gru import MinGRU
+from .min_gru_log import LogMinGRU
+from .min_lstm import MinLSTM
+from .min_lstm_log import LogMinLSTM
+from .mlstm import MLSTM
 from .normalisation import LayerNorm
+from .onnx import Network, from_keras, from_onnx, from_torch
 from .rnn import RNN
 from .sequence import run
 from .sequential import Sequential
+from .slstm import SLSTM
 from .stack import Stack
 from .steps import Run, Step
 from .tcn import TCN, TCNBlock
@@ -46,8 +64,16 @@ CELLS: dict[str, type[Cell]] = {
     "lstm_projected": ProjectedLSTM,
     "lstm_zoneout": ZoneoutLSTM,
     "gru": GRU,
+    "gru_biased": BiasedGRU,
     "gru_reset_after": ResetAfterGRU,
     "janet": JANET,
+    "mgu": MGU,
+    "min_gru": MinGRU,
+    "min_gru_log": LogMinGRU,
+    "min_lstm": MinLSTM,
+    "min_lstm_log": LogMinLSTM,
+    "slstm": SLSTM,
+    "mlstm": MLSTM,
 }
 
 __all__ = [
@@ -56,10 +82,18 @@ __all__ = [
     "IRNN",
     "JANET",
     "LSTM",
+    "MGU",
+    "MLSTM",
     "RNN",
+    "SLSTM",
     "TCN",
+    "BiasedGRU",
     "CoupledLSTM",
     "LayerNormLSTM",
+    "LogMinGRU",
+    "LogMinLSTM",
+    "MinGRU",
+    "MinLSTM",
     "PeepholeLSTM",
     "ProjectedLSTM",
     "ResetAfterGRU",
@@ -68,6 +102,7 @@ __all__ = [
     "AttentionDecoder",
     "Bidirectional",
     "Cell",
+    "Checked",
     "Conv1d",
     "Dense",
     "Dropout",
@@ -76,6 +111,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "MultiHeadAttention",
+    "Network",
     "Output",
     "Run",
     "Sequential",
@@ -84,13 +120,18 @@ __all__ = [
     "TCNBlock",
     "Transformer",
     "TransformerBlock",
+    "beam_search",
     "by_probability",
+    "check",
     "chrono",
     "compare",
     "comparison",
     "dropped",
     "exchange",
     "forget_bias",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
     "generate",
     "many_to_many",
     "many_to_one",

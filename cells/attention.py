@@ -80,7 +80,7 @@ class AdditiveAttention(Layer):
     def __call__(self, s, memory: Memory) -> tuple[Tensor, Tensor]:
         """s (N, Q) → the context (N, K), a mean of the memory's places, and their weights alpha (N, L).
 
-        Where no place is real both are zeros.
+        Where no place is real both are zeros.  Raises ShapeError for a memory of another number of sequences.
         """
         s = as_tensor(s)
         (N, _), (M, L, _) = s.shape, memory.h.shape
@@ -110,7 +110,7 @@ class AttentionDecoder(Cell):
 
     ``decoder.over(encoder(xs).h)`` is the decoder that looks at it; it runs like any cell, and has
     the cell's quantities and "context" (N, K) and "alpha" (N, L) at every step.  Parameters are called
-    "attention.W_a", …, "cell.W_f", ….
+    "attention.W_a", …, "cell.W_f", ….  Raises InputError, when it is run, without a memory to look at.
     """
 
     def __init__(

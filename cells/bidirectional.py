@@ -65,10 +65,12 @@ class Bidirectional(Layer):
 
     @classmethod
     def of(cls, kind: Callable[..., Cell]) -> Callable[..., Bidirectional]:
+        """What makes two cells of this kind, called like one: ``of(LSTM)(inputs, hidden, rng)``."""
         return lambda inputs, hidden, rng, dtype="float32": cls(kind, inputs, hidden, rng, dtype)
 
     @property
     def cells(self) -> list[Cell]:
+        """The one that reads forward, and the one that reads from the end."""
         return [self.forward, self.backward]
 
     @cells.setter
@@ -77,6 +79,7 @@ class Bidirectional(Layer):
 
     @property
     def outputs(self) -> int:
+        """How many numbers a step gives for each sequence: those of both directions."""
         return sum(cell.outputs for cell in self.cells)
 
     @property

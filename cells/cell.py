@@ -1,7 +1,7 @@
 """What all recurrent cells share.
 
 A cell is a class with the equations of its slide in `step` and the names of its
-gates and states; what runs it over a sequence stands in `recurrence`.  Every
+gates and states; what runs it over a sequence is in `recurrence`.  Every
 quantity that `step` returns is named in the graph, so that errors, pictures and
 equations speak of ``f`` and ``c_tilde`` and of the step they stand in.
 """
@@ -40,12 +40,14 @@ class Cell(Layer):
         self.build(rng)
 
     def build(self, rng: np.random.Generator) -> None:
+        """Make the parameters, which a subclass does by `gate_parameters`, `weights` and `parameter`."""
         raise NotImplementedError(
             f"{type(self).__name__} must make its parameters in build(self, rng), which "
             'its __init__ calls, e.g. by self.gate_parameters("f", rng) or self.parameter("W", array)'
         )
 
     def step(self, x: Tensor, *state: Tensor) -> dict[str, Tensor]:
+        """One step, x (N, D) and the states before → its quantities by name, the states after among them."""
         raise NotImplementedError(
             f"{type(self).__name__} must compute one step in step(self, x, *states): return dict(h=…, …)"
         )
@@ -58,6 +60,14 @@ class Cell(Layer):
         """W_gate (outputs + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot; and b_gate (H,)."""
         self.weights(f"W_{gate}", rng)
         self.parameter(f"b_{gate}", np.full(self.hidden, bias))
+
+    def input_parameters(
+        self, gate: str, rng: np.random.Generator, outputs: int | None = None, bias: float = 0.0
+    ) -> None:
+        """W_gate (D, outputs) and b_gate (outputs,), by default H, of a gate that sees the input alone: Glorot."""
+        outputs = self.hidden if outputs is None else outputs
+        self.parameter(f"W_{gate}", glorot(rng, (self.inputs, outputs)))
+        self.parameter(f"b_{gate}", np.full(outputs, bias))
 
     def weights(self, name: str, rng: np.random.Generator) -> None:
         """A matrix (outputs + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot."""

@@ -40,8 +40,9 @@ class Dropout(Layer):
     """Drops units with probability `rate` (Srivastava et al., 2014) where it is given a mask, and only there.
 
     Shapes: x (…) → (…).  ``drop(x, dropout=drop.dropout_masks(x.shape, rng))`` is for training, ``drop(x)``, which
-    is x itself, for all else: there is no mode to forget.  Kept units are scaled by 1 / (1 − rate), so that the mean is
-    the same in both.  Pass masks as arguments to what is compiled: it then drops what the eager run drops.
+    is x itself, for everything else: there is no mode to forget.  Kept units are scaled by 1 / (1 − rate), so that the mean is
+    the same in both.  Pass masks as arguments to a compiled function: eager and compiled runs then drop the same units.
+    Raises InputError for a rate outside 0 ≤ rate < 1.
     """
 
     def __init__(self, rate: float, dtype="float32"):
@@ -69,7 +70,10 @@ class Dropout(Layer):
         return x * dropout
 
     def dropout_masks(self, shape, rng: np.random.Generator, dtype: Any = None) -> np.ndarray:
-        """A mask for x of this shape; with 1 for an axis, such as that of the steps, one serves all its places."""
+        """A mask for x of this shape; with 1 for an axis, such as that of the steps, one serves all its places.
+
+        Raises InputError for an `rng` that is not a generator.
+        """
         return mask(shape, self.rate, rng, self.dtype if dtype is None else dtype)
 
     def described(self) -> str:
@@ -77,7 +81,10 @@ class Dropout(Layer):
 
 
 def recurrent_masks(layer: Layer, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Masks for `dropped`: (outputs,) for a cell, (2, H) for both directions, (layers, …) for a stack."""
+    """Masks for `dropped`: (outputs,) for a cell, (2, H) for both directions, (layers, …) for a stack.
+
+    Raises InputError for a rate outside 0 ≤ rate < 1, and for an `rng` that is not a generator.
+    """
     return mask(_mask_shape(layer), rate, rng, layer.dtype)
 
 
@@ -85,7 +92,8 @@ def dropped(layer: Some, masks) -> Some:
     """The same layer, seeing its last outputs through `masks`; its parameters stay those of `layer`.
 
     The mask goes on the rows of the recurrent weights, once for all steps and sequences.
-    Raises ShapeError for masks of another shape than `recurrent_masks` gives.
+    Raises ShapeError for masks of another shape than `recurrent_masks` gives, and InputError for a layer of which
+    it cannot tell the recurrent weights.
     """
     masks, shape = as_tensor(masks), _mask_shape(layer)
     if len(masks.shape) != len(shape) or tuple(masks.shape) != shape:

@@ -13,7 +13,7 @@ class Embedding(Layer):
     """Looks up a row of W for every whole number: the same as a one-hot input times W, without the zeros.
 
     Shapes: indices (…) → (…, outputs).  ``classes * outputs`` parameters, W, which start normal with deviation 1.
-    padding : the class of steps that are no input: its row starts at 0, what comes out for it is exactly 0, and no
+    padding : the class that marks steps without input: its row starts at 0, what comes out for it is exactly 0, and no
         gradient goes into the row.
     Raises, when called, InputError that names the first index outside 0 … classes − 1, and DTypeError for what are
     not whole numbers.

@@ -6,7 +6,7 @@ from .cell import Cell
 
 
 class GRU(Cell):
-    """Gated recurrent unit (Cho et al., 2014): the reset stands before the product, and there are no biases.
+    """Gated recurrent unit (Cho et al., 2014): the reset comes before the product, and there are no biases.
 
     ``3 * H * (H + D)`` parameters.  Here z lets in what is new; in PyTorch, Keras and ONNX it
     keeps what is old.  Their usual reset stands after the product: see `ResetAfterGRU`.

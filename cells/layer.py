@@ -41,7 +41,13 @@ class Layer:
     _names: tuple[str, ...] = ()  # attributes that are parameters, also when they do not learn for a while
     _constants: tuple[str, ...] = ()  # attributes that are constants
 
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        if callable(vars(cls).get("forward")) and not any("__call__" in vars(kind) for kind in cls.__mro__):
+            raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
+
     def __init__(self, dtype="float32"):
+        """dtype : of the parameters; raises InputError for one that is not a float type."""
         self.dtype = np.dtype(dtype)
         if self.dtype.kind != "f":
             raise InputError(f"{type(self).__name__}: dtype {self.dtype}; parameters need a float type")
@@ -103,7 +109,7 @@ class Layer:
     # Freezing.
 
     def freeze(self, *patterns: str) -> None:
-        """Let parameters be as they are: they get no gradient, and optimisers leave them, until `unfreeze`.
+        """Keep parameters as they are: they get no gradient, and optimisers skip them, until `unfreeze`.
 
         patterns : names, of parameters ("rnn.W_f") or layers ("rnn"), also with wildcards ("*.b_?"); without any,
             all.  Raises InputError for one that fits no parameter; nothing is frozen then.
@@ -111,7 +117,7 @@ class Layer:
         self._learn(False, patterns)
 
     def unfreeze(self, *patterns: str) -> None:
-        """Let parameters learn again; `patterns` as in `freeze`."""
+        """Let frozen parameters learn again; `patterns` as in `freeze`."""
         self._learn(True, patterns)
 
     def _learn(self, learn: bool, patterns: tuple) -> None:
@@ -271,7 +277,8 @@ class Dense(Layer):
 
     Shapes: x (…, D) → (…, K).  ``K * (D + 1)`` parameters: W starts after Glorot and Bengio (2010), b at 0.
     activation : a function of tensors on top, e.g. ``minigrad.relu``.
-    Raises ShapeError, when called, for an x of another width.
+    Raises InputError for sizes below 1, and when called, ShapeError or DTypeError for an x of another width or
+    float type.
     """
 
     names = "W b"  # of the weights and the bias
@@ -305,7 +312,7 @@ class Dense(Layer):
 class Output(Dense):
     """The output layer of the lecture: logits, which softmax or cross-entropy make probabilities.
 
-    Shapes: h (…, H) → (…, K).
+    Shapes: h (…, H) → (…, K).  Raises what `Dense` raises.
     """
 
     names = "W_y b_y"

@@ -13,6 +13,7 @@ class ZoneoutLSTM(LSTM):
     ``4 * H * (H + D + 1)`` parameters, those of the LSTM.  Which units, is drawn outside and given beside x,
     ``cell(xs, **cell.masks(T, N, rng))``; without masks, as in a test, each state is the mean over them.
     rate_h, rate_c : how probable it is that a unit is kept; the paper's values for characters.
+    Raises InputError for a rate outside 0 … 1.
     """
 
     def __init__(self, inputs, hidden, rng, dtype="float32", *, rate_h: float = 0.05, rate_c: float = 0.5):

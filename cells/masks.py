@@ -1,7 +1,7 @@
 """Sequences of different length, and cuts of the gradient: which steps count, and where it stops.
 
 A mask is True where a step is real.  Elsewhere x is read as 0 and the states stay as they
-were, so that padding, whatever stands in it, changes no value and no gradient.
+were, so that padding, whatever it holds, changes no value and no gradient.
 """
 
 from __future__ import annotations

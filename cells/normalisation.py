@@ -14,7 +14,8 @@ class LayerNorm(Layer):
 
     Shapes: x (…, D) → (…, D).  ``2 * D`` parameters: g starts at 1, b at 0.
     epsilon : what is added to the variance.
-    Raises, when called, ShapeError or DTypeError for an x of another width or float type.
+    Raises InputError for a width below 1 or an epsilon that is not above 0, and when called, ShapeError or DTypeError
+    for an x of another width or float type.
     """
 
     g: Tensor

@@ -391,7 +391,7 @@ def _keywords(step: Callable, bound: bool, states: int) -> dict[str, bool] | Non
     taken = next((p.name for p in beside if p.name in OPTIONS and p.default is p.empty), None)
     if taken:
         raise InputError(
-            f"{step.__qualname__}: {taken!r} is an option of every run; call the step's input otherwise"
+            f"{step.__qualname__}: {taken!r} is an option of every run; give the step's input another name"
         )
     return {p.name: p.default is p.empty for p in beside if p.name not in OPTIONS}
 

@@ -37,7 +37,7 @@ def run(layer, xs, state=None, **options) -> Run:
         (T, N, …), (T, 1, …) for what all sequences share, or (T,) for a number a step.  In a stack and in both
         directions every cell gets those that it takes.
 
-    On values every step is unrolled: step t (from 1 to T) stands in scope "t=…"; the first states stand in
+    On values every step is unrolled: step t (from 1 to T) is in scope "t=…"; the first states are in
     "t=0", or behind the last step when it is read from its end.  Traced by `compile` it is one scan, where
     lengths that are arguments cannot be compared with T: beyond T they count as T.
 
@@ -86,7 +86,7 @@ def whole(
     if others:
         remedy = "; give it xs[::-1]" if "reverse" in others else ""
         raise InputError(
-            f"{who}: a run of it takes no {', '.join(others)}, as it has no steps and states{remedy}"
+            f"{who}: it takes no {', '.join(others)}, as it has neither steps nor states{remedy}"
         )
     xs = joined(xs)
     x = xs if isinstance(xs, Tensor) else Tensor(xs, name="x")

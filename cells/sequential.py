@@ -34,7 +34,7 @@ class Sequential(Layer):
                     "tensor"
                 )
         if not layers:
-            raise InputError(f"{type(self).__name__}: there are no layers; give some, one after the other")
+            raise InputError(f"{type(self).__name__}: give at least one layer")
         super().__init__(str(next((layer.dtype for layer in layers if isinstance(layer, Layer)), "float32")))
         self.layers = list(layers)
         self._shapes: tuple | None = None  # of what the `Dropout` layers were given last

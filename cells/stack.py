@@ -45,6 +45,7 @@ class Stack(Layer):
 
     @property
     def outputs(self) -> int:
+        """How many numbers a step gives for each sequence: those of the last layer."""
         return self.cells[-1].outputs
 
     @property

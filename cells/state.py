@@ -16,7 +16,7 @@ LISTED = 50  # names in a message
 
 
 class Loaded(NamedTuple):
-    """What was not loaded: names of the layer's that were missing, names given that it has not, and, by name, why
+    """What was not loaded: names that were missing, names that the layer does not have, and, by name, why
     an array did not fit."""
 
     missing: list[str]

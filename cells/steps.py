@@ -67,10 +67,12 @@ class Run:
 
     @property
     def outputs(self) -> Tensor:
+        """The outputs of all steps, (T, N, …)."""
         return self[self.name]
 
     @property
     def last(self) -> Tensor:
+        """The outputs after the last step, each sequence's last real one, (N, …)."""
         return self.outputs[-1] if self._last is None else self._last
 
     @property
@@ -106,7 +108,7 @@ class Run:
         return f"its .outputs, .last, .state, or a quantity by name ({', '.join(self.names)})"
 
     def __iter__(self):
-        raise InputError(f"a Run cannot be taken apart like a tuple; take {self._takes}")
+        raise InputError(f"a Run cannot be unpacked like a tuple; take {self._takes}")
 
     def _no_array(self, *_, **__):
         raise InputError(f"a Run is not an array; take {self._takes}")

@@ -133,10 +133,12 @@ class TCN(Layer):
 
     @property
     def outputs(self) -> int:
+        """How many numbers a step gives for each sequence."""
         return self.hidden
 
     @property
     def dilations(self) -> list[int]:
+        """How many steps apart the taps of each level are."""
         return [block.dilation for block in self.blocks]
 
     @property

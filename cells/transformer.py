@@ -68,6 +68,8 @@ class MultiHeadAttention(Layer):
 
         mask : booleans that broadcast to (N, heads, T, L), True where a step may look.  A step that may
             look nowhere gets zeros for its context.
+
+        Raises ShapeError or DTypeError for an x or a memory of another width or float type.
         """
         x = _checked(self, as_tensor(x), self.width)
         memory = x if memory is None else _checked(self, as_tensor(memory), self.width)

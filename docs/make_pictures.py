@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,10 +11,9 @@ import numpy as np
 import cells
 import minigrad as mg
 import viz
+from minigrad.command.main import main as command
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "examples"))
-import hello_lstm  # noqa: E402
 
 
 def compiled_lstm():
@@ -124,7 +122,7 @@ def health(target: Path) -> None:
 def main() -> None:
     target = HERE / "pictures"
     with tempfile.TemporaryDirectory() as folder:
-        hello_lstm.main(hello_lstm.arguments(["--out", folder]))
+        command(["hello", "--out", folder])
         for name in ("network", "gradient", "gates"):
             shutil.copy(Path(folder) / f"{name}.png", target / f"{name}.png")
     viz.rewrites(compiled_lstm())["hoist forward"].save(target / "hoist.png")

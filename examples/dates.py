@@ -19,7 +19,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
-from hello_lstm import prepare
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,6 +26,7 @@ from rich.table import Table
 import cells
 import minigrad as mg
 import viz
+from minigrad.command.given import prepare
 
 FIRST, DAYS = date(1930, 1, 1), 36_525  # a hundred years, so that two digits say which one
 MONTHS = (

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from hello_lstm import prepare
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,6 +26,7 @@ import cells
 import minigrad as mg
 import viz
 from cells import tasks
+from minigrad.command.given import prepare
 
 BATCH, TEST = 32, 500  # sequences in a batch, and held out
 WORDS = len(tasks.VOCABULARY)

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from hello_lstm import prepare
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,6 +24,7 @@ import cells
 import minigrad as mg
 import viz
 from cells.experiments.tasks import END, WORDS, word_alphabet, words
+from minigrad.command.given import prepare
 
 LETTERS, CLASSES = word_alphabet(), list(WORDS)
 LONGEST = max(map(len, itertools.chain(*WORDS.values()))) + 1

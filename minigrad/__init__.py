@@ -107,7 +107,7 @@ def compile(function, *, threads: int = 1, check: bool = False):
 
 
 def training_step(loss, optimiser, *, clip: float | None = None, clip_value: float | None = None):
-    """A step of training, ``step(*batch)``, with as little Python as can be: see `minigrad.compiler.TrainingStep`.
+    """A step of training, ``step(*batch)``, with as little Python as possible: see `minigrad.compiler.TrainingStep`.
 
     loss : a function of a batch; its first (or only) result is the loss.
     optimiser : whose parameters are moved, e.g. ``mg.optim.Adam(parameters)``.
@@ -119,6 +119,13 @@ def training_step(loss, optimiser, *, clip: float | None = None, clip_value: flo
     from .compiler import TrainingStep
 
     return TrainingStep(loss, optimiser, clip, clip_value)
+
+
+def __getattr__(name: str):
+    """Where a name is that is looked for here, as in other libraries."""
+    inside = name.removesuffix("_")  # clip_grad_norm_
+    where = f"; it is minigrad.optim.{inside}" if not name.startswith("_") and hasattr(optim, inside) else ""
+    raise AttributeError(f"module 'minigrad' has no attribute {name!r}{where}")
 
 
 __version__ = "0.1.0"

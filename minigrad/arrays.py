@@ -208,7 +208,7 @@ def einsum(subscripts: str, *operands) -> Tensor:
     pairs = [_without_ones(x, labels, sizes) for x, labels in pairs]
     missing = [label for label in out if label not in sizes]
     if missing:
-        raise InputError(f"einsum {subscripts!r}: {missing[0]!r} of the result stands in no operand")
+        raise InputError(f"einsum {subscripts!r}: the result has {missing[0]!r}, which no operand has")
     x, labels = pairs[0]
     for k in range(1, len(pairs)):
         kept = {*out, *(label for _, more in pairs[k + 1 :] for label in more)}
@@ -233,7 +233,7 @@ def _read(subscripts: str, tensors: Sequence[Tensor]) -> tuple[list[list[str]], 
         if not all(c.isascii() and c.isalpha() for c in letters):
             raise InputError(f"einsum {subscripts!r}: cannot read {term!r}; give letters and at most one ...")
     if len(set(result)) != len(result.replace("...", ".")):
-        raise InputError(f"einsum {subscripts!r}: a letter stands twice in the result")
+        raise InputError(f"einsum {subscripts!r}: a letter occurs twice in the result")
     found, most = [], 0
     for term, x in zip(terms, tensors, strict=True):
         more = x.ndim - len(term.replace("...", ""))
@@ -243,7 +243,9 @@ def _read(subscripts: str, tensors: Sequence[Tensor]) -> tuple[list[list[str]], 
         found.append(_labels(term, more))
     if arrow:
         if most and "..." not in result:
-            raise InputError(f"einsum {subscripts!r}: axes of ... do not stand in the result; add ... to it")
+            raise InputError(
+                f"einsum {subscripts!r}: the axes of ... are missing from the result; add ... to it"
+            )
         return found, _labels(result, int(most))
     once = sorted({c for c in given if c.isalpha() and given.count(c) == 1})
     return found, [*_labels("...", int(most)), *once]
@@ -353,7 +355,9 @@ def split(x, indices_or_sections, axis: int = 0) -> list[Tensor]:
         return [x[(*before, slice(a, b))] for a, b in itertools.pairwise(ends)]
     sections = int(indices_or_sections)
     if sections < 1 or not as_many(n // sections * sections, n):
-        raise ShapeError(f"split of {describe(x)}: axis {axis} has {n}, which are not {sections} equal parts")
+        raise ShapeError(
+            f"split of {describe(x)}: axis {axis} has size {n}, which does not divide into {sections} equal parts"
+        )
     size = n // sections
     return [x[(*before, slice(k * size, (k + 1) * size))] for k in range(sections)]
 
@@ -392,7 +396,7 @@ def _padded(x: Tensor, axis: int, before: int, after: int, mode: str, value) -> 
     n = x.shape[axis]
     if mode != "constant":
         if not isinstance(n, int):
-            raise ShapeError(f"pad of {describe(x)}: mode {mode!r} wants a known size of axis {axis}")
+            raise ShapeError(f"pad of {describe(x)}: mode {mode!r} needs a known size of axis {axis}")
         try:
             index = np.pad(np.arange(n), (before, after), mode)  # type: ignore[call-overload]
         except ValueError as error:
@@ -408,7 +412,7 @@ def _norm_of(x, ord=None, axis=None, keepdims=False) -> Tensor:
     one = np.ndim(x) == 1 or isinstance(axis, int)
     if ord is not None and not (ord == "fro" and not one) and not (ord == 2 and one):
         raise DTypeError(
-            f"np.linalg.norm with ord={ord!r} is not recorded by minigrad: there is the Euclidean one"
+            f"np.linalg.norm with ord={ord!r} is not recorded by minigrad, which has the Euclidean norm only"
         )
     return norm(x, axis, keepdims)
 

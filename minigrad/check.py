@@ -13,6 +13,10 @@ from .reverse import ancestors, grad
 from .tensor import Tensor, no_grad
 
 
+class KinkError(GraphError):
+    """Inputs so near to a kink (of relu, abs, max, …) that there is no derivative to compare with."""
+
+
 def check_grads(
     function: Callable,
     inputs: Iterable,
@@ -33,7 +37,8 @@ def check_grads(
         it where it is possible: where all are, and `function` takes complex numbers.
 
     The projection v·J·u is compared for random u, v (Griewank and Walther, 2008).
-    Raises GraphError where the error exceeds `tolerance`.
+    Raises GraphError where the error exceeds `tolerance`; if the inputs are at a kink (of relu, abs, max), so that
+    differences of two widths disagree among themselves, it says so.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     points = [np.array(x.value if isinstance(x, Tensor) else x, dtype=np.float64) for x in inputs]
@@ -60,6 +65,14 @@ def check_grads(
             numeric = _central(f, points, directions)
         error = abs(exact - numeric) / max(scale, abs(numeric), 1e-3)
         bound = min(tolerance, 1e-12) if use_complex and complex_step else tolerance
+        if not error <= bound and not use_complex:
+            coarse, numeric = numeric, _central(f, points, directions, 1e-5)
+            error = abs(exact - numeric) / max(scale, abs(numeric), 1e-3)
+            if not error <= bound and abs(coarse - numeric) > bound * max(scale, abs(numeric), 1e-3):
+                raise KinkError(
+                    f"check_grads: finite differences of order {level} are {coarse:.12g} over 1e-3 and {numeric:.12g} over "
+                    "1e-5: the inputs are at a kink (relu, abs, max, …) or where the function jumps; draw others"
+                )
         if not error <= bound:
             raise GraphError(
                 f"check_grads: derivative of order {level} is {exact:.12g} by reverse mode and {numeric:.12g} by "

@@ -91,7 +91,7 @@ def load_training(
     """Put back what `save_training` wrote, and return the further tensors, with the notes.
 
     The optimiser, its parameters and the generators are made as they were before; those of the file take the place
-    of their numbers.  Raises InputError for a file that is none of a training, for names that are missing or
+    of their numbers.  Raises InputError for a file that does not hold a training, for names that are missing or
     surplus and for another kind of generator, ShapeError and DTypeError for arrays of another kind; nothing is
     changed then.
     """
@@ -101,10 +101,10 @@ def load_training(
 
 
 def training_from(path, optimiser: Optimiser, rng) -> tuple[list[tuple], Arrays]:
-    """The changes that `load_training` makes, and what it returns."""
+    """The changes that `load_training` makes, and what it returns; raises what `load_training` raises."""
     arrays, notes = _read(path)
     if GENERATORS not in notes:
-        raise InputError(f"{files.shown(path)} holds arrays, and no training: read it with checkpoint.load")
+        raise InputError(f"{files.shown(path)} holds arrays but no training: read it with checkpoint.load")
     own = dict(zip(optimiser.labels, optimiser.parameters, strict=True))
     who = f"training from {files.shown(path)}"
     values = fitting(f"{who}, parameters", _part(arrays, "parameters/"), {n: p.value for n, p in own.items()})
@@ -119,7 +119,7 @@ def training_from(path, optimiser: Optimiser, rng) -> tuple[list[tuple], Arrays]
 def write_training(
     path, optimiser: Optimiser, states: dict[str, Any], tensors: Mapping, notes: Mapping
 ) -> None:
-    """`save_training` with the states of the generators in place of these."""
+    """`save_training` with the states of the generators in place of these; raises what `save` raises."""
     parts = {
         "parameters": dict(zip(optimiser.labels, optimiser.parameters, strict=True)),
         "optimiser": optimiser.state_dict(),
@@ -135,7 +135,7 @@ def text_of_states(states: dict[str, Any]) -> str:
 
 
 def generators(rng) -> dict[str, Generator]:
-    """Random generators by name; a single one is called "rng"."""
+    """Random generators by name; a single one is called "rng".  Raises InputError for anything else."""
     named = dict(rng) if isinstance(rng, Mapping) else {} if rng is None else {"rng": rng}
     for name, generator in named.items():
         if not isinstance(generator, np.random.Generator):

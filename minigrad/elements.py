@@ -47,7 +47,7 @@ from .tensor import (
 
 def _raised(x, p):
     if np.result_type(x, p).kind in "iu" and (p < 0).any():
-        raise TypeError("integers to negative powers are no integers; convert them with .astype('float64')")
+        raise TypeError("integers to negative powers are not integers; convert them with .astype('float64')")
     return np.power(x, p)
 
 

@@ -1,4 +1,4 @@
-"""Compositions of primitives: means, norms, activations, softmax, convolution; the losses stand in losses.py.
+"""Compositions of primitives: means, norms, activations, softmax, convolution; the losses are in losses.py.
 
 Nothing here has a derivative rule of its own; numerical stability comes from the
 primitives sigmoid, softplus and logsumexp, and from the largest logit taken out first.
@@ -79,7 +79,10 @@ def norm(x, axis=None, keepdims=False) -> Tensor:
 
 
 def stack(tensors, axis: int = 0) -> Tensor:
-    """Along a new axis."""
+    """Tensors of one shape, one behind the other along a new axis.
+
+    Raises InputError for no tensors, ShapeError for an axis or shapes that do not fit.
+    """
     xs = [as_tensor(x) for x in tensors]
     if not xs:
         raise InputError("stack of nothing: give at least one tensor")
@@ -101,7 +104,10 @@ def softplus(x) -> Tensor:
 
 
 def gelu(x, approximate: str = "none") -> Tensor:
-    """x Φ(x), Φ being the normal distribution (Hendrycks & Gimpel, 2016): by erf, or approximate="tanh"."""
+    """x Φ(x), Φ being the normal distribution (Hendrycks & Gimpel, 2016): by erf, or approximate="tanh".
+
+    Raises InputError for another approximation.
+    """
     x = _floating(x)
     if x.dtype == np.float16:
         return _single(lambda y: gelu(y, approximate), x)

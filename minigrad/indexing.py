@@ -148,7 +148,7 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
             return x, True
         return apply(SLICE, (x,), (axis, *_bounds(x, size, item))), True
     if isinstance(item, (bool, np.bool_)):
-        raise DTypeError(f"index {item} of {describe(x)}: a truth value is not a place; use minigrad.where")
+        raise DTypeError(f"index {item} of {describe(x)}: a truth value is not an index; use minigrad.where")
     try:
         k = item if isinstance(item, Size) else item.__index__()
     except (AttributeError, TypeError):
@@ -246,7 +246,7 @@ def _places(i, size, x: Tensor, axis: int, alone: bool):
 
 
 def reshape(x, *shape) -> Tensor:
-    """The same elements in another shape; one size may be −1."""
+    """The same elements in another shape; one size may be −1.  Raises ShapeError where they do not fit into it."""
     x = as_tensor(x)
     new = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
     if -1 in [n for n in new if isinstance(n, int)]:
@@ -262,19 +262,19 @@ def reshape(x, *shape) -> Tensor:
 
 
 def transpose(x, *axes) -> Tensor:
-    """Axes in another order (none given: reversed)."""
+    """Axes in another order (none given: reversed); raises ShapeError unless each comes once."""
     x = as_tensor(x)
     order = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], Sequence)) else axes
     order = tuple(a + x.ndim if a < 0 else a for a in order) if order else tuple(reversed(range(x.ndim)))
     if sorted(order) != list(range(x.ndim)):
-        raise ShapeError(f"transpose of {describe(x)}: {order} is no order of its {x.ndim} axes")
+        raise ShapeError(f"transpose of {describe(x)}: {order} is not an order of its {x.ndim} axes")
     if order == tuple(range(x.ndim)):
         return x
     return apply(TRANSPOSE, (x,), (order,))
 
 
 def swapaxes(x, a: int, b: int) -> Tensor:
-    """Two axes exchanged; raises ShapeError for one that there is not."""
+    """Two axes exchanged; raises ShapeError for an axis that does not exist."""
     x = as_tensor(x)
     axes = list(range(x.ndim))
     try:

@@ -19,7 +19,10 @@ def zeros(rng, shape, dtype="float32") -> np.ndarray:
 
 
 def uniform(rng, shape, dtype="float32", bound: float | None = None) -> np.ndarray:
-    """Uniform in ±bound; without one ±1/√fan_in, fan_in being the first size."""
+    """Uniform in ±bound; without one ±1/√fan_in, fan_in being the first size.
+
+    Raises InputError unless `rng` is a generator.
+    """
     limit = 1 / np.sqrt(max(1, shape[0])) if bound is None else bound
     return _generator(rng).uniform(-limit, limit, shape).astype(dtype)
 
@@ -30,7 +33,10 @@ def glorot(rng, shape, dtype="float32") -> np.ndarray:
 
 
 def orthogonal(rng, shape, dtype="float32", gain: float = 1.0) -> np.ndarray:
-    """Orthonormal rows or columns, whichever are fewer, times `gain` (Saxe et al., 2014)."""
+    """Orthonormal rows or columns, whichever are fewer, times `gain` (Saxe et al., 2014).
+
+    Raises InputError unless `rng` is a generator.
+    """
     rows, columns = shape
     square = _generator(rng).standard_normal((max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(square)

@@ -57,59 +57,78 @@ class Methods:
         return _FUNCTIONS["positive"](self)
 
     def sum(self, axis=None, keepdims=False):
+        """As `minigrad.sum`; raises what that raises."""
         return _FUNCTIONS["sum"](self, axis, keepdims)
 
     def mean(self, axis=None, keepdims=False):
+        """As `minigrad.mean`; raises what that raises."""
         return _FUNCTIONS["mean"](self, axis, keepdims)
 
     def max(self, axis=None, keepdims=False):
+        """As `minigrad.max`; raises what that raises."""
         return _FUNCTIONS["max"](self, axis, keepdims)
 
     def min(self, axis=None, keepdims=False):
+        """As `minigrad.min`; raises what that raises."""
         return _FUNCTIONS["min"](self, axis, keepdims)
 
     def prod(self, axis=None, keepdims=False):
+        """As `minigrad.prod`; raises what that raises."""
         return _FUNCTIONS["prod"](self, axis, keepdims)
 
     def var(self, axis=None, ddof=0, keepdims=False):
+        """As `minigrad.var`; raises what that raises."""
         return _FUNCTIONS["var"](self, axis, ddof, keepdims)
 
     def std(self, axis=None, ddof=0, keepdims=False):
+        """As `minigrad.std`; raises what that raises."""
         return _FUNCTIONS["std"](self, axis, ddof, keepdims)
 
     def argmax(self, axis=None, keepdims=False):
+        """As `minigrad.argmax`; raises what that raises."""
         return _FUNCTIONS["argmax"](self, axis, keepdims)
 
     def argmin(self, axis=None, keepdims=False):
+        """As `minigrad.argmin`; raises what that raises."""
         return _FUNCTIONS["argmin"](self, axis, keepdims)
 
     def cumsum(self, axis=None):
+        """As `minigrad.cumsum`; raises what that raises."""
         return _FUNCTIONS["cumsum"](self, axis)
 
     def cumprod(self, axis=None):
+        """As `minigrad.cumprod`; raises what that raises."""
         return _FUNCTIONS["cumprod"](self, axis)
 
     def abs(self):
+        """As `minigrad.abs`; raises what that raises."""
         return _FUNCTIONS["abs"](self)
 
     def clip(self, a_min=None, a_max=None):
+        """As `minigrad.clip`; raises what that raises."""
         return _FUNCTIONS["clip"](self, a_min, a_max)
 
     def round(self, decimals=0):
+        """As `minigrad.round`; raises what that raises."""
         return _FUNCTIONS["round"](self, decimals)
 
     def squeeze(self, axis=None):
+        """As `minigrad.squeeze`; raises what that raises."""
         return _FUNCTIONS["squeeze"](self, axis)
 
     def reshape(self, *shape):
+        """As `minigrad.reshape`; raises what that raises."""
         return _FUNCTIONS["reshape"](self, *shape)
 
     def transpose(self, *axes):
+        """As `minigrad.transpose`; raises what that raises."""
         return _FUNCTIONS["transpose"](self, *axes)
 
     def swapaxes(self, a: int, b: int):
+        """Two axes exchanged; raises what `transpose` raises."""
         return _FUNCTIONS["swapaxes"](self, a, b)
 
     @property
     def T(self):
+        """The axes in reversed order."""
         return _FUNCTIONS["transpose"](self)

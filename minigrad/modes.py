@@ -1,6 +1,6 @@
 """What holds for the operations made here: whether they are recorded, anomaly checks, the scope they stand in.
 
-It stands in a context variable, so that neither threads nor asyncio tasks see each other's: a
+It is kept in a context variable, so that neither threads nor asyncio tasks see each other's: a
 task begins with what held where it was made, a thread with nothing but what is usual.
 """
 
@@ -44,7 +44,7 @@ def _changed(
 
 
 def scope(*labels: str):
-    """Nodes made inside stand in this scope: ``with scope("t=3"): …``."""
+    """Nodes made inside belong to this scope: ``with scope("t=3"): …``."""
     return _changed(scope=labels)
 
 

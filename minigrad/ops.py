@@ -111,7 +111,9 @@ def _concat_shape(*shapes_axis):
     first = shapes[0]
     for s in shapes[1:]:
         if len(s) != len(first) or any(s[k] != first[k] for k in range(len(s)) if k != axis):
-            raise ShapeError(f"concat along axis {axis}: {' and '.join(map(str, shapes))} differ elsewhere")
+            raise ShapeError(
+                f"concat along axis {axis}: {' and '.join(map(str, shapes))} differ along another axis"
+            )
     total = first[axis]
     for s in shapes[1:]:
         total = total + s[axis]
@@ -221,7 +223,7 @@ def _gather(x, index):
 def _inside(index, rows):
     """The index itself, if all of it are places among so many rows."""
     if index.dtype.kind not in "iu":
-        raise TypeError(f"an index must be of integers, not {index.dtype}")
+        raise TypeError(f"an index must hold integers, not {index.dtype}")
     if index.size and (index.min() < 0 or index.max() >= rows):
         raise IndexError(f"index {index.min()} … {index.max()} outside 0 … {rows - 1}")
     return index
@@ -452,7 +454,10 @@ def minimum(a, b) -> Tensor:
 
 
 def where(condition, a, b) -> Tensor:
-    """`a` where `condition` holds, else `b`; the side not taken gets a gradient of zero."""
+    """`a` where `condition` holds, else `b`, all broadcast; the side not taken gets a gradient of zero.
+
+    Raises DTypeError for a condition that is not boolean.
+    """
     condition = as_tensor(condition)
     if condition.dtype != BOOL:
         raise DTypeError(f"where: the condition {describe(condition)} is not boolean; compare, e.g. x > 0")
@@ -471,7 +476,10 @@ def power(x, exponent) -> Tensor:
 
 
 def matmul(a, b) -> Tensor:
-    """The matrix product of (…, m, k) and (…, k, n), batched as in NumPy; vectors as in NumPy."""
+    """The matrix product of (…, m, k) and (…, k, n), batched as in NumPy; vectors as in NumPy.
+
+    Raises ShapeError for plain numbers and for shapes that do not fit.
+    """
     if type(a) is not Tensor or type(b) is not Tensor:
         a, b = (as_tensor(x, b if x is a else a) for x in (a, b))
     na, nb = len(a.shape), len(b.shape)
@@ -487,7 +495,7 @@ def matmul(a, b) -> Tensor:
 
 
 def sum(x, axis=None, keepdims=False) -> Tensor:
-    """The sum over `axis` (None: all)."""
+    """The sum over `axis`, a number or several (None: all); raises ShapeError for an axis that `x` does not have."""
     x = as_tensor(x)
     return apply(SUM, (x,), (axes_of(x.ndim, axis), keepdims))
 
@@ -530,7 +538,10 @@ def broadcast_to(x, shape) -> Tensor:
 
 
 def concat(*tensors, axis: int = -1) -> Tensor:
-    """Side by side along `axis`: ``concat(h_prev, x)``."""
+    """Side by side along `axis`, also as one list: ``concat(h_prev, x)``.
+
+    Raises InputError for no tensors, ShapeError for an axis or sizes that do not fit.
+    """
     xs = tuple(tensors[0]) if len(tensors) == 1 and type(tensors[0]) in (list, tuple) else tensors
     if not xs:
         raise InputError("concat of nothing: give at least one tensor")

@@ -22,6 +22,8 @@ from .tensor import Tensor, describe, next_number
 
 
 def _parameters(parameters) -> list[Tensor]:
+    if not isinstance(parameters, Iterable):
+        raise InputError(f"optimiser: given {type(parameters).__name__}; give a dict or a list of parameters")
     found = list(parameters.values() if isinstance(parameters, dict) else parameters)
     if not found:
         raise InputError("optimiser: no parameters given")
@@ -36,6 +38,17 @@ def _parameters(parameters) -> list[Tensor]:
     if len({p.number for p in found}) < len(found):
         raise InputError("optimiser: a parameter is given twice and would move twice")
     return found
+
+
+def _refuse_layers(parameters) -> None:
+    """Raise InputError for layers in place of their parameters."""
+    one_by_one = isinstance(parameters, (list, tuple))
+    for layer in parameters if one_by_one else (parameters,):
+        if hasattr(layer, "parameters"):
+            several = ", several of them as {**a.parameters(), **b.parameters()}" if one_by_one else ""
+            raise InputError(
+                f"optimiser: {type(layer).__name__} is a layer; give its parameters, layer.parameters(){several}"
+            )
 
 
 def _labels(parameters, found: list[Tensor]) -> list[str]:
@@ -76,15 +89,17 @@ class Optimiser:
         A parameter belongs to the first group that it fits, and has the optimiser's options otherwise.  The rate of
         a group keeps its ratio to `lr`: when a schedule halves that, it halves all.
 
-    Raises InputError for no parameters, what is not a parameter, options out of range, and a group that nothing
-    belongs to.
+    Raises InputError when there are no parameters, for anything that is not a parameter, for options out of range,
+    and for a group that nothing belongs to.
     """
 
     options: tuple[str, ...] = ("lr",)
     slots: tuple[str, ...] = ()
 
     def __init__(self, parameters, lr: float, groups=None):
-        parameters = parameters if isinstance(parameters, dict) else list(parameters)
+        _refuse_layers(parameters)
+        if isinstance(parameters, Iterable) and not isinstance(parameters, Mapping):
+            parameters = list(parameters)  # which may come once
         self.parameters, self.lr = _parameters(parameters), lr
         self.labels = _labels(parameters, self.parameters)
         self._check_rate(lr)
@@ -108,7 +123,9 @@ class Optimiser:
             numbers = {p.number for p in _parameters([which] if isinstance(which, Tensor) else which)}
             members = [k for k, p in enumerate(self.parameters) if p.number in numbers]
             if len(members) < len(numbers):
-                raise InputError(f"{type(self).__name__}: a group has a parameter that the optimiser has not")
+                raise InputError(
+                    f"{type(self).__name__}: a group has a parameter that the optimiser does not have"
+                )
         members = [k for k in members if self.group[k] < 0]
         if not members:
             what = repr(which) if isinstance(which, str) else f"number {len(self.groups) + 1}"
@@ -144,6 +161,7 @@ class Optimiser:
         return seen.numbers(count)
 
     def zero_grad(self) -> None:
+        """Let every parameter forget its gradient."""
         for p in self.parameters:
             p.grad = None
 
@@ -158,7 +176,9 @@ class Optimiser:
 
     @np.errstate(over="raise")
     def step(self) -> None:
-        """Move every parameter that has a gradient; raises GraphError when none has.
+        """Move every parameter that has a gradient.
+
+        Raises GraphError when none has, and ShapeError for a gradient of another shape than its parameter's.
 
         Whole also when Ctrl-C or an error interrupts it: then nothing has moved, or everything has.
         """
@@ -239,7 +259,7 @@ class Optimiser:
         commit(self.loaded(state))
 
     def loaded(self, state: Mapping[str, np.ndarray]) -> list[tuple]:
-        """The changes that `load_state_dict` makes."""
+        """The changes that `load_state_dict` makes; raises what `fitting` raises."""
         kind = type(self).__name__
         found = fitting(f"{kind}.load_state_dict", state, self.state_dict())
         changes: list[tuple] = [(self, "steps", found[f"{kind}.steps"].item())]
@@ -267,7 +287,10 @@ def _plain(array: np.ndarray) -> Any:
 
 
 def fitting(who: str, given: Mapping, expected: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copies of the given arrays, which must have the names, shapes and dtypes of the expected ones."""
+    """Copies of the given arrays, which must have the names, shapes and dtypes of the expected ones.
+
+    Raises InputError, ShapeError or DTypeError where they have not.
+    """
     if not isinstance(given, Mapping):
         raise InputError(f"{who}: give a dict of arrays by name, not {type(given).__name__}")
     missing, surplus = [n for n in expected if n not in given], [n for n in given if n not in expected]
@@ -306,6 +329,7 @@ class SGD(Optimiser):
     """Gradient descent with momentum (Polyak, 1964): v = m·v + g; p = p − lr·v.
 
     `weight_decay` λ adds λ·p to the gradient.
+    Raises what `Optimiser` raises.
     """
 
     options = ("lr", "momentum", "weight_decay")
@@ -342,6 +366,7 @@ class Adam(Optimiser):
 
     The bias correction counts the gradients of each parameter, so that one whose gradient comes rarely, or only
     later in the training, starts as any other does.
+    Raises what `Optimiser` raises.
     """
 
     options = ("lr", "betas", "epsilon", "weight_decay")
@@ -423,6 +448,7 @@ class RMSprop(Optimiser):
 
     centred : √(s − mean²) in place of √s, with a running mean of g (Graves, 2013).
     `weight_decay` λ adds λ·p to the gradient.
+    Raises what `Optimiser` raises.
     """
 
     options = ("lr", "alpha", "epsilon", "momentum", "weight_decay")

@@ -184,8 +184,8 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
         this backward pass's own.
     free : drop the graph behind y when done, to save memory.
 
-    Raises ShapeError (non-scalar without cotangent), GraphError (nothing to
-    differentiate, freed, changed in place) and, in anomaly mode, NonFiniteError.
+    Raises ShapeError (non-scalar without cotangent, or a cotangent of another shape), DTypeError (y is not a
+    float), GraphError (nothing to differentiate, freed, changed in place) and, in anomaly mode, NonFiniteError.
     """
     _refuse(y)
     if modes()[3]:
@@ -237,6 +237,8 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
 
     With ``create_graph=True`` they are a graph of the same kind of nodes and can be
     drawn and differentiated again.  What y does not depend on gets zeros.
+
+    Raises what `backward` raises, and GraphError inside of `no_grad`, where nothing is recorded.
     """
     single = isinstance(wrt, Tensor)
     targets = [wrt] if single else list(wrt)

@@ -113,7 +113,7 @@ def scan(step: Callable, carry, xs, *, reverse: bool = False, labels: bool = Tru
     xs : a tensor (T, …), or a tuple or dict of such.
     out : a tensor, tuple, dict or None; `outs` has a leading axis T on each.
     reverse : run from the last step to the first; `outs` stay in the order of `xs`.
-    labels : let step t (from 1) stand in scope "t=…" when unrolled.
+    labels : put step t (from 1) in scope "t=…" when unrolled.
 
     Raises ShapeError, naming the step, where a carry changes shape or dtype, and
     InputError where xs differ in length or T = 0 leaves the outputs' shapes unknown.

@@ -256,11 +256,11 @@ class Size:
                         resolve(rest * coefficient) if abs(coefficient) == 1 else rest // coefficient
                     )
                     return True
-        raise GraphError(f"sizes {self} and {other} are equal here; that cannot be demanded of all sizes")
+        raise GraphError(f"sizes {self} and {other} are equal here; which does not hold for all sizes")
 
     def _unknown(self, *_):
         raise GraphError(
-            f"size {self} is not known while tracing (its number changes from call to call); "
+            f"size {self} is not known while tracing (it changes from call to call); "
             "use minigrad.scan instead of a Python loop, and minigrad.zeros instead of numpy.zeros"
         )
 

@@ -113,7 +113,11 @@ class Tensor(Methods):
 
     @property
     def value(self) -> np.ndarray:
-        """The read-only array; assign a leaf a new one to change it."""
+        """The read-only array; assign a leaf a new one, of the same shape, to change it.
+
+        Raises GraphError for a symbol, which has none, and where a value that was computed is assigned, and ShapeError
+        and InputError for an assigned array that does not fit.
+        """
         if self._value is None:
             raise GraphError(
                 f"{describe(self)} is a symbol of a traced graph and has no value; "
@@ -140,22 +144,27 @@ class Tensor(Methods):
 
     @property
     def shape(self) -> tuple:
+        """Its sizes; while tracing they may be symbols."""
         return self.spec[0] if self._value is None else self._value.shape
 
     @property
     def dtype(self) -> np.dtype:
+        """The type of its elements."""
         return self.spec[1] if self._value is None else self._value.dtype
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
+        """How many elements it has."""
         return self.value.size
 
     @property
     def is_leaf(self) -> bool:
+        """Whether it was given, not computed."""
         return self.op is None
 
     is_parameter = property(is_parameter)
@@ -163,6 +172,7 @@ class Tensor(Methods):
 
     @property
     def is_symbol(self) -> bool:
+        """Whether it has a shape and no value, as while tracing."""
         return self._value is None
 
     def numpy(self) -> np.ndarray:
@@ -170,6 +180,7 @@ class Tensor(Methods):
         return self.value.copy()
 
     def item(self) -> float:
+        """The number in a tensor of one element; raises ValueError for more than one, GraphError for a symbol."""
         return self.value.item()
 
     def __format__(self, form: str) -> str:
@@ -257,7 +268,7 @@ class Tensor(Methods):
         if self._value is None:
             raise GraphError(
                 f"a Python branch on {describe(self)}, which has no value while tracing: "
-                "use minigrad.where, so that both ways stand in the graph"
+                "use minigrad.where, so that both branches are in the graph"
             )
         return bool(self._value)
 
@@ -336,6 +347,7 @@ class Tensor(Methods):
         return apply(OPS["equal"], (apply(OPS["equal"], (self, other)), False))
 
     def astype(self, dtype):
+        """The same numbers in another type; gradients come back in this one."""
         return apply(OPS["cast"], (self,), (np.dtype(dtype),))
 
     def detach(self):
@@ -505,7 +517,11 @@ def symbol(shape: tuple, dtype, name: str | None = None, requires_grad: bool = F
 
 
 def as_tensor(x, like: Tensor | None = None) -> Tensor:
-    """`x` itself if it is a tensor, else a constant; a Python number takes the dtype of `like`."""
+    """`x` itself if it is a tensor, else a constant; a Python number takes the dtype of `like`.
+
+    Raises DTypeError for a number that this type cannot hold and for what is not numeric, InputError for what is not
+    an array.
+    """
     if isinstance(x, Tensor):
         return x
     if hasattr(x, "as_symbol"):  # a size that is not known while tracing

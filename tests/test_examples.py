@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -13,17 +14,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
-import char_rnn  # noqa: E402
-import compare  # noqa: E402
 import delay  # noqa: E402
-import hello_lstm  # noqa: E402
 import many_to_one  # noqa: E402
 import one_to_many  # noqa: E402
-import see_bptt  # noqa: E402
 
+import minigrad as mg  # noqa: E402
+from cells import Alphabet  # noqa: E402
 from minigrad import MinigradError, checkpoint  # noqa: E402
+from minigrad.command import compare, gallery, hello, see_text, train  # noqa: E402
 from minigrad.compiler import TrainingStep  # noqa: E402
 
+CARROLL = ROOT / "examples" / "carroll.txt"
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT),
     "MINIGRAD_CACHE": str(ROOT / ".pytest_cache" / "minigrad"),
@@ -37,19 +38,26 @@ def programs(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["lstm", "rnn", "gru"])
 def test_hello_is_learned_with_every_seed(kind, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(hello_lstm, "draw", lambda *_: [])
+    monkeypatch.setattr(hello, "draw", lambda *_: [])
     for seed in range(10):
-        hello_lstm.main(hello_lstm.arguments(["--cell", kind, "--seed", str(seed), "--out", str(tmp_path)]))
+        hello.main(options_of(hello, ["--cell", kind, "--seed", str(seed), "--out", str(tmp_path)]))
         out = capsys.readouterr().out
         assert "4 of 4 characters right" in out and "it writes: hello" in out, (seed, out)
 
 
 def test_pictures_are_written_and_named(tmp_path, capsys):
-    hello_lstm.main(hello_lstm.arguments(["--out", str(tmp_path)]))
+    hello.main(options_of(hello, ["--out", str(tmp_path)]))
     out = capsys.readouterr().out
     for name in ("network", "gradient", "gates"):
         for suffix in (".svg", ".png"):
             assert (tmp_path / (name + suffix)).stat().st_size > 1000 and name + suffix in out
+
+
+def options_of(command, given: list[str]) -> argparse.Namespace:
+    """As the example of that command reads them."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser, **({} if command is hello else {"text": CARROLL}))
+    return parser.parse_args(given)
 
 
 # The sequence configurations: a figure of what was learned, and its bound.
@@ -102,35 +110,35 @@ def test_the_gallery_has_every_picture_of_every_cell(tmp_path, capsys):
     text.write_text("every </script><b>good</b> boy does fine\n" * 3)
     out = tmp_path / "gallery"
     given = ["--steps", "10", "--hidden", "3", "--shown", "4", "--text", str(text), "--out", str(out)]
-    see_bptt.main(see_bptt.arguments(given))
+    see_text.main(options_of(see_text, given))
     assert str(out / "index.html") in capsys.readouterr().out.replace("\n", "")
     index = (out / "index.html").read_text(encoding="utf-8")
     assert "<b>" not in index and "&lt;b&gt;&amp;&quot;x&quot;.txt" in index
     linked = set(re.findall(r'(?:href|src)="([^"#][^"]*)"', index))
-    names = [f"{kind}_{picture}" for kind in see_bptt.KINDS for picture in see_bptt.QUESTIONS]
+    names = [f"{kind}_{picture}" for kind in see_text.KINDS for picture in gallery.QUESTIONS]
     expected = {name + suffix for name in (*names, "comparison") for suffix in (".svg", ".png")}
-    assert linked == expected | {f"{kind}.html" for kind in see_bptt.KINDS}
+    assert linked == expected | {f"{kind}.html" for kind in see_text.KINDS}
     assert {p.name for p in out.iterdir()} == linked | {"index.html"}
-    for kind, name in see_bptt.KINDS.items():
+    for kind, name in see_text.KINDS.items():
         page = (out / f"{kind}.html").read_text(encoding="utf-8")
         assert f"<h1>{name}, reading" in page and "<b>" not in page
         assert [f'"label":"after {n} training steps"' in page for n in (0, 1, 10)] == [True] * 3
 
 
 def test_the_cells_of_the_gallery_read_the_same_and_learn():
-    options = see_bptt.arguments(["--hidden", "8", "--steps", "60"])
+    options = options_of(see_text, ["--hidden", "8", "--steps", "60"])
     text = "hello there, " * 20
-    alphabet = see_bptt.cells.Alphabet(text)
-    codes, shown = alphabet.encode(text), alphabet.encode(see_bptt.stretch(text, 6))
+    alphabet = Alphabet(text)
+    codes, shown = alphabet.encode(text), alphabet.encode(see_text.stretch(text, 6))
     count = []
-    seen = [see_bptt.train(kind, codes, shown, alphabet, options, count.append) for kind in ("rnn", "gru")]
+    seen = [see_text.train(kind, codes, shown, alphabet, options, count.append) for kind in ("rnn", "gru")]
     assert sum(count) == 2 * 60
     for s in seen:
         losses = [loss.value.item() for _, loss, _ in s.recordings]
         assert len(losses) == 3 and losses[-1] < 0.6 * losses[0]
         assert len({id(step["h"]) for _, _, steps in s.recordings for step in steps}) == 3 * 6
         for _, loss, steps in s.recordings:  # each with gradients of its own pass, not sums over several
-            bias = next(n for n in see_bptt.mg.ancestors(loss) if n.name == "b_y")
+            bias = next(n for n in mg.ancestors(loss) if n.name == "b_y")
             assert len(steps) == 6 and np.allclose(
                 bias.grad, sum(step["y"].grad[0] for step in steps), atol=1e-6
             )
@@ -218,12 +226,12 @@ def test_a_file_that_the_character_model_cannot_go_on_from(given, words, tmp_pat
     text.write_text("one two three four five six seven eight nine ten\n" * 12)
     other.write_text("0123456789" * 60)
     first = [*CHARACTERS, "--text", str(text), "--resume", str(file), "--out", str(tmp_path / "out")]
-    char_rnn.main(char_rnn.arguments([*first, "--steps", "0"]))
+    train.main(options_of(train, [*first, "--steps", "0"]))
     kept = file.read_bytes()
     names = dict(other=other, weights=tmp_path / "out" / "weights.safetensors", folder=tmp_path)
-    options = char_rnn.arguments([*first, *(a.format(**names) for a in given), "--steps", "5"])
+    options = options_of(train, [*first, *(a.format(**names) for a in given), "--steps", "5"])
     with pytest.raises(MinigradError) as caught:
-        char_rnn.main(options)
+        train.main(options)
     assert words in str(caught.value) and file.read_bytes() == kept
 
 
@@ -232,7 +240,7 @@ def test_ctrl_c_keeps_the_characters_read_and_the_weights_together(place, tmp_pa
     text, file = tmp_path / "text", tmp_path / "run.safetensors"
     text.write_text("one two three four five six seven eight nine ten\n" * 12)
     given = [*CHARACTERS, "--text", str(text), "--out", str(tmp_path), "--resume"]
-    char_rnn.main(char_rnn.arguments([*given, str(tmp_path / "whole"), "--steps", "8"]))
+    train.main(options_of(train, [*given, str(tmp_path / "whole"), "--steps", "8"]))
     moved = TrainingStep.move
 
     def move(step):
@@ -244,9 +252,9 @@ def test_ctrl_c_keeps_the_characters_read_and_the_weights_together(place, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingStep, "move", move)
-        char_rnn.main(char_rnn.arguments([*given, str(file), "--steps", "8"]))
+        train.main(options_of(train, [*given, str(file), "--steps", "8"]))
     assert checkpoint.load(file)["optimiser/Adam.steps"] == 4
-    char_rnn.main(char_rnn.arguments([*given, str(file), "--steps", "8"]))
+    train.main(options_of(train, [*given, str(file), "--steps", "8"]))
     whole, parts = checkpoint.load(tmp_path / "whole"), checkpoint.load(file)
     assert all(whole[name].tobytes() == parts[name].tobytes() for name in whole)
 
@@ -254,7 +262,7 @@ def test_ctrl_c_keeps_the_characters_read_and_the_weights_together(place, tmp_pa
 @pytest.mark.parametrize("task", ["adding", "copy", "characters"])
 def test_networks_are_compared(task, tmp_path, capsys):
     given = f"--task {task} --models RNN GRU --parameters 900 --steps 20 --length 9".split()
-    compare.main(compare.arguments([*given, "--out", str(tmp_path)]))
+    compare.main(options_of(compare, [*given, "--out", str(tmp_path)]))
     out = capsys.readouterr().out
     assert "RNN" in out and "GRU" in out and "without memory" in out and out.count("best") == 1
     assert {p.name for p in tmp_path.iterdir()} == {f"compare_{task}.svg", f"compare_{task}.png"}

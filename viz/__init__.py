@@ -8,7 +8,8 @@ several networks on one scale, `taps` what is read from where in a network that 
 sequence at once, `attention` where each output looks, `report` what is wrong and what to try,
 `rewrites` what the compiler takes out of the loop over the steps, `loops` what a compiled step
 runs.  All but `transport` give a `Picture`, `rewrites` one for each rewrite; a `History` records
-such views while a network is trained; `page` gives an HTML file to walk about in.
+such views while a network is trained; `page` gives an HTML file to walk about in, `live` one in
+which networks learn.
 """
 
 from .chart.attention import attention
@@ -28,6 +29,7 @@ from .diagram.taps import taps
 from .formula.equations import equations
 from .language.picture import Picture
 from .language.scale import Scale
+from .live.live import Learner, Story, live
 from .measure.transport import Transports, transport
 from .page.page import Page, page
 
@@ -53,6 +55,9 @@ __all__ = [
     "attention",
     "page",
     "Page",
+    "live",
+    "Learner",
+    "Story",
     "rewrites",
     "loops",
     "font_directory",

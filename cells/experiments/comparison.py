@@ -285,7 +285,7 @@ def curves(records: Sequence[Record], *paths: Path | str, title: str = "") -> No
     from matplotlib.figure import Figure
 
     if not records:
-        raise InputError("curves: there is no record to draw")
+        raise InputError("curves: there are no records to draw; give what compare returned")
     with rc_context({"font.size": 12, "svg.hashsalt": "minigrad", "svg.fonttype": "none"}):
         figure = Figure(figsize=(12, 5), layout="constrained")
         for axes, of, label in zip(

@@ -51,6 +51,7 @@ def copy_memory(delay: int, N: int, rng: np.random.Generator, *, length: int = 1
     `length` symbols, `delay` steps later, of which the last says it with a delimiter, to be recalled in their
     order; all else is blank (Hochreiter and Schmidhuber, 1997; as in Arjovsky, Shah and Bengio, 2016, and
     Bai, Kolter and Koltun, 2018, with 10 symbols of 8).
+    Raises InputError for sizes below 1 and an `rng` that is not a generator.
     """
     _check("copy_memory", rng, delay=delay, N=N, length=length, symbols=symbols)
     told = rng.integers(1, symbols + 1, (length, N))
@@ -71,6 +72,7 @@ def reversal(length: int, N: int, rng: np.random.Generator, *, symbols: int = 8)
     """Reversal: x (2·length, N), symbols 1 … `symbols` and then blanks, and the targets (length, N).
 
     The targets are the symbols from the last to the first, and stand against the last `length` steps.
+    Raises InputError for sizes below 1 and an `rng` that is not a generator.
     """
     _check("reversal", rng, length=length, N=N, symbols=symbols)
     told = rng.integers(1, symbols + 1, (length, N))
@@ -109,6 +111,7 @@ def words(N: int, rng: np.random.Generator, *, of: dict[str, tuple[str, ...]] = 
     """Words by class: classes (N,), the word's letters (T, N) with its end, and which of them count (T, N).
 
     Letters are numbers in ``word_alphabet(of)``; T is the longest word's length and 1 for the end.
+    Raises InputError for N below 1 and an `rng` that is not a generator.
     """
     _check("words", rng, N=N)
     letters = word_alphabet(of)
@@ -166,6 +169,7 @@ def sentiment(N: int, rng: np.random.Generator, *, held_out: bool = False) -> Ba
 
     T is the longest sentence's length; shorter ones are padded with 0.  A fifth of all sentences, told by
     their text, is held out: those come with `held_out` and never without.
+    Raises InputError for N below 1 and an `rng` that is not a generator.
     """
     _check("sentiment", rng, N=N)
     found: list[tuple[str, int]] = []
@@ -220,7 +224,7 @@ class Task:
 
 
 def adding_task(T: int = 100) -> Task:
-    """The adding problem over T steps, many to one; mean squared error."""
+    """The adding problem over T steps, many to one; mean squared error.  Its `draw` raises InputError for T below 2."""
     draw = partial(adding, T)
     return Task("adding", 2, 1, draw, draw, _sum, "mean squared error", ADDING_BASELINE, T)
 

@@ -35,11 +35,12 @@ class Alphabet:
             ) from None
 
     def decode(self, numbers) -> str:
+        """The text of these numbers; raises InputError for one that is not a place in the alphabet."""
         places = np.asarray(numbers).ravel()
         outside = [int(k) for k in places if not 0 <= k < len(self)]
         if outside:
             raise InputError(
-                f"number {outside[0]} stands for no character; the alphabet has 0 … {len(self) - 1}"
+                f"number {outside[0]} is not in the alphabet, which goes from 0 to {len(self) - 1}"
             )
         return "".join(self.characters[k] for k in places)
 

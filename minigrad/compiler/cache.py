@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite
 import platformdirs
@@ -44,7 +44,8 @@ WRITTEN_BY = (
     "machine",
     "runtime",
 )  # modules whose text makes machine code what it is
-OURS = re.compile(r".+_[0-9a-f]{20}\.(py|o|nbc)|part_\w{8}")  # nbc: of older versions
+PART = "part_"  # what is being written
+OURS = re.compile(rf".+_[0-9a-f]{{20}}\.(py|o|nbc)|{PART}\w{{8}}")  # nbc: of older versions
 MOST_FILES, MOST_BYTES = 4_000, 500_000_000  # of a folder, before what was not used for longest is removed
 WAIT = 120.0  # seconds for another process that makes the same program
 DAY = 86_400.0
@@ -71,6 +72,20 @@ def _digest(*what: object) -> str:
 
 
 # The folder.
+
+
+class File(NamedTuple):
+    """A file of the folder: when it was last used, in seconds since 1970, and how many bytes it has."""
+
+    used: float
+    size: int
+    name: str
+    path: str
+
+    @property
+    def left_over(self) -> bool:
+        """Whether a crash left it half written."""
+        return self.name.startswith(PART) and time.time() - self.used > DAY
 
 
 class Folder:
@@ -135,7 +150,7 @@ class Folder:
             return
         temporary = None
         try:
-            handle, temporary = tempfile.mkstemp(prefix="part_", dir=self.path)
+            handle, temporary = tempfile.mkstemp(prefix=PART, dir=self.path)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
             os.replace(temporary, self.path / name)
@@ -167,29 +182,48 @@ class Folder:
             _unlock(handle)
             os.close(handle)
 
-    def trim(self) -> None:
-        """Remove what was not used for longest where there is too much, and what a crash left half written."""
+    def files(self) -> list[File]:
+        """What is in it of ours; locks are not."""
+        found: list[File] = []
         if self.path is None:
-            return
-        found = []
+            return found
         with contextlib.suppress(OSError), os.scandir(self.path) as entries:
             for entry in entries:
                 if OURS.fullmatch(entry.name):
                     stat = entry.stat(follow_symlinks=False)
-                    used = max(stat.st_atime, stat.st_mtime)
-                    if entry.name.startswith("part_") and time.time() - used > DAY:
-                        os.unlink(entry)
-                    else:
-                        found.append((used, stat.st_size, entry.path))
-        count, size = len(found), sum(n for _, n, _ in found)
+                    found.append(
+                        File(max(stat.st_atime, stat.st_mtime), stat.st_size, entry.name, entry.path)
+                    )
+        return found
+
+    def clear(self) -> list[File]:
+        """Remove all of ours but what another process may be writing; returns what could be removed."""
+        removed = []
+        for file in self.files():
+            if file.left_over or not file.name.startswith(PART):
+                with contextlib.suppress(OSError):
+                    os.unlink(file.path)
+                    removed.append(file)
+        return removed
+
+    def trim(self) -> None:
+        """Remove what was not used for longest where there is too much, and what a crash left half written."""
+        found = []
+        for file in self.files():
+            if file.left_over:
+                with contextlib.suppress(OSError):
+                    os.unlink(file.path)
+            else:
+                found.append(file)
+        count, size = len(found), sum(file.size for file in found)
         if count <= MOST_FILES and size <= MOST_BYTES:
             return
-        for _, n, path in sorted(found):  # down to four fifths, so that this is rare
+        for file in sorted(found):  # down to four fifths, so that this is rare
             if count <= 0.8 * MOST_FILES and size <= 0.8 * MOST_BYTES:
                 return
             with contextlib.suppress(OSError):
-                os.unlink(path)
-                count, size = count - 1, size - n
+                os.unlink(file.path)
+                count, size = count - 1, size - file.size
 
 
 _folders: dict[str | None, Folder] = {}

@@ -64,7 +64,8 @@ def compile(function: Callable, *, threads: int = 1, check: bool = False) -> Com
     program: for others another one is made.  An array in a container is called after its place, ``batch_x`` for
     ``batch["x"]`` and ``state_0`` for ``state[0]``.  Gradients are by tensor, wherever a tensor stands.  Arrays of
     int8, uint8, int16, uint16 and uint32 may be looked up by, compared, moved and converted; arithmetic that would wrap
-    in their type runs eagerly.  Raises DTypeError for an argument of any other kind.
+    in their type runs eagerly.  Raises DTypeError for an argument of any other kind, and InputError for what is not a
+    function and for fewer than one thread.
 
     Python runs once: while it is traced.  An attribute that is changed later, a random number that was drawn, a
     mask that was made with NumPy inside stay as they were.  What is to stay live is an argument of the function,
@@ -270,6 +271,7 @@ class Compiled:
 
     @property
     def source(self) -> str:
+        """The program that ran last, as readable Python; raises GraphError before the first call."""
         if self.last is None:
             raise GraphError(f"{self.name} was not called yet, so there is no source to show")
         return self.last.program.source
@@ -289,7 +291,8 @@ class Compiled:
         """What the function returns, and the gradients of its first result with respect to every leaf that requires one.
 
         The first (or only) result is the loss, a single number; others come along as values.  An argument that
-        was itself computed is a leaf here.
+        was itself computed is a leaf here.  Raises ShapeError where the first result is not a single number, and
+        GraphError inside of a function that is traced itself.
         """
         if modes()[3]:
             raise GraphError(

@@ -587,7 +587,7 @@ class Emitter:
             handler = getattr(self, f"_{node.op.name}", None)
             if handler is None:
                 raise CannotCompile(
-                    f"{self.name}: {node.op.name} of {describe(node)} is not compiled; run what needs it apart"
+                    f"{self.name}: {node.op.name} of {describe(node)} is not compiled; run the part that needs it eagerly"
                 )
             handler(node, level)
 

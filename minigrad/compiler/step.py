@@ -131,7 +131,7 @@ class State:
 _compiled: dict[tuple, Compiled] = {}
 
 
-def _rule(optimiser: Optimiser) -> Compiled:
+def rule_of(optimiser: Optimiser) -> Compiled:
     """An optimiser's rule, compiled for flat arrays: (value, gradient, *slots, numbers) → (value, *slots)."""
     moved, count = type(optimiser).moved, len(optimiser.numbers(1))
     kind = moved, len(optimiser.slots), count
@@ -156,7 +156,7 @@ class Rule:
         self.layout, self.places, self.slots = layout, places, len(optimiser.slots)
         self.numbers = np.empty(1 + len(optimiser.numbers(1)), layout.dtype)
         flat = np.empty(layout.count, layout.dtype)
-        variant, call = _rule(optimiser).variant([flat] * (2 + self.slots) + [self.numbers], False)
+        variant, call = rule_of(optimiser).variant([flat] * (2 + self.slots) + [self.numbers], False)
         if variant is None:
             raise CannotCompile(call.reason)
         self.plan = Plan(variant, call.shapes)

@@ -61,6 +61,17 @@ class Wasm:
 def make(compiled: Compiled, arguments: Sequence, gradients: bool, named: Mapping[str, Any]) -> Wasm:
     """The module for arguments of these shapes; see `Compiled.wasm`."""
     who = f"wasm of {compiled.name}"
+    variant, call = program_of(who, compiled, arguments, gradients, named)
+    frame = Frame(variant, call)
+    module = module_of(who, variant, frame)
+    layout = frame.layout(call.whole.names(compiled.function))
+    return Wasm(module, {"sha256": hashlib.sha256(module).hexdigest(), **layout})
+
+
+def program_of(
+    who: str, compiled: Compiled, arguments: Sequence, gradients: bool, named: Mapping[str, Any]
+) -> tuple[Variant, Call]:
+    """The program of a call; raises InputError where there is none that a module can have."""
     if compiled.threads > 1:
         raise InputError(f"{who}: a module has one thread, not {compiled.threads}; compile it with threads=1")
     if modes()[3]:
@@ -69,12 +80,14 @@ def make(compiled: Compiled, arguments: Sequence, gradients: bool, named: Mappin
     if variant is None:
         reason = call.reason or compiled.eager.get(call.key) or "anomaly mode is on"
         raise InputError(f"{who}: it runs eagerly, so there is no program to print: {reason}")
-    frame = Frame(variant, call)
+    return variant, call
+
+
+def module_of(who: str, variant: Variant, frame: Frame) -> bytes:
+    """The module that has a frame's memory."""
     if frame.end > MOST:
         raise InputError(f"{who}: it takes {frame.end:,} bytes, of {MOST:,} at most; give smaller arguments")
-    module = link(who, object_code(who, variant.program.source, frame.entry()), frame)
-    layout = frame.layout(call.whole.names(compiled.function))
-    return Wasm(module, {"sha256": hashlib.sha256(module).hexdigest(), **layout})
+    return link(who, object_code(who, variant.program.source, frame.entry()), frame)
 
 
 class Frame:

@@ -1,15 +1,15 @@
 """Cells of the literature, each from its paper in the library's own style: what somebody who reads papers writes.
 
-None is shipped.  They have what the shipped cells lack: states of other shapes and of integers, sub-steps in a Python
-loop, weights that are made in the step, statistics over the batch, a memory that is read by softmax.  `LITERATURE`
-is the table that `test_literature.py` walks; a new cell is tested by standing there.
+Those written here have what the shipped cells lack: states of integers, sub-steps in a Python loop, weights that are
+made in the step, statistics over the batch, a memory that is read by softmax.  `LITERATURE` is the table that
+`test_literature.py` walks; a new cell is tested by standing there, also one that `cells` ships.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from cells import LSTM, Cell
+from cells import LSTM, MGU, MLSTM, SLSTM, Cell, LogMinGRU, LogMinLSTM, MinGRU, MinLSTM
 from minigrad import (
     broadcast_to,
     concat,
@@ -17,8 +17,6 @@ from minigrad import (
     cos,
     exp,
     layer_norm,
-    log,
-    maximum,
     relu,
     sigmoid,
     sin,
@@ -36,22 +34,6 @@ def affine(cell: Cell, name: str, inputs: int, outputs: int, rng, bias: float = 
     """W_name (inputs, outputs) and b_name (outputs,)."""
     cell.parameter(f"W_{name}", glorot(rng, (inputs, outputs)))
     cell.parameter(f"b_{name}", np.full(outputs, bias))
-
-
-class MGU(Cell):
-    """Minimal gated unit (Zhou, Wu, Zhang and Zhou, 2016)."""
-
-    gates = "f h_tilde"
-
-    def build(self, rng):
-        self.gate_parameters("f", rng, bias=1.0)
-        self.gate_parameters("h", rng)
-
-    def step(self, x, h_prev):
-        f = sigmoid(concat(h_prev, x) @ self.W_f + self.b_f)  # what to renew, and what the candidate sees
-        h_tilde = tanh(concat(f * h_prev, x) @ self.W_h + self.b_h)
-        h = (1 - f) * h_prev + f * h_tilde
-        return dict(f=f, h_tilde=h_tilde, h=h)
 
 
 class SRU(Cell):
@@ -100,146 +82,6 @@ class QRNN(Cell):
     def initial_state(self, sequences):
         before = zeros((sequences, self.inputs), self.dtype.name).named("x_prev")
         return (*(zeros((sequences, self.hidden), self.dtype.name).named(s) for s in "hc"), before)
-
-
-class MinGRU(Cell):
-    """Minimal GRU (Feng, Tung, Ahmed, Bengio and Hajimirsadeghi, 2024): the gate sees the input alone."""
-
-    gates = "z h_tilde"
-
-    def build(self, rng):
-        affine(self, "z", self.inputs, self.hidden, rng)
-        affine(self, "h", self.inputs, self.hidden, rng)
-
-    def step(self, x, h_prev):
-        z = sigmoid(x @ self.W_z + self.b_z)
-        h_tilde = x @ self.W_h + self.b_h
-        h = (1 - z) * h_prev + z * h_tilde
-        return dict(z=z, h_tilde=h_tilde, h=h)
-
-
-class MinLSTM(Cell):
-    """Minimal LSTM (Feng et al., 2024): gates see the input alone, and add up to 1."""
-
-    gates = "f i h_tilde"
-
-    def build(self, rng):
-        for gate in "fih":
-            affine(self, gate, self.inputs, self.hidden, rng)
-
-    def step(self, x, h_prev):
-        f = sigmoid(x @ self.W_f + self.b_f)
-        i = sigmoid(x @ self.W_i + self.b_i)
-        h_tilde = x @ self.W_h + self.b_h
-        h = f / (f + i) * h_prev + i / (f + i) * h_tilde
-        return dict(f=f, i=i, h_tilde=h_tilde, h=h)
-
-
-def log_positive(x):
-    """The logarithm of the activation that the paper uses in log space: x + 1/2 above 0, σ(x) below."""
-    return where(x >= 0, log(relu(x) + 0.5), -softplus(-x))
-
-
-def log_add(a, b):
-    """log(e^a + e^b), without overflow."""
-    return maximum(a, b) + softplus(-abs(a - b))
-
-
-class LogMinGRU(Cell):
-    """Minimal GRU in log space (Feng et al., 2024): what is carried is the logarithm of a positive state."""
-
-    gates = "log_z log_h_tilde"
-    state = "h log_h"
-
-    def build(self, rng):
-        affine(self, "z", self.inputs, self.hidden, rng)
-        affine(self, "h", self.inputs, self.hidden, rng)
-
-    def step(self, x, h_prev, log_h_prev):
-        k = x @ self.W_z + self.b_z
-        log_z = -softplus(-k)
-        log_h_tilde = log_positive(x @ self.W_h + self.b_h)
-        log_h = log_add(log_h_prev - softplus(k), log_z + log_h_tilde)
-        return dict(log_z=log_z, log_h_tilde=log_h_tilde, log_h=log_h, h=exp(log_h))
-
-    def initial_state(self, sequences):
-        h = zeros((sequences, self.hidden), self.dtype.name)
-        return (h + 0.5).named("h"), log_positive(h).named("log_h")
-
-
-class LogMinLSTM(LogMinGRU):
-    """Minimal LSTM in log space (Feng et al., 2024)."""
-
-    gates = "log_f log_i log_h_tilde"
-
-    def build(self, rng):
-        for gate in "fih":
-            affine(self, gate, self.inputs, self.hidden, rng)
-
-    def step(self, x, h_prev, log_h_prev):
-        difference = softplus(-(x @ self.W_f + self.b_f)) - softplus(-(x @ self.W_i + self.b_i))
-        log_f, log_i = -softplus(difference), -softplus(-difference)
-        log_h_tilde = log_positive(x @ self.W_h + self.b_h)
-        log_h = log_add(log_f + log_h_prev, log_i + log_h_tilde)
-        return dict(log_f=log_f, log_i=log_i, log_h_tilde=log_h_tilde, log_h=log_h, h=exp(log_h))
-
-
-class SLSTM(Cell):
-    """The scalar memory of xLSTM (Beck et al., 2024): exponential gates, kept in range by a running maximum m."""
-
-    gates = "z i f o"
-    state = "h c n m"
-
-    def build(self, rng):
-        for gate in "zifo":
-            self.gate_parameters(gate, rng)
-
-    def step(self, x, h_prev, c_prev, n_prev, m_prev):
-        hx = concat(h_prev, x)
-        z = tanh(hx @ self.W_z + self.b_z)
-        log_i = hx @ self.W_i + self.b_i
-        log_f = hx @ self.W_f + self.b_f + m_prev
-        o = sigmoid(hx @ self.W_o + self.b_o)
-        m = maximum(log_f, log_i)
-        i, f = exp(log_i - m), exp(log_f - m)
-        c = f * c_prev + i * z
-        n = f * n_prev + i
-        h = o * (c / n)
-        return dict(z=z, i=i, f=f, o=o, m=m, c=c, n=n, h=h)
-
-
-class MLSTM(Cell):
-    """The matrix memory of xLSTM (Beck et al., 2024): keys and values are stored, a query reads."""
-
-    gates = "q k v i f o"
-    state = "h C n m"
-
-    def build(self, rng):
-        for name in "qkvo":
-            affine(self, name, self.inputs, self.hidden, rng)
-        for gate in "if":  # one number for each sequence
-            affine(self, gate, self.inputs, 1, rng)
-
-    def step(self, x, h_prev, C_prev, n_prev, m_prev):
-        N, H = x.shape[0], self.hidden
-        q = x @ self.W_q + self.b_q
-        k = x @ self.W_k * H**-0.5 + self.b_k
-        v = x @ self.W_v + self.b_v
-        log_i = x @ self.W_i + self.b_i
-        log_f = x @ self.W_f + self.b_f + m_prev
-        m = maximum(log_f, log_i)
-        i, f = exp(log_i - m), exp(log_f - m)
-        C = f.reshape((N, 1, 1)) * C_prev + (i * v).reshape((N, H, 1)) * k.reshape((N, 1, H))
-        n = f * n_prev + i * k
-        o = sigmoid(x @ self.W_o + self.b_o)
-        read = (C @ q.reshape((N, H, 1))).reshape((N, H))
-        h = o * read / maximum(abs((n * q).sum(axis=1, keepdims=True)), exp(-m))
-        return dict(q=q, k=k, v=v, m=m, i=i, f=f, C=C, n=n, o=o, h=h)
-
-    def initial_state(self, sequences):
-        H, dtype = self.hidden, self.dtype.name
-        shapes = dict(h=(H,), C=(H, H), n=(H,), m=(1,))
-        return tuple(zeros((sequences, *shape), dtype).named(name) for name, shape in shapes.items())
 
 
 class LMU(Cell):
@@ -709,8 +551,8 @@ LITERATURE: dict[str, type[Cell]] = {
     "qrnn": QRNN,
     "min_gru": MinGRU,
     "min_lstm": MinLSTM,
-    "log_min_gru": LogMinGRU,
-    "log_min_lstm": LogMinLSTM,
+    "min_gru_log": LogMinGRU,
+    "min_lstm_log": LogMinLSTM,
     "slstm": SLSTM,
     "mlstm": MLSTM,
     "lmu": LMU,

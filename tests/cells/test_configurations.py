@@ -4,6 +4,7 @@ differences; compiled is eager; writing with carried states is reading the whole
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 
@@ -14,13 +15,16 @@ import minigrad as mg
 from cells import (
     GRU,
     LSTM,
+    MLSTM,
     RNN,
     TCN,
+    AttentionDecoder,
     Bidirectional,
     FirstState,
     Output,
     Stack,
     Transformer,
+    beam_search,
     by_probability,
     generate,
     many_to_many,
@@ -29,7 +33,7 @@ from cells import (
     run,
 )
 from cells.layer import Layer
-from minigrad import InputError, ShapeError, Tensor, ancestors, check_grads
+from minigrad import InputError, MinigradError, ShapeError, Tensor, ancestors, check_grads
 
 T, N, D, H, K = 6, 3, 4, 5, 4
 LENGTHS = np.array([2, 6, 5])
@@ -298,6 +302,141 @@ def test_nothing_is_recorded_while_writing(make, x):
     assert all(p.grad is None for p in layer.parameters().values())
 
 
+# The best of many.
+
+
+def attending(rng):
+    """A decoder that keeps a memory for each sequence."""
+    decoder = AttentionDecoder(LSTM, D, H, 2, rng, dtype="float64")
+    return decoder.over(rng.standard_normal((7, N, 2)), lengths=np.array([7, 3, 5]))
+
+
+SEARCHED = {
+    **{name: LAYERS[name] for name in ("stack", "no states", "tcn", "transformer")},
+    "matrix memory": lambda rng: Stack(MLSTM, D, H, 2, rng, "float64"),
+    "decoder": attending,
+}
+every_searched = pytest.mark.parametrize("name", list(SEARCHED))
+
+
+@pytest.fixture
+def searched(rng):
+    def made(name):
+        layer = SEARCHED[name](rng)
+        output = Output(layer.outputs, K, rng, "float64")
+        for p in [*layer.parameters().values(), *output.parameters().values()]:
+            p.value = rng.standard_normal(p.shape)
+        return layer, output
+
+    return made
+
+
+def exhaustive(layer, output, first, length, end=None, length_penalty=0.0):
+    """All that can be written, by reading each of it whole: symbols (…, length, N) and log-probabilities, best first."""
+    found = []
+    for symbols in itertools.product(range(K), repeat=length):
+        counts = length if end not in symbols else symbols.index(end) + 1
+        if any(k != end for k in symbols[counts:]):
+            continue
+        fed = np.repeat(np.eye(D)[list(symbols[:-1])][:, None], N, axis=1)
+        logits = plain(output, run(layer, np.concatenate([first, fed])).outputs.value)[len(first) - 1 :]
+        p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        log_p = sum(np.log(p[t, :, k]) for t, k in enumerate(symbols[:counts]))
+        found.append((np.array(symbols), log_p, log_p / counts**length_penalty))
+    symbols, log_p, score = (np.array(a) for a in zip(*found, strict=True))
+    best = np.argsort(-score, axis=0)
+    return symbols[best].swapaxes(1, 2), np.take_along_axis(log_p, best, axis=0)
+
+
+@every_searched
+@pytest.mark.parametrize("options", [{}, {"end": 2}, {"end": 0, "length_penalty": 0.7}], ids=str)
+def test_a_beam_that_keeps_all_is_an_exhaustive_search(name, options, searched, x):
+    layer, output = searched(name)
+    written, log_p = beam_search(layer, output, x[:2], 3, K**3, **options)
+    expected, their_log_p = exhaustive(layer, output, x[:2], 3, **options)
+    np.testing.assert_array_equal(written, expected)
+    np.testing.assert_allclose(log_p, their_log_p, rtol=1e-9)
+    assert written.dtype.kind == "i" and len(written) == (K**3 if "end" not in options else 40)
+    if "end" not in options:
+        np.testing.assert_allclose(np.exp(log_p).sum(axis=0), 1)
+
+
+@every_searched
+def test_a_beam_of_one_writes_what_is_most_likely_at_each_step(name, searched, x):
+    layer, output = searched(name)
+    written, log_p = beam_search(layer, output, x[:2], 6, 1)
+    np.testing.assert_array_equal(written[0], generate(layer, output, x[:2], 6))
+    assert written.shape == (1, 6, N) and log_p.shape == (1, N)
+
+
+@every_searched
+def test_a_narrow_beam_keeps_the_best_of_what_it_kept(name, searched, x):
+    """Step by step, one sequence after the other, every beginning read whole."""
+    layer, output = searched(name)
+    width, end, length = 3, 1, 5
+    written, log_p = beam_search(layer, output, x[:1], length, width, end=end)
+    for n in range(N):
+        kept = [((), 0.0)]
+        for _ in range(length):
+            longer = []
+            for symbols, total in kept:
+                if end in symbols:
+                    longer.append(((*symbols, end), total))
+                    continue
+                fed = np.repeat(np.eye(D)[list(symbols)].reshape(-1, 1, D), N, axis=1)
+                logits = plain(output, run(layer, np.concatenate([x[:1], fed])).outputs.value)[-1, n]
+                log_probabilities = logits - np.log(np.exp(logits).sum())
+                longer += [((*symbols, k), total + log_probabilities[k]) for k in range(K)]
+            kept = sorted(longer, key=lambda each: -each[1])[:width]
+        assert [tuple(w) for w in written[:, :, n]] == [symbols for symbols, _ in kept]
+        np.testing.assert_allclose(log_p[:, n], [total for _, total in kept], rtol=1e-9)
+
+
+def test_a_wider_beam_finds_what_a_greedy_one_misses():
+    """First symbols 0 (0.6) and 1 (0.4); behind 0 all is as probable, behind 1 one thing is sure."""
+    behind = {0: np.full(4, 0.25), 1: np.array([0, 0, 0, 1.0])}
+
+    def output(h):
+        with np.errstate(divide="ignore"):
+            return Tensor(np.log([behind.get(int(row.argmax()), [0.6, 0.4, 0, 0]) for row in h.value]))
+
+    first = np.eye(4)[[2, 3]]
+    for width, expected, p in ((1, [0, 0], 0.15), (2, [1, 3], 0.4)):
+        written, log_p = beam_search(lambda xs: xs, output, first, 2, width)
+        np.testing.assert_array_equal(written[0], np.repeat(expected, 2).reshape(2, 2))
+        np.testing.assert_allclose(np.exp(log_p[0]), p)
+
+
+def test_means_favour_long_sequences_and_sums_short_ones():
+    def output(h):  # the end, 0, has probability 0.3 at each step, 1 has 0.6
+        return Tensor(np.log(np.tile([0.3, 0.6, 0.1, 1e-9], (len(h.value), 1))))
+
+    written = {
+        penalty: beam_search(lambda xs: xs, output, np.eye(4)[:1], 4, 9, end=0, length_penalty=penalty)[0][
+            0, :, 0
+        ]
+        for penalty in (0, 1)
+    }
+    np.testing.assert_array_equal(written[0], [0, 0, 0, 0])
+    np.testing.assert_array_equal(written[1], [1, 1, 1, 1])
+
+
+def test_a_search_from_a_first_state_and_with_what_is_fed_back(make, rng):
+    layer, output = make("stack")
+    state = tuple(rng.standard_normal((N, H)) for _ in range(2))
+    table = rng.standard_normal((K, D))
+    options = dict(state=state, feed=lambda k: table[k])
+    written, _ = beam_search(layer, output, np.zeros((N, D)), 4, 1, **options)
+    np.testing.assert_array_equal(written[0], generate(layer, output, np.zeros((N, D)), 4, **options))
+    best, log_p = beam_search(layer, output, np.zeros((N, D)), 4, 5, **options)
+    inputs = np.stack([np.concatenate([np.zeros((1, N, D)), table[w[:-1]]]) for w in best])
+    for w, symbols in enumerate(best):
+        logits = plain(output, run(layer, inputs[w], state=state).outputs.value)
+        p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        mine = np.take_along_axis(p, symbols[..., None], axis=-1)[..., 0]
+        np.testing.assert_allclose(log_p[w], np.log(mine).sum(axis=0), rtol=1e-9)
+
+
 # Mistakes.
 
 
@@ -318,7 +457,11 @@ def test_a_delay_longer_than_the_sequence_is_refused_compiled_too(make, x):
 
 def test_what_sees_later_steps_cannot_write(make, x):
     layer, output = make("both directions")
-    for call in (lambda: one_to_many(layer, output, x[0], x[1:]), lambda: generate(layer, output, x, 3)):
+    for call in (
+        lambda: one_to_many(layer, output, x[0], x[1:]),
+        lambda: generate(layer, output, x, 3),
+        lambda: beam_search(layer, output, x, 3, 2),
+    ):
         with pytest.raises(InputError, match="Stack sees what comes after a step"):
             call()
 
@@ -350,6 +493,20 @@ def test_inputs_that_do_not_fit_are_named(make, x):
         generate(layer, output, x[0], 0)
     with pytest.raises(InputError, match="7 outputs do not fit into the layer's 4 inputs"):
         generate(layer, Output(H, 7, np.random.default_rng(0), "float64"), x[0], 3)
+    spoilt = np.where(np.arange(N)[:, None] == 1, np.nan, x[0])
+    wide = Output(H, 7, np.random.default_rng(0), "float64")
+    for words, first, length, out, more in (
+        ("give \\(N, D\\), or \\(T, N, D\\)", x[0, 0], 3, output, {}),
+        ("beam_search: length = 0", x[0], 0, output, {}),
+        ("beam_search: width = 0", x[0], 3, output, {"width": 0}),
+        ("beam_search: 7 outputs do not fit into the layer's 4 inputs", x[0], 3, wide, {}),
+        ("end = 4; give one of the 4 outputs, 0 … 3", x[0], 3, output, {"end": 4}),
+        ("end = True", x[0], 3, output, {"end": True}),
+        ("length_penalty = nan; give a finite number", x[0], 3, output, {"length_penalty": float("nan")}),
+        ("after 0 written symbols have no probabilities, as those of sequence 1", spoilt, 3, output, {}),
+    ):  # fmt: skip
+        with pytest.raises(MinigradError, match=words):
+            beam_search(layer, out, first, length, **{"width": 2, **more})
     with pytest.raises(InputError, match="temperature = 0"):
         by_probability(np.random.default_rng(0), 0)
 

@@ -17,10 +17,18 @@ from cells import (
     JANET,
     LSTM,
     RNN,
+    BiasedGRU,
     Bidirectional,
+    Dense,
+    Embedding,
+    MultiHeadAttention,
+    Output,
     PeepholeLSTM,
+    ProjectedLSTM,
     ResetAfterGRU,
     Stack,
+    TransformerBlock,
+    ZoneoutLSTM,
     exchange,
     run,
 )
@@ -162,7 +170,7 @@ def test_weights_of_ours_run_in_pytorch(both, rng):
 
 # ONNX.
 
-ONNX = {RNN: "RNN", LSTM: "LSTM", PeepholeLSTM: "LSTM", GRU: "GRU", ResetAfterGRU: "GRU"}
+ONNX = {RNN: "RNN", LSTM: "LSTM", PeepholeLSTM: "LSTM", GRU: "GRU", BiasedGRU: "GRU", ResetAfterGRU: "GRU"}
 
 
 @pytest.mark.oracle
@@ -199,7 +207,7 @@ def test_onnxs_operators(kind, dtype, bound, rng):
 
 # Keras.
 
-KERAS = {RNN: "SimpleRNN", LSTM: "LSTM", GRU: "GRU", ResetAfterGRU: "GRU"}
+KERAS = {RNN: "SimpleRNN", LSTM: "LSTM", GRU: "GRU", BiasedGRU: "GRU", ResetAfterGRU: "GRU"}
 
 
 def keras_layers():
@@ -222,7 +230,7 @@ def test_kerass_layers(kind, both, dtype, bound, rng):
     keras = keras_layers()
     options = {"return_sequences": True, "dtype": dtype}
     if KERAS[kind] == "GRU":
-        options |= {"reset_after": kind is ResetAfterGRU, "use_bias": kind is ResetAfterGRU}
+        options |= {"reset_after": kind is ResetAfterGRU, "use_bias": kind is not GRU}
     theirs, ours = getattr(keras.layers, KERAS[kind])(H, **options), kind(D, H, rng, dtype)
     if both:
         theirs, ours = keras.layers.Bidirectional(theirs, dtype=dtype), Bidirectional(kind, D, H, rng, dtype)
@@ -243,7 +251,7 @@ def runs(layer, x):
 
 # There and back.
 
-WITH = {"pytorch": list(TORCH), "keras": [*KERAS, IRNN], "onnx": list(ONNX)}
+WITH = {"pytorch": list(TORCH), "keras": [*KERAS, IRNN, BiasedGRU], "onnx": list(ONNX)}
 PAIRS = [(library, kind) for library, kinds in WITH.items() for kind in kinds]
 pairs = pytest.mark.parametrize(
     ("library", "kind"), PAIRS, ids=lambda p: p if isinstance(p, str) else p.__name__
@@ -324,7 +332,8 @@ def test_what_is_missing_surplus_or_misshapen_is_named_and_nothing_is_changed(rn
 @pytest.mark.smoke
 def test_a_cell_that_the_other_library_has_not_is_named(rng):
     with pytest.raises(
-        InputError, match="PyTorch has no GRU; weights can be exchanged for RNN, LSTM, ResetAfterGRU"
+        InputError,
+        match="PyTorch has no GRU; weights can be exchanged for RNN, IRNN, LSTM, ProjectedLSTM, ResetAfterGRU",
     ):
         exchange.to_pytorch(GRU(D, H, rng))
     for kind in CELLS.values():
@@ -343,3 +352,90 @@ def test_a_file_that_is_none_is_named(tmp_path, rng):
     checkpoint.save(tmp_path / "other.safetensors", {"x": Tensor(np.ones(2))})
     with pytest.raises(InputError, match="surplus x"):
         exchange.from_onnx(LSTM(D, H, rng), tmp_path / "other.safetensors")
+
+
+# Layers without recurrence, projections, and what computes something else.
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@DTYPES
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize(
+    "name", ["Linear", "Output", "Embedding", "MultiheadAttention", "TransformerEncoderLayer", "LSTM"]
+)
+def test_pytorchs_other_layers_values_and_all_gradients(name, biases, dtype, bound, rng):
+    torch = pytorch()
+    kind, W = getattr(torch, dtype), 6
+    nn, x = torch.nn, rng.standard_normal((T, N, W)).astype(dtype)
+    theirs, ours = {
+        "Linear": lambda: (nn.Linear(W, H, bias=biases), Dense(W, H, rng, dtype=dtype)),
+        "Output": lambda: (nn.Linear(W, H, bias=biases), Output(W, H, rng, dtype)),
+        "Embedding": lambda: (nn.Embedding(9, H), Embedding(9, H, rng, dtype=dtype)),
+        "MultiheadAttention": lambda: (
+            nn.MultiheadAttention(W, 3, bias=biases),
+            MultiHeadAttention(W, 3, rng, dtype),
+        ),
+        "TransformerEncoderLayer": lambda: (
+            nn.TransformerEncoderLayer(W, 2, 7, dropout=0.0, norm_first=True, bias=True),
+            TransformerBlock(W, 2, rng, 7, dtype),
+        ),
+        "LSTM": lambda: (
+            nn.LSTM(W, H, proj_size=3, bias=biases),
+            ProjectedLSTM(W, H, rng, dtype, projection=3),
+        ),
+    }[name]()
+    theirs = theirs.to(kind)
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.copy_(torch.tensor(0.5 * rng.standard_normal(tuple(p.shape))))
+    exchange.from_pytorch(ours, theirs)
+    if name == "Embedding":
+        x = rng.integers(0, 9, (T, N))
+        y, h = ours(x), theirs(torch.tensor(x))
+    else:
+        y, there = ours(x), torch.tensor(x)
+        h = theirs(there, there, there) if name == "MultiheadAttention" else theirs(there)
+    y, h = getattr(y, "outputs", y), h[0] if isinstance(h, tuple) else h
+    assert_close(y.value, h.detach(), bound)
+    weigh = rng.standard_normal(y.shape).astype(dtype)
+    (y * weigh).sum().backward()
+    (h * torch.tensor(weigh)).sum().backward()
+    grads = {n: p.grad.numpy() for n, p in theirs.named_parameters()}
+    grads |= {n: 0 * a for n, a in grads.items() if n.startswith("bias_hh")}  # one of two biases
+    found = {n: p.grad for n, p in ours.parameters().items()}
+    exchange.from_pytorch(ours, grads)  # the gradients as weights
+    for key, p in ours.parameters().items():
+        if biases or (not key.rpartition(".")[2].startswith("b_") and key != "b"):
+            assert_close(found[key], p.value, bound, key)
+    again = exchange.to_pytorch(ours)
+    for key, a in grads.items():
+        np.testing.assert_array_equal(again[key], a)
+
+
+@pytest.mark.oracle
+def test_what_computes_something_else_with_the_same_weights_is_refused(rng):
+    nn = pytorch().nn
+    before = (ours := RNN(D, H, rng)).W_h.value
+    with pytest.raises(InputError, match=r"nonlinearity = 'relu', ours 'tanh'; load it into cells\.IRNN"):
+        exchange.from_pytorch(ours, nn.RNN(D, H, nonlinearity="relu"))
+    assert ours.W_h.value is before
+    exchange.from_pytorch(IRNN(D, H, rng), nn.RNN(D, H, nonlinearity="relu"))
+    for module, words in (
+        (nn.TransformerEncoderLayer(4, 2, 7), "norm_first = False, ours True"),
+        (
+            nn.TransformerEncoderLayer(4, 2, 7, norm_first=True, activation="gelu"),
+            "activation = gelu, ours relu",
+        ),
+        (nn.TransformerEncoderLayer(4, 4, 7, norm_first=True), "num_heads = 4, ours 2"),
+        (nn.TransformerEncoderLayer(4, 2, 7, norm_first=True, layer_norm_eps=1e-3), "norm1.eps = 0.001"),
+    ):
+        with pytest.raises(InputError, match=words):
+            exchange.from_pytorch(TransformerBlock(4, 2, rng, 7), module)
+
+
+@pytest.mark.smoke
+def test_zoneout_is_not_exchanged_as_if_it_were_none(rng):
+    for to in (exchange.to_pytorch, exchange.to_keras, exchange.to_onnx):
+        with pytest.raises(InputError, match=r"has no ZoneoutLSTM; .* computes something else than LSTM"):
+            to(ZoneoutLSTM(D, H, rng))

@@ -439,3 +439,46 @@ def test_a_thousand_windows_of_a_compiled_loss_take_the_memory_of_one(rng):
     finally:
         tracemalloc.stop()
     assert used[1] <= 1.01 * used[0], used
+
+
+# What somebody writes who comes from another library.
+
+
+@pytest.mark.smoke
+def test_a_layer_in_place_of_its_parameters_is_named_with_the_remedy(rng):
+    cell, output = RNN(2, 3, rng), Output(3, 2, rng)
+    with pytest.raises(
+        InputError, match=r"^optimiser: RNN is a layer; give its parameters, layer.parameters\(\)$"
+    ):
+        mg.optim.SGD(cell, lr=0.1)
+    with pytest.raises(InputError, match=r"RNN is a layer; .*several of them as {\*\*a.parameters\(\), "):
+        mg.optim.SGD([cell, output], lr=0.1)
+
+
+@pytest.mark.smoke
+def test_a_forward_that_nothing_calls_is_refused_where_it_is_written():
+    with pytest.raises(
+        InputError, match=r"Model: nothing calls forward here; write __call__\(self, xs\) instead"
+    ):
+
+        class Model(Layer):
+            def forward(self, xs):
+                return xs
+
+    class Calls(Layer):  # what calls it itself may have one
+        def __call__(self, xs):
+            return self.forward(xs)
+
+        def forward(self, xs):
+            return xs
+
+    assert Calls()(3) == 3
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("name", "place"), [("Adam", "Adam"), ("clip_grad_norm_", "clip_grad_norm")])
+def test_what_is_in_optim_says_so(name, place):
+    with pytest.raises(AttributeError, match=rf"no attribute '{name}'; it is minigrad\.optim\.{place}$"):
+        getattr(mg, name)
+    with pytest.raises(AttributeError, match=r"no attribute 'no_such_thing'$"):
+        _ = mg.no_such_thing

@@ -86,7 +86,7 @@ def positive(a):
     return np.where(a >= 0, a + 0.5, sigma(a))
 
 
-def log_min_gru(w, xs):  # without logarithms
+def min_gru_log(w, xs):  # without logarithms
     h = np.full(H, 0.5)
     for x in xs:
         z = sigma(x @ w["W_z"] + w["b_z"])
@@ -94,7 +94,7 @@ def log_min_gru(w, xs):  # without logarithms
         yield h
 
 
-def log_min_lstm(w, xs):
+def min_lstm_log(w, xs):
     h = np.full(H, 0.5)
     for x in xs:
         f, i = (sigma(x @ w[f"W_{g}"] + w[f"b_{g}"]) for g in "fi")
@@ -106,8 +106,8 @@ def slstm(w, xs):  # without the stabiliser
     h = c = n = np.zeros(H)
     for x in xs:
         z, i, f, o = (np.r_[h, x] @ w[f"W_{g}"] + w[f"b_{g}"] for g in "zifo")
-        c = np.exp(f) * c + np.exp(i) * np.tanh(z)
-        n = np.exp(f) * n + np.exp(i)
+        c = sigma(f) * c + np.exp(i) * np.tanh(z)
+        n = sigma(f) * n + np.exp(i)
         h = sigma(o) * c / n
         yield h
 
@@ -117,7 +117,7 @@ def mlstm(w, xs):  # without the stabiliser
     for x in xs:
         q, k, v, i, f, o = (x @ w[f"W_{g}"] for g in "qkvifo")
         q, k, v = q + w["b_q"], k / np.sqrt(H) + w["b_k"], v + w["b_v"]
-        i, f = np.exp(i + w["b_i"]), np.exp(f + w["b_f"])
+        i, f = np.exp(i + w["b_i"]), sigma(f + w["b_f"])
         C = f * C + i * np.outer(v, k)
         n = f * n + i * k
         yield sigma(o + w["b_o"]) * (C @ q) / max(abs(n @ q), 1)
@@ -325,8 +325,8 @@ NUMPY = {
     "qrnn": qrnn,
     "min_gru": min_gru,
     "min_lstm": min_lstm,
-    "log_min_gru": log_min_gru,
-    "log_min_lstm": log_min_lstm,
+    "min_gru_log": min_gru_log,
+    "min_lstm_log": min_lstm_log,
     "slstm": slstm,
     "mlstm": mlstm,
     "lmu": lmu,

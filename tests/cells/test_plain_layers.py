@@ -369,7 +369,7 @@ def test_what_is_no_layer_is_named(rng):
         Sequential(mg.tanh, 3)
     with pytest.raises(InputError, match=r"Sequential: layer 1 is .*LSTM"):
         Sequential(LSTM)
-    with pytest.raises(InputError, match="there are no layers"):
+    with pytest.raises(InputError, match="give at least one layer"):
         Sequential()
     net = Sequential(Dense(D, K, rng), Dropout(0.5))
     x = numbers(rng, "float32")

@@ -823,7 +823,7 @@ MISFITS = {
     "no states to cut": (
         lambda c, x, b: TCN(D, H, 1, 2, R(), "float64")(x, truncate=2),
         InputError,
-        "TCN: a run of it takes no truncate",
+        "TCN: it takes no truncate",
     ),
     "one for all": (
         lambda c, x, b: run(lambda xs: tanh(xs)[-1], x),
@@ -863,7 +863,9 @@ def test_an_input_may_not_be_called_like_an_option(x, rng):
         def step(self, x, h_prev, mask):
             return super().step(x, h_prev, mask)
 
-    with pytest.raises(InputError, match="'mask' is an option of every run; call the step's input otherwise"):
+    with pytest.raises(
+        InputError, match="'mask' is an option of every run; give the step's input another name"
+    ):
         Hidden(D, H, rng, "float64")(x)
 
 

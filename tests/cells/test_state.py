@@ -307,6 +307,8 @@ def test_what_cannot_be_frozen_or_moved_says_so(rng):
         optim.SGD(model.parameters()).step()
     with pytest.raises(InputError, match="is not a parameter"):
         optim.SGD([model.A])
+    with pytest.raises(InputError, match=r"is a layer; give its parameters"):
+        optim.SGD(model)
 
 
 # Constants.

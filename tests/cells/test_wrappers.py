@@ -61,11 +61,16 @@ def test_padding_changes_no_bit_of_a_value_or_gradient(name, of, rng):
         first = [Tensor(s, requires_grad=True) for s in states]
         r = runs(made, x, first, **options)
         read = [r.h[t, n] for t in range(length)] if of == "outputs" else [s[n] for s in r.state]
-        loss = sum((q * weigh[k, n, : q.shape[0]]).sum() for k, q in enumerate(read))
+        loss = sum((q * weigh[k, n, : q.shape[-1]]).sum() for k, q in enumerate(read))
         *of_parameters, of_x = gradients(loss, [*parameters, x])
         assert not of_x[length:].any() and not np.delete(of_x, n, axis=1).any(), "a gradient of padding"
         values = [r.h.value[:length, n], *(s.value[n] for s in r.state)]
-        return [*values, of_x[:length], *of_parameters, *(s.grad for s in first if s.grad is not None)]
+        return [
+            *values,
+            of_x[:length],
+            *of_parameters,
+            *(np.zeros(s.shape) if s.grad is None else s.grad for s in first),
+        ]
 
     for n, length in enumerate(LENGTHS):
         if length:
@@ -178,9 +183,11 @@ def test_the_backward_direction_is_the_forward_one_on_the_turned_sequence(rng):
 @every_cell
 def test_both_directions_match_finite_differences(name, rng):
     both = layer(Bidirectional.of(CELLS[name]), rng)
-    if name == "irnn":
-        for cell in both.cells:
+    for cell in both.cells if name in ("irnn", "mlstm") else ():  # no kink is near
+        if name == "irnn":
             cell.W_h.value, cell.b_h.value = 0.1 * cell.W_h.value, np.array([3.0, -3, 3, -3, 3])
+        else:
+            cell.b_i.value = cell.b_i.value - 4.0  # |n·q| stays below e^−m
     names = list(both.parameters())
 
     def function(x, *values):

@@ -439,7 +439,7 @@ class Config:
     [
         (Config(), "an argument is Config: give tensors"), ({"a": (Config(),)}, "an argument is Config: give tensors"),
         (defaultdict(list, a=[drawn(2)]), "an argument is defaultdict"), ([[1, 2], [3]], "is not an array"),
-        (len, "an argument is builtin_function"), (np.array(["a"]), "no numeric type"),
+        (len, "an argument is builtin_function"), (np.array(["a"]), "not a numeric type"),
         ({1, 2}, "an argument is set: give tensors"),
     ],
 )  # fmt: skip

@@ -51,7 +51,8 @@ def assert_equal(function, arguments, leaves, dtype, compiled=None):
     for ours, theirs in zip(values, loss if isinstance(loss, tuple) else (loss,), strict=True):
         close(ours.value, theirs.value, dtype, "value")
     for p in leaves:
-        close(gradients[p], p.grad, dtype, f"gradient of {p.name}")
+        wanted = np.zeros(p.shape, dtype) if p.grad is None else p.grad  # a state that the step does not read
+        close(gradients[p], wanted, dtype, f"gradient of {p.name}")
     return compiled
 
 
@@ -109,6 +110,11 @@ def model(kind, dtype, D=4, H=6, K=3, seed=0):
     return cell, output, loss
 
 
+def state_of(name, drawn):
+    """What is divided by stays away from 0, where float32 has few digits left: a normaliser n, a stabiliser m."""
+    return {"n": abs(drawn) + 0.5, "m": -abs(drawn)}.get(name, drawn)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", sorted(CELLS))
 def test_cell_compiled_equals_eager_at_every_size_with_one_program(kind, dtype):
@@ -119,7 +125,9 @@ def test_cell_compiled_equals_eager_at_every_size_with_one_program(kind, dtype):
     for T, N in [(5, 3), (1, 1), (7, 1), (2, 6), (12, 32), (6, 4), (3, 3)]:
         x = Tensor(rng.standard_normal((T, N, 4)).astype(dtype), requires_grad=True, name="x")
         states = [
-            Tensor(rng.standard_normal(s.shape).astype(dtype), requires_grad=True, name=s.name)
+            Tensor(
+                state_of(s.name, rng.standard_normal(s.shape)).astype(dtype), requires_grad=True, name=s.name
+            )
             for s in cell.initial_state(N)
         ]
         assert_equal(loss, (x, rng.integers(0, 3, (T, N)), *states), [*leaves, x, *states], dtype, compiled)
@@ -373,7 +381,7 @@ def python_loop(x):
     return total.sum()
 
 
-@pytest.mark.parametrize("function, word", [(branch, "minigrad.where"), (python_loop, "minigrad.scanning")])
+@pytest.mark.parametrize("function, word", [(branch, "minigrad.where"), (python_loop, "minigrad.scan")])
 def test_python_control_flow_runs_eagerly_and_says_why(function, word):
     x = Tensor(np.arange(6.0).reshape(3, 2), requires_grad=True)
     compiled = compile(function)

@@ -518,7 +518,8 @@ def test_every_shipped_cell_may_be_run_in_a_step(kind):
         def step(h, words):
             there = run(cell, words, lengths=lengths)
             back = run(cell, words, reverse=True, truncate=2)
-            return mg.tanh(h @ U + there.last + back.last), there.outputs
+            read = (there.last + back.last).sum(axis=1, keepdims=True)  # outputs may be of another width
+            return mg.tanh(h @ U + read), there.outputs
 
         last, outputs = mg.scan(step, h0, xs)
         return (last**2).sum() + (outputs**2).mean()

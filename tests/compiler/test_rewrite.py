@@ -83,7 +83,8 @@ def test_source_of_the_lstm(golden):
 def test_products_with_one_hot_rows_are_looked_up(kind):
     """Values and gradients as eager, in and out of the loop, and no product with the classes is left."""
     rng = np.random.default_rng(0)
-    cell, output = CELLS[kind](D, H, rng, "float64"), Output(H, D, rng, "float64")
+    cell = CELLS[kind](D, H, rng, "float64")
+    output = Output(cell.outputs, D, rng, "float64")
 
     def loss(codes):
         y = run(cell, mg.one_hot(codes[:-1], D, "float64"), output=output).y

@@ -163,7 +163,7 @@ def test_the_rule_is_compiled_once_for_all_networks_and_sizes():
             lambda x, cell=cell: (cells.run(cell, x).h ** 2).sum(), optim.Adam(cell.parameters())
         )
         step(batches(1, "float32")[0][0])
-        made.append((step_module._rule(step.optimiser), step.rule.plan.module))
+        made.append((step_module.rule_of(step.optimiser), step.rule.plan.module))
     assert made[0] == made[1]
 
 

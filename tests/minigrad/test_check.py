@@ -8,6 +8,7 @@ import pytest
 import cells
 import minigrad as mg
 from minigrad import MinigradError, check_grads
+from minigrad.check import KinkError
 
 
 @pytest.mark.parametrize("name", cells.CELLS)
@@ -49,3 +50,24 @@ def test_the_complex_step_goes_through_new_operations(rng):
         assert check_grads(function, [x], complex_step=True) <= 1e-6
         assert check_grads(function, [x], order=1, complex_step=True) <= 1e-13
     assert np.isfinite(check_grads(mg.norm, [x]))
+
+
+@pytest.mark.smoke
+def test_at_a_kink_it_says_so_and_beside_one_it_still_measures(rng):
+    with pytest.raises(
+        KinkError, match=r"over 1e-3 and .* over 1e-5: the inputs are at a kink .*; draw others"
+    ):
+        check_grads(mg.abs, [np.array([0.5, 1e-6])], order=1)
+    assert check_grads(mg.abs, [np.array([0.5, 2e-4])], order=1) <= 1e-6
+    assert check_grads(lambda x: mg.relu(x) * x, [np.array([0.5, -2e-4])]) <= 1e-6
+
+
+@pytest.mark.smoke
+def test_a_kink_nearby_hides_no_wrong_gradient(rng):
+    def wrong(x):
+        return mg.abs(x) + mg.tanh(x.detach())
+
+    with pytest.raises(mg.GraphError):  # of a kink or of a gradient: which, another draw tells
+        check_grads(wrong, [np.array([0.5, 2e-4])], order=1)
+    with pytest.raises(mg.GraphError, match="by reverse mode and"):
+        check_grads(wrong, [np.array([0.5, 0.1])], order=1)

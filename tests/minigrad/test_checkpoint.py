@@ -492,7 +492,7 @@ def test_parameters_of_other_names_or_shapes_are_named(path):
     with pytest.raises(InputError, match="give a dict of tensors by name, not list"):
         checkpoint.save_training(path, optimiser, tensors=[np.ones(2)])
     checkpoint.save(path, weights())
-    with pytest.raises(InputError, match="holds arrays, and no training"):
+    with pytest.raises(InputError, match="holds arrays but no training"):
         checkpoint.load_training(path, optimiser)
 
 

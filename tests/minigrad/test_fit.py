@@ -630,7 +630,7 @@ def test_a_file_that_cannot_be_gone_on_from_is_refused_and_stays(problem, tmp_pa
     other = {"w": Tensor(np.ones(4), requires_grad=True), "b": Tensor(1.0, requires_grad=True)}
     for name, own, kind, words in (
         ("broken", p, InputError, "damaged"),
-        ("only weights", p, InputError, "holds arrays, and no training"),
+        ("only weights", p, InputError, "holds arrays but no training"),
         ("run.safetensors", other, ShapeError, "'w' has shape"),
         ("run.safetensors", p, InputError, "random generators are"),
         ("broken/run", p, InputError, "cannot be written"),

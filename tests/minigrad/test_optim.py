@@ -120,6 +120,7 @@ WRONG = {
         InputError,
         "weight_decay is -1; give a number not below 0",
     ),
+    "a number": (lambda p: optim.SGD(0.1), InputError, "given float; give a dict or a list of parameters"),
     "an array": (lambda p: optim.SGD([p.value]), InputError, "is not a parameter; give leaves"),
     "a computed tensor": (lambda p: optim.SGD([p * 2]), InputError, "is not a parameter; give leaves"),
     "whole numbers": (lambda p: optim.SGD([Tensor([1, 2])]), InputError, "is not a parameter"),

@@ -108,9 +108,19 @@ class Browser:
     # What a reader does.
 
     def open(
-        self, path: Path, width: int = 1280, height: int = 900, scripts: bool = True, **media: str
+        self,
+        path: Path,
+        width: int = 1280,
+        height: int = 900,
+        scripts: bool = True,
+        stands: str = "#sheet.live",
+        fragment: str = "",
+        **media: str,
     ) -> float:
-        """Load a file and return the seconds until it stands; media: prefers_color_scheme="dark" and the like."""
+        """Load a file and return the seconds until it stands; media: prefers_color_scheme="dark" and the like.
+
+        stands : what a script puts there when the picture stands.  fragment : of the address, from # on.
+        """
         features = [{"name": k.replace("_", "-"), "value": v} for k, v in media.items()]
         self.send("Emulation.setEmulatedMedia", media="screen", features=features)
         self.send("Emulation.setScriptExecutionDisabled", value=not scripts)
@@ -119,11 +129,15 @@ class Browser:
         self.requests.clear()
         self.loaded = False
         start = time.monotonic()
-        self.send("Page.navigate", url=path.as_uri())
+        if fragment:  # else only the fragment of the page that stands there would change
+            self.send("Page.navigate", url="about:blank")
+            self.requests.clear()
+            self.loaded = False
+        self.send("Page.navigate", url=path.as_uri() + fragment)
         while not self.loaded and time.monotonic() < start + PATIENCE:
             self._receive()
         if scripts:
-            self.until("document.querySelector('#sheet.live')")  # the picture is the script's
+            self.until(f"document.querySelector({json.dumps(stands)})")  # the picture is the script's
             self.run("new Promise(requestAnimationFrame)")
         return time.monotonic() - start
 

@@ -48,6 +48,13 @@ def _value(n: Tensor, instead: dict[int, np.ndarray]) -> np.ndarray:
     return np.asarray(n.op.forward(*(instead.get(x.number, x.value) for x in n.inputs), *n.params))
 
 
+def carried_states(run) -> list[str]:
+    """The states that a later step reads; an output that none reads is drawn as an output."""
+    names = {q.number: name for name, q in run.steps[0].quantities.items()}
+    there = {n.number for q in run.steps[1].quantities.values() for n in ancestors(q)}
+    return [names[s.number] for s in run.steps[0].state if s.number in there]
+
+
 def network(cell=cells.LSTM, T=5, H=4, D=3, N=2, seed=0, backward=True, build=None, bend=1.0, **options):
     """Layers or a cell with random weights and biases, an output layer and a loss of all steps: (loss, run).
 

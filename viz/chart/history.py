@@ -45,6 +45,8 @@ class History(Recording):
         relative : each row is divided by its largest, as all of it falls with the loss; False: as it is.
         of : a quantity, as in `data` without the d: "h", "layer 1 / c"; default: the state carried last.
         ax : axes of matplotlib to draw into, without the columns of the largest norm and the loss.
+
+        Raises InputError where nothing, or not this quantity, was recorded.
         """
         data = self._some()
         names = [n.removesuffix(" mean") for n in data if n.endswith(" mean")]
@@ -60,6 +62,8 @@ class History(Recording):
         """How many units of each gate are saturated over the training: columns are its steps, rows the gates.
 
         ax : axes of matplotlib to draw into.
+
+        Raises InputError where nothing, or no gate, was recorded.
         """
         data = self._some()
         names = [n.removesuffix(" saturated low") for n in data if n.endswith(" saturated low")]

@@ -251,7 +251,7 @@ def _node(into, key: str, item: Item) -> None:
 def loops(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> Diagram:
     """The steps that are run: each frame is one element-wise loop of the generated program, under its name.
 
-    compiled, budget, time_limit : as for `rewrites`; raises what that raises.
+    compiled, budget, time_limit : as for `rewrites`; raises what `rewrites` raises.
     """
     _check(budget)
     stages, _ = stages_of(compiled)

@@ -56,7 +56,7 @@ class Picture:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the picture; the ending of `path` chooses the format, one of `formats`.
 
-        A missing folder is made.  The file appears complete or not at all.
+        A missing folder is made.  The file appears complete or not at all.  Raises InputError for another ending.
         """
         path = Path(path)
         kind = path.suffix.lower().lstrip(".")

@@ -129,6 +129,7 @@ class Scale:
         return Scale(low if low < high - 1 else high - 2, high)
 
     def share(self, value: float) -> float:
+        """Where a norm above 0 lies on the scale: 0 at its lower end, 1 at its upper."""
         return (math.log10(value) - self.low) / (self.high - self.low)
 
     def state(self, value: float | None) -> str:
@@ -142,6 +143,7 @@ class Scale:
         return VANISHED if value < self.vanished else EXPLODES if value > self.exploded else NORMAL
 
     def colour(self, value: float | None, state: str | None = None) -> str:
+        """The colour of a gradient by its norm, as #rrggbb; None is not computed."""
         state = state or self.state(value)
         if state == NORMAL and value:
             return ramp(self.share(value))
@@ -150,6 +152,7 @@ class Scale:
         )
 
     def stroke(self, value: float | None, state: str | None = None) -> Stroke:
+        """Colour, width and dashes of an arrow by the norm of its gradient, and the mark on it."""
         state = state or self.state(value)
         colour = self.colour(value, state)
         if state == NORMAL and value:

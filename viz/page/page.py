@@ -130,7 +130,7 @@ def page(
             for p in plans.values()
         ],
         "recordings": [made.packed(numbers <= MOST_NUMBERS or made is every[-1]) for made in every],
-        "style": _style(scale, top),
+        "style": style_of(scale, top),
     }  # fmt: skip
     text = _document(
         title, last, _first(last, title, scale, time_limit), _legend(scale, top, time_limit), data
@@ -392,7 +392,7 @@ def _legend(scale: Scale, top: float, time_limit: float) -> str:
     return cleaned(svg, "Legend: the scale of gradients, of values, and the states")
 
 
-def _style(scale: Scale, top: float) -> dict:
+def style_of(scale: Scale, top: float) -> dict:
     """Colours and lines as `Scale` has them, for the script to look up."""
     strokes = {s: scale.stroke(None, s) for s in (NOT_COMPUTED, CUT, ZERO, VANISHED, EXPLODES, NOT_A_NUMBER)}
     return {
@@ -409,12 +409,14 @@ def _style(scale: Scale, top: float) -> dict:
 
 def _document(title: str, last: _Recording, first: str, legend_svg: str, data: dict) -> str:
     folder = files(__package__ or "viz") / "web"
-    template, style, script = (
-        (folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    template, style, shapes, script = (
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "shapes.js", "page.js")
     )
+    script = shapes + script
     parts = {
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src {_hash(script)}; style-src {_hash(style)}",
+        f"script-src {hash_of(script)}; style-src {hash_of(style)}",
         "title": html(title, 200), "style": style, "script": script,
         "said": html(" ".join(last.said), 2000),
         "picture": first, "legend": legend_svg,
@@ -425,5 +427,5 @@ def _document(title: str, last: _Recording, first: str, legend_svg: str, data: d
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}'"

@@ -1,0 +1,399 @@
+"""The page in which networks learn, in a real browser: what it computes against the native program, and what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import browser as driver
+import numpy as np
+import pytest
+
+import cells
+import minigrad as mg
+import viz
+from minigrad.compiler import TrainingStep
+from minigrad.compiler.sized import sized
+from viz.page.page import hash_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+import live as example
+
+in_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(driver.PROGRAM is None, reason="no chromium on PATH"),
+]
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+KINDS = list(example.KINDS)
+SMALL = {"T": 9, "H": 11, "K": 13}
+
+
+@pytest.fixture(scope="module")
+def page():
+    return example.make("hello")
+
+
+@pytest.fixture(scope="module")
+def file(page, tmp_path_factory):
+    return page.save(tmp_path_factory.mktemp("live") / "live.html")
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    found = driver.Browser(tmp_path_factory.mktemp("chromium"))
+    yield found
+    found.close()
+
+
+def opened(screen, file, width: int = 1280, height: int = 900, media: dict | None = None, **chosen) -> float:
+    """Load the page with these controls; the seconds until it can be used."""
+    fragment = "#" + "&".join(f"{name}={value}" for name, value in chosen.items())
+    return screen.open(file, width, height, stands="html.ready", fragment=fragment, **(media or {}))
+
+
+def said(screen, *ids: str) -> str:
+    return screen.run(f"{json.dumps(ids)}.map(id => document.getElementById(id).textContent).join(' ')")
+
+
+def choose(screen, **chosen) -> None:
+    """As a reader who moves the controls, and wait for the network that comes of it."""
+    made = screen.run("now.made")
+    screen.run(
+        f"(given => {{ choose(given); $('text').dispatchEvent(new Event('input')); }})({json.dumps(chosen)})"
+    )
+    screen.until(f"now.made > {made} && (now.picture?.network === now.network)")
+    screen.run("new Promise((done) => setTimeout(done, 60))")
+
+
+def quiet(screen, file) -> None:
+    """Nothing in the console, and nothing asked of anybody but the file itself."""
+    assert screen.console == []
+    assert [url.split("#")[0] for url in screen.requests] == [file.as_uri()]
+
+
+# The file.
+
+
+def test_the_file_is_small_allows_only_its_own_scripts_and_names_no_other(page):
+    assert len(page.html.encode()) < 600_000
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page.html)[1]
+    script = re.search(r"<script>(.*)</script>\n</body>", page.html, re.S)[1]
+    style = re.search(r"<style>(.*?)</style>", page.html, re.S)[1]
+    assert policy == (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src 'wasm-unsafe-eval' {hash_of(script)}; style-src {hash_of(style)}"
+    )
+    outside = re.findall(r"(?:src|href|url)\s*[=(]", page.html)
+    assert outside == [] and set(re.findall(r"https?://[^\"' ]*", page.html)) == {
+        "http://www.w3.org/2000/svg"
+    }
+    assert "srcdoc=" in page._repr_html_()
+
+
+def test_the_same_page_is_made_of_the_same_bytes():
+    def make() -> str:
+        one = example.learner("rnn", SMALL)
+        return viz.live([one], optimiser=mg.optim.SGD(one.parameters, lr=0.1), largest=SMALL).html
+
+    assert make() == make()
+
+
+def test_what_cannot_be_a_page_is_refused_with_the_reason():
+    one = example.learner("rnn", SMALL)
+    fast = mg.optim.SGD(one.parameters, lr=0.1)
+    with pytest.raises(mg.InputError, match="no learners"):
+        viz.live([], optimiser=fast)
+    with pytest.raises(mg.InputError, match="two learners have one name: RNN, RNN"):
+        viz.live([one, one], optimiser=fast)
+    with pytest.raises(
+        mg.InputError, match=r"still change after 20,000 steps; for Adam give betas such as \(0.9, 0.99\)"
+    ):
+        viz.live([one], optimiser=mg.optim.Adam(one.parameters, betas=(0.9, 0.9999)), largest=SMALL)
+    wrong = viz.Learner(one.name, lambda *a: one.loss(*a)[:2], one.parameters, one.quantities, one.state)
+    with pytest.raises(mg.InputError, match=r"the loss of RNN"):
+        viz.live([wrong], optimiser=fast, largest=SMALL)
+
+
+def test_sizes_that_cannot_be_told_apart_are_refused():
+    compiled = mg.compile(lambda x, y: (x @ y).sum())
+    x, y = np.zeros((9, 20), "float32"), np.zeros((20, 29), "float32")
+    with pytest.raises(mg.InputError, match="do not tell which one 29 is"):
+        sized(compiled, [x, y], {"T": 9, "H": 20, "K": 29}, gradients=False)
+    with pytest.raises(mg.InputError, match="a size of 20 is none that has a name"):
+        sized(compiled, [x, y], {"T": 9, "K": 31}, gradients=False)
+
+
+def test_a_program_that_holds_for_some_sizes_alone_is_refused():
+    x, y = np.zeros((9, 20), "float32"), np.zeros((31, 20), "float32")
+    sizes = {"T": 9, "H": 20, "K": 31}
+    branches = mg.compile(lambda x, y: (x if x.shape[0] == 9 * y.shape[0] else x * 2).sum() + y.sum())
+    with pytest.raises(mg.InputError, match=r"depends on whether .* is 0"):
+        sized(branches, [x, y], sizes, gradients=False)
+    with pytest.raises(mg.InputError, match="at least 3"):
+        sized(mg.compile(lambda x, y: x[2].sum() + y.sum()), [x, y], sizes, gradients=False)
+    assert sized(mg.compile(lambda x, y: x.sum() + y.sum()), [x, y], sizes, gradients=False).bytes
+
+
+# Learning.
+
+
+class TestLearning:
+    pytestmark = in_browser
+
+    def test_it_opens_within_a_second_and_asks_nobody(self, screen, file):
+        assert opened(screen, file) <= 1
+        assert said(screen, "progress") == "Not trained yet: it guesses 0 of 4 letters right. Press “Train”. "
+        quiet(screen, file)
+
+    def test_hello_is_learned_by_ten_seeds_within_five_seconds_of_pressing_train(self, screen, file):
+        for seed in range(10):
+            opened(screen, file, seed=seed)
+            start = time.monotonic()
+            screen.click(*screen.middle("#train"))
+            screen.until("document.getElementById('right').textContent === '4 of 4'", 5)
+            assert time.monotonic() - start <= 5
+            assert said(screen, "writes") == "hello"
+        quiet(screen, file)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_every_cell_learns_hello_in_as_many_steps_as_five_seconds_have(self, screen, file, kind):
+        opened(screen, file, cell=example.KINDS[kind])
+        for seed in range(10):
+            choose(screen, seed=seed)
+            screen.run("(() => { for (let k = 0; k < 300; k++) now.network.step(); show(true); })()")
+            assert (said(screen, "writes"), said(screen, "right")) == ("hello", "4 of 4"), seed
+        quiet(screen, file)
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {},
+            {"where": "last", "truncate": 2, "clip": 0.5, "text": "a+longer+word", "hidden": 8},
+            {"text": "ab", "hidden": 2},
+            {"text": "abcdefghijklmnopqrstuvwxyz+the+quick+brow", "hidden": 24},
+        ],
+        ids=["hello", "cut", "smallest", "largest"],
+    )
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_hundred_steps_give_the_loss_gradients_and_weights_of_the_native_program(
+        self, screen, file, kind, more
+    ):
+        opened(screen, file, cell=example.KINDS[kind], seed=3, **more)
+        got = screen.run(
+            "(() => { const n = now.network, copy = (o) => Object.fromEntries(Object.entries(o).map(([k, v]) => [k, [...v]]));"
+            "const before = copy(n.program.parameters); for (let k = 0; k < 100; k++) n.step(); n.look();"
+            "return { codes: n.codes, sizes: n.sizes, before, after: copy(n.program.parameters), "
+            "gradients: copy(n.program.gradients), loss: n.loss, count: n.count }; })()"
+        )
+        assert got["count"] == 100
+        learner, arguments = native(kind, got, more)
+        for name, p in learner.parameters.items():
+            p.value = np.array(got["before"][name], "float32").reshape(p.shape)
+        adam = mg.optim.Adam(learner.parameters, lr=0.01, betas=(0.9, 0.99))
+        step = TrainingStep(mg.compile(learner.loss), adam, clip=more.get("clip"))
+        *shown, link, own = arguments
+        for _ in range(100):
+            step(*shown, link.value, own.value)
+        value, gradients = mg.compile(learner.loss).value_and_grad(*arguments)
+        assert got["loss"] == pytest.approx(float(value[0].value), rel=1e-5, abs=1e-6)
+        tensors = {**learner.parameters, "link": link, "own": own}
+        size = max(np.abs(gradients[t]).max() for t in tensors.values())
+        for name, t in tensors.items():
+            right = gradients[t].ravel()
+            np.testing.assert_allclose(
+                got["gradients"][name], right, rtol=1e-5, atol=1e-5 * max(size, 1), err_msg=name
+            )
+        for name, p in learner.parameters.items():
+            # As a whole: where a gradient is 0 but for rounding, Adam makes a step of the rounding.
+            away = np.linalg.norm(got["after"][name] - p.value.ravel())
+            assert away <= 1e-5 * np.linalg.norm(p.value), name
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_is_written_on_arrows_is_what_transport_measures(self, screen, file, kind):
+        opened(screen, file, cell=example.KINDS[kind], text="letters", seed=5)
+        got = screen.run(
+            "(() => { const n = now.network; return { codes: n.codes, sizes: n.sizes, before: Object.fromEntries("
+            "Object.entries(n.program.parameters).map(([k, v]) => [k, [...v]])), arrived: [...n.arrived], "
+            "carried: [...n.carried], labels: now.picture.steps.map((s) => s.links.map((l) => l.label.textContent)) }; })()"
+        )
+        T, H, K = (got["sizes"][n] for n in "THK")
+        cell, output = (
+            cells.CELLS[kind](K, H, np.random.default_rng(0)),
+            cells.Output(H, K, np.random.default_rng(0)),
+        )
+        for name, p in {**cell.parameters(), **output.parameters()}.items():
+            p.value = np.array(got["before"][name], "float32").reshape(p.shape)
+        codes = np.array(got["codes"])
+        run = cell(np.eye(K, dtype="float32")[codes[:-1], None], output=output)
+        loss = mg.cross_entropy(run.y, codes[1:, None])
+        loss.backward(record=True)
+        (way,) = viz.transport(loss, steps=run.steps)
+        states = cell.state.split()
+        for t in range(1, T + 1):
+            assert got["arrived"][t - 1] == pytest.approx(way.size[t], rel=1e-4), t
+        for t in range(2, T + 1):
+            (link,) = [link for link in way.links if link.after == t]
+            back = np.reshape(got["carried"], (T, len(states)))[t - 1] / got["arrived"][t - 1]
+            assert np.linalg.norm(back) == pytest.approx(link.factor, rel=1e-4), t
+            for s, part, label in zip(states, back, got["labels"][t - 2], strict=True):
+                assert part == pytest.approx(link.by_state[s], rel=1e-4), (t, s)
+                assert label.startswith("×") and float(label[1:].replace("−", "-")) == pytest.approx(
+                    part, rel=0.06
+                )
+
+    def test_thirty_pictures_a_second_and_memory_that_stays(self, screen, file):
+        opened(screen, file, text="thirteen+more", hidden=16)
+        assert screen.run("now.network.sizes.T") == 12
+        screen.run("train(true)")
+        found = []
+        while len(found) < 3 and max(found, default=0) < 30:  # other programs may take a second's time
+            count, start = screen.run("now.stats.pictures"), time.monotonic()
+            time.sleep(1)
+            found.append((screen.run("now.stats.pictures") - count) / (time.monotonic() - start))
+        screen.run("train(false)")
+        assert max(found) >= 30
+
+        def held() -> int:
+            screen.send("HeapProfiler.collectGarbage")
+            return (
+                screen.run("performance.memory.usedJSHeapSize")
+                or screen.send("Runtime.getHeapUsage")["usedSize"]
+            )
+
+        steps = "(() => { for (let k = 0; k < 10000; k++) { now.network.step(); if (k % 500 === 0) show(false); } })()"
+        screen.run(steps)
+        before = held()
+        screen.run(steps + ", " + steps)
+        assert held() < 1.05 * before + 100_000
+        quiet(screen, file)
+
+    # What is said.
+
+    def test_sentences_tell_vanishing_living_exploding_cut_and_shut_gates(self, screen, file):
+        opened(screen, file)
+        expected = [
+            ("Vanishing", "it vanishes"), ("keeps it", "it lives"), ("Forget gate", "The memory is forgotten in every step"),
+            ("Exploding", "it explodes"), ("JANET", "it lives"),
+            ("A cut", "✂ Cut every 4 steps: the loss of the last letter (d) reaches back to t = 17"),
+        ]  # fmt: skip
+        for label, words in expected:
+            k = next(k for k, s in enumerate(example.STORIES) if label in s.label)
+            made = screen.run("now.made")
+            screen.click(*screen.middle(f"#preset_{k}"))
+            screen.until(f"now.made > {made} && $('sheet').scrollLeft >= 0")
+            screen.until(f"($('reach').textContent + $('stuck').textContent).includes({json.dumps(words)})")
+        quiet(screen, file)
+
+    def test_where_all_is_not_a_number_it_is_said_and_there_is_a_way_back(self, screen, file):
+        opened(screen, file)
+        screen.run("$('lr').max = 38, choose({ lr: 38 }), label()")
+        screen.run("train(true)")
+        screen.until("now.network.broken")
+        screen.until("!now.training")
+        assert "is not a number, so nothing was moved and the training has stopped" in said(
+            screen, "progress"
+        )
+        assert "a learning rate below 1" in said(screen, "progress", "aloud")
+        screen.run("choose({ lr: -2 })")
+        screen.click(*screen.middle("#anew"))
+        screen.until("!now.network.broken")
+        screen.click(*screen.middle("#train"))
+        screen.until("document.getElementById('right').textContent === '4 of 4'", 5)
+        quiet(screen, file)
+
+    @pytest.mark.parametrize(
+        ("text", "words", "steps"),
+        [
+            ("", "Type a word to learn.", None),
+            ("a", "One letter has no next one to learn.", None),
+            ("👩‍🚀", "One letter has no next one to learn.", None),
+            ("aaaa", "", 3),
+            ("ab", "", 1),
+            ("👩‍🚀🙂👩‍🚀🙂🙂", "", 4),
+            ("ab" * 5000, "Only the first 41 of 10,000 letters are learned.", 40),
+            ("abcdefghijklmnopqrstuvwxyzABCDEFGH", "Only 30 different letters fit", 29),
+        ],
+    )
+    def test_texts_of_every_kind(self, screen, file, text, words, steps):
+        opened(screen, file)
+        if steps is None:
+            screen.run(f"choose({{ text: {json.dumps(text)} }}), $('text').dispatchEvent(new Event('input'))")
+            screen.until("$('text').getAttribute('aria-invalid') === 'true'")
+            assert (
+                said(screen, "writes") != "" and screen.run("now.network.sizes.T") == 4
+            )  # the old one stays
+        else:
+            choose(screen, text=text)
+            assert screen.run("now.network.sizes.T") == steps
+            screen.run("(() => { for (let k = 0; k < 400; k++) now.network.step(); show(true); })()")
+            assert not screen.run("now.network.broken")
+            assert screen.run("now.network.loss") < 0.5
+        assert words in said(screen, "text_said")
+        quiet(screen, file)
+
+    # Who looks, and on what.
+
+    def test_keys_train_step_start_anew_and_walk_along_the_steps(self, screen, file):
+        opened(screen, file)
+        screen.press("s")
+        assert screen.run("now.network.count") == 1
+        screen.press("t")
+        screen.until("now.training && now.network.count > 3")
+        screen.press("t")
+        screen.until("!now.training")
+        screen.press("n")
+        screen.until("now.network.count === 0")
+        screen.run("document.querySelector('.step[tabindex=\"0\"]').focus()")
+        screen.press("Home")
+        assert said(screen, "inspector").startswith("Step 1: reads h, says ")
+        screen.press("ArrowRight")
+        assert screen.run("document.activeElement.getAttribute('aria-label')").startswith("Step 2: reads e, ")
+        quiet(screen, file)
+
+    def test_it_fits_a_phone_and_the_dark(self, screen, file):
+        opened(screen, file, 390, 800, text="a+word+of+many+letters")
+        assert screen.run("document.documentElement.scrollWidth") <= 390
+        light = screen.photograph().mean()
+        opened(screen, file, 390, 800, {"prefers_color_scheme": "dark"})
+        assert screen.photograph().mean() < 90 < 200 < light
+        quiet(screen, file)
+
+    def test_who_wants_less_motion_sees_few_pictures(self, screen, file):
+        opened(screen, file, media={"prefers_reduced_motion": "reduce"})
+        screen.run("train(true)")
+        count = screen.run("now.stats.pictures")
+        time.sleep(1)
+        assert screen.run("now.stats.pictures") - count <= 6
+        screen.run("train(false)")
+
+    def test_without_scripts_and_without_webassembly_a_sentence_and_the_equations_stand(self, screen, file):
+        screen.open(file, scripts=False)
+        shot = screen.photograph()
+        screen.send("Emulation.setScriptExecutionDisabled", value=False)
+        assert shot.std() > 10  # something is written
+        made = screen.send("Page.addScriptToEvaluateOnNewDocument", source="delete window.WebAssembly")
+        try:
+            screen.open(file, stands="#without:not([hidden])")
+            assert "This browser cannot run the training" in said(screen, "without")
+            assert "f_t = σ(W_f·[h_{t−1}, x_t] + b_f)" in screen.run(
+                "document.querySelector('.equations').innerText"
+            )
+        finally:
+            screen.send("Page.removeScriptToEvaluateOnNewDocument", identifier=made["identifier"])
+
+
+def native(kind: str, got: dict, more: dict):
+    """The learner at the sizes of the page, and the arguments of its loss."""
+    T, H, K = (got["sizes"][n] for n in "THK")
+    learner, codes = example.learner(kind, {"H": H, "K": K}), got["codes"]
+    rows, last, every = np.eye(K, dtype="float32"), more.get("where") == "last", more.get("truncate", 0)
+    weights = np.full((T, 1), 1 / T, "float32")
+    if last:
+        weights = np.eye(T, dtype="float32")[:, -1:]
+    cut = np.array([every > 0 and t > 0 and t % every == 0 for t in range(T)]).reshape(T, 1, 1)
+    link = mg.Tensor(np.zeros((T, 1, len(learner.state), H), "float32"), requires_grad=True, name="link")
+    own = mg.Tensor(np.zeros((T, 1, H), "float32"), requires_grad=True, name="own")
+    return learner, [rows[codes[:-1], None], rows[codes[1:], None], weights, cut, link, own]

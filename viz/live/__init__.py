@@ -1,0 +1,1 @@
+"""HTML files in which networks learn."""
