@@ -397,6 +397,8 @@ def test_a_line_is_read_as_it_was_written_and_half_a_line_is_dropped(here, folde
         assert [r.processor for r in again[:2]] == [r.processor for r in first[:2]] and len(
             said(folder / "new folder", "file")
         ) == 3
+        with trials.Journal(file) as journal:
+            assert len(journal.found) == 3, "and the file is whole again"
 
 
 def test_another_task_or_size_of_the_same_name_is_another_trial(here, folder):
