@@ -72,6 +72,8 @@ class Record:
 
 
 def recurrent(kind, remembers: bool = False):
+    """Makes a stack of one layer of a kind of cell; `remembers`: its gates start from `chrono`, for the task's steps."""
+
     def make(inputs, width, steps, rng):
         layer = Stack(kind, inputs, width, 1, rng)
         if remembers:
@@ -330,7 +332,10 @@ def _panel(axes, records: Sequence[Record], of: str, label: str) -> None:
 
 
 def save(figure, path: Path, what: str) -> None:
-    """Beside the file first, so that there is never half a picture; the same records give the same bytes."""
+    """Write a figure of matplotlib: whole or not at all, and the same records give the same bytes.
+
+    Raises InputError for a name that ends otherwise than .svg, .png or .pdf, and where it cannot be written.
+    """
     kind = path.suffix.lstrip(".")
     if kind not in ("svg", "png", "pdf"):
         raise InputError(f"{what}: {path.name}; give a name that ends in .svg, .png or .pdf")

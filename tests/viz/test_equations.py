@@ -271,7 +271,7 @@ def test_a_step_that_reads_the_shape_of_its_first_state():
     printed = equations(random_cell(LITERATURE["clockwork_rnn"], np.random.default_rng(0)))
     assert "clock_t" in printed.text and "dclock" not in printed.text  # whole numbers have no gradient
     printed = equations(random_cell(LITERATURE["mlstm"], np.random.default_rng(0)))
-    assert "C_t = f_t ⊙ C_{t−1} + (i_t ⊙ v_t)ᵀ ⊙ k_t" in printed.text
+    assert "= f_t ⊙ C_{t−1} + (i_t ⊙ v_t)ᵀ ⊙ k_t" in printed.text
     assert "C_{t−1}: rows of the program are columns here" in printed.notes
 
 
