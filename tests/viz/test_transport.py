@@ -10,7 +10,7 @@ from forward import MASK, carried_states, network
 
 import cells
 import viz
-from minigrad import InputError, Tensor, ancestors, cross_entropy, exp, maximum
+from minigrad import InputError, Tensor, ancestors, concat, cross_entropy, exp, maximum, sigmoid, stack, tanh
 from viz.language.text import number
 from viz.read.network import read
 
@@ -336,3 +336,59 @@ def test_a_gradient_that_is_not_a_number_is_no_factor():
     broken = (loss * np.nan).named("L")
     broken.backward(record=True)
     assert "not a number" in repr(viz.transport(broken))
+
+
+class _Shown(cells.Cell):
+    """Its output is never read by the next step; `named`: so is what it is made of, a quantity of its own."""
+
+    state, gates, named = "h c", "f", False
+
+    def build(self, rng):
+        self.gate_parameters("f", rng, 1.0)
+        self.gate_parameters("c", rng)
+
+    def step(self, x, h_prev, c_prev):
+        cx = concat(c_prev, x)
+        f, c_tilde = sigmoid(cx @ self.W_f + self.b_f), tanh(cx @ self.W_c + self.b_c)
+        c = f * c_prev + (1 - f) * c_tilde
+        read = tanh(c)
+        return dict(f=f, c_tilde=c_tilde, c=c, **({"read": read} if self.named else {}), h=read * 2)
+
+
+def _numbers(made) -> list:
+    return [[link.factor for link in made.links], list(made.added.values())]
+
+
+def test_loss_that_comes_through_a_named_quantity_is_the_steps_own_loss():
+    def measured(named):
+        cell = _Shown(3, 4, np.random.default_rng(0), "float64")
+        cell.named = named
+        steps = cell(np.random.default_rng(1).standard_normal((5, 2, 3))).steps
+        loss = stack([(s.h**2).sum() for s in steps]).sum()
+        loss.backward(record=True)
+        (made,) = viz.transport(loss)
+        return _numbers(made)
+
+    plain, named = measured(False), measured(True)
+    for a, b in zip(plain, named, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    assert min(plain[1][1:]) > 0.1, "each step has a loss of its own"
+
+
+def test_a_loss_on_a_gate_does_not_count_as_what_a_step_carries_back():
+    """The states of the last step get the same with it and without it, so the step carries the same part back."""
+
+    def last(weight):
+        cell = cells.LSTM(3, 4, np.random.default_rng(0), "float64")
+        steps = cell(np.random.default_rng(1).standard_normal((5, 2, 3))).steps
+        loss = (steps[-1].h ** 2).sum()
+        for s in steps:
+            loss = loss + weight * (s.f**2).sum()
+        loss.backward(record=True)
+        (made,) = viz.transport(loss)
+        (link,) = [link for link in made.links if link.after == 5]
+        return [link.factor, *link.by_state.values()], made.added[4]
+
+    (alone, nothing), (with_it, some) = last(0.0), last(3.0)
+    np.testing.assert_allclose(with_it, alone, rtol=1e-12)
+    assert nothing == 0 < some

@@ -229,23 +229,46 @@ def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
     added: dict = {}
     within: dict = {}
     straight: dict = {}
+    makers, sides = _makers(network, band, of), []
     for n in network.nodes:
         g = network.group_of[n.number]
-        in_cell = g.kind in (QUANTITY, SHARED)
+        in_cell = n.number in makers
         for k, x in enumerate(n.inputs):
-            if x.number not in of:
-                continue
-            key = of[x.number]
             part = n.contributions[k] if n.contributions else None
             if part is None:
                 continue
-            following = in_cell and g.band == band and g.t == after.get(key[0])
-            own = in_cell and g.band == band and g.t == key[0]
+            if x.number not in of:
+                t = network.group_of[x.number].t
+                if x.number in makers and not (in_cell and g.t == t):  # a loss on a gate, say
+                    sides.append((x, t, np.asarray(part, np.float64)))
+                continue
+            key = of[x.number]
+            following = in_cell and g.t == after.get(key[0])
+            own = in_cell and g.t == key[0]
             into = came if following else within if own else added
             into[key] = into.get(key, 0) + np.asarray(part, np.float64)
             if following and g.name == key[1]:
                 straight[key] = straight.get(key, 0) + np.asarray(part, np.float64)
+    # What a loss on the inside of a step sends to states does not come by the step's own states.
+    for x, items, batch in itemised(sides, makers - of.keys(), of.keys()) if sides else ():
+        for t, part in zip(items, batch, strict=True):
+            if (key := of.get(x.number)) is not None:
+                into = within if t == key[0] else came
+                into[key] = into.get(key, 0) - part
+                added[key] = added.get(key, 0) + part
     return came, added, within, straight
+
+
+def _makers(network: Network, band: str, of: dict) -> set[int]:
+    """Numbers of what a step makes its own states of.  What it only gives out is on the loss's side: it is no way back."""
+    found: set[int] = set()
+    read: set[tuple[int, int]] = set()  # by a maker of this step
+    for n in sorted(network.nodes, key=lambda n: n.number, reverse=True):
+        g = network.group_of[n.number]
+        if g.band == band and g.kind in (QUANTITY, SHARED) and (n.number in of or (g.t, n.number) in read):
+            found.add(n.number)
+            read.update((g.t, x.number) for x in n.inputs)
+    return found
 
 
 def _read_by_others(network: Network, band: str, of: dict) -> bool:
@@ -296,7 +319,7 @@ def _rows(network: Network, band: str, places: Where, seeds: list, losses: list[
     nodes = state_nodes(network, band)
     of = {x.number: t for t, own in nodes.items() for x in own.values()}
     row, column = {s: r for r, s in enumerate(losses)}, {t: k for k, t in enumerate(nodes)}
-    found = Rows(losses, list(nodes), np.zeros((len(losses), len(nodes))))
+    found, makers = Rows(losses, list(nodes), np.zeros((len(losses), len(nodes)))), _makers(network, band, of)
     sums: dict[int, np.ndarray] = {}
 
     def add(x: Tensor, items, part: np.ndarray) -> None:
@@ -312,9 +335,9 @@ def _rows(network: Network, band: str, places: Where, seeds: list, losses: list[
         if n.number in sums:  # all that read it have been passed
             k = column[of[n.number]]
             found.norms[:, k] = np.hypot(found.norms[:, k], norms(sums.pop(n.number)))
-        g = network.group_of[n.number]
+        t = network.group_of[n.number].t
         for k, x in enumerate(n.inputs):
-            inside = g.kind in (QUANTITY, SHARED) and (g.band, g.t) == (band, of.get(x.number))
+            inside = n.number in makers and t == of.get(x.number)
             if x.number in of and not inside and flows_back(n, k):
                 add(x, items, pulled(n, k, batch))
     found.norms[found.norms == 0] = np.nan
