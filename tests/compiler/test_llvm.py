@@ -95,14 +95,8 @@ def test_every_cell_gives_the_bits_of_numba(cell, dtype, many_threads):
         assert_same_bits(compiled, *arguments)
 
 
-# A sum of a few float32 numbers in a step is added up in another order by Numba: the last bit of a gradient differs.
-OTHER_ORDER = pytest.param(
-    308, marks=pytest.mark.xfail(strict=False)
-)  # with other vectors it may be the same
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [*range(300, 308), OTHER_ORDER, *range(309, 312)])
+@pytest.mark.parametrize("seed", range(300, 312))
 def test_drawn_programs_give_the_bits_of_numba(seed):
     program = draw(seed)
     program.gradients = True
