@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import runpy
 import shutil
 import tempfile
 from pathlib import Path
@@ -119,6 +121,16 @@ def health(target: Path) -> None:
     viz.report(shut).save(target / "report.png")
 
 
+def brought(target: Path) -> None:
+    """A PyTorch model that does not learn, and the same one mended: where PyTorch is there."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnx") is None:
+        print("no PyTorch or no onnx: fault.png stays as it is")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        runpy.run_path(str(HERE.parent / "examples" / "see_torch.py"))["main"](["--out", folder])
+        shutil.copy(Path(folder) / "compare.png", target / "fault.png")
+
+
 def main() -> None:
     target = HERE / "pictures"
     with tempfile.TemporaryDirectory() as folder:
@@ -130,6 +142,7 @@ def main() -> None:
     health(target)
     temporal().save(target / "taps.png")
     attention().save(target / "attention.png")
+    brought(target)
 
 
 if __name__ == "__main__":

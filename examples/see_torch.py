@@ -58,8 +58,8 @@ def train(torch, model, rng: np.random.Generator, steps: int) -> float:
         return float((model(torch.from_numpy(x)).argmax(1).numpy() == target).mean())
 
 
-def see(torch, model, rng: np.random.Generator, out: Path) -> None:
-    """The model as a layer of ours, its gradient, and what the report says of it."""
+def see(torch, model, rng: np.random.Generator, out: Path) -> mg.Tensor:
+    """The model as a layer of ours, its gradient, and what the report says of it; returns the loss that was looked at."""
     x, target = draw(rng, 4)
     network = cells.from_torch(model, torch.from_numpy(x))
     loss = mg.cross_entropy(network(x), target).named("L")
@@ -67,6 +67,7 @@ def see(torch, model, rng: np.random.Generator, out: Path) -> None:
     print(viz.report(loss))
     viz.gradient(loss, title="The gradient of h and c, back from the last step").save(out / "gradient.svg")
     viz.gates(loss).save(out / "gates.svg")
+    return loss
 
 
 def main(given: list[str] | None = None) -> int:
@@ -79,15 +80,21 @@ def main(given: list[str] | None = None) -> int:
     except ImportError:
         print("see_torch needs PyTorch: pip install torch; nothing was drawn")
         return 0
+    losses = {}
     for name, forget in {"fault": -3.0, "mended": 3.0}.items():
         rng, model = np.random.default_rng(0), classifier(torch, forget)
         right = train(torch, model, rng, options.steps)
         print(f"\n{name}: bias of the forget gates {forget:+g}, {right:.0%} of 1,000 sequences right\n")
         try:
-            see(torch, model, rng, options.out / name)
+            losses[f"forget bias {forget:+g}"] = see(torch, model, rng, options.out / name)
         except mg.MinigradError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
+    both = viz.compare(
+        losses, title="What the loss sends back to the first number, with the fault and without"
+    )
+    for kind in ("svg", "png"):
+        both.save(options.out / f"compare.{kind}")
     print(f"pictures: {options.out.resolve()}")
     return 0
 
