@@ -325,9 +325,10 @@ def test_a_script_without_a_guard_is_told_of_it(folder):
 # Sweeps that end before their end.
 
 LONG = f"""
-import sys
+import signal, sys
 from cells import sweep, tasks
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background was told to ignore it
     sweep({SLOW!r}, tasks.adding_task(6), {SMALL!r}, 8, workers=2, resume=sys.argv[1])
 """
 

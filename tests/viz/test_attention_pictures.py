@@ -156,7 +156,7 @@ def test_weights_of_a_step_lie_either_way(turned):
 def test_the_transformer_has_a_panel_for_every_head_of_every_block():
     rng = np.random.default_rng(0)
     net = cells.Transformer(3, 8, 2, 2, rng, dtype="float64")
-    h = net(rng.standard_normal((6, 1, 3)))
+    h = net(rng.standard_normal((6, 1, 3))).outputs
     picture = viz.attention(h)
     said = texts(picture.svg())
     assert [s for s in said if "head" in s] == [f"block {b}, head {k}" for b in (1, 2) for k in (0, 1)]
