@@ -4,7 +4,7 @@ Open the file in a browser: type a word, press Train, move the forget gate's bia
 through.  The page needs neither Python nor a network.
 
     python examples/live.py
-    python examples/live.py --word banana --out live.html
+    python examples/live.py --word banana --out lecture
 """
 
 from __future__ import annotations
@@ -121,19 +121,16 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--word", default="hello", help="what is learned at first (default: hello)")
     parser.add_argument(
-        "--out", type=Path, default=Path("out/live.html"), help="the file (default: out/live.html)"
+        "--out", type=Path, default=Path("out"), help="folder for the page, live.html (default: out)"
     )
-    options = parser.parse_args(given)
-    if options.out.suffix.lower() not in (".html", ".htm"):
-        parser.error(f"--out {options.out}: a page is an HTML file; end the name in .html")
-    return options
+    return parser.parse_args(given)
 
 
 def main(options: argparse.Namespace) -> None:
     console = Console()
     with console.status("compiling"):
         page = make(options.word)
-    path = page.save(options.out)
+    path = page.save(options.out / "live.html")
     console.print(f"open {escape(str(path))} ({path.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
 
 

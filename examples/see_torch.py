@@ -72,7 +72,12 @@ def see(torch, model, rng: np.random.Generator, out: Path) -> mg.Tensor:
 
 def main(given: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("out/see_torch"), help="folder for the pictures")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/see_torch"),
+        help="folder for the pictures (default: out/see_torch)",
+    )
     parser.add_argument("--steps", type=int, default=300, help="training steps of each model")
     options = parser.parse_args(given)
     try:

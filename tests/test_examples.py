@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 import delay  # noqa: E402
+import live  # noqa: E402
 import many_to_one  # noqa: E402
 import one_to_many  # noqa: E402
 
@@ -103,6 +104,13 @@ def test_a_configuration_is_drawn_untrained_too(example, given, names, tmp_path,
             assert (tmp_path / (name + suffix)).stat().st_size > 1000 and name + suffix in out.replace(
                 "\n", ""
             )
+
+
+def test_the_live_page_is_written_into_the_folder(tmp_path, capsys):
+    live.main(live.arguments(["--word", "banana", "--out", str(tmp_path / "a" / "folder")]))
+    page = tmp_path / "a" / "folder" / "live.html"
+    assert "banana" in page.read_text(encoding="utf-8")
+    assert str(page) in capsys.readouterr().out.replace("\n", "")
 
 
 def test_the_gallery_has_every_picture_of_every_cell(tmp_path, capsys):
@@ -266,6 +274,14 @@ def test_networks_are_compared(task, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "RNN" in out and "GRU" in out and "without memory" in out and out.count("best") == 1
     assert {p.name for p in tmp_path.iterdir()} == {f"compare_{task}.svg", f"compare_{task}.png"}
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_writes_into_a_folder(example):
+    command = [sys.executable, str(example), "--help"]
+    wide = ENVIRONMENT | {"COLUMNS": "200"}
+    told = subprocess.run(command, env=wide, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"--out OUT +folder for .*\(default: out(/\w+)?\)", told), told
 
 
 def fails(example: str, *arguments: str) -> str:
