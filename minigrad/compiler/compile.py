@@ -36,7 +36,8 @@ from . import cache
 from .check import earliest, first_difference, largest, quantities, same_trace
 from .emit import emit
 from .memory import kept_bytes, refuse_beyond, too_large
-from .places import CHECKS, CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed, Program
+from .places import CHECKS, CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed
+from .program import Program
 from .rewrite import REWRITES, split_products
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ steps in scans.py.
 
 from __future__ import annotations
 
-import keyword
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
@@ -24,6 +23,7 @@ from ..scanning import LAST, SCAN, STACKED
 from ..sizes import SIZE, Size, Variable, is_one, resolve, source
 from ..tensor import Tensor, describe
 from ..trace import asked_of, leaves_of
+from .blocking import SCRATCH, blocked, share
 from .loops import loops_of
 from .places import (
     CHECKS,
@@ -39,22 +39,37 @@ from .places import (
     Level,
     Place,
     Places,
-    Product,
-    Program,
-    Stage,
-    Store,
     contiguous_leading,
     named,
     once,
-    plus,
     product_of,
     readers_of,
-    times,
     variable,
-    written,
 )  # fmt: skip
-from .repeats import WORD, Merged, as_loop, merge_functions, merge_stages, runs_of
+from .program import (
+    FIRST_ROW,
+    ONE,
+    ROW_COUNT,
+    WRITTEN,
+    ZERO,
+    Buffer,
+    Call,
+    Constant,
+    For,
+    Index,
+    Name,
+    Number,
+    Product,
+    Program,
+    Stage,
+    Statement,
+    View,
+    buffers_of,
+    statements_in,
+)  # fmt: skip
+from .repeats import Merged, as_loop, merge_stages, runs_of
 from .scans import ScanLoop, push_down
+from .text import Naming, lines_of, own_name
 
 ADD, BROADCAST_TO, CONCAT, GATHER, MATMUL, PLACE, POWER, RESHAPE, SCATTER, SHIFT, SLICE, SUM, TRANSPOSE = (
     OPS[n]
@@ -76,7 +91,7 @@ RESERVED = {
 # Where a program has more numbers than this, such as 0.9 ** t for every step t, they are data, as arrays are: else steps
 # that are equal but for a number would be as many functions.
 NUMBERS, COMMON = 32, (0, 0.5, 1, 2)
-SCRATCH = {"f4": "float32[::1]", "f8": "float64[::1]"}
+SCRATCH_TYPES = {"f4": "float32[::1]", "f8": "float64[::1]"}
 NUMBERED = re.compile(
     r"at_\d+(_\d+)?|t_\d+|i\d+|size_\d+"
 )  # offsets in loops over steps, counters of loops over axes, sizes in loops
@@ -111,26 +126,28 @@ class Emitter:
         self.places = Places()
         self.done: set[int] = set()  # nodes whose lines are written: they read nothing any more
         self.checks: list[str] = []  # what the program may find wrong at run time
-        self.stores: list[Store] = []
-        self.size_names: dict[str, str] = {}
-        self.counts: dict[str, str] = {}  # numbers of elements as source
+        self.stores: list[Buffer] = []
+        self.size_names: dict[str, Name] = {}
+        self.counts: dict[str, Index] = {}  # numbers of elements
         self.sizes: list[Size | int] = []
-        self.functions: list[str] = []
+        self.functions: dict[str, str] = {}  # loops over elements, by their text with a number for each name
+        self.loop_names: dict[str, str] = {}  # the same text → the function's name
+        self.loop_writes: dict[str, tuple[int, ...]] = {}  # which operands of that function are written
         self.loops: dict[str, list[int]] = {}
         self.store_names = Taken()
         self.stages: list[Stage] = [Stage(False)]
-        self.packed: dict[tuple, str] = {}
-        self.carry_stores: set[str] = set()
+        self.packed: dict[tuple, Buffer] = {}
+        self.carry_stores: set[Buffer] = set()
         self.sums: set[str] = set()  # dtypes of sums of products
         self.lists: list[int] = []  # which arrays and sizes the calls of repeated stages work on
 
     # Names and sizes.
 
-    def size(self, size: Size | int) -> str:
-        """A size as source: what is known before the call has a name, and stands in the table."""
+    def size(self, size: Size | int) -> Index:
+        """A size as the program knows it: what is known before the call has a name, and stands in the table."""
         size = named(size)
         if isinstance(size, int):
-            return str(size)
+            return Number(size)
         if any(v is ROWS for product in size.terms for v in product):
             return self._arithmetic(size)
         ((product, coefficient), *more) = size.terms.items()
@@ -139,39 +156,41 @@ class Emitter:
         key = source(size)
         if key not in self.size_names:
             wanted = (
-                "_".join(self._size_name(v) for v in product) if coefficient == 1 and not more else "some"
+                "_".join(self._size_name(v).text for v in product)
+                if coefficient == 1 and not more
+                else "some"
             )
-            self.size_names[key] = self._fresh(wanted, self.store_names)
+            self.size_names[key] = Name(self._fresh(wanted, self.store_names), True)
             self.sizes.append(size)
         return self.size_names[key]
 
-    def _arithmetic(self, size: Size) -> str:
-        parts = []
+    def _arithmetic(self, size: Size) -> Index:
+        total: Index = ZERO
         for product, coefficient in size.terms.items():
             known = [v for v in product if v is not ROWS]
-            factors = [self.size(Size({tuple(known): 1}))] if known else []
-            factors += ["rows"] * (len(product) - len(known))
-            if abs(coefficient) != 1 or not factors:
-                factors.insert(0, str(abs(coefficient)))
-            parts.append(("-" if coefficient < 0 else "") + " * ".join(factors))
-        text = " + ".join(parts).replace("+ -", "- ")
-        return text if len(parts) == 1 else f"({text})"
+            term: Index = Number(abs(coefficient))
+            if known:
+                term *= self.size(Size({tuple(known): 1}))
+            for _ in range(len(product) - len(known)):
+                term *= ROW_COUNT
+            total = total + term if coefficient > 0 else total - term
+        return total
 
-    def _size_name(self, v: Variable) -> str:
+    def _size_name(self, v: Variable) -> Name:
         if v.name not in self.size_names:
             wanted = f"n{len(self.size_names)}" if isinstance(v, Fixed) else v.name
-            self.size_names[v.name] = self._fresh(wanted, self.store_names)
+            self.size_names[v.name] = Name(self._fresh(wanted, self.store_names), True)
             self.sizes.append(Size({(v,): 1}))
         return self.size_names[v.name]
 
-    def count(self, shape: tuple) -> str:
+    def count(self, shape: tuple) -> Index:
         extent = self.places.extents.of(shape)
         if extent.text not in self.counts:
             self.counts[extent.text] = self.size(extent.size)
         return self.counts[extent.text]
 
     def elements(self, shape: tuple) -> str:
-        """How many, as text that is the same for the same number."""
+        """How many, as text that is the same for the same number of elements."""
         return self.places.extents.of(shape).text
 
     def axes(self, node: Tensor) -> tuple[str, ...]:
@@ -184,48 +203,60 @@ class Emitter:
             base = f"{base}_"
         return unique(base, taken)
 
-    def new_store(self, name: str, dtype, size, kind: str = "work", node: Tensor | None = None) -> Store:
+    def new_store(self, name: str, dtype, size, kind: str = "work", node: Tensor | None = None) -> Buffer:
         key = CODES.get(dtype)
         if key is None:
             raise CannotCompile(
                 f"{self.name}: {printable(name)} is {dtype}; the compiler takes float32, float64, int32, int64 and bool: "
                 "convert it with .astype(…)"
             )
-        store = Store(self._fresh(name, self.store_names), key, resolve(size), kind, node)
+        store = Buffer(self._fresh(name, self.store_names), key, resolve(size), kind, node)
         self.stores.append(store)
         return store
 
-    # Writing lines.
+    # Writing statements.
 
     @property
     def stage(self) -> Stage:
         return self.stages[-1]
 
-    def write(self, level: Level, text: str) -> None:
-        self.stage.lines.append(level.indent + text)
+    def statements(self, level: Level) -> list[Statement]:
+        """Where those of a level go."""
+        return self.stage.body if level.statements is None else level.statements
 
-    def use(self, store: Store, writes: bool = False) -> str:
-        self.stage.uses[store.name] = store
-        if writes:
-            self.stage.writes.add(store.name)
-        return store.name
+    def write(self, level: Level, *statements: Statement) -> None:
+        for s in statements:
+            self.note(s)
+        self.statements(level).extend(statements)
 
-    def view(self, place: Place, writes: bool = False) -> str:
+    def note(self, s: Statement) -> None:
+        """The stage knows what its statements use, wherever they stand in it."""
+        self.stage.uses.update(buffers_of(s))
+        self.stage.writes.update(self.written_by(s))
+
+    def written_by(self, s: Statement) -> list[Buffer]:
+        if isinstance(s, Product):
+            return [s.c[0]]
+        if not isinstance(s, Call):
+            return []
+        places = WRITTEN[s.function] if s.function in WRITTEN else self.loop_writes[s.function]
+        operands = [s.operands[k] for k in places]
+        return [x.buffer if isinstance(x, View) else x for x in operands if isinstance(x, (View, Buffer))]
+
+    def view(self, place: Place) -> Buffer | View:
         """The elements of a place as a flat array."""
-        name = self.use(place.store, writes)
-        n = self.count(place.shape)
-        if place.at == "0" and self.elements((place.store.size,)) == self.elements(place.shape):
-            return name
-        return f"view({name}, {place.at}, {n})"
+        if place.at == ZERO and self.elements((place.store.size,)) == self.elements(place.shape):
+            return place.store
+        return View(place.store, place.at, self.count(place.shape))
 
     def serial(self) -> None:
         if self.stage.parallel or self.stage.is_long():
             self.stages.append(Stage(False))
 
-    def parallel(self, reads: Sequence[Store], fresh: bool = False) -> None:
+    def parallel(self, reads: Sequence[Buffer], fresh: bool = False) -> None:
         """Go on in a parallel stage; a new one where it would read what this one writes."""
         fresh = fresh or not self.stage.parallel or self.stage.is_long()
-        if fresh or any(s.name in self.stage.writes for s in reads):
+        if fresh or any(s in self.stage.writes for s in reads):
             self.stages.append(Stage(True))
 
     # The walk.
@@ -249,7 +280,7 @@ class Emitter:
             place = self.place(r, level)
             if (
                 place.store.kind != "output"
-                or place.at != "0"
+                or place.at != ZERO
                 or any(place.store is p.store for p in results)
             ):
                 self.serial()
@@ -257,12 +288,13 @@ class Emitter:
                 self.copy(level, place, target)
                 place = target
             results.append(place.reshaped(tuple(r.shape)))
-        parallel = [s.parallel for s in self._written_stages()]
+        stages = self._written_stages()
         return Program(
-            self.text(),
+            self.text(stages),
+            stages,
             self.sizes,
+            [name.text for name in self.size_names.values()],
             self.stores,
-            parallel,
             results,
             self.loops,
             self.lists,
@@ -274,7 +306,7 @@ class Emitter:
         if node.number not in self.places:
             kind = "input" if node.requires_grad or node.is_symbol else "constant"
             store = self.new_store(node.name or "constant", node.dtype, product_of(node.shape), kind, node)
-            self.settle(node, None, Place(store, "0", tuple(node.shape)))
+            self.settle(node, None, Place(store, ZERO, tuple(node.shape)))
         return self.places[node.number]
 
     def settle(self, node: Tensor, level: Level | None, place: Place) -> None:
@@ -283,7 +315,7 @@ class Emitter:
 
     def output(self, node: Tensor, k: int) -> Place:
         store = self.new_store(node.name or f"result_{k}", node.dtype, product_of(node.shape), "output", node)
-        return Place(store, "0", tuple(node.shape))
+        return Place(store, ZERO, tuple(node.shape))
 
     def run_level(self, level: Level) -> None:
         for node in level.nodes:
@@ -558,18 +590,16 @@ class Emitter:
             return (ROWS_OF_THREAD, *node.shape[1:])
         return tuple(node.shape)
 
-    def batch_offset(self, node: Tensor, level: Level, base: str = "") -> str:
+    def batch_offset(self, node: Tensor, level: Level, base: Index = ZERO) -> Index:
         """Where this thread's sequences start."""
-        parts = [base] if base and base != "0" else []
         if level.batch is not None and node.shape and source(node.shape[0]) == source(level.batch):
-            rest = self.count(tuple(node.shape[1:]))
-            parts.append(f"row0 * {rest}" if rest != "1" else "row0")
-        return " + ".join(parts) or "0"
+            return base + FIRST_ROW * self.count(tuple(node.shape[1:]))
+        return base
 
     def copy(self, level: Level, origin: Place, target: Place) -> None:
         if level.body is None:
             self.serial()  # all of it, by one thread
-        self.write(level, f"copy({self.view(origin)}, {self.view(target, True)})")
+        self.write(level, Call("copy", [self.view(origin), self.view(target)]))
 
     # Operations that are not loops over elements.
 
@@ -616,33 +646,33 @@ class Emitter:
             and contiguous_leading(tuple(node.inputs[0].shape), axis)
             and level.batch is None
         ):
-            offset = self._offset(start, inner)
-            at = offset if origin.at == "0" else origin.at if offset == "0" else f"{origin.at} + {offset}"
+            at = origin.at + self._offset(start, inner)
             self._alias(node, level, Place(origin.store, at, tuple(node.shape)))
             return
         outer = self.count(self.local_shape(node, level)[:axis])
         target, whole = self.target(node, level), node.inputs[0].shape[axis]
         self.write(
             level,
-            f"copy_slice({self.view(origin)}, {self.view(target, True)}, {outer}, {self.size(whole)}, "
-            f"{self.signed(start)}, {self.size(node.shape[axis])}, {self.signed(step)}, {inner})",
-        )
+            Call("copy_slice", [
+                self.view(origin), self.view(target), outer, self.size(whole), self.signed(start),
+                self.size(node.shape[axis]), self.signed(step), inner,
+            ]),
+        )  # fmt: skip
 
-    def signed(self, number) -> str:
+    def signed(self, number) -> Index:
         number = resolve(number)
-        return f"-{self.size(-number)}" if isinstance(number, int) and number < 0 else self.size(number)
+        return -self.size(-number) if isinstance(number, int) and number < 0 else self.size(number)
 
-    def _offset(self, start, inner: str) -> str:
-        start = self.size(variable(start))  # that of the second step too, which is then like the third
-        return "0" if start == "0" else start if inner == "1" else f"{start} * {inner}"
+    def _offset(self, start, inner: Index) -> Index:
+        return self.size(variable(start)) * inner  # that of the second step too, which is then like the third
 
     def _shift(self, node: Tensor, level: Level) -> None:
         origin, target = self.place(node.inputs[0], level), self.target(node, level)
         inner = self.count(tuple(node.shape[1:]))
+        by = Number(node.params[0])
         self.write(
             level,
-            f"shift_rows({self.view(origin)}, {self.view(target, True)}, {self.size(node.shape[0])}, "
-            f"{node.params[0]}, {inner})",
+            Call("shift_rows", [self.view(origin), self.view(target), self.size(node.shape[0]), by, inner]),
         )
 
     def _cumsum(self, node: Tensor, level: Level) -> None:
@@ -652,7 +682,9 @@ class Emitter:
         count = self.size(self.local_shape(node, level)[axis])
         self.write(
             level,
-            f"cumsum_columns({self.view(origin)}, {self.view(target, True)}, {outer}, {count}, {inner}, {backwards})",
+            Call(
+                "cumsum_columns", [self.view(origin), self.view(target), outer, count, inner, bool(backwards)]
+            ),
         )
 
     def _place(self, node: Tensor, level: Level) -> None:
@@ -660,13 +692,15 @@ class Emitter:
         origin, target = self.place(node.inputs[0], level), self.target(node, level)
         outer = self.count(self.local_shape(node, level)[:axis])
         inner = self.count(tuple(node.shape[axis + 1 :]))
-        view = self.view(target, True)
-        self.write(level, f"fill({view}, {target.store.dtype}(0))")
+        view = self.view(target)
         self.write(
             level,
-            f"place_slice({self.view(origin)}, {view}, {outer}, {self.size(size)}, {self.signed(start)}, "
-            f"{self.size(node.inputs[0].shape[axis])}, {self.signed(step)}, {inner})",
-        )
+            Call("fill", [view, Constant(target.store.dtype, 0)]),
+            Call("place_slice", [
+                self.view(origin), view, outer, self.size(size), self.signed(start),
+                self.size(node.inputs[0].shape[axis]), self.signed(step), inner,
+            ]),
+        )  # fmt: skip
 
     def _concat(self, node: Tensor, level: Level) -> None:
         axis = node.params[0]
@@ -683,9 +717,11 @@ class Emitter:
             if origin.store is not target.store or origin.at != self._part_of(node, x, start, level).at:
                 self.write(
                     level,
-                    f"place_slice({self.view(origin)}, {self.view(target, True)}, {outer}, {whole}, "
-                    f"{self.signed(start)}, {self.size(x.shape[axis])}, 1, {inner})",
-                )
+                    Call("place_slice", [
+                        self.view(origin), self.view(target), outer, whole, self.signed(start),
+                        self.size(x.shape[axis]), ONE, inner,
+                    ]),
+                )  # fmt: skip
             start = resolve(start + x.shape[axis])
 
     def _place_concats(self, level: Level) -> None:
@@ -704,9 +740,7 @@ class Emitter:
     def _part_of(self, node: Tensor, x: Tensor, start, level: Level) -> Place:
         whole = self.target(node, level)
         inner = self.count(tuple(node.shape[node.params[0] + 1 :]))
-        offset = self._offset(start, inner)
-        at = offset if whole.at == "0" else whole.at if offset == "0" else f"{whole.at} + {offset}"
-        return Place(whole.store, at, tuple(x.shape))
+        return Place(whole.store, whole.at + self._offset(start, inner), tuple(x.shape))
 
     def _transpose(self, node: Tensor, level: Level) -> None:
         origin, axes = self.place(node.inputs[0], level), node.params[0]
@@ -717,24 +751,28 @@ class Emitter:
         shape, old = self.local_shape(node, level), tuple(node.inputs[0].shape)
         strides = [self.count(old[a + 1 :]) for a in axes]
         axes_sizes = [(self.size(n), s) for n, s in zip(shape, strides, strict=True)]
-        source_name, target_name = self.view(origin), self.view(target, True)
-        outer, inner = axes_sizes[:-4], [("1", "0")] * (4 - len(axes_sizes)) + axes_sizes[-4:]
-        sizes, steps = (", ".join(part) for part in zip(*inner, strict=True))
-        if not outer:
-            self.write(level, f"permute({source_name}, {target_name}, {sizes}, {steps})")
-            return
-        self.write(level, f"origin, copied, k = {source_name}, {target_name}, 0")
-        for depth, (n, _) in enumerate(outer):
-            self.write(level, "    " * depth + f"for i{depth} in range({n}):")
-        indent, count = "    " * len(outer), self.count(shape[-4:])
-        at = plus(*(times(f"i{depth}", s) for depth, (_, s) in enumerate(outer)))
-        last = plus(
-            *(f"({n} - 1) * {s}" for n, s in inner), "1"
-        )  # how far the last element lies from the first
-        self.write(
-            level, f"{indent}permute(view(origin, {at}, {last}), view(copied, k, {count}), {sizes}, {steps})"
-        )
-        self.write(level, f"{indent}k += {count}")
+        outer, inner = axes_sizes[:-4], [(ONE, ZERO)] * (4 - len(axes_sizes)) + axes_sizes[-4:]
+        read, written = self.view(origin), self.view(target)
+        body = self.statements(level)
+        if outer:  # loops over the axes that the kernel has no loop for
+            at, number = origin.at, ZERO
+            for depth, (n, stride) in enumerate(outer):
+                counter = Name(f"i{depth}")
+                at, number = at + counter * stride, number * n + counter
+                loop = For(counter.text, ZERO, n)
+                body.append(loop)
+                body = loop.body
+            count = self.count(shape[-4:])
+            last: Index = ONE  # how far the last element lies from the first
+            for n, stride in reversed(inner):
+                last = (n - 1) * stride + last
+            read, written = (
+                View(origin.store, at, last),
+                View(target.store, target.at + number * count, count),
+            )
+        call = Call("permute", [read, written, *(n for n, _ in inner), *(s for _, s in inner)])
+        self.note(call)
+        body.append(call)
 
     def _gather(self, node: Tensor, level: Level) -> None:
         table, index = (self.place(x, level) for x in node.inputs)
@@ -743,37 +781,46 @@ class Emitter:
         self.check(
             node,
             level,
-            f"gather({self.view(table)}, {self.view(index)}, {self.view(target, True)}, "
-            f"{self.size(node.inputs[0].shape[0])}, {width})",
+            Call(
+                "gather",
+                [
+                    self.view(table),
+                    self.view(index),
+                    self.view(target),
+                    self.size(node.inputs[0].shape[0]),
+                    width,
+                ],
+            ),
             f"the rows of {describe(node.inputs[0])}",
             node.inputs[0].shape[0],
         )
 
     def _arange(self, node: Tensor, level: Level) -> None:
-        self.write(level, f"count_up({self.view(self.target(node, level), True)})")
+        self.write(level, Call("count_up", [self.view(self.target(node, level))]))
 
-    def check(self, node: Tensor, level: Level, call: str, of: str, size: Size | int) -> None:
+    def check(self, node: Tensor, level: Level, call: Call, of: str, size: Size | int) -> None:
         """A call that counts what lies outside of `size` places; the first such is what the error names."""
         there = f"0 … {size - 1}" if isinstance(size, int) else f"0 … {size} − 1"
         self.checks.append(f"{describe(node)}: an index lies outside of {of}, {there}")
-        self.write(level, f"bad = max(bad, min({call}, 1) * {CHECKS - len(self.checks)})")
+        call.check = CHECKS - len(self.checks)
+        self.write(level, call)
 
     def _inside(self, node: Tensor, level: Level) -> None:
         index = self.place(node.inputs[0], level)
         size, of = node.params
-        self.check(node, level, f"count_outside({self.view(index)}, {self.size(size)})", of, size)
+        self.check(node, level, Call("count_outside", [self.view(index), self.size(size)]), of, size)
         self._alias(node, level, index)
 
     def _scatter(self, node: Tensor, level: Level) -> None:
         g, index = (self.place(x, level) for x in node.inputs)
         width = self.count(tuple(node.shape[1:]))
         target = self.target(node, level)
-        view = self.view(target, True)
-        self.write(level, f"fill({view}, {target.store.dtype}(0))")
+        view = self.view(target)
+        self.write(level, Call("fill", [view, Constant(target.store.dtype, 0)]))
         self.check(
             node,
             level,
-            f"scatter({self.view(g)}, {self.view(index)}, {view}, {self.size(node.shape[0])}, {width})",
+            Call("scatter", [self.view(g), self.view(index), view, self.size(node.shape[0]), width]),
             "the rows",
             node.shape[0],
         )
@@ -801,10 +848,10 @@ class Emitter:
                 dims.append([k in axes, resolve(n)])
         kinds = "".join("r" if reduced else "k" for reduced, _ in dims)
         sizes = [n for _, n in dims]
-        views = f"{self.view(origin)}, {self.view(target, True)}"
+        views = [self.view(origin), self.view(target)]
         name = node.op.name  # type: ignore[union-attr]
         if kinds in ("", "k") and name == "top":  # a single −∞ is not −∞ any more
-            self.write(level, f"top_rows({views}, {self.count(shape)}, 1)")
+            self.write(level, Call("top_rows", [*views, self.count(shape), ONE]))
             return
         if kinds in ("", "k"):  # nothing to reduce
             self.copy(level, origin, target.reshaped(origin.shape))
@@ -812,12 +859,12 @@ class Emitter:
         outer: Size | int = 1
         if kinds in ("r", "kr"):
             outer, sizes = (sizes[0], sizes[1:]) if kinds == "kr" else (1, sizes)
-            self.write(level, f"{name}_rows({views}, {self.size(outer)}, {self.size(sizes[0])})")
+            self.write(level, Call(f"{name}_rows", [*views, self.size(outer), self.size(sizes[0])]))
         elif kinds in ("rk", "krk"):
             outer, sizes = (sizes[0], sizes[1:]) if kinds == "krk" else (1, sizes)
             self.write(
                 level,
-                f"{name}_columns({views}, {self.size(outer)}, {self.size(sizes[0])}, {self.size(sizes[1])})",
+                Call(f"{name}_columns", [*views, self.size(outer), self.size(sizes[0]), self.size(sizes[1])]),
             )
         else:
             raise CannotCompile(
@@ -838,29 +885,29 @@ class Emitter:
             self._batched(node, level)
         else:
             self.product(
-                node, self.operand_stores(node, level), level, lambda: self.target(node, level), "False"
+                node, self.operand_stores(node, level), level, lambda: self.target(node, level), False
             )
 
-    def operand_stores(self, node: Tensor, level: Level) -> list[Store]:
+    def operand_stores(self, node: Tensor, level: Level) -> list[Buffer]:
         stores = []
         for x in node.inputs:
             x = x.inputs[0] if x.op is TRANSPOSE and x.number not in self.places else x
             stores.append(self.place(self._unshifted(x, level)[0], level).store)
         return stores
 
-    def _unshifted(self, x: Tensor, level: Level) -> tuple[Tensor, str]:
+    def _unshifted(self, x: Tensor, level: Level) -> tuple[Tensor, Index | None]:
         """What a product reads in place of a shifted operand, and by how many rows it is shifted."""
         if x.number in self.places or not _shifted(x) or not self._deferred_product(x, level):
-            return x, ""
+            return x, None
         node = x if x.op is SHIFT else x.inputs[0]
         rows = self.count((abs(node.params[0]), *node.shape[1:-1]))
-        return node.inputs[0], f"-{rows}" if node.params[0] < 0 else rows
+        return node.inputs[0], -rows if node.params[0] < 0 else rows
 
     def _sum_of_products(self, node: Tensor, level: Level) -> None:
         """x + a·b + …: the products are added where x stands, if nobody else reads it."""
         addends = [x for x in node.inputs if self._is_addend(x, node, level)]
         others = [x for x in node.inputs if not any(x is a for a in addends)]
-        accumulate = "False"
+        accumulate = False
         if others:
             (other,) = others
             origin = self.place(other, level)
@@ -879,11 +926,11 @@ class Emitter:
                 self._start_rows(
                     node, origin, target, level
                 )  # each thread prepares the rows that it will add to
-            accumulate = "True"
+            accumulate = True
         for x in addends:
             stores = self.operand_stores(x, level)
             self.product(x, stores, level, lambda: self.target(node, level), accumulate)
-            accumulate = "True"
+            accumulate = True
 
     def _start_rows(self, node: Tensor, origin: Place, target: Place, level: Level) -> None:
         same = self.elements(origin.shape) == self.elements(target.shape)
@@ -891,24 +938,21 @@ class Emitter:
             self.copy(level, origin, target)
             return
         first, rows = self._rows_of_thread(target.shape[:-1], level)
-        a, c = self.use(origin.store), self.use(target.store, True)
-        self.write(
-            level,
-            f"start_rows({a}, {origin.at}, {c}, {target.at}, {first}, {rows}, {self.size(node.shape[-1])}, {same})",
-        )
+        width = self.size(node.shape[-1])
+        operands = [origin.store, origin.at, target.store, target.at, first, rows, width, same]
+        self.write(level, Call("start_rows", operands))
 
-    def _rows_of_thread(self, axes: tuple, level: Level) -> tuple[str, str]:
+    def _rows_of_thread(self, axes: tuple, level: Level) -> tuple[Index, Index]:
         """The first row and how many of them, in lines that set them where they are not set yet."""
         if level.in_time:
-            return "first_row", "row_count"
+            return Name("first_row"), Name("row_count")
         count = self.count(axes)
         if level.body is not None:
-            return "0", count
+            return ZERO, count
         if self.stage.rows_of != count:
             self.stage.rows_of = count
-            self.write(level, f"row0 = {count} * part // parts")
-            self.write(level, f"rows = {count} * (part + 1) // parts - row0")
-        return "row0", "rows"
+            self.write(level, *share("row0", "rows", ZERO, count))
+        return FIRST_ROW, ROW_COUNT
 
     def _adds_onto(self, x: Tensor, total: Tensor, level: Level) -> bool:
         """May products be added where x stands, because the sum is all that reads it?"""
@@ -929,11 +973,11 @@ class Emitter:
         in whichever level: reshapes, slices, the sequence whose step x is, and what is still to be written.
         """
         place = self.places.get(x.number)
-        if place is None or place.store.kind != "work" or place.store.name in self.carry_stores:
+        if place is None or place.store.kind != "work" or place.store in self.carry_stores:
             return False
         scan = level.scan.number if level.scan is not None else -1
         own = self.places.home(level, place)
-        for home, nodes in self.places.tenants[place.store.name].items():
+        for home, nodes in self.places.tenants[place.store].items():
             if home[0] is not level:
                 outside = (*readers, scan)
                 if any(
@@ -959,30 +1003,24 @@ class Emitter:
             return False
         return all(r.number in readers or r.number in self.done for r in home.readers.get(y.number, []))
 
-    def _go_on_at(self, store: Store, node: Tensor, level: Level) -> None:
+    def _go_on_at(self, store: Buffer, node: Tensor, level: Level) -> None:
         """Products will be added to what stands there: in this stage only if each thread has the rows that it wrote."""
         if level.body is not None or level.in_time or not self.stage.parallel:
             return
         rows = self.count(tuple(node.shape[:-1]))
-        for line in self.stage.lines:
-            if isinstance(line, Product):
-                touched = store.name in (line.a[0], line.b[0], line.c[0])
-                same = (
-                    line.c[0] == store.name
-                    and line.c_rows == rows
-                    and store.name not in (line.a[0], line.b[0])
-                )
+        for s in statements_in(self.stage.body):
+            if store not in buffers_of(s):
+                continue
+            if isinstance(s, Product):
+                same = s.c[0] is store and s.c_rows == rows and store not in (s.a[0], s.b[0])
             else:
-                touched, same = (
-                    store.name in WORD.findall(line),
-                    "start_rows(" in line and self.stage.rows_of == rows,
-                )
-            if touched and not same:
+                same = isinstance(s, Call) and s.function == "start_rows" and self.stage.rows_of == rows
+            if not same:
                 self.parallel([], fresh=True)
                 return
 
     def product(
-        self, node: Tensor, stores, level: Level, target: Callable[[], Place], accumulate: str
+        self, node: Tensor, stores, level: Level, target: Callable[[], Place], accumulate: bool
     ) -> None:
         """One product with a matrix on the right, or a sum over rows (a transposed matrix on the left)."""
         left, right = node.inputs
@@ -995,25 +1033,25 @@ class Emitter:
         a = self.place(left, level)
         K, columns = left.shape[-1], right.shape[-1]
         shape = self.local_shape(left, level)
-        packed, at = self.pack(right, level)
+        packed = self.pack(right, level)
         c = target()
         k, n = self.size(K), self.size(columns)
-        a_name, c_name = self.use(a.store), self.use(c.store, True)
         if level.body is None and not level.in_time:
             rows = self.count(shape[:-1])
-            self.stage.lines.append(
-                Product(False, rows, (a_name, a.at), (packed, at), (c_name, c.at), k, n, accumulate, by, rows)
+            whole = Product(
+                False, rows, (a.store, a.at), (packed, ZERO), (c.store, c.at), k, n, accumulate, by, rows
             )
-            self.stage.rows_of = ""
+            self.write(level, whole)
+            self.stage.rows_of = None
             return
-        first, rows = ("first_row", "row_count") if level.in_time else ("0", self.count(shape[:-1]))
-        self.write(
-            level,
-            f"matmul({a_name}, {plus(a.at, times(first, k))}, {rows}, {k}, {k}, 1, {packed}, {at}, "
-            f"{c_name}, {plus(c.at, times(first, n))}, {n}, {n}, {accumulate})",
+        first, rows = (
+            (Name("first_row"), Name("row_count")) if level.in_time else (ZERO, self.count(shape[:-1]))
         )
+        self.write(level, Call("matmul", [
+            a.store, a.at + first * k, rows, k, k, ONE, packed, ZERO, c.store, c.at + first * n, n, n, accumulate,
+        ]))  # fmt: skip
 
-    def pack(self, right: Tensor, level: Level) -> tuple[str, str]:
+    def pack(self, right: Tensor, level: Level) -> Buffer:
         """The right operand in panels: packed once, before the loop where it does not change in it."""
         transposed = right.op is TRANSPOSE and right.number not in self.places
         base = right.inputs[0] if transposed else right
@@ -1026,52 +1064,49 @@ class Emitter:
         while owner is not None and not inside and loop.above is not owner:
             loop = loop.above
         once_for = loop if owner is not None else 0 if given else len(self.stages)
-        key = (place.store.name, place.at, k, n, transposed, once_for)
+        key = (place.store, place.at, k, n, transposed, once_for)
         if key in self.packed and not inside:
-            return self.packed[key], "0"
+            return self.packed[key]
         store = self.new_store(
             f"packed_{base.name or place.store.name}", base.dtype, self._packed_size(right)
         )
         store.kind = "packed"
-        strides = f"1, {k}" if transposed else f"{n}, 1"
-        line = f"pack({self.use(place.store)}, {place.at}, {k}, {n}, {strides}, {self.use(store)}, 0)"
+        strides = (ONE, k) if transposed else (n, ONE)
+        line = Call("pack", [place.store, place.at, k, n, *strides, store, ZERO])
         if inside:
             self.write(level, line)
-            return store.name, "0"
+            return store
+        self.stage.uses.update(buffers_of(line))
         if owner is not None:
-            loop.before.append(owner.indent + line)
+            loop.before.append(line)
         else:
             self.stage.setup.append(line)
-        self.packed[key] = store.name
-        return store.name, "0"
+        self.packed[key] = store
+        return store
 
     def _packed_size(self, right: Tensor):
         columns = right.shape[1]
         return product_of((right.shape[0],)) * (named(columns) + PANEL_MOST)
 
-    def _sum_product(self, node: Tensor, level: Level, c: Place, accumulate: str) -> None:
+    def _sum_product(self, node: Tensor, level: Level, c: Place, accumulate: bool) -> None:
         """Aᵀ·B with A (k, m) and B (k, n): the sum over rows of what a weight gradient needs."""
         left, right = node.inputs
         base, by = self._unshifted(left.inputs[0], level)
         a, b = self.place(base, level), self.place(right, level)
         m, n, k = (self.size(s) for s in (left.shape[0], right.shape[1], right.shape[0]))
-        names = self.use(a.store), self.use(b.store), self.use(c.store, True)
         self.sums.add(c.store.dtype)
         if len(self.sums) > 1:
             raise CannotCompile(
                 f"{self.name}: sums of products in float32 and in float64; convert with .astype(…) to one of them"
             )
         if level.body is not None:
-            self.write(
-                level,
-                f"matmul_sum({names[0]}, {a.at}, {m}, {names[1]}, {b.at}, {n}, {k}, {m}, {n}, {names[2]}, {c.at}, {n}, "
-                f"{accumulate}, scratch)",
-            )
+            self.write(level, Call("matmul_sum", [
+                a.store, a.at, m, b.store, b.at, n, k, m, n, c.store, c.at, n, accumulate, SCRATCH,
+            ]))  # fmt: skip
             return
-        self.stage.lines.append(
-            Product(True, k, (names[0], a.at), (names[1], b.at), (names[2], c.at), m, n, accumulate, by, m)
-        )
-        self.stage.rows_of = ""
+        whole = Product(True, k, (a.store, a.at), (b.store, b.at), (c.store, c.at), m, n, accumulate, by, m)
+        self.write(level, whole)
+        self.stage.rows_of = None
 
     def _batched(self, node: Tensor, level: Level) -> None:
         """Operands with leading axes: one product after the other, and an operand again and again where it is repeated."""
@@ -1091,25 +1126,23 @@ class Emitter:
             product_of((right.shape[-2],)) * (named(right.shape[-1]) + PANEL_MOST),
         )
         store.kind = "packed"
-        a_strides = f"1, {m}" if a_turned else f"{k}, 1"
-        b_strides = f"1, {k}" if b_turned else f"{n}, 1"
+        a_strides = (ONE, m) if a_turned else (k, ONE)
+        b_strides = (ONE, k) if b_turned else (n, ONE)
         *loops, (batch, *_) = self._batches(node, level)
-        a_at, b_at, c_at = (
-            plus(place.at, *(times(f"i{depth}", strides[j]) for depth, (_, *strides) in enumerate(loops)))
-            for j, place in enumerate((a, b, c))
-        )
-        for depth, (count, *_) in enumerate(loops):
-            self.write(level, "    " * depth + f"for i{depth} in range({count}):")
-        names = self.use(a.store), self.use(b.store), self.use(c.store, True)
-        self.write(
-            level,
-            "    "
-            * len(loops)
-            + f"matmul_batch({names[0]}, {a_at}, {a_strides}, {names[1]}, {b_at}, {b_strides}, {self.use(store)}, "
-            f"{names[2]}, {c_at}, {batch}, {m}, {k}, {n})",
-        )
+        at, body = [a.at, b.at, c.at], self.statements(level)
+        for depth, (count, *strides) in enumerate(loops):
+            counter = Name(f"i{depth}")
+            at = [place + counter * stride for place, stride in zip(at, strides, strict=True)]
+            loop = For(counter.text, ZERO, count)
+            body.append(loop)
+            body = loop.body
+        call = Call("matmul_batch", [
+            a.store, at[0], *a_strides, b.store, at[1], *b_strides, store, c.store, at[2], batch, m, k, n,
+        ])  # fmt: skip
+        self.note(call)
+        body.append(call)
 
-    def _batches(self, node: Tensor, level: Level) -> list[tuple[str, ...]]:
+    def _batches(self, node: Tensor, level: Level) -> list[tuple[Index, ...]]:
         """The leading axes of a product, neighbours merged: how many, and by how much either operand and the result go on.
 
         The last are those that both operands have: one call takes all of them.
@@ -1129,7 +1162,7 @@ class Emitter:
         return [
             (
                 self.size(n),
-                *(self.count(s[axis + 1 :]) if has else "0" for s, has in zip(shapes, who, strict=True)),
+                *(self.count(s[axis + 1 :]) if has else ZERO for s, has in zip(shapes, who, strict=True)),
             )
             for n, who, axis in runs
         ]
@@ -1137,45 +1170,42 @@ class Emitter:
     # The text.
 
     def _written_stages(self) -> list[Stage]:
-        """Stages that have lines; what a parallel one needs packed is packed by one thread before the others start."""
+        """Stages with calls in place of products; what a parallel one needs packed is packed by one thread before it."""
         found = []
         for stage in self.stages:
-            packing: list[str | Product] = [f"    {line}" for line in stage.setup]
-            if packing and (stage.parallel or not stage.lines):
-                found.append(Stage(False, packing))
-            if stage.lines:
-                found.append(
-                    stage if stage.parallel or not packing else Stage(False, [*packing, *stage.lines])
-                )
+            body = blocked(stage.body)
+            if stage.setup and (stage.parallel or not body):
+                found.append(Stage(False, stage.setup))
+            if body:
+                found.append(Stage(stage.parallel, body if stage.parallel else [*stage.setup, *body]))
         return found
 
-    def text(self) -> str:
+    def text(self, stages: list[Stage]) -> str:
         """One function with all stages: compiling takes as long as there are functions and statements."""
-        functions, instead = merge_functions(self.functions, self._means_the_same)
-        stages = self._written_stages()
-        blocks: list[Sequence[str]] = []
-        for stage in stages:
-            lines = [line[4:] for line in written(stage.lines)]
-            blocks.append([WORD.sub(lambda w: instead.get(w.group(), w.group()), line) for line in lines])
-        entries = {s.name: (s.dtype, k) for k, s in enumerate(self.stores)}
+        entries: dict[Buffer | Name, tuple[str, int]] = {s: (s.dtype, k) for k, s in enumerate(self.stores)}
         for at, name in enumerate(self.size_names.values()):
             entries[name] = ("size", 2 * len(self.stores) + at)
-        merged = merge_stages(blocks, entries, 2 * len(self.stores) + len(self.sizes))
-        body = ["    bad = 0", *self._stages(stages, blocks, merged, entries)]
-        words = set(WORD.findall("\n".join(line for line in body if not line.lstrip().startswith("#"))))
+        merged = merge_stages([s.body for s in stages], entries, 2 * len(self.stores) + len(self.sizes))
+        used: set[Buffer | Name] = set()
+
+        def name_of(x: Buffer | Name) -> str:
+            used.add(x)
+            return own_name(x)
+
+        body = ["    bad = 0", *self._stages(stages, merged, name_of)]
         head = [
-            f"    {name} = " + (f"table[{k}]" if kind == "size" else f"array_{kind}(table, {k})")
-            for name, (kind, k) in entries.items()
-            if name in words
+            f"    {own_name(x)} = " + (f"table[{k}]" if kind == "size" else f"array_{kind}(table, {k})")
+            for x, (kind, k) in entries.items()
+            if x in used
         ]
-        signature = f"int64(int64[::1], {SCRATCH[self.scratch_type()]}, int64, int64, int64, int64)"
+        signature = f"int64(int64[::1], {SCRATCH_TYPES[self.scratch_type()]}, int64, int64, int64, int64)"
         run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, *body]
         header = HEADER.format(name=quotable(self.name))
         return "\n\n".join(
-            [header, *functions, *merged.functions, "\n".join([*run, "    return bad"]) + "\n"]
+            [header, *self.functions.values(), *merged.functions, "\n".join([*run, "    return bad"]) + "\n"]
         )
 
-    def _stages(self, stages: list[Stage], blocks: Sequence, merged: Merged, entries: dict) -> list[str]:
+    def _stages(self, stages: list[Stage], merged: Merged, name: Naming) -> list[str]:
         """The lines of all stages in their order; fills `lists`, which the calls of repeated ones read."""
         start = 2 * len(self.stores) + len(self.sizes)
         self.lists = merged.lists
@@ -1184,20 +1214,17 @@ class Emitter:
         k = 0
         while k < len(stages):
             if k in loops:
-                lines = as_loop(loops[k], merged, start + len(self.lists), entries)
+                lines = as_loop(loops[k], merged, start + len(self.lists), self.store_names)
                 self.lists += [x for j in loops[k] for x in (merged.calls[j].number, merged.calls[j].at)]
                 text += ["    " + line for line in lines]
                 k = loops[k].stop
                 continue
             what = "rows or sequences are split over threads" if stages[k].parallel else "one thread"
-            block = merged.calls[k].lines(merged.name) if k in merged.calls else blocks[k]
-            text += [f"    if first <= {k} < last:  # {what}", *("        " + line for line in block)]
+            call = merged.calls.get(k)
+            lines = call.lines(merged.name) if call else lines_of(stages[k].body, name)
+            text += [f"    if first <= {k} < last:  # {what}", *("        " + line for line in lines)]
             k += 1
         return text
-
-    def _means_the_same(self, word: str) -> bool:
-        """Is this a word of Python, of the kernels or a call, rather than a name of an array, a size or a number?"""
-        return keyword.iskeyword(word) or word in RESERVED or word in ("inf", "nan") or word in IMPORTED
 
     def scratch_type(self) -> str:
         """The scratch array of sums of products, which have one dtype."""

@@ -17,6 +17,7 @@ from ..ops import OPS
 from ..sizes import SIZE, is_one, resolve
 from ..tensor import Op, Tensor, describe
 from .places import CODES, CannotCompile, Level, Place, named
+from .program import Call, Index
 
 if TYPE_CHECKING:
     from .emit import Emitter
@@ -96,9 +97,21 @@ class Loop:
         self.e, self.level, self.nodes = emitter, level, nodes
         self.own = {n.number for n in nodes}
         self.shape = emitter.local_shape(nodes[-1], level)
-        self.taken = Taken({f"n{k}" for k in range(8)} | {f"i{k}" for k in range(8)} | {"at"})
+        self._begin(plain=False)
+
+    def _begin(self, plain: bool) -> None:
+        """The text is begun; plain: with a number for each name, so that equal loops have equal texts."""
+        self.taken = (
+            None if plain else Taken({f"n{k}" for k in range(8)} | {f"i{k}" for k in range(8)} | {"at"})
+        )
+        self.words = 0
         self.constants: dict[str, str] = {}
-        self.scalars: dict[str, str] = {}
+        self.scalars: dict[Index, str] = {}
+
+    def word(self, wanted: str) -> str:
+        """A new name in the loop."""
+        self.words += 1
+        return f"v{self.words}" if self.taken is None else self.e._fresh(wanted, self.taken)
 
     def emit(self) -> None:
         e, level = self.e, self.level
@@ -109,33 +122,46 @@ class Loop:
         operands = [x for x in read.values() if not e.is_number(x)]
         places = {x.number: e.place(x, level) for x in operands}
         targets = self._targets(stored, operands, places)
-        parameters: dict[tuple, tuple[str, Place, bool]] = {}
-        names: dict[int, str] = {}
-        for x, place, writes in [(x, places[x.number], False) for x in operands] + [
-            (n, targets[n.number], True) for n in stored
+        parameters: dict[tuple, Place] = {}  # places, each once
+        arrays: dict[int, int] = {}  # which of them an operand or a result is
+        written: set[int] = set()
+        for x, place in [
+            *((x, places[x.number]) for x in operands),
+            *((n, targets[n.number]) for n in stored),
         ]:
-            key = (place.store.name, place.at, e.elements(place.shape))
-            if key in parameters:
-                name, _, before = parameters[key]
-                parameters[key] = (name, place, before or writes)
-            else:
-                name = e._fresh(place.store.name, self.taken)
-                parameters[key] = (name, place, writes)
-            names[x.number] = name
+            key = (place.store, place.at, e.elements(place.shape))
+            parameters.setdefault(key, place)
+            arrays[x.number] = list(parameters).index(key)
+        written = {arrays[n.number] for n in stored}
         dims = self._dims(operands, places)
-        lines = self._lines(operands, places, names, stored, targets, dims)
-        counts = [f"n{k}" for k in range(len(dims))]
-        function = e._fresh(self._title(stored), e.store_names)
-        e.loops[function] = [n.number for n in self.nodes]
-        head = ", ".join([*self.scalars.values(), *counts, *(p[0] for p in parameters.values())])
-        moved = [
-            f"{quotable(n.name)} in {names[n.number]}" for n in stored if n.name and names[n.number] != n.name
-        ]
-        note = f"    # in place: {', '.join(moved)}\n" if moved else ""
-        e.functions.append(f"@loop\ndef {function}({head}):\n{note}" + "\n".join(lines) + "\n")
-        views = [e.view(place, writes) for _, place, writes in parameters.values()]
-        call = ", ".join([*self.scalars, *(e.size(n) for n, _ in dims), *views])
-        e.write(level, f"{function}({call})")
+        views = [e.view(place) for place in parameters.values()]
+        title = e._fresh(self._title(stored), e.store_names)
+
+        def text(plain: bool) -> str:
+            self._begin(plain)
+            words = [self.word(place.store.name) for place in parameters.values()]
+            names = {number: words[k] for number, k in arrays.items()}
+            lines = self._lines(operands, places, names, stored, targets, dims)
+            head = ", ".join([*self.scalars.values(), *(f"n{k}" for k in range(len(dims))), *words])
+            if plain:
+                return "\n".join([head, *lines])
+            moved = [
+                f"{quotable(n.name)} in {names[n.number]}"
+                for n in stored
+                if n.name and names[n.number] != n.name
+            ]
+            note = [f"    # in place: {', '.join(moved)}"] if moved else []
+            return "\n".join([f"@loop\ndef {title}({head}):", *note, *lines]) + "\n"
+
+        key = text(plain=True)
+        if key not in e.functions:
+            e.functions[key] = text(plain=False)
+            e.loop_names[key] = title
+        function = e.loop_names[key]
+        first = len(self.scalars) + len(dims)
+        e.loop_writes[function] = tuple(first + k for k in sorted(written))
+        e.loops.setdefault(function, []).extend(n.number for n in self.nodes)
+        e.write(level, Call(function, [*self.scalars, *(e.size(n) for n, _ in dims), *views]))
 
     def _title(self, stored: list[Tensor]) -> str:
         named = [n.name for n in stored if n.name] or [stored[-1].op.name if stored else "nothing"]  # type: ignore[union-attr]
@@ -156,8 +182,8 @@ class Loop:
                 free.append(x)
         shared = {}
         for x in operands:
-            shared.setdefault(places[x.number].store.name, set()).add(x.number)
-        free = [x for x in free if len(shared[places[x.number].store.name]) == 1]
+            shared.setdefault(places[x.number].store, set()).add(x.number)
+        free = [x for x in free if len(shared[places[x.number].store]) == 1]
         donors: dict[int, Tensor] = {}
         # Only a value that is kept for all steps needs, and may take, a place for all steps.
         able = [
@@ -214,7 +240,7 @@ class Loop:
             index = self._index([axis for axis, (_, who) in enumerate(dims) if who[k]])
             load = f"{names[x.number]}[{index}]"
             if uses[x.number] > 1:
-                local = self.e._fresh(f"{names[x.number]}_", self.taken)
+                local = self.word(f"{names[x.number]}_")
                 code.append(f"{local} = {load}")
                 load = local
             text[x.number] = Term(load)
@@ -223,9 +249,7 @@ class Loop:
         for node in self.nodes:
             term = self._expression(node, text)
             if node.name or uses.get(node.number, 0) > 1 or node.number in keep or term.depth >= DEEPEST:
-                local = self.e._fresh(
-                    f"{node.name}_new" if node.name in used else node.name or "v", self.taken
-                )
+                local = self.word(f"{node.name}_new" if node.name in used else node.name or "v")
                 code.append(f"{local} = {term.text}")
                 term = Term(local)
             text[node.number] = term
@@ -315,7 +339,7 @@ class Loop:
         if x.op is SIZE:
             expression = self.e.size(x.params[0])
             if expression not in self.scalars:
-                self.scalars[expression] = self.e._fresh("size", self.taken)
+                self.scalars[expression] = self.word("size")
             name = self.scalars[expression]
             label, value = "number", f"{kind}({name})"
         else:
@@ -323,5 +347,5 @@ class Loop:
             label = {1: "one", 2: "two", 0: "zero", 0.5: "half"}.get(number, "number")
             value = f"{kind}({number!r})" if np.isfinite(number) else f'{kind}(float("{number}"))'
         if value not in self.constants:
-            self.constants[value] = self.e._fresh(label, self.taken)
+            self.constants[value] = self.word(label)
         return self.constants[value]

@@ -1,8 +1,7 @@
-"""Where the values of a generated program live, and the pieces that it is put together from.
+"""Where the values of a graph live in the loop program, and what is known of a graph while it is lowered.
 
-Every value stands in a flat, contiguous array (`Store`) at an offset (`Place`), so
-reshapes and leading slices cost nothing.  Lines are collected in `Stage`s, which run
-one after the other; `Product`s that run through the same rows are written together.
+Every value stands in a flat, contiguous array (`Buffer`) from an offset on (`Place`), so reshapes and leading slices cost
+nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from ..errors import GraphError
 from ..scanning import Body
 from ..sizes import Size, Variable, is_one, resolve, source
 from ..tensor import Tensor
+from .program import Buffer, Index, Statement
 
 NARROW = ("int8", "uint8", "int16", "uint16", "uint32")  # held as int64, which is each of their numbers
 DTYPES = {
@@ -60,11 +60,6 @@ IMPORTED = (  # what a program imports from runtime.py
     "top_rows", "view", "wrapping_add", "wrapping_mul", "wrapping_sub",
 )  # fmt: skip
 CHECKS = 1 << 20  # more than a program has: the first one that fails gives the largest number
-BLOCK_SUM = 256  # rows of a block that several products read: matmul_sum's own block
-SUMS_IN_CACHE = 200_000  # numbers
-# Rows of a product that is made inside a loop: enough to run at full speed, few enough for the cache.
-BLOCK_ROWS = 128
-LINES, ARRAYS = 32, 96  # of a stage, after which another one begins
 PANEL_MOST = 32  # no panel is wider: two vectors of 16 float32
 
 
@@ -105,22 +100,11 @@ class CannotCompile(GraphError):  # noqa: N818 (it is a reason, and is caught as
 
 
 @dataclass(eq=False)
-class Store:
-    """One flat array of the generated code."""
-
-    name: str
-    dtype: str
-    size: Size | int
-    kind: str  # input | constant | work | output
-    node: Tensor | None = None  # whose value an input holds
-
-
-@dataclass(eq=False)
 class Place:
     """Where a value lives: contiguous, from an offset in a store, in row-major order."""
 
-    store: Store
-    at: str
+    store: Buffer
+    at: Index
     shape: tuple
 
     def reshaped(self, shape: tuple) -> Place:
@@ -136,159 +120,20 @@ class Places(dict[int, Place]):
     def __init__(self):
         super().__init__()
         self.extents = Extents()
-        self.tenants: dict[str, dict[tuple[Level | None, str, str], list[Tensor]]] = {}
+        self.tenants: dict[Buffer, dict[tuple[Level | None, Index, str], list[Tensor]]] = {}
 
-    def home(self, level: Level | None, place: Place) -> tuple[Level | None, str, str]:
+    def home(self, level: Level | None, place: Place) -> tuple[Level | None, Index, str]:
         return level, place.at, self.extents.of(place.shape).text
 
     def settle(self, node: Tensor, level: Level | None, place: Place) -> None:
         self[node.number] = place
-        homes = self.tenants.setdefault(place.store.name, {})
+        homes = self.tenants.setdefault(place.store, {})
         homes.setdefault(self.home(level, place), []).append(node)
 
     def close(self, level: Level) -> None:
         """A loop was written: what it keeps lives on under the names that the graph outside reads it by."""
         for name, homes in self.tenants.items():
             self.tenants[name] = {home: nodes for home, nodes in homes.items() if home[0] is not level}
-
-
-@dataclass
-class Product:
-    """A product outside of loops over steps: rows of A times a packed matrix, or a sum over the rows of A and B.
-
-    `long` is the number of rows that run through; threads share them, or the rows of a sum.
-    """
-
-    is_sum: bool
-    long: str
-    a: tuple[str, str]  # name and offset
-    b: tuple[str, str]
-    c: tuple[str, str]
-    width: str  # columns of A
-    columns: str  # columns of B and C
-    accumulate: str
-    shift: str = ""  # by how many rows A is shifted, if it is
-    c_rows: str = ""  # rows of C, which threads share
-
-    def lines(self, start: str, count: str) -> list[str]:
-        """The call for `count` rows from `start`."""
-        return self._shifted(start, count) if self.shift else self._plain(start, count)
-
-    def _plain(self, start: str, count: str) -> list[str]:
-        a_rows, b_rows = times(start, self.width), times(start, self.columns)
-        if self.is_sum:
-            return [
-                *self._own_columns,
-                f"matmul_sum({self.a[0]}, {plus(self.a[1], a_rows, 'row0')}, {self.width}, "
-                f"{self.b[0]}, {plus(self.b[1], b_rows)}, {self.columns}, {count}, rows, {self.columns}, "
-                f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self.columns}, {self._add(start)}, scratch)",
-            ]
-        return [
-            *self._own_rows(start, count),
-            f"matmul({self.a[0]}, {plus(self.a[1], times('first_row', self.width))}, row_count, {self.width}, {self.width}, 1, "
-            f"{self.b[0]}, {self.b[1]}, {self.c[0]}, {plus(self.c[1], times('first_row', self.columns))}, "
-            f"{self.columns}, {self.columns}, {self.accumulate})",
-        ]
-
-    def _shifted(self, start: str, count: str) -> list[str]:
-        if self.is_sum:
-            return [
-                *self._own_columns,
-                f"matmul_sum_shifted({self.a[0]}, {plus(self.a[1], 'row0')}, {self.width}, {self.long}, {self.shift}, {start}, "
-                f"{count}, {self.b[0]}, {self.b[1]}, rows, {self.columns}, "
-                f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self._add(start)}, scratch)",
-            ]
-        return [
-            *self._own_rows(start, count),
-            f"matmul_shifted({self.a[0]}, {self.a[1]}, {self.long}, {self.shift}, first_row, row_count, {self.width}, "
-            f"{self.b[0]}, {self.c[0]}, {self.c[1]}, {self.columns}, {self.accumulate})",
-        ]
-
-    def _add(self, start: str) -> str:
-        return f"{start} > 0" if start != "0" and self.accumulate == "False" else self.accumulate
-
-    @property
-    def _own_columns(self) -> list[str]:
-        return [
-            f"row0 = {self.width} * part // parts",
-            f"rows = {self.width} * (part + 1) // parts - row0",
-        ]
-
-    @staticmethod
-    def _own_rows(start: str, count: str) -> list[str]:
-        return [
-            f"first_row = {plus(start, f'{count} * part // parts')}",
-            f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row",
-        ]
-
-
-def times(a: str, b: str) -> str:
-    return "0" if "0" in (a, b) else a if b == "1" else b if a == "1" else f"{a} * {b}"
-
-
-def plus(*terms: str) -> str:
-    return " + ".join(t for t in terms if t != "0") or "0"
-
-
-def written(lines: Sequence[str | Product]) -> list[str]:
-    """Products that run through the same rows do so together, a block of rows at a time that the caches hold."""
-    text: list[str] = []
-    group: list[Product] = []
-
-    def close() -> None:
-        indent = "    "
-        if len(group) > 1 and any(p.is_sum for p in group):
-            # Not where the sums are so large that they themselves would be thrown out of the cache by every block.
-            size = plus(*(times(p.width, p.columns) for p in group if p.is_sum))
-            # Nor where threads share the rows that run through: each has the same ones in all lines of a stage.
-            alone = "" if all(p.is_sum for p in group) else "parts == 1 and "
-            text.append(
-                f"    step = {BLOCK_SUM} if {alone}{size} < {SUMS_IN_CACHE} else max(1, {group[0].long})"
-            )
-            text.append(f"    for r0 in range(0, max(1, {group[0].long}), step):")
-            text.append(f"        block = min(step, {group[0].long} - r0)")
-            calls, indent = [line for p in group for line in p.lines("r0", "block")], "        "
-        else:
-            calls = [line for p in group for line in p.lines("0", p.long)]
-        known: dict[str, str] = {}
-        for line in calls:
-            name, equals, value = line.partition(" = ")
-            if not equals or known.get(name) != value:  # set anew only where it differs
-                text.append(indent + line)
-                known[name] = value
-        group.clear()
-
-    for line in lines:
-        # A sum adds to all rows of C with every block: no product of other rows may go to the same C.
-        apart = isinstance(line, Product) and any(
-            p.c[0] == line.c[0] and p.is_sum != line.is_sum for p in group
-        )
-        if isinstance(line, Product) and not apart and (not group or group[0].long == line.long):
-            group.append(line)
-            continue
-        close()
-        if isinstance(line, Product):
-            group.append(line)
-        else:
-            text.append(line)
-    close()
-    return text
-
-
-@dataclass
-class Stage:
-    """Lines of one stage; a parallel one may be split over threads."""
-
-    parallel: bool
-    lines: list[str | Product] = field(default_factory=list)
-    writes: set[str] = field(default_factory=set)
-    uses: dict[str, Store] = field(default_factory=dict)
-    setup: list[str] = field(default_factory=list)
-    rows_of: str = ""  # what row0 and rows split at this point
-
-    def is_long(self) -> bool:
-        """Would more lines make it too long to be found anew, where a program does the same many times?"""
-        return len(self.lines) >= LINES or len(self.uses) >= ARRAYS
 
 
 @dataclass(eq=False)
@@ -299,16 +144,18 @@ class Level:
     wanted: set[int]
     readers: dict[int, list[Tensor]]
     body: Body | None = None
-    indent: str = "    "
+    statements: list[Statement] | None = (
+        None  # of a loop over steps; outside, they go into the stage that is written
+    )
     batch: Size | int | None = None
     pending: dict[int, Tensor] = field(default_factory=dict)  # operations whose loop is not written yet
     outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
     scan: Tensor | None = None  # whose body this is
     above: Level | None = None  # in which that scan stands
-    depth: int = 0  # in how many loops over steps its lines stand
-    before: list[str] = field(
+    depth: int = 0  # in how many loops over steps it stands
+    before: list[Statement] = field(
         default_factory=list
-    )  # lines of the level above that have to stand before the loop
+    )  # of the level above, which have to stand before the loop
     stepwise: set[int] = field(
         default_factory=set
     )  # values that stand in a place for all steps that nobody else needs
@@ -324,23 +171,6 @@ class Level:
         while level is not None and (level.body is None or node.number <= level.body.start):
             level = level.above
         return level
-
-
-@dataclass
-class Program:
-    """What `emit` returns: the source, and what its table holds."""
-
-    source: str
-    sizes: list[Size | int]
-    stores: list[Store]
-    parallel: list[bool]
-    results: list[Place]
-    loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
-    lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
-    scratch: str = "f4"  # the dtype of the scratch array
-    checks: list[str] = field(
-        default_factory=list
-    )  # what `run` may find wrong: it returns CHECKS less which, from 1
 
 
 def once(make: Callable[[], Place]) -> Callable[[], Place]:

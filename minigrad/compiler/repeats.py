@@ -1,43 +1,25 @@
 """What a program does several times over, such as the same layer at every level, is written once.
 
 Compiling takes as long as there are statements, so that eight equal layers would take eight
-times as long.  Loops and stages are the same when their text is the same but for the
-names of arrays and sizes; the first keeps its names, and the others call it with theirs.
+times as long.  Stages are the same when their statements are, but for the arrays and sizes that they name; the first
+keeps its names, and the others call it with theirs.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-WORD = re.compile(r"(?<![\w.])[A-Za-z_]\w*")  # not the e of 1e-05
+from .program import Buffer, Name, Statement
+from .text import lines_of, own_name
+
 OFTEN = 4  # calls of each function, on average, from which on a run of them is written as a loop
-COMMENT = re.compile(r"^ *#.*\n?", re.MULTILINE)
+Entries = dict[
+    "Buffer | Name", tuple[str, int]
+]  # of arrays and sizes: the kind, such as "f4" or "size", the place in the table
 
 
-def merge_functions(
-    functions: Sequence[str], shared: Callable[[str], bool]
-) -> tuple[list[str], dict[str, str]]:
-    """The functions that differ, and for every other one the name of its equal.
-
-    shared : is a word one that all functions mean the same by, as they do by ``exp`` and ``for``?
-    """
-    kept: list[str] = []
-    first: dict[str, str] = {}
-    instead: dict[str, str] = {}
-    for text in functions:
-        name = re.search(r"def (\w+)\(", text).group(1)  # type: ignore[union-attr]
-        key = _pattern(COMMENT.sub("", text), lambda word: "" if shared(word) else "a name")
-        if key in first:
-            instead[name] = first[key]
-        else:
-            first[key] = name
-            kept.append(text)
-    return kept, instead
-
-
-class Call(NamedTuple):
+class Repeated(NamedTuple):
     """What stands in place of a stage that is there several times."""
 
     number: int  # of the function, from 1
@@ -56,54 +38,66 @@ class Merged(NamedTuple):
 
     name: str  # which the number of a function stands behind
     functions: list[str]
-    calls: dict[int, Call]
+    calls: dict[int, Repeated]
     lists: list[int]  # which arrays and sizes the calls work on: this has to be put into the table
 
 
-def merge_stages(blocks: Sequence[Sequence[str]], entries: dict[str, tuple[str, int]], start: int) -> Merged:
-    """Functions for blocks of lines that occur more than once, and calls of them.
+def merge_stages(blocks: Sequence[Sequence[Statement]], entries: Entries, start: int) -> Merged:
+    """Functions for blocks of statements that occur more than once, and calls of them.
 
-    entries : name of an array or size → (its kind, such as "f4" or "size", where it stands in the table).
     Which arrays and sizes a call works on stands in the table too, from `start` on.
     So a call has few arguments, however many there are.
     """
     groups: dict[str, list[int]] = {}
+    found: list[list[Buffer | Name]] = []  # the arrays and sizes of a block, as often as they stand in it
     for k, block in enumerate(blocks):
-        key = _pattern("\n".join(block), lambda word: entries[word][0] if word in entries else "", "size")
+        key, used = pattern(block)
+        found.append(used)
         groups.setdefault(key, []).append(k)
-    title, at = _unlike("repeated_", entries), _unlike("list_", entries)
+    taken = [own_name(x) for x in entries]
+    title, at = _unlike("repeated_", taken), _unlike("list_", taken)
     functions: list[str] = []
     lists: list[int] = []
-    calls: dict[int, Call] = {}
+    calls: dict[int, Repeated] = {}
     for same in groups.values():
         if len(same) == 1:
             continue
-        texts = ["\n".join(blocks[k]) for k in same]
-        found = [[w for w in WORD.findall(text) if w in entries] for text in texts]
-        # A parameter for what is the same word wherever it stands; sizes that are equal by chance are two.
-        parameters: dict[tuple[str, ...], str] = {}
-        taken: set[str] = set()
-        for words in zip(*found, strict=True):
-            if words not in parameters:
-                name, k = words[0], 2
-                while name in taken:
-                    name, k = f"{words[0]}_{k}_", k + 1
-                parameters[words] = name
-                taken.add(name)
-        names = iter([parameters[words] for words in zip(*found, strict=True)])
-        body = WORD.sub(lambda w, names=names: next(names) if w.group() in entries else w.group(), texts[0])
+        # A parameter for what is the same wherever it stands; sizes that are equal by chance are two.
+        parameters: dict[tuple[Buffer | Name, ...], str] = {}
+        for own in zip(*(found[k] for k in same), strict=True):
+            if own not in parameters:
+                name, k = own_name(own[0]), 2
+                while name in parameters.values():
+                    name, k = f"{own_name(own[0])}_{k}_", k + 1
+                parameters[own] = name
+        names = iter([parameters[own] for own in zip(*(found[k] for k in same), strict=True)])
+        body = lines_of(blocks[same[0]], lambda _, names=names: next(names))
         name = f"{title}{len(functions) + 1}"
-        kinds = {parameter: entries[words[0]][0] for words, parameter in parameters.items()}
-        functions.append(_function(name, body.split("\n"), kinds, at, len(same)))
+        kinds = {parameter: entries[own[0]][0] for own, parameter in parameters.items()}
+        functions.append(_function(name, body, kinds, at, len(same)))
         for place, k in enumerate(same):
-            own = [words[place] for words in parameters]
-            arrays = ", ".join(word for word in own if entries[word][0] != "size")
-            calls[k] = Call(len(functions), start + len(lists), arrays)
-            lists += [entries[word][1] for word in own]
+            own = [x[place] for x in parameters]
+            arrays = ", ".join(own_name(x) for x in own if isinstance(x, Buffer))
+            calls[k] = Repeated(len(functions), start + len(lists), arrays)
+            lists += [entries[x][1] for x in own]
     return Merged(title, functions, calls, lists)
 
 
-def runs_of(calls: dict[int, Call]) -> list[range]:
+def pattern(block: Sequence[Statement]) -> tuple[str, list[Buffer | Name]]:
+    """The text with a number and the dtype in place of each array's name, and what stands there; sizes have no numbers."""
+    used: list[Buffer | Name] = []
+    numbers: dict[Buffer, int] = {}
+
+    def name(x: Buffer | Name) -> str:
+        used.append(x)
+        if isinstance(x, Name):
+            return "<size>"
+        return f"<{x.dtype} {numbers.setdefault(x, len(numbers) + 1)}>"
+
+    return "\n".join(lines_of(block, name)), used
+
+
+def runs_of(calls: dict[int, Repeated]) -> list[range]:
     """Calls that follow one another, of so few functions that a loop says it shorter."""
     runs: list[range] = []
     for k in sorted(calls):
@@ -151,20 +145,3 @@ def _unlike(prefix: str, words: Iterable[str]) -> str:
     while any(word.startswith(prefix) for word in words):
         prefix += "_"
     return prefix
-
-
-def _pattern(text: str, kind: Callable[[str], str], alike: str = "") -> str:
-    """The text with a number for each word that has a kind; words of the kind `alike` have none."""
-    words: dict[str, str] = {}
-    counted = 0
-
-    def number(found: re.Match) -> str:
-        nonlocal counted
-        word = found.group()
-        if word not in words:
-            what = kind(word)
-            counted += bool(what) and what != alike
-            words[word] = word if not what else f"<{what}>" if what == alike else f"<{what} {counted}>"
-        return words[word]
-
-    return WORD.sub(number, text)

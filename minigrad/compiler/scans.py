@@ -9,13 +9,34 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..ops import OPS
 from ..scanning import LAST, STACKED, Body
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor
-from .places import BLOCK_ROWS, Level, Place, Stage, Store, named, plus, product_of, readers_of
+from . import blocking
+from .blocking import share
+from .places import Level, Place, named, product_of, readers_of
+from .program import (
+    FIRST_ROW,
+    ONE,
+    PARTS,
+    ROW_COUNT,
+    ZERO,
+    Arithmetic,
+    Buffer,
+    Call,
+    Constant,
+    For,
+    Index,
+    Name,
+    Number,
+    Set,
+    Stage,
+    chosen,
+    compared,
+    maximum,
+    minimum,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from .emit import Emitter
@@ -39,7 +60,7 @@ class ScanLoop:
         self.sequences = node.inputs[count : count + len(self.body.xs)]
         self.T = self.sequences[0].shape[0]
         self.asked = list({a.number: a for a in emitter.asked.get(node.number, [])}.values())
-        self.offsets: dict[str, str] = {}
+        self.offsets: dict[Index, Name] = {}
         self.held: dict[
             int, Place
         ] = {}  # body node → where its stack is kept for all steps of the loop around
@@ -49,10 +70,11 @@ class ScanLoop:
         nodes = body.nodes(*self.asked)
         wanted = {a.number for a in self.asked} | {c.number for c in body.carry_out}
         level = Level(
-            nodes, wanted, readers_of(nodes), body, self.outer.indent + "    ", scan=self.node,
-            above=self.outer, depth=self.outer.depth + 1,
+            nodes, wanted, readers_of(nodes), body, [], scan=self.node, above=self.outer, depth=self.outer.depth + 1,
         )  # fmt: skip
-        if self.outer.body is None:  # a loop inside of another one is written among its lines, for one thread
+        if (
+            self.outer.body is None
+        ):  # a loop inside of another one is written among its statements, for one thread
             level.batch = self._batch(nodes)
             if level.batch is None:
                 e.stages.append(Stage(False))
@@ -61,51 +83,55 @@ class ScanLoop:
         blocks = [s for s in self.sequences if s.number not in e.places and e.in_time(s, self.outer)]
         for s in blocks:
             e.target(s, self.outer)
+        if level.batch is not None:
+            e.write(self.outer, *share("row0", "rows", ZERO, e.size(level.batch)))
         self._inputs(level)
         kept = self._carries(level)
-        if level.batch is not None:
-            e.stage.lines.insert(0, f"    rows = {e.size(level.batch)} * (part + 1) // parts - row0")
-            e.stage.lines.insert(0, f"    row0 = {e.size(level.batch)} * part // parts")
+        T = e.size(self.T)
+        around = e.statements(self.outer)
+        low, high = ZERO, T
         if blocks:
-            level.indent += "    "
-            self._block_of_steps(blocks, level)
-            steps = "t0", "t1"
-        else:
-            steps = "0", e.size(self.T)
-        low, high = steps
-        head = f"range({high} - 1, {low} - 1, -1)" if body.reverse else f"range({low}, {high})"
-        mark = len(e.stage.lines)
-        e.stage.lines.append(f"{level.indent[4:]}for {self._step} in {head}:")
+            around = self._block_of_steps(blocks, level)
+            low, high = Name("t0"), Name("t1")
+        bounds = (high - 1, low - 1, Number(-1)) if body.reverse else (low, high, ONE)
+        steps = For(self._step.text, *bounds)
+        level.statements = []
         push_down(level, e)
         level.nodes = e.scheduled(level)
         self._outputs(level)
         e.run_level(level)
         self._close_carries(level, kept)
-        offsets = [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()]
-        e.stage.lines[mark : mark + 1] = [*level.before, e.stage.lines[mark], *offsets]
+        offsets = [Set((name.text,), (value,)) for value, name in self.offsets.items()]
+        steps.body = [*offsets, *level.statements]
+        around += [*level.before, steps]
         e.places.close(level)
         self._place_readers(level, kept)
 
-    def _block_of_steps(self, blocks: list[Tensor], level: Level) -> None:
-        """Lines that make the products of a block of steps; threads go step by step, as each has only its rows."""
+    def _block_of_steps(self, blocks: list[Tensor], level: Level) -> list:
+        """Statements that make the products of a block of steps; threads go step by step, as each has only its rows.
+
+        Returns where those of the steps go.
+        """
         e, T = self.e, self.e.size(self.T)
         N = e.size(blocks[0].shape[1])
-        rows, row0 = ("rows", "row0") if level.batch is not None else (N, "0")
-        write = e.stage.lines.append
-        write(f"    block = max(1, {BLOCK_ROWS} // max(1, {N})) if parts == 1 else 1")
+        rows, row0 = (ROW_COUNT, FIRST_ROW) if level.batch is not None else (N, ZERO)
+        t0, t1, block = Name("t0"), Name("t1"), Name("block")
+        several = Arithmetic("//", (Number(blocking.BLOCK_ROWS), maximum(1, N)))
+        e.write(self.outer, Set((block.text,), (chosen(compared("==", PARTS, 1), maximum(1, several), 1),)))
         if self.body.reverse:
-            write(f"    for t1 in range({T}, 0, -block):")
-            write("        t0 = max(0, t1 - block)")
+            loop = For(t1.text, T, ZERO, -block, [Set((t0.text,), (maximum(0, t1 - block),))])
         else:
-            write(f"    for t0 in range(0, {T}, block):")
-            write(f"        t1 = min({T}, t0 + block)")
-        write(f"        first_row, row_count = t0 * {N} + {row0}, (t1 - t0 - 1) * {N} + {rows}")
-        inside = replace(self.outer, indent="        ", in_time=True, pending={})
+            loop = For(t0.text, ZERO, T, block, [Set((t1.text,), (minimum(T, t0 + block),))])
+        count = (t1 - t0 - 1) * N + rows
+        loop.body.append(Set(("first_row", "row_count"), (t0 * N + row0, count)))
+        e.statements(self.outer).append(loop)
+        inside = replace(self.outer, statements=loop.body, in_time=True, pending={})
         for node in blocks:
             if node.op is MATMUL:
-                e.product(node, [], inside, lambda node=node: e.places[node.number], "False")
+                e.product(node, [], inside, lambda node=node: e.places[node.number], False)
             else:
                 e._sum_of_products(node, inside)
+        return loop.body
 
     def _batch(self, nodes: list[Tensor]):
         """The number of sequences, if every operation of the body works on each sequence alone."""
@@ -156,17 +182,16 @@ class ScanLoop:
         return f"{self.outer.depth}_" if self.outer.depth else ""
 
     @property
-    def _step(self) -> str:
-        return f"t_{self.outer.depth}" if self.outer.depth else "t"
+    def _step(self) -> Name:
+        return Name(f"t_{self.outer.depth}" if self.outer.depth else "t")
 
-    def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> str:
+    def _at(self, node: Tensor, level: Level, shift: int = 0, slots: bool = False) -> Name:
         """Where a step's value starts in a stack, for this thread: a name that is set at the top of the loop."""
-        size = self.e.count(tuple(node.shape))
-        step = f"{self._step} + {shift}" if shift else self._step
-        index = f"({step}) % 2" if slots else f"({step})" if shift else step
-        value = self.e.batch_offset(node, level, index if size == "1" else f"{index} * {size}")
+        step = self._step + shift
+        slot = step % 2 if slots else step
+        value = self.e.batch_offset(node, level, slot * self.e.count(tuple(node.shape)))
         if value not in self.offsets:
-            self.offsets[value] = f"at_{self._depth}{len(self.offsets)}"
+            self.offsets[value] = Name(f"at_{self._depth}{len(self.offsets)}")
         return self.offsets[value]
 
     def _inputs(self, level: Level) -> None:
@@ -176,10 +201,9 @@ class ScanLoop:
                 continue
             place = e.place(sequence, self.outer)
             at = self._at(x, level)
-            base = at if place.at == "0" else f"{place.at} + {at}"
-            e.settle(x, level, Place(place.store, base, e.local_shape(x, level)))
+            e.settle(x, level, Place(place.store, place.at + at, e.local_shape(x, level)))
             whole = source(named(place.store.size)) == source(product_of(tuple(sequence.shape)))
-            if place.at == "0" and whole:  # a slot for each step
+            if place.at == ZERO and whole:  # a slot for each step
                 level.stepwise.add(x.number)
 
     def _carries(self, level: Level) -> list[bool]:
@@ -193,7 +217,7 @@ class ScanLoop:
             size = product_of(tuple(before.shape))
             label = before.name or after.name or "carry"
             store = e.new_store(label, before.dtype, resolve(size * (named(self.T) + 1 if all_steps else 2)))
-            e.carry_stores.add(store.name)
+            e.carry_stores.add(store)
             new, old = (0, 1) if self.body.reverse else (1, 0)
             at_old, at_new = (self._at(before, level, s, not all_steps) for s in (old, new))
             e.settle(before, level, Place(store, at_old, e.local_shape(before, level)))
@@ -204,17 +228,15 @@ class ScanLoop:
             self._start(level, k, before, store, all_steps)
         return kept
 
-    def _start(self, level: Level, k: int, before: Tensor, store: Store, all_steps: bool) -> None:
+    def _start(self, level: Level, k: int, before: Tensor, store: Buffer, all_steps: bool) -> None:
         e, first, T = self.e, self.first[k], self.e.size(self.T)
         size = e.count(tuple(before.shape))
-        slot = (T if all_steps else f"{T} % 2") if self.body.reverse else "0"
-        base = "0" if slot == "0" else f"({slot}) * {size}"
-        target = Place(store, e.batch_offset(before, level, base), e.local_shape(before, level))
-        flat = replace(level, indent=self.outer.indent)
+        slot = (T if all_steps else T % 2) if self.body.reverse else ZERO
+        target = Place(store, e.batch_offset(before, level, slot * size), e.local_shape(before, level))
+        flat = replace(level, statements=self.outer.statements)
         if first.op is BROADCAST_TO and e.is_number(first.inputs[0]):
             number = first.inputs[0].value.item()
-            said = repr(number) if np.isfinite(number) else f'float("{number}")'
-            e.write(flat, f"fill({e.view(target, True)}, {store.dtype}({said}))")
+            e.write(flat, Call("fill", [e.view(target), Constant(store.dtype, number)]))
         else:
             origin = e.place(first, self.outer)
             here = Place(origin.store, e.batch_offset(before, level, origin.at), e.local_shape(before, level))
@@ -239,7 +261,7 @@ class ScanLoop:
 
             def within(a=a, reader: Any = reader) -> Place:
                 whole = self.held[a.number] = e.target(reader, self.outer)
-                return Place(whole.store, plus(whole.at, self._at(a, level)), e.local_shape(a, level))
+                return Place(whole.store, whole.at + self._at(a, level), e.local_shape(a, level))
 
             level.stacks[a.number] = fresh if reader is None else within
 
@@ -270,13 +292,9 @@ class ScanLoop:
             if reader.op is LAST:
                 k = reader.params[0]
                 size = e.count(tuple(reader.shape))
-                slot = "0" if self.body.reverse else e.size(T) if kept[k] else f"({e.size(T)}) % 2"
-                at = "0" if slot == "0" else f"{slot} * {size}"
-                e._alias(
-                    reader,
-                    self.outer,
-                    Place(e.places[self.body.carry[k].number].store, at, tuple(reader.shape)),
-                )
+                slot = ZERO if self.body.reverse else e.size(T) if kept[k] else e.size(T) % 2
+                store = e.places[self.body.carry[k].number].store
+                e._alias(reader, self.outer, Place(store, slot * size, tuple(reader.shape)))
             elif reader.number not in e.places:
                 e._alias(reader, self.outer, self._stack_place(reader, kept))
 
@@ -289,12 +307,12 @@ class ScanLoop:
         for whole in self.held.values():
             if whole.store is store:  # its own, or that of what it is a reshape of
                 return whole.reshaped(tuple(reader.shape))
-        at = "0"
+        at: Index = ZERO
         size = e.count(tuple(node.shape))
         for before, after in zip(self.body.carry, self.body.carry_out, strict=True):
             if e.places[before.number].store is store:
                 shifted = (node is after) != self.body.reverse
-                at = size if shifted else "0"
+                at = size if shifted else ZERO
         return Place(store, at, tuple(reader.shape))
 
 

@@ -16,7 +16,7 @@ from types import FunctionType
 
 import numpy as np
 
-from minigrad.compiler import places, runtime, scans
+from minigrad.compiler import blocking, places, runtime
 from minigrad.compiler.compile import Compiled, Gradients, numbers_of
 from minigrad.erf import erf
 from minigrad.tensor import Tensor
@@ -172,12 +172,12 @@ def _code(source: str):
 @contextmanager
 def small_blocks():
     """Rows are taken in blocks of a few, so that tiny arrays have several."""
-    before = places.BLOCK_SUM, scans.BLOCK_ROWS
-    places.BLOCK_SUM, scans.BLOCK_ROWS = 2, 3
+    before = blocking.BLOCK_SUM, blocking.BLOCK_ROWS
+    blocking.BLOCK_SUM, blocking.BLOCK_ROWS = 2, 3
     try:
         yield
     finally:
-        places.BLOCK_SUM, scans.BLOCK_ROWS = before
+        blocking.BLOCK_SUM, blocking.BLOCK_ROWS = before
 
 
 def interpreted(compiled: Compiled, *arguments, parts: int = 1, gradients: bool = True):

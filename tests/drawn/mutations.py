@@ -91,8 +91,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a state of two slots in turn starts in the other slot", "compiler.scans", "ScanLoop._start",
-        'slot = (T if all_steps else f"{T} % 2") if self.body.reverse else "0"',
-        'slot = (T if all_steps else "0") if self.body.reverse else "0"',
+        'slot = (T if all_steps else T % 2) if self.body.reverse else ZERO',
+        'slot = (T if all_steps else ZERO) if self.body.reverse else ZERO',
     ),
     Mutation(
         "what an inner loop multiplies by is packed before all loops", "compiler.emit", "Emitter.pack",
@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the steps of an inner loop are kept where those of the first outer step are", "compiler.scans",
-        "ScanLoop._outputs", "plus(whole.at, self._at(a, level))", "self._at(a, level)",
+        "ScanLoop._outputs", "whole.at + self._at(a, level)", "self._at(a, level)",
     ),
 )  # fmt: skip
 
