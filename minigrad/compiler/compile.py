@@ -39,6 +39,7 @@ from .memory import kept_bytes, refuse_beyond, too_large
 from .places import CHECKS, CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile, Fixed
 from .program import Program
 from .rewrite import REWRITES, split_products
+from .verify import verify
 
 if TYPE_CHECKING:
     from .wasm import Wasm
@@ -544,8 +545,9 @@ class Variant:
         self.plans: dict[tuple, list[Plan]] = {}
 
     def compare(self, function: Callable, call: Call, threads: int) -> None:
-        """Raise GraphError where this program is not what the function computes eagerly."""
+        """Raise GraphError where this program touches what it must not, or is not what the function computes eagerly."""
         name = self.traced.name
+        verify(self.program, numbers_of(self, self._few(call.shapes)), threads)
         expected = eager_run(function, call)
         values, right = expected if call.gradients else (expected, None)
         flat, plan = self.run(call.arrays, call.shapes, threads)
@@ -568,6 +570,16 @@ class Variant:
                     f"check of {name}: {self._earliest(call, threads) or f'{what}{where} is {numbers}'}; the compiler "
                     "is wrong here: please report it, and run the function as it is"
                 )
+
+    def _few(self, shapes: tuple) -> tuple:
+        """These shapes with few steps and sequences, if the trace holds for that many: the statements are the same."""
+        variables = self.traced.variables
+        free = {v.name: min(shapes[k][axis], FEW) for k, axis, v in variables if v.bound is None}
+        few = [list(shape) for shape in shapes]
+        for k, axis, v in variables:
+            few[k][axis] = v.value(lambda v: free[v.name])
+        small = tuple(map(tuple, few))
+        return small if self.traced.sizes(small) is not None else shapes
 
     def _earliest(self, call: Call, threads: int) -> str:
         """The first quantity with a name that the program gets wrong, when it keeps all of them."""
@@ -823,6 +835,7 @@ class Plan:
         return bad
 
 
+FEW = 9  # steps, sequences and other sizes of arguments, with which a program is verified
 THREADS_FROM = 1 << 20  # bytes of values in between: below, waking threads takes longer than they save
 PLANS = 8  # sizes that a program is kept laid out for
 SCRATCH = 220_000  # numbers; more than matmul_sum asks for at any size

@@ -132,7 +132,9 @@ class Emitter:
         self.sizes: list[Size | int] = []
         self.functions: dict[str, str] = {}  # loops over elements, by their text with a number for each name
         self.loop_names: dict[str, str] = {}  # the same text → the function's name
-        self.loop_writes: dict[str, tuple[int, ...]] = {}  # which operands of that function are written
+        self.touched: dict[
+            str, tuple[list[int], tuple[int, ...]]
+        ] = {}  # operands that a function reads, and writes
         self.loops: dict[str, list[int]] = {}
         self.store_names = Taken()
         self.stages: list[Stage] = [Stage(False)]
@@ -239,7 +241,7 @@ class Emitter:
             return [s.c[0]]
         if not isinstance(s, Call):
             return []
-        places = WRITTEN[s.function] if s.function in WRITTEN else self.loop_writes[s.function]
+        places = WRITTEN[s.function] if s.function in WRITTEN else self.touched[s.function][1]
         operands = [s.operands[k] for k in places]
         return [x.buffer if isinstance(x, View) else x for x in operands if isinstance(x, (View, Buffer))]
 
@@ -299,6 +301,7 @@ class Emitter:
             self.loops,
             self.lists,
             self.scratch_type(),
+            self.touched,
             self.checks,
         )
 

@@ -124,7 +124,6 @@ class Loop:
         targets = self._targets(stored, operands, places)
         parameters: dict[tuple, Place] = {}  # places, each once
         arrays: dict[int, int] = {}  # which of them an operand or a result is
-        written: set[int] = set()
         for x, place in [
             *((x, places[x.number]) for x in operands),
             *((n, targets[n.number]) for n in stored),
@@ -159,7 +158,10 @@ class Loop:
             e.loop_names[key] = title
         function = e.loop_names[key]
         first = len(self.scalars) + len(dims)
-        e.loop_writes[function] = tuple(first + k for k in sorted(written))
+        e.touched[function] = (
+            [first + arrays[x.number] for x in operands],
+            tuple(first + k for k in sorted(written)),
+        )
         e.loops.setdefault(function, []).extend(n.number for n in self.nodes)
         e.write(level, Call(function, [*self.scalars, *(e.size(n) for n, _ in dims), *views]))
 

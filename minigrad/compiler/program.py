@@ -275,6 +275,8 @@ class Program:
     loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
     lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
     scratch: str = "f4"  # the dtype of the scratch array
+    # Of each loop over elements, which operands it reads and which it writes.
+    touched: dict[str, tuple[list[int], tuple[int, ...]]] = field(default_factory=dict)
     checks: list[str] = field(
         default_factory=list
     )  # what `run` may find wrong: it returns CHECKS less which, from 1

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import minigrad as mg
+from minigrad.compiler.compile import numbers_of
+from minigrad.compiler.verify import verify
 from minigrad.scanning import flatten
 from minigrad.tensor import as_tensor
 
@@ -100,9 +102,17 @@ def by_machine(function, arguments, threads, gradients):
     before = module.THREADS_FROM
     module.THREADS_FROM = -1
     try:
+        verified(function, arguments, threads, gradients)
         return function.value_and_grad(*arguments) if gradients else (function(*arguments), None)
     finally:
         module.THREADS_FROM = before
+
+
+def verified(function, arguments, threads, gradients) -> None:
+    """Raises what the verifier finds, which looks at the program and at no number."""
+    variant, call = function.variant(arguments, gradients)
+    if variant is not None:
+        verify(variant.program, numbers_of(variant, call.shapes), threads)
 
 
 def by_interpreter(function, arguments, threads, gradients):
