@@ -142,7 +142,7 @@ def test_threads_of_one_stage_share_no_element_that_one_writes():
         ([fill(own(A)), Call("copy", [A, own(B)])], "writes to a what another thread reads or writes"),
         (
             [Call("copy", [own(A, ONE - PART), own(B)]), fill(own(A))],
-            "writes to a what another thread reads or writes",
+            "(writes to|reads of) a what another thread",
         ),
         (
             [Call("copy", [own(A), View(B, ZERO, Number(3))])],
