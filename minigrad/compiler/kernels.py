@@ -91,7 +91,7 @@ def _offered(function, fastmath):
         return from_python(*args)
 
     options = {"error_model": "numpy", "fastmath": fastmath}
-    template = make_overload_template(call, lambda *types: function, options, False, "never")
+    template = make_overload_template(call, lambda *types, **named: function, options, False, "never")
     infer(template)
     infer_global(call, types.Function(template))
     return call

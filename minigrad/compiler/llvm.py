@@ -500,8 +500,8 @@ class Writer:
                 array = self.memory(self.value(count), value.type)
                 self.kernel("fill", [array, value])
                 return array
-            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
-                return self.call(name, arguments)
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
+                return self.call(name, [*arguments, *self.in_order(name, len(arguments), keywords)])
         raise UnknownError(ast.unparse(e))
 
     def named(self, name: str) -> Any:
@@ -662,6 +662,17 @@ class Writer:
         return Array(self.build.bitcast(address, kind.as_pointer()), kind, self.whole(count))
 
     # Calls.
+
+    def in_order(self, name: str, first: int, keywords: Sequence[ast.keyword]) -> list[ast.expr]:
+        """The arguments that are given by name, in the order of the function's own, of which it has `first` already."""
+        if not keywords:
+            return []
+        given = {k.arg: k.value for k in keywords}
+        definition = self.module.definitions.get(name)
+        words = [a.arg for a in definition.args.args[first:]] if definition is not None else []
+        if set(words) != set(given):
+            raise UnknownError(f"{name}(…, {', '.join(map(str, given))})")
+        return [given[word] for word in words]
 
     def call(self, name: str, arguments: list[ast.expr]) -> Any:
         if name == "float":  # float("inf")

@@ -243,6 +243,23 @@ WRITTEN: dict[str, tuple[int, ...]] = {
     **{f"{kind}_{of}": (1,) for kind in ("sum", "max", "min", "top", "logsumexp") for of in ("rows", "columns")},
 }  # fmt: skip
 
+# What kernels with many operands call them: so many positions are unreadable.
+OPERANDS: dict[str, tuple[str, ...]] = {
+    name: tuple(operands.split())
+    for name, operands in {
+        "copy_slice": "origin target outer whole start count step inner",
+        "matmul": "a a_at m k a_row a_col packed packed_at c c_at n c_row accumulate",
+        "matmul_batch": "a a_at a_row a_col b b_at b_row b_col packed c c_at batch m k n",
+        "matmul_shifted": "a a_at long by first count k packed c c_at n accumulate",
+        "matmul_sum": "a a_at a_row b b_at b_row k m n c c_at c_row accumulate scratch",
+        "matmul_sum_shifted": "a a_at a_row long by first count b b_at m n c c_at accumulate scratch",
+        "pack": "b b_at k n b_row b_col packed packed_at",
+        "permute": "origin target n0 n1 n2 n3 s0 s1 s2 s3",
+        "place_slice": "origin target outer whole start count step inner",
+        "start_rows": "origin origin_at target target_at row0 rows width same",
+    }.items()
+}
+
 LINES, ARRAYS = 32, 96  # of a stage, after which another one begins
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from .program import (
+    OPERANDS,
     Arithmetic,
     Buffer,
     Call,
@@ -80,7 +81,12 @@ def lines_of(body: Sequence[Statement], name: Naming = own_name, indent: str = "
     for s in body:
         match s:
             case Call(function, operands, check):
-                call = f"{function}({', '.join(text_of(x, name) for x in operands)})"
+                said = [text_of(x, name) for x in operands]
+                if function in OPERANDS:  # but for the arrays that it begins with
+                    first = next(k for k, x in enumerate(operands) if not isinstance(x, (Buffer, View)))
+                    words = OPERANDS[function][first:]
+                    said[first:] = [f"{word}={x}" for word, x in zip(words, said[first:], strict=True)]
+                call = f"{function}({', '.join(said)})"
                 lines.append(indent + (f"bad = max(bad, min({call}, 1) * {check})" if check else call))
             case Set(names, values):
                 lines.append(f"{indent}{', '.join(names)} = {', '.join(_text(v, name) for v in values)}")

@@ -16,6 +16,7 @@ from minigrad.compiler import kernels, runtime
 from minigrad.compiler.compile import numbers_of
 from minigrad.compiler.program import (
     ONE,
+    OPERANDS,
     PART,
     WRITTEN,
     ZERO,
@@ -275,6 +276,8 @@ def test_every_kernel_that_programs_call_is_known():
         names = list(inspect.signature(getattr(runtime, name).__wrapped__).parameters)
         assert {names[k] for k in places} <= {"target", "c", "packed"}, name
         assert {"target", "c"} & set(names) <= {names[k] for k in places}, name
+    for name, operands in OPERANDS.items():
+        assert list(operands) == list(inspect.signature(getattr(runtime, name).__wrapped__).parameters), name
     assert kernels.pack is runtime.pack
 
 
