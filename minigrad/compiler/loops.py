@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,9 @@ from ..names import Taken, quotable
 from ..ops import OPS
 from ..sizes import SIZE, is_one, resolve
 from ..tensor import Op, Tensor, describe
+from .lowering import Lowering
 from .places import CODES, CannotCompile, Level, Place, named
 from .program import Call, Index
-
-if TYPE_CHECKING:
-    from .emit import Emitter
 
 BROADCAST_TO, POWER = OPS["broadcast_to"], OPS["power"]
 WRAPPING = ("add", "sub", "mul", "neg")
@@ -48,7 +46,7 @@ class Term(NamedTuple):
     depth: int = 0
 
 
-def loops_of(emitter: Emitter, level: Level, nodes: Sequence[Tensor]) -> Iterator[Loop]:
+def loops_of(emitter: Lowering, level: Level, nodes: Sequence[Tensor]) -> Iterator[Loop]:
     """Operations of one shape as loops of bounded length, cut where the fewest values go from one to the next.
 
     So a chain of equal steps is cut between two of them, and loops that are equal are found.
@@ -74,7 +72,7 @@ def loops_of(emitter: Emitter, level: Level, nodes: Sequence[Tensor]) -> Iterato
         start = stop
 
 
-def _furthest(emitter: Emitter, nodes: Sequence[Tensor], start: int, kept: set[int]) -> int:
+def _furthest(emitter: Lowering, nodes: Sequence[Tensor], start: int, kept: set[int]) -> int:
     """Where a loop that begins there has to end."""
     end = min(len(nodes), start + OPERATIONS)
     own: set[int] = set()
@@ -93,7 +91,7 @@ def _furthest(emitter: Emitter, nodes: Sequence[Tensor], start: int, kept: set[i
 class Loop:
     """Element-wise operations of one shape, as one function over flat arrays."""
 
-    def __init__(self, emitter: Emitter, level: Level, nodes: list[Tensor]):
+    def __init__(self, emitter: Lowering, level: Level, nodes: list[Tensor]):
         self.e, self.level, self.nodes = emitter, level, nodes
         self.own = {n.number for n in nodes}
         self.shape = emitter.local_shape(nodes[-1], level)

@@ -7,7 +7,7 @@ but for what is kept for all of them, which is written where it is kept.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..ops import OPS
 from ..scanning import LAST, STACKED, Body
@@ -37,9 +37,7 @@ from .program import (
     maximum,
     minimum,
 )  # fmt: skip
-
-if TYPE_CHECKING:
-    from .emit import Emitter
+from .walk import Walk
 
 BROADCAST_TO, CONCAT, DETACH, MATMUL, PLACE, RESHAPE, SLICE = (
     OPS[n]
@@ -52,7 +50,7 @@ BROADCAST_TO, CONCAT, DETACH, MATMUL, PLACE, RESHAPE, SLICE = (
 class ScanLoop:
     """A scan as a loop over steps: where carries and stacks live, and the body's lines."""
 
-    def __init__(self, emitter: Emitter, node: Tensor, outer: Level):
+    def __init__(self, emitter: Walk, node: Tensor, outer: Level):
         self.e, self.node, self.outer = emitter, node, outer
         self.body: Body = node.params[0]
         count = len(self.body.carry)
@@ -96,7 +94,7 @@ class ScanLoop:
         bounds = (high - 1, low - 1, Number(-1)) if body.reverse else (low, high, ONE)
         steps = For(self._step.text, *bounds)
         level.statements = []
-        push_down(level, e)
+        e.push_down(level)
         level.nodes = e.scheduled(level)
         self._outputs(level)
         e.run_level(level)
@@ -314,20 +312,3 @@ class ScanLoop:
                 shifted = (node is after) != self.body.reverse
                 at = size if shifted else ZERO
         return Place(store, at, tuple(reader.shape))
-
-
-def push_down(level: Level, emitter: Emitter) -> None:
-    """What a value is computed from goes where the value has to go, if that is only a reshape or a sum of products."""
-    for node in reversed(level.nodes):
-        if node.number not in level.outputs:
-            continue
-        if node.op is RESHAPE:
-            inner = [node.inputs[0]]
-        elif emitter._adds_product(node, level):
-            inner = [x for x in node.inputs if emitter._adds_product(x, level)]
-        else:
-            continue
-        for x in inner:
-            alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
-            if (alone and x.op not in (None, STACKED, LAST, RESHAPE, SLICE)) or (alone and x.op is RESHAPE):
-                level.outputs[x.number] = level.outputs[node.number]

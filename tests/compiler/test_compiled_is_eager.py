@@ -293,7 +293,7 @@ def test_no_crash_but_a_reason(function, word):
 
 
 def test_a_defect_of_the_compiler_is_a_warning_and_a_right_number(monkeypatch):
-    monkeypatch.setattr(emitting.Emitter, "text", lambda self: {}["no such key"])
+    monkeypatch.setattr(emitting.Emitter, "text", lambda self, stages: {}["no such key"])
     with pytest.warns(UserWarning, match="a defect of the compiler, please report it"):
         assert mg.compile(lambda x: (x * x).sum())(np.ones(3)).item() == 3
 

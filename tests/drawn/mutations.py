@@ -34,11 +34,11 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
-        "a value is overwritten though others still read it", "compiler.emit", "Emitter._is_dead",
+        "a value is overwritten though others still read it", "compiler.lowering", "Lowering._is_dead",
         "return all(r.number in readers or r.number in self.done for r in home.readers.get(y.number, []))", "return True",
     ),
     Mutation(
-        "what a step hands on from outside is overwritten", "compiler.emit", "Emitter._read_at_every_step",
+        "what a step hands on from outside is overwritten", "compiler.lowering", "Lowering._read_at_every_step",
         " or y.number in level.wanted", "",
     ),
     Mutation(
@@ -46,7 +46,7 @@ MUTATIONS = (
         "Loop._targets", "x.number in level.stepwise and ", "",
     ),
     Mutation(
-        "two strides of a transpose are swapped", "compiler.emit", "Emitter._transpose",
+        "two strides of a transpose are swapped", "compiler.operations", "Operations._transpose",
         "strides = [self.count(old[a + 1 :]) for a in axes]",
         "strides = [self.count(old[a + 1 :]) for a in axes]; strides[-2:] = strides[:-3:-1]",
     ),
@@ -82,7 +82,7 @@ MUTATIONS = (
         "dims[-1][1] == who", "len(dims[-1][1]) == len(who)",
     ),
     Mutation(
-        "a part of a concatenation starts where its first part ends", "compiler.emit", "Emitter._concat",
+        "a part of a concatenation starts where its first part ends", "compiler.operations", "Operations._concat",
         "start = resolve(start + x.shape[axis])", "start = resolve(node.inputs[0].shape[axis])",
     ),
     Mutation(
@@ -95,7 +95,7 @@ MUTATIONS = (
         'slot = (T if all_steps else ZERO) if self.body.reverse else ZERO',
     ),
     Mutation(
-        "what an inner loop multiplies by is packed before all loops", "compiler.emit", "Emitter.pack",
+        "what an inner loop multiplies by is packed before all loops", "compiler.products", "Products.pack",
         "owner = level.owner(base)", "owner = level if level.owner(base) is level else None",
     ),
     Mutation(
