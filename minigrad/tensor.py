@@ -19,8 +19,6 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -28,40 +26,11 @@ from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeErr
 from .methods import _FUNCTIONS, Methods
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 from .names import printable
+from .op import OPS, Op
 from .roles import is_constant, is_parameter
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Op:
-    """One row of the table of operations: all that anybody needs to know of it.
-
-    `forward` and `vjp` take arrays; the rules in `vjp` are written with operators
-    and functions that mean the same on tensors, so one text serves both.
-    """
-
-    name: str
-    forward: Callable  # (*values, *params) -> array
-    shape: Callable  # (*shapes, *params) -> shape; raises ShapeError
-    vjp: Any  # a rule per input, (g, out, *inputs, *params) -> cotangent; or rule(k) if variadic
-    params: tuple[str, ...] = ()  # names of the parameters
-    kind: str = "structure"  # elementwise | product | reduction | structure
-    smooth: bool = True  # complex step is allowed
-    source: str = ""  # scalar expression for the compiler, of {0} {1} …
-    tex: str = ""  # LaTeX, of {0} {1} … and parameter names
-    text: str = ""  # the same as plain Unicode text
-    symbol: str = ""  # what a picture writes on the node
-    binding: int = 9  # strength of the operator: 1 add, 2 multiply, 3 unary, 9 closed
-    variadic: bool = False  # any number of inputs; vjp is then a function of the input's position
-    dtype: Callable | None = None  # (*dtypes, *params) -> dtype; None: that of the first float input
-
-    def __repr__(self) -> str:
-        return f"<op {self.name}>"
-
-
-OPS: dict[str, Op] = {}  # filled by ops.py
 
 
 class Tensor(Methods):
