@@ -5,10 +5,10 @@ for the compiler and the notation for equations and pictures.  A rule is one
 expression in operators and `either(op, …)`, which mean the same on arrays and on
 tensors: reverse mode runs it on plain arrays when nobody wants the graph of the
 gradient, and on tensors when somebody does.  Broadcasting is undone once, in
-grad.py, so a rule may return the broadcast shape.
+reverse.py, so a rule may return the broadcast shape.
 
-A new primitive is one `define(…)` here, of the record that op.py describes; the test suite walks the table, and so do the compiler and the drawn
-programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in operators and in the
+A new primitive is one `define(…)` here; op.py describes the record.  The test suite walks the table, and so do the
+compiler and the drawn programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in operators and in the
 functions that the compiler has (places.FUNCTIONS); an operand may stand in it several times, and {kind}(…) is a
 number of the result's type.
 """
