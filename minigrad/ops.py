@@ -8,9 +8,9 @@ gradient, and on tensors when somebody does.  Broadcasting is undone once, in
 reverse.py, so a rule may return the broadcast shape.
 
 A new primitive is one `define(…)` here; op.py describes the record.  The test suite walks the table, and so do the
-compiler and the drawn programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in operators and in the
-functions that the compiler has (places.FUNCTIONS); an operand may stand in it several times, and {kind}(…) is a
-number of the result's type.
+compiler and the drawn programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in
+operators and in the functions that the compiler has (places.FUNCTIONS); an operand may stand in it several times, and
+{kind}(…) is a number of the result's type.
 """
 
 from __future__ import annotations

@@ -362,8 +362,8 @@ def _getitem(tensor: Tensor, index) -> Tensor:
     return _FUNCTIONS["getitem"](tensor, index)
 
 
-def fill_node(node, value, op, inputs, params, requires_grad) -> None:
-    """Set every slot: the one place where a node is made."""
+def fill_node(node, value, op, inputs, params, requires_grad, labels: tuple | None = None) -> None:
+    """Set every slot: the one place where a node is made.  labels : the scope, where it is known already."""
     if value is not None:
         value.setflags(False)
     node._value = value
@@ -372,7 +372,7 @@ def fill_node(node, value, op, inputs, params, requires_grad) -> None:
     node.params = params
     node.requires_grad = requires_grad
     node.number = next_number()
-    node.scope = modes()[2]
+    node.scope = modes()[2] if labels is None else labels
     node.changed = 0
     node.name = node.grad = node.contributions = node.spec = node.role = None
     node.hooks = ()
@@ -413,10 +413,12 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
         raise _explain(op, inputs, params, error) from None
     if type(value) is not ndarray:
         value = np.asarray(value)
-    record, watched, _, tracing = modes()
+    record, watched, labels, tracing = modes()
     node = _new(Tensor)
     if record:
-        fill_node(node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f")
+        fill_node(
+            node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f", labels
+        )
     elif tracing:  # computed at every call, as it is eagerly
         fill_node(node, value, op, inputs, params, False)
         return _cut(node)
