@@ -178,7 +178,7 @@ def zero_states(cell, sequences: int) -> tuple[Tensor, ...]:
     Their first axis is that of the sequences; one of a single row is taken for all of them, so that a parameter
     (1, H) is a first state that is learned.
     """
-    return tuple(zeros((sequences, cell.hidden), cell.dtype.name).named(s) for s in state_names(cell))
+    return tuple(zeros((sequences, cell.hidden), cell.dtype).named(s) for s in state_names(cell))
 
 
 def first_states(layer, N) -> tuple:
@@ -244,17 +244,17 @@ def _checked(cell, names: list[str], t: int | None, made, before: tuple[Tensor, 
             f"return dict({example})"
         )
     for name, q in made.items():
-        if not isinstance(q, Tensor):
+        if type(q) is not Tensor and not isinstance(q, Tensor):
             raise InputError(
                 f"{_place(cell, t)}: step returned {name} as {_what(q)}, not a tensor; make it one, e.g. as_tensor(…)"
             )
-    missing = [n for n in names if n not in made]
-    if missing:
+    now = tuple([made[n] for n in names if n in made])
+    if len(now) < len(names):
+        missing = [n for n in names if n not in made]
         raise InputError(
             f"{_place(cell, t)}: step returned {', '.join(made)}; the state {', '.join(missing)} is missing, "
             "return it too, or name what is carried in `state`"
         )
-    now = tuple([made[n] for n in names])
     for name, old, new in zip(names, before, now, strict=True):
         if new.shape != old.shape or new.dtype != old.dtype:
             raise ShapeError(

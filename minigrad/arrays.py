@@ -17,7 +17,8 @@ from .elements import abs, full, ones, rint
 from .errors import DTypeError, InputError, ShapeError
 from .functional import _floating, _single, mean, norm
 from .indexing import getitem, reshape, transpose
-from .ops import PLACE, axes_of, concat, matmul, max, min, sum, where, zeros
+from .op import OPS
+from .ops import PLACE, axes_of, broadcast_to, concat, matmul, max, min, power, sum, where, zeros
 from .scanning import scan
 from .sizes import arange, as_many, fix_at_one, held, is_one, some
 from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, _UFUNCS, Tensor, apply, as_tensor, describe
@@ -428,8 +429,34 @@ _FUNCTIONS.update(
     argmin=argmin,
     squeeze=squeeze,
 )
-_UFUNCS.update(isnan=isnan, isfinite=isfinite, isinf=isinf)
+
+
+def _apply(op: str, *inputs) -> Tensor:
+    return apply(OPS[op], inputs)
+
+
+# What NumPy's own functions do with tensors.
+_UFUNCS.update({
+    name: lambda *inputs, op=op: _apply(op, *inputs)
+    for name, op in dict(
+        add="add", subtract="sub", multiply="mul", divide="div", negative="neg", exp="exp", log="log", log1p="log1p",
+        sqrt="sqrt", sin="sin", cos="cos", tanh="tanh", absolute="abs", sign="sign", maximum="maximum",
+        minimum="minimum", greater="greater", greater_equal="greater_equal", equal="equal",
+    ).items()
+})  # fmt: skip
+_UFUNCS.update(
+    matmul=matmul, power=power, square=lambda x: power(x, 2), less=lambda a, b: _apply("greater", b, a),
+    less_equal=lambda a, b: _apply("greater_equal", b, a),
+    not_equal=lambda a, b: _apply("equal", _apply("equal", a, b), False), isnan=isnan, isfinite=isfinite, isinf=isinf,
+)  # fmt: skip
 _ARRAY_FUNCTIONS.update(
+    sum=lambda a, axis=None, keepdims=False: sum(a, axis, keepdims),
+    max=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
+    amax=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
+    min=lambda a, axis=None, keepdims=False: min(a, axis, keepdims),
+    broadcast_to=lambda a, shape: broadcast_to(a, shape),
+    concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
+    where=lambda condition, x, y: where(condition, x, y),
     clip=lambda a, a_min=None, a_max=None: clip(a, a_min, a_max),
     round=lambda a, decimals=0: round(a, decimals),
     var=lambda a, axis=None, *, ddof=0, keepdims=False: var(a, axis, ddof, keepdims),

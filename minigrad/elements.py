@@ -10,8 +10,10 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
+from . import axes
 from .erf import erf as _erf
 from .errors import DTypeError
+from .op import Op
 from .ops import (
     ABS,
     BOOL,
@@ -34,7 +36,6 @@ from .tensor import (
     _ARRAY_FUNCTIONS,
     _FUNCTIONS,
     _UFUNCS,
-    Op,
     Tensor,
     apply,
     apply_symbolic,
@@ -131,7 +132,7 @@ XOR = define("xor", np.bitwise_xor, broadcast, None, dtype=_bitwise(np.bitwise_x
     tex=r"{0} \oplus {1}", text="{0} ⊕ {1}", symbol="⊕", binding=0)  # fmt: skip
 CUMSUM = define("cumsum", _cumsum, lambda shape, axis, backwards: shape,
     (lambda g, y, x, axis, backwards: either(CUMSUM, g, params=(axis, not backwards)),), params=("axis", "backwards"),
-    tex=r"\mathrm{{cumsum}}({0})", text="cumsum({0})", symbol="Σ…")  # fmt: skip
+    axes=axes.other_than, tex=r"\mathrm{{cumsum}}({0})", text="cumsum({0})", symbol="Σ…")  # fmt: skip
 
 
 # The functions that call them.

@@ -9,16 +9,14 @@ told from "exactly zero".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
-from heapq import heappop, heappush
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from .ops import CONCAT, MATMUL, RESHAPE, SLICE, SUM
-from .reverse import _changed, unbroadcast
+from .axes import Move, moves
+from .reverse import Kind, changed_after, unbroadcast, walk
 from .tensor import Tensor
 
 Bits = Any  # one bit per item: an int, or a list of them, one for each place along the first axis
@@ -38,98 +36,102 @@ def itemised(
     Hooks are not called.  Raises GraphError where a value was changed in place.
     """
     seeds = list(seeds)
-    sums = _Sums({n: together(b) for n, b in reach([s[:2] for s in seeds], through, wanted).items()})
-    for y, item, cotangent in seeds:
-        sums.into(y)[rows_of(sums.bits[y.number]).searchsorted(item)] += np.asarray(cotangent, y.dtype)
-    while sums.pending:
-        number = -heappop(sums.pending)
-        node, batch, mine = sums.nodes.pop(number), sums.batches.pop(number), sums.bits[number]
-        yield node, rows_of(mine), batch
-        if number not in through or node.op is None:
-            continue
-        starts = _starts(node)
-        for k, x in enumerate(node.inputs):
-            passed = mine & sums.bits.get(x.number, 0)
-            if not passed or not flows_back(node, k):
-                continue
-            if x.changed > number:
-                raise _changed(x, node)
-            part = batch if passed == mine else batch[_places(passed, mine)]
-            if node.op is SLICE:  # adds to its own place only: T slices of a sequence cost no T² zeros
-                sums.add(x, passed, part, _window(*node.params))
-            else:
-                sums.add(x, passed, pulled(node, k, part, starts))
+    bits = {n: together(b) for n, b in reach([s[:2] for s in seeds], through, wanted).items()}
+    starts = [(y, (1 << item, np.asarray(cotangent, y.dtype)[None], ())) for y, item, cotangent in seeds]
+    for node, batch, _ in walk(starts, _batches(bits, through)):
+        yield node, rows_of(bits[node.number]), batch
 
 
-class _Sums:
-    """The cotangents of nodes that are still to be visited, a batch (items, …) for each."""
+def _batches(bits: dict[int, int], through: Collection[int]) -> Kind:
+    """Of `itemised`: every total is a batch of gradients; a part comes with its items and its place in the input."""
+    owned: set[int] = set()  # batches that nobody else holds, so that more may be added in place
 
-    def __init__(self, bits: dict[int, int]):
-        self.bits = bits  # by number: the items that reach the node
-        self.nodes: dict[int, Tensor] = {}
-        self.batches: dict[int, np.ndarray] = {}
-        self.owned: set[int] = set()  # batches that nobody else holds, so that more may be added in place
-        self.pending: list[int] = []  # a heap of negative numbers, which gives the largest number first
-
-    def into(self, x: Tensor) -> np.ndarray:
-        """The sum at x, to be changed in place."""
-        if x.number not in self.nodes:
-            self._enter(x, np.zeros((self.bits[x.number].bit_count(), *x.shape), x.dtype))
-            self.owned.add(x.number)
-        elif x.number not in self.owned:
-            self.batches[x.number] = self.batches[x.number].copy()
-            self.owned.add(x.number)
-        return self.batches[x.number]
-
-    def add(self, x: Tensor, items: int, part: np.ndarray, window: tuple = ()) -> None:
-        """Add what some items send, to all of x or to a part of it."""
-        whole = items == self.bits[x.number]
-        if whole and not window and x.number not in self.nodes:
-            self._enter(x, part)
+    def sent(node: Tensor, batch: np.ndarray) -> Iterator:
+        if node.number not in through or node.op is None:
             return
-        rows = slice(None) if whole else _places(items, self.bits[x.number])
-        with np.errstate(all="ignore"):
-            self.into(x)[(rows, *window)] += part
+        mine, windows = bits[node.number], _windows(node)
+        for k, x in enumerate(node.inputs):
+            passed = mine & bits.get(x.number, 0)
+            if not passed or not flows_back(node, k):
+                yield None
+                continue
+            if x.changed > node.number:
+                raise changed_after(x, node)
+            part = batch if passed == mine else batch[_places(passed, mine)]
+            if k in windows:  # adds to its own place only: T slices of a sequence cost no T² zeros
+                own, place = windows[k]
+                yield passed, part[own], place
+            else:
+                yield passed, pulled(node, k, part), ()
 
-    def _enter(self, x: Tensor, batch: np.ndarray) -> None:
-        self.nodes[x.number], self.batches[x.number] = x, batch
-        heappush(self.pending, -x.number)
+    def enter(x: Tensor, first: tuple) -> np.ndarray:
+        items, part, place = first
+        if items == bits[x.number] and not place:
+            return part
+        owned.add(x.number)
+        return add(x, np.zeros((bits[x.number].bit_count(), *x.shape), x.dtype), first)
+
+    def join(x: Tensor, batch: np.ndarray, more: tuple) -> np.ndarray:
+        if x.number not in owned:
+            owned.add(x.number)
+            batch = batch.copy()
+        return add(x, batch, more)
+
+    def add(x: Tensor, batch: np.ndarray, more: tuple) -> np.ndarray:
+        items, part, place = more
+        rows = slice(None) if items == bits[x.number] else _places(items, bits[x.number])
+        with np.errstate(all="ignore"):
+            batch[(rows, *place)] += part
+        return batch
+
+    return Kind(sent, join, enter)
 
 
 def flows_back(node: Tensor, k: int) -> bool:
     """Whether the operation has a derivative with respect to its input k."""
-    rules = node.op.vjp if node.op is not None else None
-    return (
-        rules is not None and (node.op.variadic or rules[k] is not None) and node.inputs[k].dtype.kind == "f"
-    )
+    return node.op is not None and node.op.rule(k) is not None and node.inputs[k].dtype.kind == "f"
 
 
-def _starts(node: Tensor) -> list[int]:
-    """Where the inputs of a concatenation begin, found once: T states cost no T² sums."""
-    sizes = [x.shape[node.params[0]] for x in node.inputs] if node.op is CONCAT else []
-    return [0, *accumulate(sizes)]
+def _windows(node: Tensor) -> dict[int, tuple[tuple, tuple]]:
+    """Of inputs whose elements an operation only moves: which part of the result is made of which part of each."""
+    if node.op is None or node.op.kind != "structure":
+        return {}
+    ways = [{m.input: m for m in moves(node, a)} for a in range(node.ndim)]
+    found = {}
+    for k, x in enumerate(node.inputs):
+        own = [w[k] for w in ways if k in w]
+        if len(own) == node.ndim == x.ndim and all(m.axis == a and m.step for a, m in enumerate(own)):
+            whole = all(m.step == 1 and m.last - m.first == n for m, n in zip(own, x.shape, strict=True))
+            result = (slice(None), *(slice(m.first, m.last) for m in own))
+            found[k] = result, () if whole else tuple(map(_read, own))
+    return found
 
 
-def pulled(node: Tensor, k: int, batch: np.ndarray, starts: Sequence[int] | None = None) -> np.ndarray:
-    """What the rule of input k makes of each cotangent of a batch (items, …); starts: those of `_starts`."""
+def _read(m: Move) -> slice:
+    """The places of the input that are read."""
+    if m.first == m.last:
+        return slice(0, 0)
+    stop = m.last * m.step + m.by
+    return slice(m.first * m.step + m.by, None if stop < 0 else stop, m.step)
+
+
+def pulled(node: Tensor, k: int, batch: np.ndarray) -> np.ndarray:
+    """What the rule of input k makes of each cotangent of a batch (items, …)."""
     op, x = node.op, node.inputs[k]
     assert op is not None
-    if op is CONCAT:
-        axis = node.params[0]
-        start = (starts or _starts(node))[k]
-        return batch[(*(slice(None),) * (axis + 1), slice(start, start + x.shape[axis]))]
-    if op is SUM:
-        kept = (1 if a in node.params[0] else n for a, n in enumerate(x.shape))
-        return np.broadcast_to(batch.reshape(len(batch), *kept), (len(batch), *x.shape))
-    rule, read = op.vjp(k) if op.variadic else op.vjp[k], [i.value for i in node.inputs]
+    rule, read, params = op.rule(k), [i.value for i in node.inputs], node.params
+    assert rule is not None
+    value = node.value
     with np.errstate(all="ignore"):
-        if op is MATMUL and k == 0 and read[1].ndim == 2:
+        if op.kind == "product" and k == 0 and read[1].ndim == 2:  # one product for all items
             part = batch.reshape(-1, batch.shape[-1]).dot(read[1].T)
             return part.reshape(len(batch), *x.shape)
-        if op.kind == "elementwise" or op is MATMUL:  # their rules broadcast
-            part = np.asarray(rule(batch, node.value, *read, *node.params))
-            return _unbroadcast(part, x.shape)
-        parts = (rule(g, node.value, *read, *node.params) for g in batch)
+        if op.kind == "reduction":  # with the axes that it has lost, its rule broadcasts too
+            kept = tuple(1 if a in params[0] else n for a, n in enumerate(x.shape))
+            value, batch, params = value.reshape(kept), batch.reshape(len(batch), *kept), (params[0], True)
+        if op.kind != "structure":
+            return _unbroadcast(np.asarray(rule(batch, value, *read, *params)), x.shape)
+        parts = (rule(g, value, *read, *params) for g in batch)
         return np.stack([unbroadcast(np.asarray(p), x.shape) for p in parts])
 
 
@@ -156,50 +158,31 @@ def reach(
     cuts : whether detach and operations without a derivative stop them; if not, what is found is on
         what each item's value depends.
     """
-    found: dict[int, Bits] = {}
-    nodes: dict[int, Tensor] = {}
-    pending: list[int] = []
 
-    def add(x: Tensor, bits: Bits) -> None:
-        if x.number not in nodes:
-            nodes[x.number], found[x.number] = x, bits
-            heappush(pending, -x.number)
-        else:
-            found[x.number] = _merged(found[x.number], bits)
-
-    for y, item in starts:
-        add(y, 1 << item)
-    while pending:
-        number = -heappop(pending)
-        node = nodes[number]
-        if number not in through or node.op is None:
-            continue
+    def sent(node: Tensor, bits: Bits) -> Iterator:
+        if node.number not in through or node.op is None:
+            return
+        ways = {m.input: m for m in moves(node, 0)} if node.ndim else {}
         for k, x in enumerate(node.inputs):
-            if (x.number in through or x.number in wanted) and (not cuts or flows_back(node, k)):
-                bits = _handed(node, k, x, found[number])
-                if together(bits):
-                    add(x, bits)
-    return found
+            asked = x.number in through or x.number in wanted
+            part = _handed(ways.get(k), x, bits) if asked and (not cuts or flows_back(node, k)) else 0
+            yield part if together(part) else None
+
+    kind = Kind(sent, lambda x, bits, more: _merged(bits, more))
+    return {node.number: bits for node, bits, _ in walk(((y, 1 << item) for y, item in starts), kind)}
 
 
-def _handed(node: Tensor, k: int, x: Tensor, bits: Bits) -> Bits:
-    """What reaches input k, place by place where the operation keeps places along the first axis apart."""
-    op, size = node.op, x.shape[0] if x.shape else 1
-    assert op is not None
-    if op is SLICE and node.params[0] == 0:
-        places = [0] * size
-        _, start, _, step = node.params
-        for j, place in enumerate(range(start, start + node.shape[0] * step, step)):
-            places[place] = bits if isinstance(bits, int) else bits[j]
-        return _plain(places)
-    if isinstance(bits, int):
+def _handed(way: Move | None, x: Tensor, bits: Bits) -> Bits:
+    """What reaches an input, place by place where places along the first axis are made of such places."""
+    if way is None or way.axis != 0:
+        return together(bits)
+    size, same = x.shape[0], isinstance(bits, int)
+    if way.step == 1 and way.last - way.first == size and (same or len(bits) == size):
         return bits
-    if op is CONCAT and node.params[0] == 0:
-        start = sum(i.shape[0] for i in node.inputs[:k])
-        return _plain(bits[start : start + size])
-    apart = op.kind == "elementwise" or op in (CONCAT, SLICE) or (op is MATMUL and node.ndim > 2)
-    kept = op is RESHAPE or (op.kind == "reduction" and 0 not in node.params[0])
-    return bits if size == len(bits) and (kept or (apart and x.ndim == node.ndim)) else together(bits)
+    places = [0] * size
+    for i in range(way.first, way.last):
+        places[way.step * i + way.by] |= bits if same else bits[i]
+    return _plain(places)
 
 
 def _plain(places: list[int]) -> Bits:
@@ -234,7 +217,3 @@ def rows_of(bits: int) -> np.ndarray:
 def _places(some: int, all_of: int) -> np.ndarray:
     """Where the items of `some` stand among those of `all_of`."""
     return rows_of(all_of).searchsorted(rows_of(some))
-
-
-def _window(axis: int, start: int, stop: int, step: int) -> tuple:
-    return (*(slice(None),) * axis, slice(start, None if stop < 0 else stop, step))

@@ -6,9 +6,10 @@ task begins with what held where it was made, a thread with nothing but what is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 
 from .errors import GraphError, describe
 
@@ -19,48 +20,62 @@ _modes: ContextVar[tuple[bool, bool, tuple[str, ...], bool]] = ContextVar(
 modes = _modes.get  # modes() → the tuple
 
 
-@contextmanager
-def _changed(
-    record: bool | None = None,
-    anomaly: bool | None = None,
-    scope: tuple[str, ...] = (),
-    tracing: bool | None = None,
-) -> Iterator:
-    before = modes()
-    token = _modes.set(
-        (
-            before[0] if record is None else record,
-            before[1] if anomaly is None else anomaly,
-            (*before[2], *scope),
-            before[3] if tracing is None else tracing,
+class _Changed:
+    """What holds inside of a ``with``, or of a function that it decorates: a class, as it is entered at every step."""
+
+    __slots__ = "anomaly", "record", "scope", "tokens", "tracing"
+
+    def __init__(self, record=None, anomaly=None, scope: tuple[str, ...] = (), tracing=None):
+        self.record, self.anomaly, self.scope, self.tracing = record, anomaly, scope, tracing
+        self.tokens: tuple = ()  # (that of the innermost with, those around it)
+
+    def __enter__(self) -> None:
+        record, anomaly, scope, tracing = modes()
+        token = _modes.set(
+            (
+                record if self.record is None else self.record,
+                anomaly if self.anomaly is None else self.anomaly,
+                scope + self.scope,
+                tracing if self.tracing is None else self.tracing,
+            )
         )
-    )
-    try:
-        yield
-    finally:
+        self.tokens = token, self.tokens
+
+    def __exit__(self, *_) -> None:
         # A generator that was left inside may be closed in another context, where nothing of this holds.
-        with suppress(ValueError):
+        token, self.tokens = self.tokens
+        try:  # noqa: SIM105 (suppress takes as long as all the rest)
             _modes.reset(token)
+        except ValueError:
+            pass
+
+    def __call__(self, function: Callable) -> Callable:
+        @wraps(function)
+        def inside(*args, **options):
+            with _Changed(self.record, self.anomaly, self.scope, self.tracing):
+                return function(*args, **options)
+
+        return inside
 
 
 def scope(*labels: str):
     """Nodes made inside belong to this scope: ``with scope("t=3"): …``."""
-    return _changed(scope=labels)
+    return _Changed(scope=labels)
 
 
 def no_grad():
     """Nothing is recorded inside: values only, no graph, no gradients."""
-    return _changed(record=False)
+    return _Changed(record=False)
 
 
 def anomaly():
     """Stop at the first node whose value or gradient is not finite, naming it."""
-    return _changed(anomaly=True)
+    return _Changed(anomaly=True)
 
 
 def recording(tracing: bool | None = None):
     """What is made inside is recorded, also within no_grad; with ``tracing`` it is a trace, whose Python runs once."""
-    return _changed(record=True, tracing=tracing)
+    return _Changed(record=True, tracing=tracing)
 
 
 # For each scan whose step is being traced: what is younger than this is the step's own.

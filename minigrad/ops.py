@@ -5,12 +5,12 @@ for the compiler and the notation for equations and pictures.  A rule is one
 expression in operators and `either(op, …)`, which mean the same on arrays and on
 tensors: reverse mode runs it on plain arrays when nobody wants the graph of the
 gradient, and on tensors when somebody does.  Broadcasting is undone once, in
-grad.py, so a rule may return the broadcast shape.
+reverse.py, so a rule may return the broadcast shape.
 
-A new primitive is one `define(…)` here; the test suite walks the table, and so do the compiler and the drawn
-programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in operators and in the
-functions that the compiler has (places.FUNCTIONS); an operand may stand in it several times, and {kind}(…) is a
-number of the result's type.
+A new primitive is one `define(…)` here; op.py describes the record.  The test suite walks the table, and so do the
+compiler and the drawn programs.  The `source` of an element-wise one is an expression of one number each, {0} {1} …, in
+operators and in the functions that the compiler has (places.FUNCTIONS); an operand may stand in it several times, and
+{kind}(…) is a number of the result's type.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import tensor
+from . import axes, tensor
 from .errors import DTypeError, InputError, ShapeError
+from .op import OPS, Op
 from .sizes import as_many, fix_at_one, is_one, some
-from .tensor import OPS, Op, Tensor, apply, apply_symbolic, as_tensor, constants, describe
+from .tensor import Tensor, apply, apply_symbolic, as_tensor, constants, describe
 
 BOOL = np.dtype(bool)
 
@@ -235,7 +236,12 @@ def _kept(g, x, axes, keepdims):
 
 
 def _spread(g, x, axes, keepdims):
-    return either(BROADCAST_TO, _kept(g, x, axes, keepdims), params=(x.shape,))
+    g = _kept(g, x, axes, keepdims)
+    if type(g) is Tensor:
+        return apply(BROADCAST_TO, (g,), (x.shape,))
+    out = np.empty((*g.shape[: g.ndim - x.ndim], *x.shape), g.dtype)  # axes before those of x are items
+    out[...] = g
+    return out
 
 
 def _share_of_max(g, y, x, axes, keepdims):
@@ -390,32 +396,36 @@ LOGSUMEXP = define("logsumexp", _logsumexp, _reduced,
 # Structure: elements move and are not changed.
 
 RESHAPE = define("reshape", lambda x, shape: x.reshape(shape), _reshape_shape,
-    (lambda g, y, x, shape: g.reshape(x.shape),), params=("shape",), tex="{0}", text="{0}", symbol="reshape")  # fmt: skip
+    (lambda g, y, x, shape: g.reshape(x.shape),), params=("shape",), axes=axes.reshaped,
+    tex="{0}", text="{0}", symbol="reshape")  # fmt: skip
 TRANSPOSE = define("transpose", _permute, lambda s, axes: tuple(s[a] for a in axes),
-    (lambda g, y, x, axes: g.transpose(_inverse(axes)),), params=("axes",),
+    (lambda g, y, x, axes: g.transpose(_inverse(axes)),), params=("axes",), axes=axes.permuted,
     tex=r"{0}^{{\top}}", text="{0}ᵀ", symbol="ᵀ", binding=4)  # fmt: skip
 BROADCAST_TO = define("broadcast_to", _repeated, _broadcast_to_shape,
-    (lambda g, y, x, shape: g,), params=("shape",), tex="{0}", text="{0}", symbol="broadcast")  # fmt: skip
+    (lambda g, y, x, shape: g,), params=("shape",), axes=axes.aligned, tex="{0}", text="{0}", symbol="broadcast")  # fmt: skip
 CONCAT = define("concat", lambda *xs: np.concatenate(xs[:-1], axis=xs[-1]), _concat_shape, _part,
     dtype=lambda *dtypes_axis: np.result_type(*dtypes_axis[:-1]),
-    variadic=True, params=("axis",), tex="[{*}]", text="[{*}]", symbol="[ , ]")  # fmt: skip
+    variadic=True, params=("axis",), axes=axes.side_by_side, tex="[{*}]", text="[{*}]", symbol="[ , ]")  # fmt: skip
 SLICE = define("slice", _slice, _slice_shape,
     (lambda g, y, x, axis, start, stop, step: either(PLACE, g, params=(axis, start, stop, step, x.shape[axis])),),
-    params=("axis", "start", "stop", "step"), tex="{0}[{start}:{stop}]", text="{0}[{start}:{stop}]", symbol="slice")  # fmt: skip
+    params=("axis", "start", "stop", "step"), axes=axes.cut_out,
+    tex="{0}[{start}:{stop}]", text="{0}[{start}:{stop}]", symbol="slice")  # fmt: skip
 PLACE = define("place", _place, lambda s, axis, start, stop, step, size: (*s[:axis], size, *s[axis + 1 :]),
     (lambda g, y, x, axis, start, stop, step, size: either(SLICE, g, params=(axis, start, stop, step)),),
-    params=("axis", "start", "stop", "step", "size"), tex=r"\text{{place}}({0})", text="place({0})", symbol="place")  # fmt: skip
+    params=("axis", "start", "stop", "step", "size"), axes=axes.put_in,
+    tex=r"\text{{place}}({0})", text="place({0})", symbol="place")  # fmt: skip
 GATHER = define("gather", _gather, lambda x, index: (*index, *x[1:]),
     (lambda g, y, x, index: either(SCATTER, g, index, params=(x.shape[0],)), None),
-    smooth=False, tex="{0}[{1}]", text="{0}[{1}]", symbol="gather")  # fmt: skip
+    axes=axes.looked_up, smooth=False, tex="{0}[{1}]", text="{0}[{1}]", symbol="gather")  # fmt: skip
 SCATTER = define("scatter", _scatter, _scatter_shape,
     (lambda g, y, x, index, rows: either(GATHER, g, index), None), params=("rows",),
-    smooth=False, tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
+    axes=axes.within_rows, smooth=False,
+    tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
-    tex=r"\mathrm{{shift}}({0}, {by})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
+    axes=axes.later, tex=r"\mathrm{{shift}}({0}, {by})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
 INSIDE = define("inside", lambda x, rows, of: _inside(x, rows), _same, None, params=("rows", "of"),
-    smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
-DETACH = define("detach", lambda x: x, _same, None, smooth=False,
+    axes=axes.aligned, smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
+DETACH = define("detach", lambda x: x, _same, None, axes=axes.aligned, smooth=False,
     tex=r"\mathrm{{stop}}({0})", text="stop({0})", symbol="✂")  # fmt: skip
 
 
@@ -563,25 +573,3 @@ def scatter(g, index, rows: int) -> Tensor:
 
 for _f in (matmul, power, sum, max, min):
     tensor._FUNCTIONS[_f.__name__] = _f
-tensor._UFUNCS.update({
-    name: lambda *inputs, op=op: apply(op, inputs)
-    for name, op in dict(
-        add=ADD, subtract=SUB, multiply=MUL, divide=DIV, negative=NEG, exp=EXP, log=LOG, log1p=LOG1P, sqrt=SQRT,
-        sin=SIN, cos=COS, tanh=TANH, absolute=ABS, sign=SIGN, maximum=MAXIMUM, minimum=MINIMUM, greater=GREATER,
-        greater_equal=GREATER_EQUAL, equal=EQUAL,
-    ).items()
-})  # fmt: skip
-tensor._UFUNCS.update(
-    matmul=matmul, power=power, square=lambda x: power(x, 2),
-    less=lambda a, b: apply(GREATER, (b, a)), less_equal=lambda a, b: apply(GREATER_EQUAL, (b, a)),
-    not_equal=lambda a, b: apply(EQUAL, (apply(EQUAL, (a, b)), False)),
-)  # fmt: skip
-tensor._ARRAY_FUNCTIONS.update(
-    sum=lambda a, axis=None, keepdims=False: sum(a, axis, keepdims),
-    max=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
-    amax=lambda a, axis=None, keepdims=False: max(a, axis, keepdims),
-    min=lambda a, axis=None, keepdims=False: min(a, axis, keepdims),
-    broadcast_to=lambda a, shape: broadcast_to(a, shape),
-    concatenate=lambda arrays, axis=0: concat(*arrays, axis=axis),
-    where=lambda condition, x, y: where(condition, x, y),
-)  # fmt: skip

@@ -1,25 +1,28 @@
 """Reverse mode: graph → graph, or graph → arrays, from one text of every rule.
 
-`reverse` visits nodes by falling number, so that a node's gradient is complete
-when it is visited; nothing recurses.  `backward` leaves gradients in leaves (and,
-when recording, in every node and on every edge), `grad` returns them as tensors
-that can be differentiated again.
+`walk` visits nodes by falling number, so that what a node is sent is complete
+when it is visited; nothing recurses, and it is the only walk of its kind: what is
+sent is its parameter.  Here it is gradients, in items.py many gradients side by side,
+in pictures the ways between steps.  `backward` leaves gradients in leaves (and, when
+recording, in every node and on every edge), `grad` returns them as tensors that can
+be differentiated again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .errors import DTypeError, GraphError, NonFiniteError, ShapeError
 from .locks import lock
 from .modes import refuse_outside
+from .op import Op
 from .ops import SUM, either, zeros
 from .sizes import is_one
-from .tensor import Op, Tensor, as_tensor, describe, first_bad, modes
+from .tensor import Tensor, as_tensor, describe, first_bad, modes, ndarray
 
 adding = lock()  # threads may add to the gradient of one leaf at the same time
 _FREED = Op("freed", lambda *_: None, lambda *_: (), None)
@@ -37,70 +40,91 @@ def ancestors(*roots: Tensor) -> list[Tensor]:
     return [seen[n] for n in sorted(seen)]
 
 
-def reverse(
-    outputs: Sequence[Tensor], cotangents: Sequence, needed: set[int] | None, graph: bool, stop: int = -1
-) -> Iterator:
-    """The walk: yields (node, gradient, contributions) by falling number, each gradient complete.
+class Kind(NamedTuple):
+    """What a walk sends backwards that is not one gradient: batches of gradients, sets of items, ways of a picture."""
 
+    sent: Callable  # (node, its total) -> an iterable: for each input what it is sent, or None; () ends the walk here
+    join: Callable  # (input, its total so far, what it is sent) -> total
+    enter: Callable = lambda x, first: first  # (input, what it is sent first) -> total
+
+
+def walk(starts: Iterable, kind: Kind | None = None, needed=None, graph: bool = False, stop=-1) -> Iterator:
+    """The one walk backwards: yields (node, total, parts sent to its inputs) by falling number, each total complete.
+
+    starts : (node, what it is sent) where the walk begins.
+    kind : what is sent; None: gradients, for which the other parameters are.  Their rules run right here: on small
+        arrays a call more for every edge takes as long as a rule.
     needed : numbers of the nodes that gradients flow to; None: those that require one.
     graph : whether rules run on tensors (the gradient is a graph) or on plain arrays.
     stop : the walk ends at nodes with this number or a smaller one.
-    The contributions are what flowed along the edge to each input, None where nothing did.
+    The parts are what flowed along the edge to each input, None where nothing did.
     """
-    gradients: dict[int, Any] = {}
+    totals: dict[int, Any] = {}
     nodes: dict[int, Tensor] = {}
     owned: set[int] = set()  # sums that nobody else holds, so that more may be added in place
     pending: list[int] = []  # a heap of negative numbers, which gives the largest number first
-    for y, cotangent in zip(outputs, cotangents, strict=True):
+    for y, part in starts:
         if y.number in nodes:
-            gradients[y.number] = gradients[y.number] + cotangent
+            totals[y.number] = kind.join(y, totals[y.number], part) if kind else totals[y.number] + part
         else:
-            nodes[y.number], gradients[y.number] = y, cotangent
+            nodes[y.number], totals[y.number] = y, kind.enter(y, part) if kind else part
             heappush(pending, -y.number)
     while pending:
         number = -heappop(pending)
-        node = nodes.pop(number)
-        gradient: Any = gradients.pop(number)
-        if not graph and type(gradient) is not np.ndarray:  # methods of bare numbers fill a cache
-            gradient = np.asarray(gradient)
-        if (
-            node.hooks and number > stop
-        ):  # a hook sees the whole gradient: that of a capture is complete outside
-            gradient = _call_hooks(node, gradient)
-        if graph:
-            _tell(gradient, node, needed)
-        op = node.op
-        if op is None or number <= stop:
-            yield node, gradient, ()
-            continue
-        inputs, rules = node.inputs, op.vjp
-        read = inputs if graph else [x._value for x in inputs]
-        arguments = (gradient, node if graph else node._value, *read, *node.params)
+        node, total = nodes.pop(number), totals.pop(number)
+        op, inputs = node.op, node.inputs
+        rules: Any = None
+        if kind is not None:
+            sent = iter(kind.sent(node, total))
+        else:
+            if not graph and type(total) is not ndarray:  # methods of bare numbers fill a cache
+                total = np.asarray(total)
+            if graph or node.hooks:
+                total = _complete(node, total, needed, graph, number > stop)
+            if op is None or number <= stop:
+                yield node, total, ()
+                continue
+            rules = op.vjp
+            read = inputs if graph else [x._value for x in inputs]
+            arguments = (total, node if graph else node._value, *read, *node.params)
         parts = []
         for k, x in enumerate(inputs):
-            if x.changed > number:
-                raise _changed(x, node)
             part = None
-            if rules is not None and (x.requires_grad if needed is None else x.number in needed):
+            if kind is not None:
+                part = next(sent, None)
+            elif x.changed > number:
+                raise changed_after(x, node)
+            elif rules is not None and (x.requires_grad if needed is None else x.number in needed):
                 rule = rules(k) if op.variadic else rules[k]
                 if rule is not None:
                     part = rule(*arguments)
+                    shape = read[k].shape
+                    if part is not None and (len(part.shape) != len(shape) or part.shape != shape):
+                        part = unbroadcast(part, shape)
             if part is not None:
-                shape = read[k].shape
-                if len(part.shape) != len(shape) or part.shape != shape:
-                    part = unbroadcast(part, shape)
                 to = x.number
                 if to not in nodes:
-                    nodes[to], gradients[to] = x, part
+                    nodes[to], totals[to] = x, kind.enter(x, part) if kind else part
                     heappush(pending, -to)
+                elif kind is not None:
+                    totals[to] = kind.join(x, totals[to], part)
                 elif to in owned:
-                    gradients[to] += part
+                    totals[to] += part
                 else:
-                    gradients[to] = gradients[to] + part
+                    totals[to] = totals[to] + part
                     if not graph and part.ndim:  # a sum of numbers is immutable
                         owned.add(to)
             parts.append(part)
-        yield node, gradient, parts
+        yield node, total, parts
+
+
+def _complete(node: Tensor, gradient: Any, needed: set[int] | None, graph: bool, inside: bool) -> Any:
+    """A gradient when all of it is there: hooks see it; that of a capture is complete outside."""
+    if node.hooks and inside:
+        gradient = _call_hooks(node, gradient)
+    if graph:
+        _tell(gradient, node, needed)
+    return gradient
 
 
 def lets_through(node: Tensor) -> bool:
@@ -143,7 +167,7 @@ def _call_hooks(node: Tensor, gradient):
     return gradient
 
 
-def _changed(x: Tensor, node: Tensor) -> GraphError:
+def changed_after(x: Tensor, node: Tensor) -> GraphError:
     return GraphError(
         f"in-place change of {describe(x)} after {describe(node)} was computed from it: its gradient would be "
         "wrong; call backward before the change (before the optimiser's step), or compute the loss again"
@@ -205,7 +229,7 @@ def backward(y: Tensor, cotangent=None, *, record: bool = False, free: bool = Fa
         needed = {node.number for node in ancestors(y) if node.dtype.kind == "f"}
     leaves: list = []
     anomaly = modes()[1]
-    for node, gradient, parts in reverse((y,), (seed,), needed, False):
+    for node, gradient, parts in walk([(y, seed)], needed=needed):
         if anomaly:
             _stop_where_bad(node, gradient)
         if node.op is None and node.requires_grad:
@@ -262,7 +286,7 @@ def grad(y: Tensor, wrt, cotangent=None, *, create_graph: bool = False):
     if y.number in depends:
         graph = create_graph or y.is_symbol
         seed = cotangent if isinstance(cotangent, Tensor) and graph else Tensor(_cotangent(y, cotangent))
-        for node, gradient, _ in reverse((y,), (seed if graph else seed.value,), depends, graph):
+        for node, gradient, _ in walk([(y, seed if graph else seed.value)], None, depends, graph):
             if modes()[1] and not graph:  # in a graph every operation is checked when it is made
                 _stop_where_bad(node, gradient)
             if node.number in wanted:

@@ -22,7 +22,7 @@ from .errors import GraphError, InputError, ShapeError
 from .functional import stack
 from .modes import step_of_scan
 from .ops import OPS
-from .reverse import lets_through, reverse
+from .reverse import lets_through, walk
 from .sizes import Size, at_least, resolve
 from .tensor import Op, Tensor, apply, apply_symbolic, as_tensor, describe, let_go, next_number, scope, symbol
 
@@ -371,14 +371,12 @@ def gradients_within(body: Body, outputs, cotangents, wrt: Sequence[Tensor]) -> 
     for node in ancestors_within(body.start, *outputs):
         if lets_through(node) and any(x.number in depends for x in node.inputs):
             depends.add(node.number)
-    pairs = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.number in depends]
+    starts = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.number in depends]
     found = {}
-    if pairs:
-        ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
-        # Captures end the walk: how one of them was made of another is the graph outside's to differentiate.
-        for node, gradient, _ in reverse(ys, gs, depends, True, stop=body.start):
-            if node.number in targets:
-                found[node.number] = gradient
+    # Captures end the walk: how one of them was made of another is the graph outside's to differentiate.
+    for node, gradient, _ in walk(starts, None, depends, True, body.start):
+        if node.number in targets:
+            found[node.number] = gradient
     return [found.get(x.number) for x in wrt]
 
 

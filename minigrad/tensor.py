@@ -19,8 +19,6 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -28,40 +26,11 @@ from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeErr
 from .methods import _FUNCTIONS, Methods
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 from .names import printable
+from .op import OPS, Op
 from .roles import is_constant, is_parameter
 
 next_number = itertools.count(1).__next__
 ndarray = np.ndarray
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Op:
-    """One row of the table of operations: all that anybody needs to know of it.
-
-    `forward` and `vjp` take arrays; the rules in `vjp` are written with operators
-    and functions that mean the same on tensors, so one text serves both.
-    """
-
-    name: str
-    forward: Callable  # (*values, *params) -> array
-    shape: Callable  # (*shapes, *params) -> shape; raises ShapeError
-    vjp: Any  # a rule per input, (g, out, *inputs, *params) -> cotangent; or rule(k) if variadic
-    params: tuple[str, ...] = ()  # names of the parameters
-    kind: str = "structure"  # elementwise | product | reduction | structure
-    smooth: bool = True  # complex step is allowed
-    source: str = ""  # scalar expression for the compiler, of {0} {1} …
-    tex: str = ""  # LaTeX, of {0} {1} … and parameter names
-    text: str = ""  # the same as plain Unicode text
-    symbol: str = ""  # what a picture writes on the node
-    binding: int = 9  # strength of the operator: 1 add, 2 multiply, 3 unary, 9 closed
-    variadic: bool = False  # any number of inputs; vjp is then a function of the input's position
-    dtype: Callable | None = None  # (*dtypes, *params) -> dtype; None: that of the first float input
-
-    def __repr__(self) -> str:
-        return f"<op {self.name}>"
-
-
-OPS: dict[str, Op] = {}  # filled by ops.py
 
 
 class Tensor(Methods):
@@ -393,8 +362,8 @@ def _getitem(tensor: Tensor, index) -> Tensor:
     return _FUNCTIONS["getitem"](tensor, index)
 
 
-def fill_node(node, value, op, inputs, params, requires_grad) -> None:
-    """Set every slot: the one place where a node is made."""
+def fill_node(node, value, op, inputs, params, requires_grad, labels: tuple | None = None) -> None:
+    """Set every slot: the one place where a node is made.  labels : the scope, where it is known already."""
     if value is not None:
         value.setflags(False)
     node._value = value
@@ -403,7 +372,7 @@ def fill_node(node, value, op, inputs, params, requires_grad) -> None:
     node.params = params
     node.requires_grad = requires_grad
     node.number = next_number()
-    node.scope = modes()[2]
+    node.scope = modes()[2] if labels is None else labels
     node.changed = 0
     node.name = node.grad = node.contributions = node.spec = node.role = None
     node.hooks = ()
@@ -444,10 +413,12 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
         raise _explain(op, inputs, params, error) from None
     if type(value) is not ndarray:
         value = np.asarray(value)
-    record, watched, _, tracing = modes()
+    record, watched, labels, tracing = modes()
     node = _new(Tensor)
     if record:
-        fill_node(node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f")
+        fill_node(
+            node, value, op, inputs, params, needs and op.vjp is not None and value.dtype.kind == "f", labels
+        )
     elif tracing:  # computed at every call, as it is eagerly
         fill_node(node, value, op, inputs, params, False)
         return _cut(node)

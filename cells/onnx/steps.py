@@ -7,13 +7,19 @@ graph leads to the step that made it, and a picture shows which step reads which
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from minigrad import Tensor, concat
+from minigrad.axes import moves
 from minigrad.tensor import apply
 
 DEEPEST = 40  # operations that are walked through
+AGAIN = (
+    "concat",
+    "reshape",
+    "slice",
+    "transpose",
+)  # with one axis less, beside what works element by element
 
 
 def at(x: Tensor, axis: int, k: int) -> Tensor:
@@ -50,13 +56,9 @@ class _Walk:
     def through(self, x: Tensor, axis: int, k: int) -> Tensor:
         assert x.op is not None
         op, inputs, below = x.op, x.inputs, lambda a: a - (a > axis)
-        if op.name == "concat" and x.params[0] == axis:
-            for part in inputs:
-                if k < part.shape[axis]:
-                    return self.at(part, axis, k)
-                k -= part.shape[axis]
-        if op.name == "slice" and x.params[0] == axis:
-            return self.at(inputs[0], axis, x.params[1] + k * x.params[3])
+        if op.name in ("concat", "slice") and x.params[0] == axis:
+            m = next(m for m in moves(x, axis) if m.first <= k < m.last)
+            return self.at(inputs[m.input], axis, m.step * k + m.by)
         of = {id(i): self.at(i, a, k if i.shape[a] > 1 else 0) for i, a in _sources(x, axis)}
         parts = [of.get(id(i), i) for i in inputs]
         if op.name == "concat":
@@ -73,21 +75,8 @@ class _Walk:
 
 def _sources(x: Tensor, axis: int) -> Iterator[tuple[Tensor, int]]:
     """The inputs, each with its axis, whose places are those of x; none where that is not plain to see."""
-    if x.op is None:
-        return
-    if x.op.name in ("concat", "slice"):
-        yield from ((i, axis) for i in x.inputs)
-    elif x.op.name == "transpose":
-        yield x.inputs[0], x.params[0][axis]
-    elif x.op.name == "reshape" and x.size:
-        (i,), size, before = x.inputs, x.shape[axis], math.prod(x.shape[:axis])
-        same = [a for a, n in enumerate(i.shape) if n == size and math.prod(i.shape[:a]) == before]
-        yield from ((i, a) for a in same[:1])
-    elif x.op.kind == "elementwise":
-        for i in x.inputs:
-            own = axis - x.ndim + i.ndim
-            if own >= 0:
-                yield i, own
+    if x.op is not None and x.size and (x.op.kind == "elementwise" or x.op.name in AGAIN):
+        yield from ((x.inputs[m.input], m.axis) for m in moves(x, axis))
 
 
 def reshaped(x: Tensor, shape: tuple) -> Tensor:

@@ -27,7 +27,7 @@ from ..errors import DTypeError, GraphError, InputError, MinigradError, ShapeErr
 from ..locks import lock
 from ..modes import recording
 from ..names import name_of, printable
-from ..reverse import _changed, adding, ancestors, grad
+from ..reverse import adding, ancestors, changed_after, grad
 from ..scanning import flatten
 from ..sizes import Size, Variable, resolve
 from ..tensor import Tensor, as_tensor, describe, fill_node, modes, no_grad
@@ -611,7 +611,7 @@ class Variant:
                 return False
         for leaf, node in self.computed:
             if leaf.changed > node.number:
-                raise _changed(leaf, node)
+                raise changed_after(leaf, node)
         return shapes in self.plans or self.traced.sizes(shapes) is not None
 
     def refuse(self, bad: int) -> None:

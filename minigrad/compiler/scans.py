@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..axes import along
 from ..ops import OPS
 from ..scanning import LAST, STACKED, Body
 from ..sizes import is_one, resolve, source
@@ -142,26 +143,8 @@ class ScanLoop:
         if is_one(N) or any(s.number not in batched for s in (*self.body.carry,)):
             return None
         for n in nodes:
-            alone = all(
-                (x.number in batched and len(x.shape) == len(n.shape))
-                if self._inside(x)
-                else self._is_row(x, n)
-                for x in n.inputs
-            )
-            ok = alone and bool(n.shape) and source(n.shape[0]) == source(N) and len(n.shape) >= 2
-            if n.op is MATMUL:
-                left, right = n.inputs
-                ok = ok or (left.number in batched and not self._inside(right))
-                ok = ok and left.number in batched and not self._inside(right)
-                ok = ok and len(left.shape) == len(right.shape) == 2
-            elif n.op in (CONCAT, SLICE, PLACE):
-                ok = ok and n.params[0] > 0 and all(x.number in batched for x in n.inputs)
-            elif n.op.kind == "reduction":  # type: ignore[union-attr]
-                x = n.inputs[0]
-                ok = x.number in batched and 0 not in n.params[0] and len(n.shape) >= 2
-            elif n.op.kind != "elementwise" and n.op not in (BROADCAST_TO, DETACH):  # type: ignore[union-attr]
-                ok = False
-            if not ok:
+            ok = len(n.shape) >= 2 and source(n.shape[0]) == source(N) and self._by_rows(n)
+            if not ok or not self._alone(n, batched):
                 return None
             batched.add(n.number)
         return N if all(c.number in batched for c in self.body.carry_out) else None
@@ -169,10 +152,19 @@ class ScanLoop:
     def _inside(self, x: Tensor) -> bool:
         return x.number > self.body.start and not (x.op is None and x._value is not None)
 
+    def _alone(self, n: Tensor, batched: set[int]) -> bool:
+        """Is each sequence made of itself, and of what is the same for all of them?"""
+        entries = list(along(n.op, 0, n.shape, [x.shape for x in n.inputs], n.params))  # type: ignore[arg-type]
+        own = {k for k, *place in entries if place == [0]}
+        return len(own) == len(entries) and all(
+            x.number in batched if k in own else not self._inside(x) for k, x in enumerate(n.inputs)
+        )
+
     @staticmethod
-    def _is_row(x: Tensor, node: Tensor) -> bool:
-        """Is what comes from outside the same for every sequence?"""
-        return len(x.shape) < len(node.shape)
+    def _by_rows(n: Tensor) -> bool:
+        """Are there lines for the rows of one thread alone?"""
+        matrices = len(n.shape) == 2 or n.op.kind != "product"  # type: ignore[union-attr]
+        return matrices and (n.op.kind != "structure" or n.op in (BROADCAST_TO, CONCAT, DETACH, PLACE, SLICE))  # type: ignore[union-attr]
 
     @property
     def _depth(self) -> str:

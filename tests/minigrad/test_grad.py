@@ -31,6 +31,7 @@ from minigrad import (
     maximum,
     mse,
     no_grad,
+    scope,
     sigmoid,
     softmax,
     softplus,
@@ -317,3 +318,22 @@ def test_the_user_may_change_a_gradient_without_harm_to_the_graph(rng):
     np.testing.assert_array_equal(w.grad, np.ones(3))
     y.backward()
     np.testing.assert_array_equal(w.grad, np.full(3, 2.0))
+
+
+def test_a_mode_may_be_entered_again_inside_itself_and_decorate_a_function(rng):
+    x = Tensor(rng.standard_normal(3), requires_grad=True)
+    mode = no_grad()
+    with mode:
+        with mode:
+            assert not (x * 2).requires_grad
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+
+    @scope("inside")
+    def doubled(times: int):
+        return x * 2 if times == 0 else doubled(times - 1)
+
+    assert doubled(0).scope == ("inside",) and doubled(2).scope == ("inside",) * 3 and (x * 2).scope == ()
+    with pytest.raises(ZeroDivisionError), mode:
+        _ = 1 / 0
+    assert (x * 2).requires_grad

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 from minigrad import OPS, GraphError, Tensor, check_grads, grad
+from minigrad.axes import moves
 from minigrad.compiler.places import FUNCTIONS
+from minigrad.items import itemised
 from minigrad.tensor import Op, apply, symbol
 
 shapes = st.lists(st.integers(1, 3), max_size=3).map(tuple)
@@ -288,6 +290,46 @@ def test_the_shape_rule_and_the_symbol_say_what_the_forward_does(name, data):
         traced = apply(op, tuple(symbol(a.shape, a.dtype) for a in typed), params)
         assert op.shape(*(a.shape for a in arrays), *params) == eager.shape
         assert traced.is_symbol and (traced.shape, traced.dtype) == (eager.shape, eager.dtype)
+
+
+@pytest.mark.smoke
+@every_op
+@few
+@given(data=st.data())
+def test_a_place_changes_no_places_but_those_of_the_axis_map(name, data):
+    arrays, params = data.draw(drawn(name))
+    y = apply(OPS[name], tuple(map(Tensor, arrays)), params)
+    for axis in range(y.ndim):
+        for k, a, by, step, first, last in moves(y, axis):
+            assert 0 <= first <= last <= y.shape[axis]
+            for j in range(arrays[k].shape[a]):
+                made_of_j = [i for i in range(first, last) if step * i + by == j]
+                changed = np.moveaxis(arrays[k].copy(), a, 0)
+                changed[j] = np.roll(changed[j - 1], 1)
+                others = [*arrays[:k], np.moveaxis(changed, 0, a), *arrays[k + 1 :]]
+                new = apply(OPS[name], tuple(map(Tensor, others)), params).value
+                rest = np.delete(np.arange(y.shape[axis]), made_of_j)
+                np.testing.assert_array_equal(new.take(rest, axis), y.value.take(rest, axis))
+
+
+@pytest.mark.smoke
+@every_rule
+@few
+@given(data=st.data())
+def test_cotangents_side_by_side_are_those_of_the_rule_one_by_one(name, data):
+    arrays, params = data.draw(drawn(name))
+    xs = leaves(arrays)
+    y = bind(OPS[name], arrays, params)(*xs)
+    batch = np.random.default_rng(1).standard_normal((3, *y.shape))
+    through, wanted = {y.number}, {x.number for x in xs}
+    found = {n.number: g for n, _, g in itemised([(y, k, g) for k, g in enumerate(batch)], through, wanted)}
+    for x in xs:
+        for k, g in enumerate(batch):
+            alone = grad(y, x, g).value
+            side_by_side = (
+                found[x.number][k] if x.number in found else np.zeros_like(alone)
+            )  # no place is read
+            np.testing.assert_allclose(side_by_side, alone, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.smoke

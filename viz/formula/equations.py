@@ -19,7 +19,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor, ancestors, no_grad, scope
 from minigrad.names import printable
-from minigrad.reverse import lets_through, reverse
+from minigrad.reverse import lets_through, walk
 from minigrad.sizes import Size, Variable
 from minigrad.tensor import symbol
 
@@ -318,7 +318,7 @@ class _Writer(Notation):
         for node in ancestors(*outputs):
             if lets_through(node) and any(x.number in depends for x in node.inputs):
                 depends.add(node.number)
-        visited = list(reverse(outputs, cotangents, depends, True))
+        visited = list(walk(zip(outputs, cotangents, strict=True), None, depends, True))
         wanted = {x.number: g for x, g, _ in visited if x.number in {t.number for t in targets}}
         names = self.gradient_names(visited, wanted)
         roots = [g for x, g, _ in visited if x.number in wanted or self.name_of(x) is not None]

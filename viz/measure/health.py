@@ -166,7 +166,7 @@ def _frozen(nodes: Sequence[Tensor]) -> dict[int, str]:
         for x in n.inputs:
             if x.is_parameter and not x.requires_grad:  # a layer says so itself
                 found.setdefault(x.number, band)
-        if n.op.name == "matmul" and not n.inputs[0].is_parameter:
+        if n.op.kind == "product" and not n.inputs[0].is_parameter:
             for x in _leaves(n.inputs[1]):
                 found.setdefault(x.number, band)
         elif n.op.name == "gather" and _is_still(n.inputs[0]) and n.inputs[0].ndim == 2 and n.inputs[0].name:

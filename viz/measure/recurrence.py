@@ -263,7 +263,7 @@ def _blocks(network: Network, band: str, t: int, before: Sequence[Tensor]) -> di
     numbers, found = {n.number: n for n in before}, {}
     for g in network.cells[band, t]:
         for n in g.nodes:
-            if n.op is None or n.op.name != "matmul" or n.inputs[1].op is not None or n.inputs[1].ndim != 2:
+            if n.op is None or n.op.kind != "product" or n.inputs[1].op is not None or n.inputs[1].ndim != 2:
                 continue
             start, x = 0, n.inputs[0]
             if x.op is not None and x.op.name == "concat" and x.params[0] == x.ndim - 1:

@@ -637,9 +637,7 @@ def edge_gradient(
     part = node.contributions[k] if node.contributions else None
     if part is not None:
         return part, None
-    no_rule = node.op is not None and (
-        node.op.vjp is None or (not node.op.variadic and node.op.vjp[k] is None)
-    )
+    no_rule = node.op is not None and node.op.rule(k) is None
     if states.get(node.number) == CUT_STATE or (no_rule and x.dtype.kind == "f"):
         return None, CUT
     return None, NOT_COMPUTED

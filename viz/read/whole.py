@@ -11,7 +11,6 @@ offset by offset, by the rules of the operations.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from minigrad import GraphError, InputError, Tensor, ancestors, describe
-from minigrad.reverse import unbroadcast
+from minigrad.reverse import Kind, unbroadcast, walk
 
 from ..language.states import CUT, NOT_COMPUTED
 from ..language.text import clean
@@ -335,29 +334,28 @@ class _Reader:
         """From one row down to the next: ways by source and offset; what its `gradient` sends along each."""
         found: list[Way] = []
         mixed: dict[int, tuple[Row, list[Tensor]]] = {}
-        waiting: dict[int, dict[tuple[int, int], _Part]] = {top.number: {(0, 0): _Part(gradient, 0, self.T)}}
-        at = {top.number: top}
-        heap = [-top.number]
-        while heap:
-            number = -heapq.heappop(heap)
-            n, parts = at[number], waiting.pop(number)
-            if number in rows and n is not top:
-                found += [_way(rows[number], shift, part) for (_, shift), part in sorted(parts.items())]
-                continue
-            for (axis, shift), part in parts.items():
+
+        def ends(n: Tensor) -> bool:
+            return n.number in rows and n is not top
+
+        def sent(n: Tensor, parts: _Parts) -> list[_Parts | None]:
+            to: list[_Parts] = [{} for _ in n.inputs]
+            for (axis, shift), part in () if ends(n) else parts.items():
                 followed = set()
                 for k, a, by, first, last in self.back(n, axis):
-                    x = n.inputs[k]
                     followed.add(k)
-                    if x.dtype.kind != "f":
-                        continue
-                    if x.number not in waiting:
-                        waiting[x.number], at[x.number] = {}, x
-                        heapq.heappush(heap, -x.number)
-                    sent = part.through(n, k, first - shift, last - shift)
-                    key = (a, shift + by)
-                    waiting[x.number][key] = sent.joined(waiting[x.number].get(key))
+                    if n.inputs[k].dtype.kind == "f":
+                        further = part.through(n, k, first - shift, last - shift)
+                        to[k][a, shift + by] = further.joined(to[k].get((a, shift + by)))
                 self._mixed(n, axis, followed, rows, mixed)
+            return [p or None for p in to]
+
+        def join(_, parts: _Parts, more: _Parts) -> _Parts:
+            return parts | {at: part.joined(parts.get(at)) for at, part in more.items()}
+
+        for n, parts, _ in walk([(top, {(0, 0): _Part(gradient, 0, self.T)})], Kind(sent, join)):
+            if ends(n):
+                found += [_way(rows[n.number], shift, part) for (_, shift), part in sorted(parts.items())]
         return found + [Way(row, None, 0, self.T, weights=w) for row, w in mixed.values()]
 
     def _mixed(self, n: Tensor, axis: int, followed: set[int], rows, mixed) -> None:
@@ -367,7 +365,7 @@ class _Reader:
                 continue
             left = n.inputs[0]
             attends = (
-                n.op is not None and n.op.name == "matmul" and k == 1 and axis == n.ndim - 2
+                n.op is not None and n.op.kind == "product" and k == 1 and axis == n.ndim - 2
                 and {left.ndim - 2, left.ndim - 1} <= self.times.get(left.number, set())
                 and x.ndim - 2 in self.times.get(x.number, ())
             )  # fmt: skip
@@ -400,8 +398,7 @@ class _Part:
     def through(self, n: Tensor, k: int, first: int, last: int) -> _Part:
         """What `n` sends on to its input k."""
         assert n.op is not None
-        rules = n.op.vjp
-        rule = None if rules is None else rules(k) if n.op.variadic else rules[k]
+        rule = n.op.rule(k)
         sent = None
         if rule is not None and self.gradient is not None:
             with np.errstate(all="ignore"):
@@ -416,6 +413,9 @@ class _Part:
         total = None if not known else known[0] if len(known) == 1 else known[0] + known[1]
         first, last = min(self.first, other.first), max(self.last, other.last)
         return _Part(total, first, last, self.cut and other.cut)
+
+
+_Parts = dict[tuple[int, int], _Part]  # by axis and shift
 
 
 def _way(source: Row, offset: int, part: _Part) -> Way:
