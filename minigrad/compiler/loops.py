@@ -72,11 +72,11 @@ def _without_chains(level: Level, nodes: Sequence[Tensor]) -> list[Sequence[Tens
     for number, own in reversed(readers.items()):  # what is made for later alone is made there
         if own and number not in stored and loop[number] < 1:
             loop[number] = min(loop[r] for r in own)
-    more = {n for n, own in readers.items() if n not in stored and any(loop[r] > max(loop[n], 1) for r in own)}
+    part_of = {number: max(1, k) for number, k in loop.items()}
+    more = [n for n, own in readers.items() if n not in stored and any(part_of[r] > part_of[n] for r in own)]
     if last < 2 or len(more) > MORE_ARRAYS:
         return [nodes]
-    parts = [[n for n in nodes if max(1, loop[n.number]) == k] for k in range(1, last + 1)]
-    return [part for part in parts if part]
+    return [[n for n in nodes if part_of[n.number] == k] for k in range(1, last + 1)]
 
 
 def _bounded(emitter: Emitter, level: Level, nodes: Sequence[Tensor]) -> Iterator[Loop]:

@@ -837,8 +837,9 @@ def drop_ones(outputs: Sequence[Tensor]) -> list[Tensor]:
 def _is_one(x: Tensor, made: int) -> bool:
     while x.op is RESHAPE or x.op is BROADCAST_TO:
         x = x.inputs[0]
-    own = x.op is None and x._value is not None and x.number > made and not x.requires_grad
-    return own and not x.shape and x._value.item() == 1
+    if x.op is not None or x._value is None or x.number <= made or x.requires_grad:
+        return False
+    return not x.shape and x._value.item() == 1
 
 
 def share(outputs: Sequence[Tensor]) -> list[Tensor]:
