@@ -297,6 +297,7 @@ A_BLOCK = 120
 PANELS_BLOCK = 1024 // VECTOR_BYTES
 # Rows that copies have fetched before they come to them: memory a whole row apart is not foreseen by the machine.
 AHEAD = 8
+AHEAD_IN_PANEL = 4  # likewise, of a panel of B that is read as it stands
 
 
 class Kind:
@@ -394,7 +395,7 @@ def _write_tile(kind, rows, vectors, build, *args):
         if (
             rows == ROWS
         ):  # of the next panel a share, and of A what follows: its next rows, where they lie together
-            _prefetch(build, build.gep(ahead, [build.mul(k, ahead_step)]), 0, 2)
+            _prefetch(build, build.gep(ahead, [build.mul(k, ahead_step)]), 0, 3)
             _prefetch(build, build.gep(a_following, [build.mul(k, INT64(rows))]), 0, 3)
         b_vectors = [
             _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
@@ -525,7 +526,10 @@ def write_block(kind, build, *args):
     few_tile = choose(single, tile(1, 8), choose(narrow, tile(FEW_ROWS, 1), tile(FEW_ROWS, 2)))
     many_tile = choose(narrow, tile(ROWS, 1), tile(ROWS, 2))
 
-    # While a tile is computed its share of the next panel of B comes into the second-level cache.
+    # While a tile is computed its share of the next panel of B comes into the cache; or the next rows of this one,
+    # where B is read as it stands: rows a power of two apart throw each other out of the first-level cache.
+    apart = build.icmp_signed("==", b_panel, INT64(0))
+    next_rows = build.gep(b, [build.mul(b_row, INT64(AHEAD_IN_PANEL))])
     some = choose(build.icmp_signed(">", m, INT64(0)), m, INT64(1))
     share = build.udiv(build.mul(k, INT64(kind.panel)), some)  # of a row
     following = build.gep(b, [b_panel])
@@ -557,8 +561,8 @@ def write_block(kind, build, *args):
             rows,
             n,
             accumulate,
-            build.gep(following, [build.mul(row, share)]),
-            step,
+            choose(apart, next_rows, build.gep(following, [build.mul(row, share)])),
+            choose(apart, b_row, step),
         ],
     )
     row_next = build.add(row, rows)

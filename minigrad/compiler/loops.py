@@ -26,6 +26,9 @@ WRAPPING = ("add", "sub", "mul", "neg")
 DEEPEST = 12
 # LLVM takes more than twice as long over a loop of twice the length.
 OPERATIONS, ARRAYS = 120, 64
+# What takes some twenty instructions, each of which waits for the one before.
+SLOW = ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "softplus", "erf", "sin", "cos")
+MORE_ARRAYS = 1  # that cutting such a chain may cost
 
 
 def _times(node: Tensor, k: int) -> int:
@@ -47,6 +50,35 @@ class Term(NamedTuple):
 
 
 def loops_of(emitter: Lowering, level: Level, nodes: Sequence[Tensor]) -> Iterator[Loop]:
+    """Operations of one shape as loops that are quick to run and to compile."""
+    for part in _without_chains(level, nodes) if level.body is not None else [nodes]:
+        yield from _bounded(emitter, level, part)
+
+
+def _without_chains(level: Level, nodes: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    """A function of another one's result, tanh(c) of c = f · c + …, in a loop of its own, if few values need arrays for it.
+
+    The processor begins with the next numbers while it waits for these: so far ahead it sees only in short loops.
+    """
+    numbers = {n.number for n in nodes}
+    readers = {n.number: [r.number for r in level.readers.get(n.number, ())] for n in nodes}
+    stored = {k for k, own in readers.items() if k in level.wanted or any(r not in numbers for r in own)}
+    loop: dict[int, int] = {}
+    for node in nodes:
+        is_slow = any(f"{name}(" in node.op.source for name in SLOW)  # type: ignore[union-attr]
+        loop[node.number] = max((loop.get(x.number, 0) for x in node.inputs), default=0) + is_slow
+    last = max(loop.values())
+    for number, own in reversed(readers.items()):  # what is made for later alone is made there
+        if own and number not in stored and loop[number] < 1:
+            loop[number] = min(loop[r] for r in own)
+    part_of = {number: max(1, k) for number, k in loop.items()}
+    more = [n for n, own in readers.items() if n not in stored and any(part_of[r] > part_of[n] for r in own)]
+    if last < 2 or len(more) > MORE_ARRAYS:
+        return [nodes]
+    return [[n for n in nodes if part_of[n.number] == k] for k in range(1, last + 1)]
+
+
+def _bounded(emitter: Lowering, level: Level, nodes: Sequence[Tensor]) -> Iterator[Loop]:
     """Operations of one shape as loops of bounded length, cut where the fewest values go from one to the next.
 
     So a chain of equal steps is cut between two of them, and loops that are equal are found.

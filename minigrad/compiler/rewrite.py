@@ -12,6 +12,7 @@ run, tested and drawn alone:
 5. `shift_before_products`: what a convolution shifts is read where it stands.
 6. `reduce_by_runs`: a reduction over axes that stand apart becomes one for each run of them.
 7. `look_up_one_hot`: products with one-hot rows become look-ups.
+8. `drop_ones`: nothing is multiplied by 1, which is what the gradient of a loss begins with.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ from ..tensor import Tensor, apply, next_number, symbol
 from ..trace import everywhere
 
 (
-    ADD, CAST, CONCAT, EQUAL, GATHER, GREATER, INSIDE, MATMUL, MUL, PLACE, RESHAPE, SCATTER, SHIFT, SLICE, SUM,
-    TRANSPOSE, WHERE,
+    ADD, BROADCAST_TO, CAST, CONCAT, EQUAL, GATHER, GREATER, INSIDE, MATMUL, MUL, PLACE, RESHAPE, SCATTER, SHIFT,
+    SLICE, SUM, TRANSPOSE, WHERE,
 ) = (
     OPS[n]
     for n in (
-        "add", "cast", "concat", "equal", "gather", "greater", "inside", "matmul", "mul", "place", "reshape",
-        "scatter", "shift", "slice", "sum", "transpose", "where",
+        "add", "broadcast_to", "cast", "concat", "equal", "gather", "greater", "inside", "matmul", "mul", "place",
+        "reshape", "scatter", "shift", "slice", "sum", "transpose", "where",
     )
 )  # fmt: skip
 Rule = Callable[[Tensor, tuple], "Tensor | None"]
@@ -815,6 +816,32 @@ def _counts_up(values: np.ndarray | None) -> bool:
     return values is not None and values.ndim == 1 and np.array_equal(values, np.arange(len(values)))
 
 
+# 8. Products with 1.
+
+
+def drop_ones(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """1 · x = x to the last bit, NaN and infinity too: no array is read and written to be what it was."""
+    made = min((n.number for n in everywhere(outputs) if n.is_symbol), default=0)
+
+    def rule(node: Tensor, inputs: tuple) -> Tensor | None:
+        if node.op is not MUL or node.dtype.kind != "f":
+            return None
+        for one, x in (inputs, inputs[::-1]):
+            if _is_one(one, made) and x.dtype == node.dtype and same_shape(x, node):
+                return x
+        return None
+
+    return rebuild(outputs, rule)
+
+
+def _is_one(x: Tensor, made: int) -> bool:
+    while x.op is RESHAPE or x.op is BROADCAST_TO:
+        x = x.inputs[0]
+    if x.op is not None or x._value is None or x.number <= made or x.requires_grad:
+        return False
+    return not x.shape and x._value.item() == 1
+
+
 def share(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Nodes that compute the same from the same become one, outside of loops."""
     nodes = ancestors(*outputs)
@@ -856,11 +883,13 @@ REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
     "merge batches": merge_batches,
     "reduce by runs": reduce_by_runs,
     "look up one-hot": look_up_one_hot,
+    "drop ones": drop_ones,
     "share": share,
 }
 __all__ = [
     "REWRITES",
     "Loop",
+    "drop_ones",
     "hoist",
     "join_places",
     "look_up_one_hot",

@@ -126,15 +126,18 @@ def test_what_is_counted_is_what_the_graph_holds(lstm, pictures):
                 assert len(products(picture.dot, "inside")) == len(loop.products())
 
 
-def test_a_frame_holds_what_the_function_of_its_name_computes(lstm):
+@pytest.mark.parametrize(
+    ("name", "quantities"),
+    [("f_i_c_tilde_c_o_step", ("f = σ", "c̃ = tanh", "c = +", "o = σ")), ("h_step", ("tanh", "h = ⊙"))],
+)
+def test_a_frame_holds_what_the_function_of_its_name_computes(lstm, name, quantities):
     dot, functions = viz.loops(lstm).dot, lstm.last.program.loops
-    name = "f_i_c_tilde_c_o_h_step"
     assert name in functions and f"def {name}(" in lstm.last.program.source
     inside = dot[dot.index(f'subgraph "cluster {name}"') :]
     inside = inside[: inside.index("\n\t\t}")]
     operations = [row for row in inside.splitlines() if "penwidth=1" in row and "->" not in row]
     assert len(operations) == len(functions[name])
-    for quantity in ("f = σ", "c̃ = tanh", "c = +", "h = ⊙"):
+    for quantity in quantities:
         assert f">{quantity}<" in inside
 
 
