@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..names import unique
 from ..sizes import Quotient, Size, Variable, resolve
-from .compile import SCRATCH, _itemsize
 from .places import Fixed, named
-from .wasm import Frame, Wasm, module_of, program_of
+from .plan import SCRATCH, itemsize
+from .wasm import Frame, Wasm, module_of
 
 if TYPE_CHECKING:
-    from .compile import Compiled, Variant
+    from .compile import Compiled
+    from .variant import Variant
 
 SMALL = 8  # below, an unnamed size is a number: how many states there are, how many rows
 Polynomial = dict[tuple[str, ...], int]  # products of names, each with its coefficient
@@ -55,7 +56,7 @@ def sized(
     """
     who = f"sized wasm of {compiled.name}"
     meaning = _meanings(who, largest)
-    variant, call = program_of(who, compiled, arguments, gradients, {})
+    variant, call = compiled.alone(who, arguments, gradients)
     free = variant.traced.sizes(call.shapes)
     assert free is not None
     _holds_for_all(who, variant)
@@ -71,7 +72,7 @@ def sized(
         "bytes": frame.end, "largest": dict(largest), "table": frame.table_at, "scratch": frame.scratch_at,
         "scratch_bytes": SCRATCH * int(program.scratch[1]),
         "sizes": [write(s) for s in program.sizes],
-        "stores": [[s.kind, _itemsize(s.dtype), write(s.size)] for s in program.stores],
+        "stores": [[s.kind, itemsize(s.dtype), write(s.size)] for s in program.stores],
         **_places(who, frame, words, write),
     }  # fmt: skip
     return Wasm(module, layout)

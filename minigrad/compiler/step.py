@@ -23,8 +23,10 @@ import minigrad
 
 from ..optim import Optimiser, check_limit, clip_by_norm, clip_grad_value, commit
 from ..tensor import Tensor, next_number
-from .compile import ALIGN, Compiled, Gradients, Known, Plan, address_of, compile, constant, view_of
+from .call import Gradients, constant
+from .compile import Compiled, compile
 from .places import CannotCompile
+from .plan import ALIGN, Known, Plan, address_of, view_of
 
 MOST_KINDS = 4  # of parameters that differ in options or counts: each costs a run over all of them
 FAR = 1e30  # sums of squares beyond, or below its inverse: float32 cannot hold what is computed of them
@@ -240,7 +242,7 @@ class TrainingStep:
             call.arrays, call.shapes, loss.threads, state.known if state is not None else None
         )
         if plan.layout is None or plan.layout[0] is not self.places:
-            plan.layout = self.places, self._laid(call.targets(variant), plan.gradients)
+            plan.layout = self.places, self._laid(variant.targets(call), plan.gradients)
         self._found = flat, plan.address, plan.layout[1], (call, variant, plan)
         return variant.traced.rebuild([constant(view_of(flat, part).copy()) for part in plan.values])
 
@@ -286,7 +288,7 @@ class TrainingStep:
         if isinstance(rest, Gradients):
             return rest
         call, variant, plan = rest
-        return Gradients(call.targets(variant), plan.gradients, flat)
+        return Gradients(variant.targets(call), plan.gradients, flat)
 
     def move(self) -> None:
         """Clip the gradients, and move the parameters: all of them, or, where an error is raised, none."""

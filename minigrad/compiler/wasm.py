@@ -18,7 +18,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,15 +27,15 @@ import numpy as np
 
 from .. import files
 from ..errors import InputError
-from ..modes import modes
 from ..names import unique
 from ..tensor import Tensor
 from ..trace import everywhere
-from .compile import ALIGN, SCRATCH, Plan, address_of, numbers_of
+from .call import Call
 from .places import CHECKS, DEFECT, NARROW, product_of
+from .plan import ALIGN, SCRATCH, Plan, address_of, numbers_of
 
 if TYPE_CHECKING:
-    from .compile import Call, Compiled, Variant
+    from .variant import Variant
 
 FEATURES = "+simd128,+bulk-memory,+sign-ext"  # all of them in the specification's 2.0
 PAGE = 1 << 16
@@ -58,29 +58,12 @@ class Wasm:
         return path
 
 
-def make(compiled: Compiled, arguments: Sequence, gradients: bool, named: Mapping[str, Any]) -> Wasm:
+def make(who: str, variant: Variant, call: Call, function: Callable) -> Wasm:
     """The module for arguments of these shapes; see `Compiled.wasm`."""
-    who = f"wasm of {compiled.name}"
-    variant, call = program_of(who, compiled, arguments, gradients, named)
     frame = Frame(variant, call)
     module = module_of(who, variant, frame)
-    layout = frame.layout(call.whole.names(compiled.function))
+    layout = frame.layout(call.whole.names(function))
     return Wasm(module, {"sha256": hashlib.sha256(module).hexdigest(), **layout})
-
-
-def program_of(
-    who: str, compiled: Compiled, arguments: Sequence, gradients: bool, named: Mapping[str, Any]
-) -> tuple[Variant, Call]:
-    """The program of a call; raises InputError where there is none that a module can have."""
-    if compiled.threads > 1:
-        raise InputError(f"{who}: a module has one thread, not {compiled.threads}; compile it with threads=1")
-    if modes()[3]:
-        raise InputError(f"{who}: while a function is traced, nothing has sizes; make the module outside")
-    variant, call = compiled.variant(arguments, gradients, named)
-    if variant is None:
-        reason = call.reason or compiled.eager.get(call.key) or "anomaly mode is on"
-        raise InputError(f"{who}: it runs eagerly, so there is no program to print: {reason}")
-    return variant, call
 
 
 def module_of(who: str, variant: Variant, frame: Frame) -> bytes:
@@ -116,7 +99,7 @@ class Frame:
 
     def _rows(self) -> int:
         """Bytes that reductions ask for: at most two rows of what stays (sums of columns) or of what is reduced."""
-        number, most = numbers_of(self.variant, self.call.shapes), 0
+        number, most = numbers_of(self.variant.traced, self.call.shapes), 0
         for node in everywhere([*self.variant.stages_of.values()][-1]):
             if node.op is not None and node.op.name in ("sum", "logsumexp"):
                 before, after = (number(product_of(tuple(x.shape))) for x in (node.inputs[0], node))

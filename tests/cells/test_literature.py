@@ -6,7 +6,6 @@ All that a cell needs besides its class is one row in `NUMPY`: its paper's equat
 
 from __future__ import annotations
 
-import importlib
 import re
 import warnings
 
@@ -17,6 +16,7 @@ from literature import LITERATURE
 import cells
 import viz
 from minigrad import Tensor, check_grads, compile, grad
+from minigrad.compiler import plan
 
 T, N, D, H = 5, 3, 4, 5
 every_cell = pytest.mark.parametrize("name", list(LITERATURE))
@@ -415,8 +415,7 @@ def test_gradients_match_finite_differences(name, rng):
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in LITERATURE]
 )
 def test_compiled_is_eager_with_one_thread_and_with_four(name, rng, monkeypatch):
-    compiler = importlib.import_module("minigrad.compiler.compile")
-    monkeypatch.setattr(compiler, "THREADS_FROM", 0)  # small, and yet shared
+    monkeypatch.setattr(plan, "THREADS_FROM", 0)  # small, and yet shared
     cell = make(name, rng)
     states = learning(cell)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import minigrad as mg
 from cells import CELLS, Output, Stack, run
 from minigrad import Tensor
-from minigrad.compiler import CannotCompile, compile
+from minigrad.compiler import CannotCompile, compile, plan
 from minigrad.scanning import scan
 from minigrad.tensor import apply
 
@@ -287,7 +287,7 @@ def test_any_memory_layout(lay):
 
 @pytest.mark.parametrize("N", [1, 2, 7])
 def test_threads_share_the_sequences(N, monkeypatch):
-    monkeypatch.setattr(sys.modules["minigrad.compiler.compile"], "THREADS_FROM", 0)
+    monkeypatch.setattr(plan, "THREADS_FROM", 0)
     cell, output, loss = model("lstm", "float32", 9, 33, 5)
     rng = np.random.default_rng(7)
     x, y = rng.standard_normal((11, N, 9)).astype("f4"), rng.integers(0, 5, (11, N))

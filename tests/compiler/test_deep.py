@@ -11,6 +11,7 @@ import pytest
 
 import cells
 import minigrad as mg
+from minigrad.compiler import plan
 from minigrad.ops import OPS
 from minigrad.reverse import ancestors
 from tests.compiler.test_llvm import assert_same_bits
@@ -243,7 +244,7 @@ def test_many_unrolled_steps_cost_little_more_than_few(kind, every):
 
 
 def test_unrolled_steps_give_the_bits_of_numba_with_any_number_of_threads(monkeypatch):
-    monkeypatch.setattr(sys.modules["minigrad.compiler.compile"], "THREADS_FROM", -1)
+    monkeypatch.setattr(plan, "THREADS_FROM", -1)
     cell = cells.GRU(3, 5, np.random.default_rng(0))
     xs = mg.Tensor(np.random.default_rng(1).standard_normal((20, 2, 3)).astype("f"), requires_grad=True)
     for threads in (1, 3):

@@ -18,7 +18,7 @@ from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 
 from minigrad.compiler import kernels
-from minigrad.compiler.compile import SCRATCH
+from minigrad.compiler.plan import SCRATCH
 
 DTYPES = [np.float32, np.float64]
 FLAGS = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}

@@ -13,7 +13,7 @@ import pytest
 
 import cells
 import minigrad as mg
-from minigrad.compiler import cache, llvm, machine, places
+from minigrad.compiler import cache, llvm, machine, places, plan
 from minigrad.compiler.llvm import UnknownError
 from minigrad.scanning import flatten
 from tests.compiler.reference import Reference, run_by_numba
@@ -51,7 +51,7 @@ def assert_same_bits(compiled, *arguments) -> None:
 
 @pytest.fixture
 def many_threads(monkeypatch):
-    monkeypatch.setattr(sys.modules["minigrad.compiler.compile"], "THREADS_FROM", -1)
+    monkeypatch.setattr(plan, "THREADS_FROM", -1)
 
 
 # Programs.

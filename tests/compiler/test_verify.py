@@ -13,7 +13,7 @@ import pytest
 import cells
 import minigrad as mg
 from minigrad.compiler import kernels, runtime
-from minigrad.compiler.compile import numbers_of
+from minigrad.compiler.plan import numbers_of
 from minigrad.compiler.program import (
     ONE,
     OPERANDS,
@@ -59,10 +59,10 @@ def variant_of(cell: str, dtype: str = "float32"):
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_nothing_is_found_in_the_training_step_of_a_cell(cell, threads):
     variant, call = variant_of(cell)
-    verify(variant.program, numbers_of(variant, call.shapes), threads)
+    verify(variant.program, numbers_of(variant.traced, call.shapes), threads)
     with interpret.small_blocks():  # several blocks of rows and steps
         variant, call = variant_of(cell)
-        verify(variant.program, numbers_of(variant, call.shapes), threads)
+        verify(variant.program, numbers_of(variant.traced, call.shapes), threads)
 
 
 # Programs written by hand.

@@ -11,7 +11,6 @@ compiled run raises is a finding; that it runs eagerly, with its reason, is not.
 
 from __future__ import annotations
 
-import importlib
 import re
 import warnings
 from collections import Counter
@@ -21,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import minigrad as mg
-from minigrad.compiler.compile import numbers_of
+from minigrad.compiler import plan
+from minigrad.compiler.plan import numbers_of
 from minigrad.compiler.verify import verify
 from minigrad.scanning import flatten
 from minigrad.tensor import as_tensor
@@ -97,22 +97,20 @@ def _wrt(program: Program, built: Built, arguments: list) -> dict[str, mg.Tensor
 
 def by_machine(function, arguments, threads, gradients):
     """The machine code, on as many threads as the program says, however small its arrays are."""
-    module = importlib.import_module("minigrad.compiler.compile")  # the package has a function of this name
-
-    before = module.THREADS_FROM
-    module.THREADS_FROM = -1
+    before = plan.THREADS_FROM
+    plan.THREADS_FROM = -1
     try:
         verified(function, arguments, threads, gradients)
         return function.value_and_grad(*arguments) if gradients else (function(*arguments), None)
     finally:
-        module.THREADS_FROM = before
+        plan.THREADS_FROM = before
 
 
 def verified(function, arguments, threads, gradients) -> None:
     """Raises what the verifier finds, which looks at the program and at no number."""
     variant, call = function.variant(arguments, gradients)
     if variant is not None:
-        verify(variant.program, numbers_of(variant, call.shapes), threads)
+        verify(variant.program, numbers_of(variant.traced, call.shapes), threads)
 
 
 def by_interpreter(function, arguments, threads, gradients):

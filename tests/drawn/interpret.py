@@ -17,7 +17,9 @@ from types import FunctionType
 import numpy as np
 
 from minigrad.compiler import blocking, places, runtime
-from minigrad.compiler.compile import Compiled, Gradients, numbers_of
+from minigrad.compiler.call import Gradients
+from minigrad.compiler.compile import Compiled
+from minigrad.compiler.plan import numbers_of
 from minigrad.erf import erf
 from minigrad.tensor import Tensor
 
@@ -192,7 +194,7 @@ def interpreted(compiled: Compiled, *arguments, parts: int = 1, gradients: bool 
         result = compiled._eagerly(call)
         return result if gradients else (result, None)
     program, traced = variant.program, variant.traced
-    number = numbers_of(variant, call.shapes)
+    number = numbers_of(variant.traced, call.shapes)
     own = {a.number: k for k, a in enumerate(traced.arguments)}
     memories = []
     for s in program.stores:
@@ -226,4 +228,4 @@ def interpreted(compiled: Compiled, *arguments, parts: int = 1, gradients: bool 
         found.append(memory.read(np.arange(math.prod(shape))).reshape(shape))
     count = len(traced.outputs)
     values = traced.rebuild([Tensor(v) for v in found[:count]])
-    return values, Gradients(call.targets(variant), found[count:])
+    return values, Gradients(variant.targets(call), found[count:])

@@ -23,8 +23,8 @@ import minigrad as mg
 from cells import LSTM, RNN, Layer, Output, Stack, run
 from minigrad import NonFiniteError, Tensor, optim
 from minigrad.compiler import compile
+from minigrad.compiler import plan as planning
 
-compiling = sys.modules["minigrad.compiler.compile"]
 METHODS = multiprocessing.get_all_start_methods()
 every_method = pytest.mark.parametrize("method", [m for m in ("fork", "spawn") if m in METHODS])
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -167,7 +167,7 @@ def test_threads_that_learn_the_same_leaf_lose_no_gradient():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_eight_threads_call_one_compiled_function(threads, rng, monkeypatch):
-    monkeypatch.setattr(compiling, "THREADS_FROM", 0)
+    monkeypatch.setattr(planning, "THREADS_FROM", 0)
     cell = LSTM(3, 8, rng)
     traces = []
 
@@ -236,7 +236,7 @@ class Interrupted(Future):
 
 
 def test_an_interrupt_while_others_still_work_leaves_right_numbers(rng, monkeypatch):
-    monkeypatch.setattr(compiling, "THREADS_FROM", 0)
+    monkeypatch.setattr(planning, "THREADS_FROM", 0)
     W = Tensor(rng.standard_normal((4, 4)), requires_grad=True)
 
     def loss(x):
@@ -251,7 +251,7 @@ def test_an_interrupt_while_others_still_work_leaves_right_numbers(rng, monkeypa
     (plan,) = free
     late = Late()
     with monkeypatch.context() as patch:
-        patch.setattr(compiling, "_pool", lambda threads: late)
+        patch.setattr(planning, "_pool", lambda threads: late)
         with pytest.raises(KeyboardInterrupt):
             step.value_and_grad(x[:, :, ::-1])  # an array that is laid out anew for the call
     assert plan not in free, "somebody still writes into it"
@@ -273,7 +273,7 @@ def test_an_interrupt_while_others_still_work_leaves_right_numbers(rng, monkeypa
 
 @needs_fork
 def test_a_fork_after_threads_were_used_goes_on_with_threads_of_its_own(rng, monkeypatch):
-    monkeypatch.setattr(compiling, "THREADS_FROM", 0)
+    monkeypatch.setattr(planning, "THREADS_FROM", 0)
     cell = RNN(3, 4, rng)
     step = compile(lambda x: (run(cell, x).h ** 2).mean(), threads=2)
     x = rng.standard_normal((5, 6, 3)).astype("f4")
