@@ -24,6 +24,7 @@ import numpy as np
 
 from .arguments import NUMBERS, taken_apart
 from .errors import InputError, MinigradError, dims
+from .reverse import ancestors
 from .scanning import flatten
 from .tensor import Tensor
 
@@ -45,6 +46,7 @@ class Share(NamedTuple):
 
     arguments: list
     weight: float  # its part of the batch's loss: the losses of all ranks, each times this, sum up to that of the batch
+    whole: frozenset[int] = frozenset()  # which leaves of the arguments are the same on all ranks
 
 
 class Alone:
@@ -71,6 +73,9 @@ class Alone:
 
     def summed(self, step: TrainingStep, number: int, value: float, weight: float) -> float:
         return value
+
+    def refuse_counts(self, name: str, step: TrainingStep, share: Share) -> None:
+        pass
 
     def compare(
         self, name: str, step: TrainingStep, batch, state: tuple, value: float, weight: float
@@ -252,7 +257,7 @@ class Ranks(Alone):
 
     def own(self, name: str, batch, loss: Callable) -> Share:
         """This rank's sequences; raises InputError where arguments do not have as many."""
-        arguments, N, first = [], None, ""
+        arguments, N, first, whole, at = [], None, "", [], 0
         for k, argument in enumerate(batch):
             form, leaves = taken_apart((argument,), {})
             cut = []
@@ -260,6 +265,7 @@ class Ranks(Alone):
                 array = _array(leaf)
                 axis = None if array is None else self._axis(k, array.ndim)
                 if array is None or axis is None:
+                    whole.append(at + place)
                     cut.append(leaf)
                     continue
                 what = f"{_name(loss, batch, k, place)} {dims(array.shape)}"
@@ -275,12 +281,13 @@ class Ranks(Alone):
                         f"fit: {name}: {first}, {what} has {array.shape[axis]} along axis {axis}; {_AXES}"
                     )
                 cut.append(array[(slice(None),) * axis + (self._lent(N),)])
+            at += len(leaves)
             arguments.append(form.call(lambda x: x, cut))
         if N is None:
             raise InputError(
                 f"fit: {name} has no array, so there is nothing to share out over {self.size} ranks"
             )
-        return Share(arguments, self._weight(name, batch, arguments, N))
+        return Share(arguments, self._weight(name, batch, arguments, N), frozenset(whole))
 
     def _lent(self, N: int) -> slice:
         """The part of a rank; one that has none computes another's first sequence, which counts nothing here."""
@@ -356,6 +363,23 @@ class Ranks(Alone):
         return value
 
     # Looking whether it is right.
+
+    def refuse_counts(self, name: str, step: TrainingStep, share: Share) -> None:
+        """Raise InputError for a mean over what the values of its arguments say, where no `weigh` says what counts."""
+        program = step.loss.last
+        if self.weigh is not None or program is None or program is self.known:
+            return
+        traced, (root, *_) = program.traced, program.stages_of["traced"]
+        if _divided_by_values(
+            root, {a.number for k, a in enumerate(traced.arguments) if k not in share.whole}
+        ):
+            raise InputError(
+                f"fit: {name}: the loss is a mean over what its arguments say (a mask, classes with weights), so that parts "
+                "of a batch count differently; give comm=mg.Ranks(comm, weigh=…), e.g. weigh=lambda x, y, mask: mask.sum()"
+            )
+        self.known = program
+
+    known: Any = None  # the program that was looked at last
 
     def looks(self, number: int) -> bool:
         """Whether the ranks are compared at this step."""
@@ -460,6 +484,21 @@ def _name(loss: Callable, batch, k: int, place: int) -> str:
     """What the loss calls a leaf of its k-th argument."""
     before = len(taken_apart(batch[:k], {})[1])
     return taken_apart(batch, {})[0].names(loss)[before + place]
+
+
+def _divided_by_values(root: Tensor, arguments: set[int]) -> bool:
+    """Whether a number that the loss is divided by depends on values of these arguments, not only on their sizes."""
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        if node.op is None or node.shape:
+            continue
+        inverse = node.op.name == "power" and node.params[0] < 0
+        below = node.inputs[-1:] if node.op.name == "div" or inverse else ()
+        if any(n.number in arguments for n in ancestors(*below)):
+            return True
+        todo += node.inputs
+    return False
 
 
 def _counted(name: str, weight) -> float:

@@ -187,6 +187,7 @@ def _one_step(step: TrainingStep, record: _Record, number: int, group: list) -> 
         value = _number(result)
         if not math.isfinite(value) and share.weight:
             raise NonFiniteError(f"fit: the loss of step {number} is {value}{_blame(step, name, given)}")
+        ranks.refuse_counts(name, step, share)
         if k == 1 and ranks.looks(number):
             ranks.compare(name, step, batch, state, value, share.weight)
         state = _next_state(result, state)

@@ -135,14 +135,14 @@ def summed(comm, folder, weigh="sum"):
 
 
 def dense(comm, folder, axes=(0, 0)):
-    """No steps: sequences along the first axis, in a dict, beside a number and what all get whole."""
+    """No steps: sequences along the first axis, in a dict, beside a number that divides and what all get whole."""
     problem = Problem()
     W = problem.parameters["dense"] = mg.Tensor(
         problem.rng.standard_normal((D, 2)), requires_grad=True, name="dense"
     )
 
     def loss(batch, y, scale, shift):
-        return mg.mse(batch["x"] @ W * scale + shift, y)
+        return mg.mse(batch["x"] @ W + shift, y) / scale
 
     batches = [({"x": x[0]}, y[0], 0.5, np.array([1.0, 2.0])) for x, y in problem.batches]
     return fitted(ranks(comm, axes=axes and (*axes, None, None)), problem, loss, batches)
@@ -179,6 +179,14 @@ def resumed(comm, folder):
     for steps in (3, 9, None):
         found = carried(comm, folder, steps, Path(folder) / "resumed.file")
     return found
+
+
+def first_steps(comm, folder):
+    return carried(comm, folder, 5, Path(folder) / "shared.file")
+
+
+def other_steps(comm, folder):
+    return carried(comm, folder, None, Path(folder) / "shared.file")
 
 
 def watched(comm, folder):
@@ -228,8 +236,35 @@ def mask_without_weights(comm, folder):
     return masked(comm, folder, None)
 
 
+def mask_with_equal_counts(comm, folder):
+    """Nothing in the numbers of this batch shows that those of another would be wrong."""
+    problem = Problem(sequences=4)
+    loss = lambda x, y, mask: mg.mse(problem.y(x), y, mask) * 0.5 + 1  # noqa: E731
+    return fitted(comm, problem, loss, [(*b, np.ones((T, 4), bool)) for b in problem.batches])
+
+
+def count_of_ones_own(comm, folder):
+    """The same, written out, and looked at where rank 0 compares nothing."""
+    problem = Problem(sequences=4)
+
+    def loss(x, y, t):
+        counts = t > 0
+        return ((problem.y(x) - y) ** 2 * counts).sum() * (counts.astype("float64").sum() * 2) ** -1
+
+    return fitted(
+        ranks(comm, check=False), problem, loss, [(*b, np.ones((T, 4, 1))) for b in problem.batches]
+    )
+
+
+def mixed_sequences(comm, folder):
+    """A loss that is no mean over sequences: their spread."""
+    problem = Problem()
+    return fitted(comm, problem, lambda x, y: (mg.var(problem.y(x), axis=1) * y.mean(1)).mean())
+
+
 def weights_that_do_not_add_up(comm, folder):
-    return masked(comm, folder, lambda x, y, mask: mask.sum() ** 2)
+    problem = Problem()
+    return fitted(ranks(comm, weigh=lambda x, y: x.shape[1] ** 2, check=False), problem)
 
 
 def sum_taken_for_a_mean(comm, folder):
@@ -276,8 +311,14 @@ def watch_raises(comm, folder):
 
 
 REFUSED = {
-    mask_without_weights: ("InputError", "on 2 ranks give a loss of"),
-    weights_that_do_not_add_up: ("InputError", "the parts of the batch count"),
+    mask_without_weights: (
+        "InputError",
+        "batch 1 of step 1: the loss is a mean over what its arguments say (a mask",
+    ),
+    mask_with_equal_counts: ("InputError", "the loss is a mean over what its arguments say"),
+    count_of_ones_own: ("InputError", "the loss is a mean over what its arguments say"),
+    mixed_sequences: ("InputError", "what mixes the sequences of a batch"),
+    weights_that_do_not_add_up: ("InputError", "× the whole; give a `weigh` that adds up"),
     sum_taken_for_a_mean: ("InputError", "on 2 ranks give a loss of"),
     axes_untold: (
         "InputError",
@@ -299,10 +340,10 @@ def slow(comm, folder):
     (Path(folder) / f"pid-{comm.Get_rank()}").write_text(str(os.getpid()))
 
     def watch(number, loss) -> None:
-        if number == 4:
+        if number == 5:  # the file has four
             (Path(folder) / "running").touch()
-        if number >= 4:
-            time.sleep(0.02)
+        if number >= 5:
+            time.sleep(0.3)
 
     return carried(comm, folder, resume=Path(folder) / "slow.file", save_every=2, watch=watch)
 
