@@ -191,6 +191,103 @@ def test_ctrl_c_ends_all_at_one_step_which_the_file_has(whom, tmp_path):
     goes_on(tmp_path, 4)
 
 
+# The command.
+
+
+def train(count: int, folder: Path, *words: str) -> list[str]:
+    text = ROOT / "examples" / "carroll.txt"
+    ranks = ["mpiexec", "-n", str(count)] if count > 1 else []
+    return [
+        *ranks,
+        sys.executable,
+        "-m",
+        "minigrad",
+        "train",
+        str(text),
+        "--hidden",
+        "24",
+        "--out",
+        str(folder),
+        *words,
+    ]
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return checkpoint.load(folder / "weights.safetensors")
+
+
+def same_weights(one: Path, other: Path, near: float) -> None:
+    expected, ours = weights(one), weights(other)
+    assert expected.keys() == ours.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(ours[name], value, rtol=near, atol=near, err_msg=name)
+
+
+def said_by(words: list[str]) -> str:
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=False)
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stderr
+    return ran.stdout
+
+
+@needs_mpi
+def test_the_command_shares_streams_and_learns_what_one_process_does(tmp_path):
+    alone = said_by(train(1, tmp_path / "1", "--steps", "40"))
+    shared = said_by(train(4, tmp_path / "4", "--steps", "40"))
+    said_by(train(4, tmp_path / "again", "--steps", "40"))
+    assert "3,224 characters; 4 processes\n" in shared
+    assert [line.split(" bits")[0] for line in shared.splitlines()[1:6]] == [
+        line.split(" bits")[0] for line in alone.splitlines()[1:6]
+    ]
+    assert shared.count("weights: ") == 1, "rank 0 alone says something"
+    same_weights(tmp_path / "1", tmp_path / "4", 1e-5)
+    same_weights(tmp_path / "4", tmp_path / "again", 0)
+
+
+@needs_mpi
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_the_command_goes_on_where_it_was_stopped(sent, tmp_path):
+    options = "--steps", "60", "--resume"
+    said_by(train(2, tmp_path / "whole", *options, str(tmp_path / "whole.run")))
+    file = tmp_path / "stopped.run"
+    words = train(2, tmp_path / "stopped", *options, str(file))
+    going = subprocess.Popen(words, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert going.stdout
+    while "step 12" not in going.stdout.readline():
+        assert going.poll() is None
+    group = going.pid if sent == signal.SIGINT else ranks_of(going.pid)[0]
+    os.kill(group, sent)
+    out, said = going.communicate(timeout=WAIT)
+    assert "Traceback" not in said, said
+    assert (going.returncode == 0) == (sent == signal.SIGINT) == ("what was learned so far is kept" in out)
+    assert len(checkpoint.load(file)["tensors/losses"]) >= (12 if sent == signal.SIGINT else 0)
+    assert "goes on after step" in said_by(words) or sent == signal.SIGKILL
+    same_weights(tmp_path / "whole", tmp_path / "stopped", 0)
+
+
+def ranks_of(launcher: int) -> list[int]:
+    """The processes of the ranks below a launcher, by what Linux says of them."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, _, rest = stat.read_text().partition(" (")
+        except OSError:  # it has ended meanwhile
+            continue
+        children.setdefault(int(rest.rpartition(")")[2].split()[1]), []).append(int(pid))
+    (proxy,) = children[launcher]
+    return children[proxy]
+
+
+@needs_mpi
+def test_what_is_wrong_with_the_command_is_said_once(tmp_path):
+    for words, code, line in (
+        (train(4, tmp_path, "--batch", "2"), 2, "minigrad: error: --batch 2: 4 processes share the streams"),
+        (train(2, tmp_path, "--window", "5000"), 1, "error: the text has 3224 characters: too few"),
+    ):
+        ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=False)
+        assert ran.returncode and ran.stderr.count("\n") == 1 and ran.stderr.startswith(line), (ran, code)
+    assert not list(tmp_path.iterdir())
+
+
 # Without MPI.
 
 
