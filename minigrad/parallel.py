@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # What ranks meet for.  The last two end the training of all.
 STEP, FIRST, GATHER, COMPARE, DONE, STOPPED, FAILED = range(1, 8)
-PATIENT = 2e-3  # seconds of waiting after which a rank leaves the processor to others
+PATIENT = 2e-4  # seconds of waiting after which a rank leaves the processor to others
 TOLERANCE = {4: 3e-5, 8: 1e-10}  # by bytes of a number: the loss of a batch, and what its shares sum up to
 SIZES = (
     "PMI_SIZE",
@@ -198,6 +198,8 @@ class Ranks(Alone):
         while not request.Test():
             if time.perf_counter() - began > PATIENT:
                 time.sleep(1e-4)
+            elif hasattr(os, "sched_yield"):
+                os.sched_yield()
 
     def join(self, error: BaseException | None) -> None:
         """Tell all that this rank has failed; they end too.  Nothing happens where they know."""
