@@ -105,18 +105,33 @@ def all_reduces(comm, MPI, sizes: list[int]) -> dict[int, float]:  # noqa: N803
     }
 
 
-def met(comm) -> float:
-    """Seconds of the meeting before an exchange, by processors."""
+def exchanges(comm, MPI, sizes: list[int]) -> dict[int, float]:  # noqa: N803
+    """Seconds of a meeting and an all-reduce, by processors, of ranks that come from work and not at the same time."""
     import minigrad as mg
 
+    matrix = np.ones((400, 400), np.float32)
+
+    def work() -> None:
+        for _ in range(4):
+            matrix @ matrix
+
+    found = {}
     with mg.Ranks(comm) as ranks:
-        return used(comm, ranks.done, 200)
+        for size in sizes:
+            buffer = np.ones(size // 4, np.float32)
+
+            def exchange(k: int, buffer=buffer) -> None:
+                ranks.done(k)
+                ranks.comm.Allreduce(MPI.IN_PLACE, buffer, MPI.SUM)
+
+            found[size] = used(comm, exchange, 60, work)
+    return found
 
 
-def used(comm, exchange: Callable[[int], object], count: int) -> float:
+def used(comm, exchange: Callable[[int], object], count: int, before: Callable | None = None) -> float:
     took = []
     for k in range(count):
-        comm.Barrier()
+        (before or comm.Barrier)()
         began = time.process_time()
         exchange(k)
         took.append(time.process_time() - began)
@@ -149,11 +164,14 @@ def inside(names: list[str], rounds: int) -> None:
     measured: dict[str, Any] = {
         "bytes": {name: case.bytes for name, case in cases.items()},
         "reduce": {},
-        "meet": {},
+        "exchange": {},
     }
     for n, comm in comms.items():
         if n > 1 and world.rank < n:
-            measured["reduce"][n], measured["meet"][n] = all_reduces(comm, MPI, sizes), met(comm)
+            measured["reduce"][n], measured["exchange"][n] = (
+                all_reduces(comm, MPI, sizes),
+                exchanges(comm, MPI, sizes),
+            )
         waited(world)
     turns: list[tuple] = []
     for name, case in cases.items():
@@ -223,13 +241,10 @@ def network(count: int, size: int, latency: float, bandwidth: float) -> float:
 
 def report(measured: dict, names: list[str], options: argparse.Namespace) -> None:
     print(f"{cores()} processors, load {os.getloadavg()[0]:.1f}\n")
-    print("an all-reduce, µs        " + "".join(f"{int(size):>12,} B" for size in measured["reduce"]["2"]))
-    for n, found in measured["reduce"].items():
-        print(f"{n} ranks" + " " * 17 + "".join(f"{1e6 * s:14.0f}" for s in found.values()))
-    print(
-        "the meeting before it, µs  "
-        + ", ".join(f"{n} ranks: {1e6 * s:.0f}" for n, s in measured["meet"].items())
-    )
+    print(f"{'µs by processors':32s}" + "".join(f"{int(size):>12,} B" for size in measured["reduce"]["2"]))
+    for kind, what in (("reduce", "all-reduce alone"), ("exchange", "exchange after work")):
+        for n, found in measured[kind].items():
+            print(f"{f'{what}, {n} ranks':32s}" + "".join(f"{1e6 * s:14.0f}" for s in found.values()))
     for name in names:
         one(name, measured, options)
 
@@ -249,7 +264,7 @@ def one(name: str, measured: dict, options: argparse.Namespace) -> None:
         found = steps_of(measured, name, n, N)
         seconds, exchange = shared_seconds(found["compute"], found["exchange"], cores())
         first = first or seconds
-        told = 0.0 if n == 1 else measured["reduce"][str(n)][str(size)] + measured["meet"][str(n)]
+        told = 0.0 if n == 1 else measured["exchange"][str(n)][str(size)]
         simulated = simulation.step(n, N / n, told, cores())
         print(
             f"   {n:5d} {1e3 * np.median(found['clock']):14.2f} {1e3 * seconds:15.2f} {1e3 * exchange:17.2f} "
@@ -258,7 +273,9 @@ def one(name: str, measured: dict, options: argparse.Namespace) -> None:
     print(
         f"   on a network of {1e6 * options.latency:.0f} µs and {options.bandwidth / 1e9:.0f} GB/s, a processor for each rank:"
     )
-    print("   ranks   bytes sent by each  exchange, ms   of one sequence, %   of 8   of 32   batch for 90 %")
+    print(
+        "   ranks   bytes sent by each   exchange, ms   efficiency of 1 sequence a rank, of 8, of 32   batch for 90 % of the best"
+    )
     for n in (16, 256, 4096):
         exchange = network(n, size, options.latency, options.bandwidth)
         shares = [exact_share(simulation, n, s, exchange) for s in (1, 8, 32)]
@@ -268,8 +285,8 @@ def one(name: str, measured: dict, options: argparse.Namespace) -> None:
             if exact_share(simulation, n, s, exchange, 20) >= 0.9 * limit(simulation, n)
         )
         print(
-            f"   {n:5d} {2 * (n - 1) / n * size:20,.0f} {1e3 * exchange:13.2f} {shares[0]:21.0%} {shares[1]:6.0%} "
-            f"{shares[2]:7.0%} {n * enough:16,d}"
+            f"   {n:5d} {2 * (n - 1) / n * size:20,.0f} {1e3 * exchange:13.2f} {shares[0]:34.0%} {shares[1]:5.0%} "
+            f"{shares[2]:6.0%} {n * enough:27,d}"
         )
 
 

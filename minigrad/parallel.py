@@ -196,8 +196,9 @@ class Ranks(Alone):
         """Not by MPI's own waiting, which takes a processor as long as it lasts and hears no signal."""
         began = time.perf_counter()
         while not request.Test():
-            if time.perf_counter() - began > PATIENT:
-                time.sleep(1e-4)
+            waited = time.perf_counter() - began
+            if waited > PATIENT:
+                time.sleep(min(1e-3, waited / 8))
             elif hasattr(os, "sched_yield"):
                 os.sched_yield()
 
