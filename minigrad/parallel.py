@@ -146,10 +146,10 @@ class Ranks(Alone):
         from mpi4py import MPI
 
         self.MPI, self.comm = MPI, self.given.Dup()  # no message of the caller's is taken for one of ours
-        self.error: BaseException | None
         self.over = False  # whether all ranks know that it has ended
         self.orderly = False  # whether they then stand at the same step, and can exchange once more
-        self.error, self.stop, self.before = None, False, None
+        self.error: BaseException | None = None  # why this rank ends
+        self.stop, self.before = False, None  # whether it was asked to stop; what handled Ctrl-C before
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -426,6 +426,8 @@ class _Record:
 
     def on_first(self, function: Callable, *arguments) -> Any:
         """What a function of the caller's returns, which rank 0 alone calls; what it has drawn, all have drawn."""
+        if self.ranks is ALONE:
+            return function(*arguments)
         found, states = self.ranks.first(lambda: (function(*arguments), self._states()))
         if self.ranks.rank:
             self._put_back(states)

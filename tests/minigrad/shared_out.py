@@ -148,19 +148,15 @@ def dense(comm, folder, axes=(0, 0)):
     return fitted(ranks(comm, axes=axes and (*axes, None, None)), problem, loss, batches)
 
 
-def windows(problem: Problem) -> list:
-    return [b for _ in range(2) for b in problem.batches]
-
-
-def carried(comm, folder, steps=None, resume=None, **options):
+def carried(comm, folder, steps=None, resume=None, sequences=N, **options):
     """States that are carried from batch to batch, and validated with."""
-    problem = Problem()
+    problem = Problem(sequences=sequences)
 
     def loss(x, y, h, c):
         run = problem.cell(x, (h, c), output=problem.output)
         return (mg.mse(run.y, y), *run.state)
 
-    state = (np.full((N, H), 0.1), problem.rng.standard_normal((N, H)))
+    state = (np.full((sequences, H), 0.1), problem.rng.standard_normal((sequences, H)))
     return fitted(
         comm,
         problem,
@@ -178,6 +174,13 @@ def resumed(comm, folder):
     """Three times: each goes on from the file of the one before."""
     for steps in (3, 9, None):
         found = carried(comm, folder, steps, Path(folder) / "resumed.file")
+    return found
+
+
+def few_streams(comm, folder):
+    """Fewer than three ranks, of which the last has none."""
+    for steps in (3, None):
+        found = carried(comm, folder, steps, Path(folder) / "few.file", sequences=2)
     return found
 
 
@@ -224,7 +227,7 @@ def validated(comm, folder):
 
 
 SAME = [
-    plain, single, accumulated, clipped, by_sgd, one_by_one, few, masked, by_classes, summed, dense, carried, resumed,
+    plain, single, accumulated, clipped, by_sgd, one_by_one, few, masked, by_classes, summed, dense, carried, resumed, few_streams,
     watched, validated,
 ]  # fmt: skip
 
