@@ -303,7 +303,7 @@ RUN = ctypes.CFUNCTYPE(
 )  # lets go of the interpreter's lock
 _one_at_a_time = threading.RLock()
 _programs: dict[str, Program] = {}
-_kernels: dict[str, Loaded] = {}
+_kernels: dict[str, tuple[Loaded, bool]] = {}  # and whether it was in the folder
 
 
 class Program:
@@ -356,8 +356,8 @@ def _kernel(place: Folder, symbol: str) -> int:
     """The address of a kernel for the argument types that its symbol names."""
     if symbol not in _kernels:
         file = f"kernel_{symbol}_{_digest('kernel', symbol)}.o"
-        _kernels[symbol] = _loaded(place, file, symbol)[0]
-    return _kernels[symbol].addresses[symbol]
+        _kernels[symbol] = _loaded(place, file, symbol)
+    return _kernels[symbol][0].addresses[symbol]
 
 
 def _show(place: Folder, name: str, path: str, source: str) -> None:

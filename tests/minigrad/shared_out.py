@@ -227,8 +227,8 @@ def validated(comm, folder):
 
 
 SAME = [
-    plain, single, accumulated, clipped, by_sgd, one_by_one, few, masked, by_classes, summed, dense, carried, resumed, few_streams,
-    watched, validated,
+    plain, single, accumulated, clipped, by_sgd, one_by_one, few, masked, by_classes, summed, dense, carried, resumed,
+    few_streams, watched, validated,
 ]  # fmt: skip
 
 
