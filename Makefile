@@ -73,6 +73,7 @@ bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/tasks.py
 	$(PY) benchmarks/characters.py
 	$(PY) benchmarks/sweep.py
+	$(PY) benchmarks/parallel.py
 
 pictures: $(VENV)/.ready-run
 	$(PY) docs/make_pictures.py

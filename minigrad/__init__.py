@@ -93,6 +93,7 @@ from .ops import (
     where,
     zeros,
 )
+from .parallel import Ranks
 from .reverse import ancestors, backward, grad
 from .scanning import scan
 from .tensor import OPS, Op, Tensor, anomaly, as_tensor, describe, no_grad, scope
@@ -138,6 +139,7 @@ __all__ = [
     "NonFiniteError",
     "OPS",
     "Op",
+    "Ranks",
     "ShapeError",
     "TooLargeError",
     "Tensor",

@@ -20,6 +20,7 @@ from . import checkpoint
 from .errors import InputError, NonFiniteError, first_bad
 from .modes import no_grad
 from .optim import Adam, Optimiser, assigned, commit, fitting
+from .parallel import ALONE, Alone, ranks_of
 from .progress import shown
 from .scanning import flatten
 from .tensor import Tensor, describe
@@ -81,6 +82,7 @@ def fit(
     save_every: int = 1000,
     rng: Generator | Mapping[str, Generator] | None = None,
     notes: Mapping[str, str] | None = None,
+    comm=None,
 ) -> Losses:
     """Train: one optimiser step per batch; returns the losses (steps,), an array that also has what was validated.
 
@@ -117,11 +119,19 @@ def fit(
     rng : the random generator that batches, loss, `validate` or `watch` draw from, or several by name.  After the
         batches that are passed over it goes on from its state in the file, whatever its seed was.
     notes : texts by name for the file; without them those in the file stay (``checkpoint.load(file).notes``).
+    comm : an MPI communicator whose ranks train together, e.g. ``MPI.COMM_WORLD`` of mpi4py, or `Ranks` of it, which
+        says how batches are shared out.  All ranks call `fit` with the same arguments and the same whole batches, and
+        take their own sequences; all end with the same parameters and losses, those of one process to rounding.
+        Parameters, the optimiser and `rng` begin as on rank 0, which alone reads and writes the file, shows progress,
+        and calls `watch` and a function `validate`; batches to validate on are shared out, unless a state is
+        carried.  An error or Ctrl-C on one rank ends all.  See docs/clusters.md.
 
     Ctrl-C passes through; the parameters keep what they have learned.  Raises NonFiniteError, naming the step, when
     the loss or a gradient is not finite, and where the data are not finite, batch, argument and place; the parameters
     are then those of the step before.  Raises InputError for options that make no sense, and what
-    `checkpoint.load_training` raises for a file of another training; nothing is changed then.
+    `checkpoint.load_training` raises for a file of another training; nothing is changed then.  With `comm` also
+    InputError where ranks differ in what they were given, or where the loss of a batch is not made of those of its
+    parts, and MinigradError where another rank has failed.
     """
     from .compiler import TrainingStep  # LLVM is loaded when it is first needed
 
@@ -140,11 +150,12 @@ def fit(
         rate = 1.0 if callable(lr) else lr
         optimiser = Adam(parameters, rate)
         schedule = schedule or (lambda number: rate)  # also where the file behind `resume` has another
-    step = TrainingStep(loss, optimiser, clip, clip_value)
+    step, ranks = TrainingStep(loss, optimiser, clip, clip_value), ranks_of(comm)
     total = _total(batches, epochs, steps, accumulate)
     with (
-        _Record(optimiser, resume, save_every, rng, notes, first) as record,
-        shown(progress, total, len(record.losses)) as show,
+        ranks,
+        _Record(optimiser, resume, save_every, rng, notes, first, ranks) as record,
+        shown(progress if ranks.rank == 0 else False, total, len(record.losses)) as show,
     ):
         events = _events(batches, epochs, steps, accumulate, record.begin)
         for number, group in record.remaining(events, patience):
@@ -155,9 +166,10 @@ def fit(
                 show(number, value, optimiser.lr)
             due = number % validate_every == 0 if validate_every else group is None
             if validate is not None and due and number > record.validated_last:
-                record.judge(number, _validated(step, validate, first, number))
-            if group and watch is not None and watch(number, value):
+                record.judge(number, _validated(step, validate, first, number, record))
+            if group and watch is not None and record.on_first(watch, number, value):
                 break
+        ranks.done(len(record.losses))
     if patience is not None:
         record.put_back_best()
     return Losses(record.losses, record.moment.validated)
@@ -166,18 +178,26 @@ def fit(
 def _one_step(step: TrainingStep, record: _Record, number: int, group: list) -> float:
     """Loss and gradients of one batch, or the means of several, and the step; returns the loss."""
     step.optimiser.zero_grad()
-    values, total, state = [], None, record.moment.state
+    values, total, state, ranks = [], None, record.moment.state, record.ranks
     for k, batch in enumerate(group, 1):
         name = f"batch {number}" if len(group) == 1 else f"batch {k} of step {number}"
-        given = (*_arguments("fit", name, batch), *state)
-        result = step.compute(*given)
-        values.append(_number(result))
-        if not math.isfinite(values[-1]):
-            raise NonFiniteError(f"fit: the loss of step {number} is {values[-1]}{_blame(step, name, given)}")
+        share = ranks.own(name, _arguments("fit", name, batch), step.loss.function)
+        given = (*batch, *state)
+        result = step.compute(*share.arguments, *state)
+        value = _number(result)
+        if not math.isfinite(value) and share.weight:
+            raise NonFiniteError(f"fit: the loss of step {number} is {value}{_blame(step, name, given)}")
+        ranks.refuse_counts(name, step, share)
+        if k == 1 and ranks.looks(number):
+            ranks.compare(name, step, batch, state, value, share.weight)
         state = _next_state(result, state)
+        if share.weight != 1:
+            value = share.weight and value * share.weight
+            step.scale(share.weight)
+        values.append(value)
         if len(group) > 1:
             total = step.average(total, len(group) if k == len(group) else None)
-    value = sum(values) / len(values)
+    value = ranks.summed(step, number, sum(values) / len(values), share.weight)
     try:
         record.step(value, state, step.move)
     except NonFiniteError as error:
@@ -185,25 +205,37 @@ def _one_step(step: TrainingStep, record: _Record, number: int, group: list) -> 
     return value
 
 
-def _validated(step: TrainingStep, validate: list | Callable[[], float], first: tuple, number: int) -> float:
+def _validated(
+    step: TrainingStep, validate: list | Callable[[], float], first: tuple, number: int, record: _Record
+) -> float:
     """The mean loss of the batches, or what the function returns."""
     if callable(validate):
-        value = float(validate())
+        value = float(record.on_first(validate))
         if math.isnan(value):
             raise NonFiniteError(f"fit: validate returned nan after step {number}")
         return value
-    values, state = [], first
-    for k, batch in enumerate(validate, 1):
-        name = f"batch {k} of validate"
-        given = (*_arguments("fit", name, batch), *state)
+
+    def one(k: int, state: tuple = ()) -> tuple[float, tuple]:
+        name = f"batch {k + 1} of validate"
+        given = (*_arguments("fit", name, validate[k]), *state)
         with no_grad():
             result = step.loss(*given)
-        values.append(_number(result))
-        if not math.isfinite(values[-1]):
+        value = _number(result)
+        if not math.isfinite(value):
             raise NonFiniteError(
-                f"fit: the loss of {name} is {values[-1]} after step {number}{_blame(step, name, given)}"
+                f"fit: the loss of {name} is {value} after step {number}{_blame(step, name, given)}"
             )
-        state = _next_state(result, state)
+        return value, _next_state(result, state)
+
+    def in_turn() -> list[float]:
+        values, state = [], first
+        for k in range(len(validate)):
+            value, state = one(k, state)
+            values.append(value)
+        return values
+
+    ranks = record.ranks
+    values = ranks.first(in_turn) if first else ranks.each(lambda k: one(k)[0], len(validate))
     return sum(values) / len(values)
 
 
@@ -338,14 +370,19 @@ class _Record:
     count, which changes with the parameters, says which.
     """
 
-    def __init__(self, optimiser: Optimiser, path, every: int, rng, notes, first: tuple):
+    def __init__(
+        self, optimiser: Optimiser, path, every: int, rng, notes, first: tuple, ranks: Alone = ALONE
+    ):
         self.optimiser, self.path, self.every, self.notes = optimiser, path, every, notes or {}
-        self.generators = {} if path is None else checkpoint.generators(rng)
+        self.generators = {} if path is None and ranks is ALONE else checkpoint.generators(rng)
         self.losses: list[float] = []
-        self.first = first
+        self.first, self.ranks = first, ranks
         moment = Moment({}, first)
-        if path is not None and os.path.lexists(path):
+        if path is not None and ranks.rank == 0 and os.path.lexists(path):
             moment = self._load(notes)
+        if ranks is not ALONE:
+            ranks.steps = lambda: optimiser.steps
+            moment = self._as_on_first(moment)
         self.start = optimiser.steps - len(self.losses)
         self.moments = {optimiser.steps: moment._replace(generators=self._states())}
         self.saved = -1
@@ -367,6 +404,34 @@ class _Record:
         then = json.loads(found["epoch rng"].tobytes()) if "epoch rng" in found else {}
         epoch = int(found.get("epoch", 0))
         return Moment({}, rebuild([known[name] for name in own]), epoch, then, validated, best or None)
+
+    def _as_on_first(self, moment: Moment) -> Moment:
+        """Let all ranks begin with what rank 0 has; returns the moment, with this rank's part of the carried state."""
+        optimiser, ranks = self.optimiser, self.ranks
+        values = [p.value for p in optimiser.parameters]
+        told = (values, optimiser.state_dict(), self._states(), moment, self.losses, self.notes)
+        values, slots, states, moment, self.losses, self.notes = ranks.first(lambda: told)
+        if ranks.rank:
+            own = dict(zip(optimiser.labels, optimiser.parameters, strict=True))
+            found = fitting(
+                "fit: the parameters of rank 0",
+                dict(zip(own, values, strict=True)),
+                {n: p.value for n, p in own.items()},
+            )
+            changes = [change for name, p in own.items() for change in assigned(p, found[name])]
+            commit([*changes, *optimiser.loaded(slots)])
+            self._put_back(states)
+        self.first = ranks.own_state(self.first)
+        return moment._replace(state=ranks.own_state(moment.state))
+
+    def on_first(self, function: Callable, *arguments) -> Any:
+        """What a function of the caller's returns, which rank 0 alone calls; what it has drawn, all have drawn."""
+        if self.ranks is ALONE:
+            return function(*arguments)
+        found, states = self.ranks.first(lambda: (function(*arguments), self._states()))
+        if self.ranks.rank:
+            self._put_back(states)
+        return found
 
     @property
     def moment(self) -> Moment:
@@ -452,10 +517,17 @@ class _Record:
         self.moments = {self.optimiser.steps: self.moment._replace(generators=self._states())}
 
     def _save(self) -> None:
-        now = self.optimiser.steps
+        now, ranks = self.optimiser.steps, self.ranks
         if self.path is None or (now, len(self.moment.validated)) == self.saved:
             return
+        if ranks.over and self.moment.state and not ranks.orderly:
+            return  # the others' parts of the carried state are not to be had: the file stays as it was
         moment = self.moments[now]
+        moment = moment._replace(state=ranks.whole_state(moment.state))
+        ranks.first(self._write, now, moment)
+        self.saved = now, len(moment.validated)
+
+    def _write(self, now: int, moment: Moment) -> None:
         tensors = {"losses": np.array(self.losses[: now - self.start], np.float64)}
         if moment.epoch:
             text = checkpoint.text_of_states(moment.generators_then or {})
@@ -466,7 +538,6 @@ class _Record:
         if moment.best is not None:
             tensors |= {f"best/{n}": x for n, x in zip(self.optimiser.labels, moment.best, strict=True)}
         checkpoint.write_training(self.path, self.optimiser, moment.generators, tensors, self.notes)
-        self.saved = now, len(moment.validated)
 
     def __enter__(self) -> _Record:
         return self
@@ -474,6 +545,7 @@ class _Record:
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             self._mark()
+        self.ranks.join(error)
         self._save()
 
 

@@ -27,6 +27,7 @@ HEAVY = [
     "safetensors",
     "torch",
     "platformdirs",
+    "mpi4py",
 ]
 
 

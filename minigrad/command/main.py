@@ -28,6 +28,7 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import MinigradError
 from ..names import shown
+from ..parallel import said_elsewhere
 from .given import UsageError
 
 COMMANDS = {
@@ -89,9 +90,11 @@ def ended(program: str, command: Callable[[], None]) -> int:
         command()
         sys.stdout.flush()
         return FINE
-    except UsageError as error:
-        return _said(f"{program}: error: {one_line(error)}", USAGE)
     except MinigradError as error:
+        if said_elsewhere(error):  # by another of the processes that train together
+            return WRONG
+        if isinstance(error, UsageError):
+            return _said(f"{program}: error: {one_line(error)}", USAGE)
         return _said(f"error: {one_line(error)}", WRONG)
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         os.dup2(

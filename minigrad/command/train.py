@@ -3,11 +3,14 @@
 Windows of the text follow one another in parallel streams, and the state is carried
 from window to window while gradients stop at its edge.  Prints the loss in bits per
 character on text that was held out, and a sample; Ctrl-C keeps what was learned.  With
---resume, the same command goes on where the last one stopped, to the same bits.
+--resume, the same command goes on where the last one stopped, to the same bits.  Started by
+mpiexec, several processes share the streams, and learn what one would.
 
     minigrad train book.txt
     minigrad train book.txt --hidden 256 --layers 2 --steps 5000 --out model
     minigrad train book.txt --steps 5000 --resume book.run
+
+    mpiexec -n 4 minigrad train book.txt --batch 32
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +28,7 @@ from rich.markup import escape
 
 import cells
 import minigrad as mg
-from minigrad import checkpoint
+from minigrad import checkpoint, parallel
 from minigrad.names import shown
 
 from .given import UsageError, add_out, add_text, not_negative, read_text
@@ -73,10 +77,19 @@ def windows(columns: np.ndarray, window: int) -> Iterator[tuple[np.ndarray, np.n
 
 
 def train(
-    model: Model, rng, options, alphabet: str, codes: np.ndarray, held_out: np.ndarray, console
+    model: Model,
+    rng,
+    options,
+    alphabet: str,
+    codes: np.ndarray,
+    held_out: np.ndarray,
+    console,
+    ranks,
+    done: int,
 ) -> None:
+    """done : how many steps the training has behind it."""
     loss, columns = mg.compile(model.loss), streams(codes, options.batch)
-    done, every, start = steps_done(options, alphabet), max(1, options.steps // 5), time.perf_counter()
+    every, start = max(1, options.steps // 5), time.perf_counter()
     if done:
         console.print(f"goes on after step {done}")
 
@@ -95,6 +108,7 @@ def train(
         loss, model.parameters(), lambda epoch: windows(columns, options.window), epochs=None, steps=options.steps,
         state=model.stack.initial_state(options.batch), lr=options.lr, clip=5.0, watch=watch,
         resume=options.resume, save_every=every, rng=rng, notes={"alphabet": alphabet},
+        comm=ranks,
     )  # fmt: skip
 
 
@@ -157,33 +171,47 @@ def check(options: argparse.Namespace) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    check(options)
-    console = Console()
-    text = read_text(options.text)
-    alphabet = cells.Alphabet(text)
-    codes = alphabet.encode(text)
-    cut = int(len(codes) * (1 - HELD_OUT))
-    if cut // options.batch <= options.window or len(codes) - cut < 2:
-        raise mg.InputError(
-            f"the text has {len(codes)} characters: too few for {options.batch} streams of windows of "
-            f"{options.window}; use a smaller --batch or --window, or a longer text"
-        )
-    rng = np.random.default_rng(options.seed)
-    model = Model(options.cell, len(alphabet), options.hidden, options.layers, rng)
+    ranks = parallel.ranks_of(parallel.world())
+    if ranks.rank > 0:
+        warnings.simplefilter("ignore")  # rank 0 says the same
+    console = Console(quiet=ranks.rank > 0)
+    weights = options.out / "weights.safetensors"
+    with ranks:
+        check(options)
+        if options.batch < ranks.size:
+            raise UsageError(
+                f"--batch {options.batch}: {ranks.size} processes share the streams; give at least as many"
+            )
+        text = read_text(options.text)
+        alphabet = cells.Alphabet(text)
+        codes = alphabet.encode(text)
+        cut = int(len(codes) * (1 - HELD_OUT))
+        if cut // options.batch <= options.window or len(codes) - cut < 2:
+            raise mg.InputError(
+                f"the text has {len(codes)} characters: too few for {options.batch} streams of windows of "
+                f"{options.window}; use a smaller --batch or --window, or a longer text"
+            )
+        rng = np.random.default_rng(options.seed)
+        model = Model(options.cell, len(alphabet), options.hidden, options.layers, rng)
+
+        def save() -> None:
+            if ranks.rank == 0:
+                checkpoint.save(weights, model.parameters(), {"alphabet": alphabet.characters})
+
+        save()  # fails before the training, not after
+        done = ranks.first(steps_done, options, alphabet.characters)
+        ranks.done()
     size = sum(p.size for p in model.parameters().values())
     console.print(
         f"{options.cell}, {options.layers} × {options.hidden} units, {size:,} parameters; {len(codes):,} characters"
+        + (f"; {ranks.size} processes" if ranks.size > 1 else "")
     )
-    weights = options.out / "weights.safetensors"
-
-    def save() -> None:
-        checkpoint.save(weights, model.parameters(), {"alphabet": alphabet.characters})
-
-    save()  # fails before the training, not after
     try:
-        train(model, rng, options, alphabet.characters, codes[:cut], codes[cut:], console)
+        train(model, rng, options, alphabet.characters, codes[:cut], codes[cut:], console, ranks, done)
     except KeyboardInterrupt:
         console.print("stopped; what was learned so far is kept")
     save()
-    console.print(escape(shown(sample(model, alphabet, text[0], 300, rng))), soft_wrap=True, highlight=False)
-    console.print(f"weights: {escape(str(weights))}", soft_wrap=True)
+    if ranks.rank == 0:
+        said = shown(sample(model, alphabet, text[0], 300, rng))
+        console.print(escape(said), soft_wrap=True, highlight=False)
+        console.print(f"weights: {escape(str(weights))}", soft_wrap=True)

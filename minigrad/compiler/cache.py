@@ -303,7 +303,7 @@ RUN = ctypes.CFUNCTYPE(
 )  # lets go of the interpreter's lock
 _one_at_a_time = threading.RLock()
 _programs: dict[str, Program] = {}
-_kernels: dict[str, Loaded] = {}
+_kernels: dict[str, tuple[Loaded, bool]] = {}  # and whether it was in the folder
 
 
 class Program:
@@ -321,38 +321,43 @@ def load(source: str, name: str) -> Program:
         if digest not in _programs:
             place, stem = folder(), f"{file_stem(name)}_{digest}"
             _show(place, f"{stem}.py", str((place.path or Path("minigrad")) / f"{stem}.py"), source)
-            with place.made_once(f"{stem}.o") as made:
-                loaded, found = _loaded(place, f"{stem}.o", "run", source)
+            loaded, found = _loaded(place, f"{stem}.o", "run", source)
             _programs[digest] = Program(loaded, found)
-            if made:
+            if not found:
                 place.trim()
         return _programs[digest]
 
 
 def _loaded(place: Folder, file: str, symbol: str, source: str = "") -> tuple[Loaded, bool]:
     """A function from its file, or made now and put there, with the kernels that it calls; was it in the file?"""
-    data = place.read(file)
-    found = data is not None
-    if data is None:
-        from .llvm import kernel_code, program_code  # only now: what is found needs no writer
-
-        code = program_code(source) if source else kernel_code(symbol)
-        objects = [object_code(piece) for piece in code.pieces]
-        sizes = " ".join(str(len(o)) for o in objects)
-        data = b"\n".join([" ".join(code.needs).encode(), sizes.encode(), b"".join(objects)])
-        place.write(file, _checksum(file, data) + data)
+    with place.made_once(file):  # and let go before the kernels: nobody waits for one lock and holds another
+        data = place.read(file)
+        found = data is not None
+        if data is None:
+            data = _code(symbol, source)
+            place.write(file, _checksum(file, data) + data)
     needs, sizes, code = data.split(b"\n", 2)
     imports = {name: _kernel(place, name) for name in needs.decode().split()}
     ends = [*accumulate(map(int, sizes.split()), initial=0)]
     return Loaded([code[a:b] for a, b in pairwise(ends)], [symbol], imports), found
 
 
+def _code(symbol: str, source: str) -> bytes:
+    """A program or a kernel, compiled: the kernels that it needs, the sizes of its pieces, and these."""
+    from .llvm import kernel_code, program_code  # only now: what is found needs no writer
+
+    code = program_code(source) if source else kernel_code(symbol)
+    objects = [object_code(piece) for piece in code.pieces]
+    sizes = " ".join(str(len(o)) for o in objects)
+    return b"\n".join([" ".join(code.needs).encode(), sizes.encode(), b"".join(objects)])
+
+
 def _kernel(place: Folder, symbol: str) -> int:
     """The address of a kernel for the argument types that its symbol names."""
     if symbol not in _kernels:
         file = f"kernel_{symbol}_{_digest('kernel', symbol)}.o"
-        _kernels[symbol] = _loaded(place, file, symbol)[0]
-    return _kernels[symbol].addresses[symbol]
+        _kernels[symbol] = _loaded(place, file, symbol)
+    return _kernels[symbol][0].addresses[symbol]
 
 
 def _show(place: Folder, name: str, path: str, source: str) -> None:

@@ -16,6 +16,7 @@ from itertools import chain, repeat
 from operator import is_
 from sys import getrefcount
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Layout:
             at += -(-math.prod(shape) * dtype.itemsize // ALIGN) * ALIGN
         self.count = (at - self.start) // self.dtype.itemsize
         self.offsets = np.array([part[0] for part in self.parts], np.int64)
+        self.checksum = crc32(repr((self.parts, self.count)).encode())
 
     def __eq__(self, other) -> bool:
         return isinstance(other, Layout) and (self.parts, self.count) == (other.parts, other.count)
@@ -268,14 +270,29 @@ class TrainingStep:
                 arrays = [g for found in (one, two) for _, g in found.items()]
                 self._found = None, 0, None, Gradients([t for part in both for t in part], arrays)
         if count is not None and count > 1:
-            if self._found[2] is not None:
-                gradient = self._flat_gradient(self._found)
-                gradient *= gradient.dtype.type(1 / count)
-            else:
-                found = self._gradients(self._found).items()
-                means = [np.asarray(g * g.dtype.type(1 / count)) for _, g in found]
-                self._found = None, 0, None, Gradients([t for t, _ in found], means)
+            self.scale(1 / count)
         return self._found
+
+    def scale(self, factor: float) -> None:
+        """Multiply the gradients of the last `compute`."""
+        for piece in self.pieces()[0]:
+            piece *= piece.dtype.type(factor)
+
+    def pieces(self) -> tuple[list[np.ndarray], int]:
+        """The gradients of the last `compute`, to be changed in place, and a checksum of how they lie.
+
+        One flat array where that is how the program writes them, else one for each parameter that has a gradient, in
+        the order of the optimiser's parameters.
+        """
+        layout = self._found[2]
+        if layout is not None:
+            return [self._flat_gradient(self._found)], layout.checksum
+        found = {t.number: (t, g) for t, g in self._gradients(self._found).items()}
+        order = sorted(found, key=lambda number: self.places.get(number, len(self.places)))
+        arrays = [np.array(found[number][1]) for number in order]
+        self._found = None, 0, None, Gradients([found[number][0] for number in order], arrays)
+        shapes = [(self.places.get(number, -1), found[number][1].shape) for number in order]
+        return arrays, crc32(repr(shapes).encode())
 
     @staticmethod
     def _flat_gradient(found: tuple) -> np.ndarray:

@@ -79,7 +79,7 @@ def _raises(inputs, width, steps, rng):
 
 
 class Watched:
-    """A task's held-out data, which say which programs this process has compiled, and wait for a second process."""
+    """A task's held-out data, which say which programs and kernels this process has compiled, and wait for a second process."""
 
     def __init__(self, task):
         self.task = task
@@ -94,6 +94,8 @@ class Watched:
             time.sleep(0.01)
         for name, program in cache._programs.items():
             note("programs", f"{os.getpid()} {name} {'found' if program.found else 'compiled'}")
+        for name, (_, found) in cache._kernels.items():
+            note("programs", f"{os.getpid()} {name} {'found' if found else 'compiled'}")
         return self.task.held_out(N, rng)
 
 

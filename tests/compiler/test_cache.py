@@ -33,7 +33,7 @@ def start(folder: Path | str, program: str = PROGRAM, root: Path = ROOT, **optio
     env = os.environ | {"MINIGRAD_CACHE": str(folder), "PYTHONPATH": str(root), "PYTHONWARNINGS": "default"}
     env |= options.pop("env", {})
     return subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, str(options.pop("number", 0))],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -349,6 +349,36 @@ with cache.folder().made_once("x"):
     process = start(folder, program)
     assert process.stdout and process.stdout.readline() == "mine\n"
     return process
+
+
+KERNELS = """
+import os, sys, time, numpy as np, minigrad as mg
+from minigrad.compiler import cache, llvm
+
+def slowly(symbol, source, made=cache._code):
+    print("compiles", symbol if not source else "its program", flush=True)
+    time.sleep(0.5)
+    return made(symbol, source)
+
+cache._code = slowly
+print("ready", flush=True)
+sys.stdin.readline()  # until both are there
+W = mg.Tensor(np.ones((3, 3)), requires_grad=True, name="W")
+mg.compile(lambda x: mg.tanh(x @ W * float(sys.argv[1])).sum()).value_and_grad(np.ones((2, 3)))
+"""
+
+
+def test_processes_with_different_programs_compile_a_kernel_once(tmp_path):
+    both = [start(tmp_path / "cache", KERNELS, stdin=subprocess.PIPE, number=k) for k in (2, 3)]
+    for process in both:
+        assert process.stdout and process.stdin and process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    lines = [finish(process)[0].split("\n") for process in both]
+    assert all(said[0] == "compiles its program" for said in lines), "they are different programs"
+    kernels = [line for said in lines for line in said[1:]]
+    assert len(kernels) == len({*kernels}) >= 2, kernels
 
 
 def test_a_process_that_crashed_holds_nobody_up(tmp_path):
