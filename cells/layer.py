@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from keyword import iskeyword
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minigrad import DTypeError, InputError, ShapeError, Tensor, checkpoint, describe, init
+from minigrad.hints import LAYER, LAYER_PARAMETERS, missing, refuse_made
 from minigrad.modes import modes
 from minigrad.names import printable
 from minigrad.roles import CONSTANT, PARAMETER, Role
@@ -45,6 +46,10 @@ class Layer:
         super().__init_subclass__(**options)
         if callable(vars(cls).get("forward")) and not any("__call__" in vars(kind) for kind in cls.__mro__):
             raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
+
+    def __new__(cls, *_, **options):
+        refuse_made(cls, options, LAYER_PARAMETERS)
+        return super().__new__(cls)
 
     def __init__(self, dtype="float32"):
         """dtype : of the parameters; raises InputError for one that is not a float type."""
@@ -230,6 +235,13 @@ class Layer:
                     object.__setattr__(self, attribute, (*names, name))
             elif was_there:
                 object.__setattr__(self, attribute, names)
+
+    if not TYPE_CHECKING:  # which would believe that a layer has any attribute
+
+        def __getattr__(self, name: str):
+            if name in LAYER:
+                raise missing(type(self).__name__, name, LAYER, self)
+            return object.__getattribute__(self, name)  # raises what it raises without a hint
 
     def __delattr__(self, name: str) -> None:
         old = vars(self).get(name)
