@@ -11,12 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from keyword import iskeyword
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from minigrad import DTypeError, InputError, ShapeError, Tensor, checkpoint, describe, init
-from minigrad.hints import LAYER, LAYER_PARAMETERS, missing, refuse_made
+from minigrad import DTypeError, InputError, ShapeError, Tensor, checkpoint, describe, hints, init
 from minigrad.modes import modes
 from minigrad.names import printable
 from minigrad.roles import CONSTANT, PARAMETER, Role
@@ -48,7 +47,7 @@ class Layer:
             raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
 
     def __new__(cls, *_, **options):
-        refuse_made(cls, options, LAYER_PARAMETERS)
+        hints.refuse_made(cls, options, hints.LAYER_PARAMETERS)
         return super().__new__(cls)
 
     def __init__(self, dtype="float32"):
@@ -236,12 +235,8 @@ class Layer:
             elif was_there:
                 object.__setattr__(self, attribute, names)
 
-    if not TYPE_CHECKING:  # which would believe that a layer has any attribute
-
-        def __getattr__(self, name: str):
-            if name in LAYER:
-                raise missing(type(self).__name__, name, LAYER, self)
-            return object.__getattribute__(self, name)  # raises what it raises without a hint
+    def __dir__(self) -> list[str]:
+        return hints.attributes_of(self)
 
     def __delattr__(self, name: str) -> None:
         old = vars(self).get(name)
@@ -282,6 +277,9 @@ class Layer:
     def described(self) -> str:
         """What the tree of `print` calls the layer."""
         return type(self).__name__
+
+
+hints.say_what_is_elsewhere(Layer, hints.LAYER)
 
 
 class Dense(Layer):

@@ -240,4 +240,4 @@ __all__ = [
 for _name, _function in hints.with_hints(globals(), __all__, "minigrad"):
     _function.__module__, _function.__qualname__ = "minigrad", _name  # where pickle looks for it
     globals()[_name] = _function
-tensor.__class__ = hints.Module
+tensor.__class__ = hints.Module  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
-from inspect import CO_VARKEYWORDS
+from inspect import CO_VARKEYWORDS, getattr_static
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -138,6 +138,30 @@ class Count(int):
 def missing(owner: str, name: str, table: dict[str, str], of: Any = None) -> AttributeError:
     """The error for an attribute that is called otherwise here."""
     return AttributeError(f"{owner} has no attribute {name!r}; here it is: {table[name]}", name=name, obj=of)
+
+
+class Elsewhere:
+    """An attribute that is not there, and says so itself: a class with `__getattr__` has slower attributes all over."""
+
+    def __init__(self, name: str, table: dict[str, str]):
+        self.name, self.table = name, table
+
+    def __get__(self, of: Any, owner: type):
+        raise missing(owner.__name__, self.name, self.table, of)
+
+
+def say_what_is_elsewhere(owner: type, table: dict[str, str]) -> None:
+    """Let the attributes of a table, but for those that the class has, be answered with what they are called here."""
+    for name in table:
+        if name not in dir(owner):
+            setattr(owner, name, Elsewhere(name, table))
+
+
+def attributes_of(thing: Any) -> list[str]:
+    """What `dir` lists, without what is elsewhere."""
+    own = getattr(thing, "__dict__", ())
+    elsewhere = {n for n in dir(type(thing)) if isinstance(getattr_static(type(thing), n), Elsewhere)}
+    return [n for n in object.__dir__(thing) if n in own or n not in elsewhere]
 
 
 def parameters_of(function: Any) -> tuple[str, ...]:

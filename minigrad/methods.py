@@ -7,9 +7,9 @@ Each calls the function of the same name, which says more; the files that have t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .hints import TENSOR, missing, with_hints
+from .hints import TENSOR, attributes_of, say_what_is_elsewhere, with_hints
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
@@ -135,13 +135,10 @@ class Methods:
         """The axes in reversed order."""
         return _FUNCTIONS["transpose"](self)
 
-    if not TYPE_CHECKING:  # which would believe that a tensor has any attribute
-
-        def __getattr__(self, name: str):
-            if name in TENSOR:
-                raise missing("a tensor", name, TENSOR, self)
-            return object.__getattribute__(self, name)  # raises what it raises without a hint
+    def __dir__(self) -> list[str]:
+        return attributes_of(self)
 
 
+say_what_is_elsewhere(Methods, TENSOR)
 for _name, _method in with_hints(vars(Methods), list(vars(Methods)), "Tensor"):
     setattr(Methods, _name, _method)

@@ -79,6 +79,7 @@ def test_names_of_the_module_say_what_they_are_called(name):
 def test_attributes_say_what_they_are_called(owner, table, name):
     with pytest.raises(AttributeError, match=re.escape(f"{name!r}; here it is: {TABLES[table][name]}")):
         getattr(KNOWN[owner], name)
+    assert owner == "cells" or name not in dir(KNOWN[owner])
 
 
 FUNCTIONS = [n for n in minigrad.__all__ if hasattr(getattr(minigrad, n), "__wrapped__")]
@@ -140,7 +141,9 @@ def test_a_layer_of_ones_own_may_use_these_names():
             self.train, self.size_of_all = hidden_size, rest
 
     own = Own(hidden_size=3, num_layers=2)
-    assert (own.train, own.size_of_all) == (3, {"num_layers": 2})
+    assert (own.train, own.size_of_all) == (3, {"num_layers": 2}) and "train" in dir(own)
+    own.parameter("to", np.ones(2))
+    assert [*own.parameters()] == ["to"] and own.to.shape == (2,)
     assert copy.deepcopy(own).train == 3 and pickle.loads(pickle.dumps(LAYER)).hidden == 3
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = own.nothing
