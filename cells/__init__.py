@@ -3,6 +3,8 @@
 `CELLS` is the table that the tests, the examples and the benchmarks walk.
 """
 
+from minigrad import hints
+
 from . import exchange
 from .attention import AdditiveAttention, AttentionDecoder
 from .bidirectional import Bidirectional
@@ -75,6 +77,14 @@ CELLS: dict[str, type[Cell]] = {
     "slstm": SLSTM,
     "mlstm": MLSTM,
 }
+
+
+def __getattr__(name: str):
+    """Where a name is that is looked for here, as in other libraries."""
+    if name in hints.CELLS:
+        raise hints.missing("module 'cells'", name, hints.CELLS)
+    raise AttributeError(f"module 'cells' has no attribute {name!r}")
+
 
 __all__ = [
     "CELLS",

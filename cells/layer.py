@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad import DTypeError, InputError, ShapeError, Tensor, checkpoint, describe, init
+from minigrad import DTypeError, InputError, ShapeError, Tensor, checkpoint, describe, hints, init
 from minigrad.modes import modes
 from minigrad.names import printable
 from minigrad.roles import CONSTANT, PARAMETER, Role
@@ -45,6 +45,10 @@ class Layer:
         super().__init_subclass__(**options)
         if callable(vars(cls).get("forward")) and not any("__call__" in vars(kind) for kind in cls.__mro__):
             raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
+
+    def __new__(cls, *_, **options):
+        hints.refuse_made(cls, options, hints.LAYER_PARAMETERS)
+        return super().__new__(cls)
 
     def __init__(self, dtype="float32"):
         """dtype : of the parameters; raises InputError for one that is not a float type."""
@@ -231,6 +235,9 @@ class Layer:
             elif was_there:
                 object.__setattr__(self, attribute, names)
 
+    def __dir__(self) -> list[str]:
+        return hints.attributes_of(self)
+
     def __delattr__(self, name: str) -> None:
         old = vars(self).get(name)
         object.__delattr__(self, name)
@@ -270,6 +277,9 @@ class Layer:
     def described(self) -> str:
         """What the tree of `print` calls the layer."""
         return type(self).__name__
+
+
+hints.say_what_is_elsewhere(Layer, hints.LAYER)
 
 
 class Dense(Layer):

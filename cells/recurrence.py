@@ -28,6 +28,7 @@ from minigrad import (
     where,
     zeros,
 )
+from minigrad.hints import LAYER_PARAMETERS, refuse
 from minigrad.tensor import let_go
 
 from .masks import check_truncate, cuts, padded_to_zero, spread, steps_that_count
@@ -404,6 +405,7 @@ def check_step(layer, beside: Mapping) -> None:
     who = type(layer).__name__
     surplus = [name for name in beside if name not in known]
     if surplus:
+        refuse(who, surplus, (), LAYER_PARAMETERS)
         inputs = f"beside x it takes {', '.join(known)}" if known else "it takes x and its states alone"
         raise InputError(
             f"{who}: its step takes no {', '.join(surplus)}; {inputs}.  Options of a run are {', '.join(OPTIONS[:-1])}"

@@ -4,7 +4,7 @@
 `grad` differentiate; see `cells` for recurrent cells and `viz` for pictures.
 """
 
-from . import indexing, init, optim
+from . import hints, indexing, init, optim, tensor
 from .arrays import (
     argmax,
     argmin,
@@ -124,6 +124,8 @@ def training_step(loss, optimiser, *, clip: float | None = None, clip_value: flo
 
 def __getattr__(name: str):
     """Where a name is that is looked for here, as in other libraries."""
+    if name in hints.NAMES:
+        raise hints.missing("module 'minigrad'", name, hints.NAMES)
     inside = name.removesuffix("_")  # clip_grad_norm_
     where = f"; it is minigrad.optim.{inside}" if not name.startswith("_") and hasattr(optim, inside) else ""
     raise AttributeError(f"module 'minigrad' has no attribute {name!r}{where}")
@@ -236,3 +238,8 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+for _name, _function in hints.with_hints(globals(), __all__, "minigrad"):
+    _function.__module__, _function.__qualname__ = "minigrad", _name  # where pickle looks for it
+    globals()[_name] = _function
+tensor.__class__ = hints.Module  # type: ignore[attr-defined]

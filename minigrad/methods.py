@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .hints import TENSOR, attributes_of, say_what_is_elsewhere, with_hints
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
 
@@ -132,3 +134,11 @@ class Methods:
     def T(self):
         """The axes in reversed order."""
         return _FUNCTIONS["transpose"](self)
+
+    def __dir__(self) -> list[str]:
+        return attributes_of(self)
+
+
+say_what_is_elsewhere(Methods, TENSOR)
+for _name, _method in with_hints(vars(Methods), list(vars(Methods)), "Tensor"):
+    setattr(Methods, _name, _method)

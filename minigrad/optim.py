@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, dims
+from .hints import OPTIMISER_PARAMETERS, refuse_made
 from .tensor import Tensor, describe, next_number
 
 
@@ -95,6 +96,10 @@ class Optimiser:
 
     options: tuple[str, ...] = ("lr",)
     slots: tuple[str, ...] = ()
+
+    def __new__(cls, *_, **options):
+        refuse_made(cls, options, OPTIMISER_PARAMETERS)
+        return super().__new__(cls)
 
     def __init__(self, parameters, lr: float, groups=None):
         _refuse_layers(parameters)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, describe, dims, first_bad
+from .hints import Count
 from .methods import _FUNCTIONS, Methods
 from .modes import anomaly, modes, no_grad, scope  # noqa: F401  (the rest of the engine takes them from here)
 from .names import printable
@@ -129,7 +130,7 @@ class Tensor(Methods):
     @property
     def size(self) -> int:
         """How many elements it has."""
-        return self.value.size
+        return Count(self.value.size)
 
     @property
     def is_leaf(self) -> bool:

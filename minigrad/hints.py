@@ -1,0 +1,211 @@
+"""What PyTorch, JAX and Keras call otherwise: no aliases, but errors that say what it is called here.
+
+One table for each place where such a name may stand; a remedy that a test can look up is written as code: minigrad.…,
+cells.…, np.… or x.… of a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
+from inspect import CO_VARKEYWORDS, getattr_static
+from types import FunctionType, ModuleType
+from typing import Any
+
+_ARRAY = "np.asarray(x), whose result is a plain array through which no gradient flows"
+_HERE = "arrays live where NumPy has them, in main memory; leave it out"
+_WEIGHTS = "draw with rng = np.random.default_rng(seed) and hand that to the layers"
+_RATES = "dropout is drawn where masks are handed in, cells.Dropout: there is nothing to switch"
+_DRAWN = "minigrad.Tensor(rng.standard_normal(shape)) with rng = np.random.default_rng(seed)"
+
+# minigrad.…
+NAMES = {
+    "array": "minigrad.Tensor(data)", "asarray": "minigrad.as_tensor(data)",
+    "from_numpy": "minigrad.Tensor(array)", "FloatTensor": "minigrad.Tensor(data, dtype='float32')",
+    "LongTensor": "minigrad.Tensor(data, dtype='int64')", "Variable": "minigrad.Tensor(data, requires_grad=True)",
+    "Parameter": "minigrad.Tensor(data, requires_grad=True), or in a layer its self.parameter(name, data)",
+    "cat": "minigrad.concat(a, b, axis=…)", "concatenate": "minigrad.concat(a, b, axis=…)",
+    "hstack": "minigrad.concat(a, b, axis=…)", "vstack": "minigrad.concat(a, b, axis=0)", "dot": "a @ b",
+    "mm": "a @ b", "bmm": "a @ b", "mv": "a @ b", "addmm": "x @ W + b", "tensordot": "minigrad.einsum", "pow": "x ** y",
+    "add": "a + b", "sub": "a - b", "mul": "a * b", "div": "a / b", "neg": "-a", "eq": "a == b", "gt": "a > b",
+    "lt": "a < b", "clamp": "minigrad.clip(x, low, high)", "permute": "minigrad.transpose(x, axes)",
+    "swapaxes": "x.swapaxes(a, b)", "unsqueeze": "minigrad.expand_dims(x, axis)", "chunk": "minigrad.split",
+    "flatten": "x.reshape(-1)", "ravel": "x.reshape(-1)", "index_select": "minigrad.gather(table, index)",
+    "take": "minigrad.gather(table, index), or x[index]", "embedding": "minigrad.gather(table, index)",
+    "arange": "minigrad.Tensor(np.arange(n))", "linspace": "minigrad.Tensor(np.linspace(a, b, n))",
+    "eye": "minigrad.Tensor(np.eye(n))", "empty": "minigrad.zeros(shape)", "randn": _DRAWN, "rand": _DRAWN,
+    "normal": _DRAWN, "manual_seed": _WEIGHTS, "seed": _WEIGHTS, "random": _WEIGHTS,
+    "mse_loss": "minigrad.mse", "l1_loss": "minigrad.mae", "smooth_l1_loss": "minigrad.huber",
+    "huber_loss": "minigrad.huber", "nll_loss": "minigrad.cross_entropy, of scores", "ctc": "minigrad.ctc_loss",
+    "binary_cross_entropy_with_logits": "minigrad.binary_cross_entropy, of scores", "logits": "minigrad.log_softmax",
+    "inference_mode": "minigrad.no_grad()", "set_grad_enabled": "minigrad.no_grad()", "enable_grad": "minigrad.no_grad()",
+    "stop_gradient": "x.detach()", "autograd": "minigrad.grad(y, xs)", "value_and_grad": "minigrad.grad(y, xs)",
+    "vjp": "minigrad.grad(y, xs, cotangent)", "jit": "minigrad.compile(f)", "lax": "minigrad.scan(step, carry, xs)",
+    "numpy": "minigrad itself: its functions are named as NumPy's", "nn": "cells, e.g. cells.LSTM and cells.Dense",
+    "save": "layer.save(path), as of every cells.Layer", "load": "layer.load(path), as of every cells.Layer",
+    "device": _HERE, "cuda": _HERE, "float32": "dtype='float32'", "float64": "dtype='float64'",
+}  # fmt: skip
+# minigrad.…(), of modules
+MODULES = {"tensor": "minigrad.Tensor(data)"}
+# x.… of a tensor
+TENSOR = {
+    "view": "x.reshape(shape)", "flatten": "x.reshape(-1)", "ravel": "x.reshape(-1)", "view_as": "x.reshape(y.shape)",
+    "permute": "x.transpose(axes)", "t": "x.T", "mT": "x.swapaxes(-1, -2)", "unsqueeze": "minigrad.expand_dims(x, axis)",
+    "expand": "minigrad.broadcast_to(x, shape)", "expand_as": "minigrad.broadcast_to(x, shape)",
+    "repeat": "minigrad.concat, or minigrad.broadcast_to", "dim": "x.ndim", "numel": "x.size", "clamp": "x.clip(low, high)",
+    "matmul": "a @ b", "mm": "a @ b", "bmm": "a @ b", "dot": "a @ b", "pow": "x ** y", "add": "a + b", "sub": "a - b",
+    "mul": "a * b", "div": "a / b", "exp": "minigrad.exp(x)", "log": "minigrad.log(x)", "sqrt": "minigrad.sqrt(x)",
+    "tanh": "minigrad.tanh(x)", "sigmoid": "minigrad.sigmoid(x)", "relu": "minigrad.relu(x)", "norm": "minigrad.norm(x)",
+    "softmax": "minigrad.softmax(x)", "log_softmax": "minigrad.log_softmax(x)", "chunk": "minigrad.split(x, sections)",
+    "split": "minigrad.split(x, sections)", "float": "x.astype('float32')", "double": "x.astype('float64')",
+    "half": "x.astype('float16')", "long": "x.astype('int64')", "int": "x.astype('int32')", "bool": "x.astype(bool)",
+    "type": "x.astype(dtype)", "to": "x.astype(dtype)", "cuda": _HERE, "cpu": _HERE, "device": _HERE, "data": "x.value",
+    "tolist": "x.numpy().tolist()", "clone": "copy.copy(x) of a leaf; what is computed is never changed", "contiguous": _HERE,
+    "zero_": "an optimiser's zero_grad(), or x.grad = None", "copy_": "x.value = array", "fill_": "x.value = array",
+    "retain_grad": "x.backward(record=True), which leaves a gradient in every node", "register_hook": "x.hook(function)",
+    "grad_fn": "x.op and x.inputs", "requires_grad_": "x.requires_grad = True", "index_select": "x[index]",
+    "masked_fill": "minigrad.where(mask, value, x)", "at": "minigrad.where, or minigrad.scatter", "gather": "x[index]",
+    "block_until_ready": "nothing: a value is there when it is computed",
+}  # fmt: skip
+# What a cells.Layer has not.
+LAYER = {
+    "train": _RATES, "eval": _RATES, "training": _RATES, "to": "dtype= when the layer is made", "cuda": _HERE, "cpu": _HERE,
+    "named_parameters": "layer.parameters(), a dict by name", "trainable_weights": "layer.parameters()",
+    "weights_list": "layer.parameters()", "get_weights": "layer.state_dict()", "set_weights": "layer.load_state_dict(values)",
+    "requires_grad_": "layer.freeze() and layer.unfreeze()", "zero_grad": "an optimiser's zero_grad()",
+    "register_buffer": "layer.constant(name, array)", "register_parameter": "layer.parameter(name, data)",
+    "buffers": "layer.constants()", "children": "vars(layer)", "modules": "vars(layer)", "apply": "layer.parameters()",
+    "forward": "layer(xs)", "flatten_parameters": "nothing: there is no other layout", "summary": "print(layer)",
+    "fit": "minigrad.fit", "compile": "minigrad.compile(function of the arguments)", "predict": "layer(xs)",
+    "init": "the layer itself, which has its parameters from when it is made", "save_weights": "layer.save(path)",
+    "load_weights": "layer.load(path)",
+}  # fmt: skip
+# name=…, of functions that have the parameter on the right
+PARAMETERS = {
+    "dim": "axis", "dims": "axis", "keepdim": "keepdims", "keep_dims": "keepdims", "input": "x", "correction": "ddof",
+    "unbiased": "ddof", "min": "a_min", "max": "a_max", "num_classes": "classes",
+}  # fmt: skip
+# name=… where a layer is made or called
+LAYER_PARAMETERS = {
+    "input_size": "inputs", "in_features": "inputs", "input_dim": "inputs", "hidden_size": "hidden", "units": "hidden",
+    "hidden_dim": "hidden", "out_features": "outputs", "embedding_dim": "outputs", "num_embeddings": "classes",
+    "num_layers": "cells.Stack(kind, inputs, hidden, layers, rng)", "proj_size": "cells.ProjectedLSTM(…, projection=)",
+    "bidirectional": "cells.Bidirectional(kind, inputs, hidden, rng)",
+    "go_backwards": "reverse=True where it is run: layer(xs, reverse=True)",
+    "batch_first": "xs (T, N, D), steps first; x.swapaxes(0, 1) turns batches around",
+    "time_major": "xs (T, N, D), steps first; x.swapaxes(0, 1) turns batches around",
+    "return_sequences": "run.outputs for all steps and run.last for the last", "return_state": "run.state",
+    "initial_state": "state, where it is run: layer(xs, state)", "hx": "state", "h0": "state", "sequence_length": "lengths",
+    "recurrent_dropout": "dropout, by cells.recurrent_masks", "p": "rate", "device": _HERE, "stateful": "run.state, handed on",
+}  # fmt: skip
+# name=… of an optimiser
+OPTIMISER_PARAMETERS = {
+    "params": "parameters", "learning_rate": "lr", "beta_1": "betas", "beta_2": "betas", "b1": "betas", "b2": "betas",
+    "eps": "epsilon", "rho": "alpha", "decay": "alpha", "centered": "centred",
+    "clipnorm": "minigrad.optim.clip_by_norm(parameters, limit)",
+    "global_clipnorm": "minigrad.optim.clip_by_norm(parameters, limit)",
+    "clipvalue": "minigrad.optim.clip_grad_value(parameters, limit)",
+}  # fmt: skip
+# cells.…
+CELLS = {
+    "Linear": "cells.Dense", "Module": "cells.Layer", "Model": "cells.Layer", "LSTMCell": "cells.LSTM, whose step is one step",
+    "GRUCell": "cells.GRU, whose step is one step", "RNNCell": "cells.RNN, whose step is one step",
+    "SimpleRNN": "cells.RNN", "StackedRNNCells": "cells.Stack", "MultiheadAttention": "cells.MultiHeadAttention",
+    "TransformerEncoder": "cells.Transformer", "TransformerEncoderLayer": "cells.TransformerBlock",
+    "ModuleList": "a list that is an attribute of a cells.Layer", "ModuleDict": "a dict that is an attribute of a cells.Layer",
+    "TimeDistributed": "cells.Dense, which takes any axes before the last", "LayerNormalization": "cells.LayerNorm",
+    "CrossEntropyLoss": "minigrad.cross_entropy", "NLLLoss": "minigrad.cross_entropy, of scores", "MSELoss": "minigrad.mse",
+    "L1Loss": "minigrad.mae", "BCEWithLogitsLoss": "minigrad.binary_cross_entropy, of scores", "CTCLoss": "minigrad.ctc_loss",
+    "Tanh": "minigrad.tanh", "Sigmoid": "minigrad.sigmoid", "ReLU": "minigrad.relu", "GELU": "minigrad.gelu",
+    "Softmax": "minigrad.softmax", "Parameter": "self.parameter(name, data) in a cells.Layer",
+}  # fmt: skip
+
+
+class Module(ModuleType):
+    """A module of ours whose name is a function's elsewhere."""
+
+    def __call__(self, *_, **__):
+        raise TypeError(f"{self.__name__} is a module; here it is: {MODULES[self.__name__.split('.')[-1]]}")
+
+
+class Count(int):
+    """How many elements: a number, which says so where it is called as in x.size()."""
+
+    def __call__(self, *_):
+        raise TypeError("size is a number here, x.size; the sizes of the axes are x.shape")
+
+
+def missing(owner: str, name: str, table: dict[str, str], of: Any = None) -> AttributeError:
+    """The error for an attribute that is called otherwise here."""
+    return AttributeError(f"{owner} has no attribute {name!r}; here it is: {table[name]}", name=name, obj=of)
+
+
+class Elsewhere:
+    """An attribute that is not there, and says so itself: a class with `__getattr__` has slower attributes all over."""
+
+    def __init__(self, name: str, table: dict[str, str]):
+        self.name, self.table = name, table
+
+    def __get__(self, of: Any, owner: type):
+        raise missing(owner.__name__, self.name, self.table, of)
+
+
+def say_what_is_elsewhere(owner: type, table: dict[str, str]) -> None:
+    """Let the attributes of a table, but for those that the class has, be answered with what they are called here."""
+    for name in table:
+        if name not in dir(owner):
+            setattr(owner, name, Elsewhere(name, table))
+
+
+def attributes_of(thing: Any) -> list[str]:
+    """What `dir` lists, without what is elsewhere."""
+    own = getattr(thing, "__dict__", ())
+    elsewhere = {n for n in dir(type(thing)) if isinstance(getattr_static(type(thing), n), Elsewhere)}
+    return [n for n in object.__dir__(thing) if n in own or n not in elsewhere]
+
+
+def parameters_of(function: Any) -> tuple[str, ...]:
+    """Names of a function's parameters."""
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def refuse(what: str, given: Iterable[str], taken: Iterable[str], table: dict[str, str]) -> None:
+    """Raise TypeError for the first argument, of those given by name, that is called otherwise here."""
+    for name in given:
+        if name in table and name not in taken:
+            raise TypeError(f"{what} takes no {name}=; here it is: {table[name]}")
+
+
+def refuse_made(kind: type, options: Mapping[str, Any], table: dict[str, str]) -> None:
+    """The same for what is made of a class, unless that takes any name."""
+    code = getattr(kind.__init__, "__code__", None)
+    if options and code is not None and not code.co_flags & CO_VARKEYWORDS:
+        refuse(kind.__name__, options, parameters_of(kind.__init__), table)
+
+
+def hinted(function: Callable, what: str) -> Callable:
+    """The function itself, but its TypeError for another library's parameter says what the parameter is called."""
+    taken = parameters_of(function)
+    table = {name: ours for name, ours in PARAMETERS.items() if ours in taken}
+
+    @wraps(function)
+    def call(*args, **options):
+        try:
+            return function(*args, **options)
+        except TypeError:
+            refuse(what, options, taken, table)
+            raise
+
+    return call
+
+
+def with_hints(
+    members: Mapping[str, Any], names: Iterable[str], owner: str
+) -> Iterator[tuple[str, Callable]]:
+    """Those functions that have a parameter of this table, with its hint; what takes numbers alone stays as it is."""
+    ours = {*PARAMETERS.values()} - {"x"}
+    for name in names:
+        function = members.get(name)
+        if isinstance(function, FunctionType) and ours & {*parameters_of(function)}:
+            yield name, hinted(function, f"{owner}.{name}")
