@@ -29,6 +29,7 @@ from ..read.network import (
     Flow,
     Group,
     Network,
+    bridges,
     flows,
     gradient_state,
 )
@@ -67,7 +68,7 @@ class Unrolled:
         groups = [g for b in network.bands for t in shown for g in network.cells.get((b, t), ())]
         groups += [network.outputs[t] for t in shown if t in network.outputs]
         groups += [network.end] if network.end is not None else []
-        self.flows = flows(network, groups) + self._bridges()
+        self.flows = flows(network, groups) + bridges(network)
         self.gap_flows = self._flows_into_gaps()
         numbers = [f.norm for f in self.flows + self.gap_flows if f.norm and f.source.kind != PARAMETER]
         # The end's own gradient is 1 by definition and says nothing.
@@ -81,10 +82,6 @@ class Unrolled:
         # A layer that reads the sequence from its end is drawn in the mirror.
         self.mirrored = network.mirrored
         self.transport = {one.band: one for one in transports(network)}
-
-    def _bridges(self) -> list[Flow]:
-        """From the states of one run to the first states of another that are made of them."""
-        return [f for f in flows(self.network, self.network.first.values()) if f.source.kind == QUANTITY]
 
     def _flows_into_gaps(self) -> list[Flow]:
         """From a state of the last step before a gap to all of the hidden step that reads it."""

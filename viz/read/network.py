@@ -633,6 +633,11 @@ def flows(network: Network, targets: Iterable[Group]) -> list[Flow]:
     return [_flow(network, *entry) for entry in found.values()]
 
 
+def bridges(network: Network) -> list[Flow]:
+    """Those from the states of one run to the first states of another that are made of them."""
+    return [f for f in flows(network, network.first.values()) if f.source.kind == QUANTITY]
+
+
 def _flow(network: Network, source: Group, target: Group, edges: dict[int, list]) -> Flow:
     squares, state, known = [], None, False
     # The cut is where the gradient stops, not all that lies behind it.

@@ -5,8 +5,6 @@ The equations are printed from the graph: a step that was drawn is run again on 
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from minigrad import Tensor
@@ -119,11 +117,10 @@ class _Step:
                 pending.extend(x.inputs)
         data = {x.number for x in (self.x, *self.before)}
         own = {str(name): x for name, x in own.items() if x.number not in data}
-        last = Counter(name.rpartition(".")[2] for name in own)  # W.weight and U.weight are told apart
-        return {
-            name if last[name.rpartition(".")[2]] == 1 else name.replace(".", "_"): x
-            for name, x in own.items()
-        }
+        alone = len({name.rpartition(".")[2] for name in own}) == len(
+            own
+        )  # else W.weight and U.weight are told apart
+        return own if alone else {name.replace(".", "_"): x for name, x in own.items()}
 
     def initial_state(self, sequences: int) -> tuple:
         return tuple(np.zeros((sequences, *b.shape[1:]), b.dtype) for b in self.before)
