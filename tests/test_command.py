@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -319,8 +321,6 @@ def model(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     network, file = Network(), tmp_path_factory.mktemp("model") / "<b>&.onnx"
     axes = {0: "time", 1: "batch"}
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -350,6 +350,25 @@ def test_a_model_is_seen_with_its_data_and_without(model, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "random numbers" in said and "of step 3 of unit 1" in said
     assert (tmp_path / "b" / "report.png").exists()
+
+
+@needs_onnx
+@pytest.mark.oracle
+@pytest.mark.slow
+def test_a_two_layer_lstm_of_fifty_steps_is_seen_within_ten_seconds(tmp_path):
+    """Of the processor's time, with nothing cached, the start of the process included."""
+    torch = pytest.importorskip("torch", reason="the model is exported by PyTorch")
+    torch.manual_seed(0)
+    file = tmp_path / "lstm.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(torch.nn.LSTM(16, 128, 2), (torch.randn(50, 2, 16),), str(file), dynamo=False)
+    words = [sys.executable, "-m", "minigrad", "see", str(file), "--out", str(tmp_path / "out")]
+    before = os.times()
+    subprocess.run(words, check=True, capture_output=True, env=os.environ | {"MINIGRAD_CACHE": str(tmp_path)})
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 10, f"{spent:.1f} s"
 
 
 @needs_onnx

@@ -10,6 +10,7 @@ import numpy as np
 
 from minigrad import DTypeError, InputError, MinigradError, ShapeError, Tensor, as_tensor, describe, scope
 from minigrad.names import printable
+from minigrad.roles import PARAMETER, Role
 
 from ..layer import Layer
 from ..sequence import Run
@@ -17,7 +18,7 @@ from .control import CONTROL
 from .operators import row_of, settled, signature_of
 from .read import MOST_PLACES, Graph, Node, Value, read
 from .recurrent import Recurrent
-from .repeats import Loop, find
+from .repeats import CUT_OUT, LAID_OUT, Loop, find, key_of
 
 RECURRENT = ("RNN", "LSTM", "GRU")
 
@@ -63,6 +64,8 @@ class Network(Layer):
             for name, a in graph.initialisers.items()
             if name in learn
         }
+        for weight in self.weights.values():
+            weight.role = Role(PARAMETER)  # what stands in a dict gets none by itself
         self.fixed = {n: a for n, a in graph.initialisers.items() if n not in learn}
         _check_operators(graph)
         self.labels = _labels(graph, learn)
@@ -139,6 +142,8 @@ class _Player:
         self.steps = {node: (loop, t) for loop in network.loops for node, t in loop.step_of.items()}
         self.names = {value: name for loop in network.loops for value, name in loop.names.items()}
         self.first = {value: (name, loop) for loop in network.loops for value, name in loop.first.items()}
+        self.made_of: dict[str, tuple] = {name: (name,) for name in network.weights}
+        self.once: dict[tuple | None, Any] = {}
 
     def all(self, graph: Graph, values: dict[str, Any]) -> None:
         last = _last_reads(graph)
@@ -178,8 +183,15 @@ class _Player:
         elif node.op in CONTROL:
             made = CONTROL[node.op](self, node, inputs, values)
         else:
-            with scope(*labels):
-                made = self.row(node, inputs)
+            key = self.of_weights(node, inputs)
+            made = self.once.get(
+                key
+            )  # the transpose of a weight that every step asks for is one for all steps
+            if made is None:
+                with scope(*labels):
+                    made = self.row(node, inputs)
+            if key is not None:
+                self.once[key] = made
         made = made if isinstance(made, tuple) else (made,)
         if any(node.outputs[len(made) :]):
             raise InputError(
@@ -191,6 +203,22 @@ class _Player:
                 called = self.names.get(name)
                 if called and isinstance(value, Tensor) and value.name is None and not value.is_leaf:
                     value.name = called
+
+    def of_weights(self, node: Node, inputs: list) -> tuple | None:
+        """Equal for nodes that only cut out or lay out the same weights in the same way; None for other nodes."""
+        read = [
+            self.made_of.get(i) if isinstance(x, Tensor) else key_of(x)
+            for i, x in zip(node.inputs, inputs, strict=True)
+            if x is not None
+        ]
+        key = None
+        if node.op in LAID_OUT | CUT_OUT and None not in read and any(isinstance(x, Tensor) for x in inputs):
+            key = (node.op, tuple((n, key_of(a)) for n, a in sorted(node.attributes.items())), *read)
+        for k, name in enumerate(node.outputs):
+            self.made_of.pop(name, None)
+            if key is not None:
+                self.made_of[name] = (k, key)
+        return key
 
     def row(self, node: Node, inputs: list):
         row = row_of(node.op, self.opset)

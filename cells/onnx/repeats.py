@@ -151,10 +151,11 @@ def _numbered(looks) -> list[int]:
 
 
 def _attributes(node: Node) -> tuple:
-    return tuple((name, _key(a)) for name, a in sorted(node.attributes.items()) if name not in PLACES)
+    return tuple((name, key_of(a)) for name, a in sorted(node.attributes.items()) if name not in PLACES)
 
 
-def _key(a):
+def key_of(a):
+    """An attribute or an array as something that can be compared."""
     if isinstance(a, np.ndarray):
         return (a.shape, a.tobytes())
     return tuple(a) if isinstance(a, list) else id(a) if isinstance(a, Graph) else a
@@ -401,7 +402,23 @@ def _names(body: list[Node], reads: list[list], outside: set[int]) -> dict[tuple
     for k, node in enumerate(body):
         if node.op == "Softmax" and any(s == (0, k, 0) for row in reads for s in row):
             named.setdefault((k, 0), "alpha")
+    made = _made_for_outside(body, reads)
+    made = [s for s in made if s not in named and s[0] not in outside]
+    for n, s in enumerate(made, 1):
+        named[s] = "y" if len(made) == 1 else f"y{n}"
     return named
+
+
+def _made_for_outside(body: list[Node], reads: list[list]) -> list[tuple[int, int]]:
+    """What no step reads, such as what an output layer makes of the state, before it is laid out beside that of others."""
+    read = {s[1] for row in reads for s in row if s}
+    found = []
+    for end in (k for k in range(len(body)) if k not in read):
+        s = (end, 0)
+        while body[s[0]].op in CUT_OUT and len(_inner(reads, s[0])) == 1:
+            (s,) = _inner(reads, s[0])
+        found.append(s)
+    return list(dict.fromkeys(found))
 
 
 def _inner(reads: list[list], k: int) -> list[tuple[int, int]]:

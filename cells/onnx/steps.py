@@ -40,8 +40,14 @@ class _Walk:
     def at(self, x: Tensor, axis: int, k: int) -> Tensor:
         key = (x.number, axis, k)
         if key not in self.taken:
-            whole = not self.leads(x, axis, 0)
-            self.taken[key] = x[(*(slice(None),) * axis, k)] if whole else self.through(x, axis, k)
+            if self.leads(x, axis, 0):
+                self.taken[key] = self.through(x, axis, k)
+            elif (
+                x.shape[axis] == 1 and x.op is not None and x.op.name == "reshape"
+            ):  # such as the last state of a layer
+                self.taken[key] = reshaped(x, (*x.shape[:axis], *x.shape[axis + 1 :]))
+            else:
+                self.taken[key] = x[(*(slice(None),) * axis, k)]
         return self.taken[key]
 
     def leads(self, x: Tensor, axis: int, deep: int) -> bool:

@@ -348,7 +348,7 @@ def views(loss: mg.Tensor, network, name: str) -> tuple[dict[str, viz.Picture], 
     missing: dict[str, str] = {}
     for key, view in VIEWS.items():
         try:
-            title = f"{printable(name)}: {QUESTIONS[key][0].lower()}"
+            title = f"{printable(name)}: {small(QUESTIONS[key][0])}"
             drawn[key] = view(loss, network, title=title, scale=scale)
         except mg.MinigradError as error:
             missing[key] = str(error)
@@ -366,6 +366,11 @@ def save(drawn: dict[str, viz.Picture], options: argparse.Namespace, advance: Ca
 def suffixes(options: argparse.Namespace) -> list[str]:
     """PNG takes as long again as all the rest."""
     return [".svg", ".png"] if options.png else [".svg"]
+
+
+def small(title: str) -> str:
+    """A title within a line: the BPTT matrix."""
+    return title[:1].lower() + title[1:]
 
 
 def one_scale(loss: mg.Tensor) -> viz.Scale:
@@ -408,7 +413,7 @@ def sections(
 ) -> list[Section]:
     """A section for each question; where there is no picture, the reason stands in its place."""
     content = {
-        key: figure(key, title.lower(), png=png) for key, (title, _) in QUESTIONS.items() if key in drawn
+        key: figure(key, small(title), png=png) for key, (title, _) in QUESTIONS.items() if key in drawn
     }
     found = [
         Section(key, title, question, content.get(key) or f"<p>Not drawn: {words(missing.get(key))}</p>")

@@ -783,3 +783,81 @@ def test_nothing_is_imported_before_it_is_asked_for():
     program = "import sys, cells; print([m for m in ('onnx', 'torch', 'keras') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What a first reader must read right.
+
+
+def test_a_decoder_begins_with_the_very_state_of_the_encoder(rng):
+    torch = pytorch()
+    module, inputs, network = brought(torch, "encoder and decoder", "float64")
+    loss, _ = compared(torch, module, inputs, network, "float64", rng)
+    from viz.read.network import FIRST, read
+
+    net = read(loss)
+    (last,) = [g for g in net.cells["encoder", T] if g.name == "h"]
+    readers = {
+        (g.band, g.t) for n in net.nodes for x in n.inputs if x is last.out for g in [net.group_of[n.number]]
+    }
+    assert ("decoder", 1) in readers and ("decoder", "h") not in net.first
+    assert not net.outputs and FIRST in {g.kind for g in net.first.values()}
+
+
+def test_the_input_of_a_convolution_is_no_weight(rng):
+    torch = pytorch()
+    module, inputs, network = brought(torch, "convolution before an lstm", "float64")
+    loss, _ = compared(torch, module, inputs, network, "float64", rng)
+    report = viz.report(loss, parameters=network.parameters())
+    assert "left out" not in str(report) and all(f.kind != "frozen" for f in report.findings)
+
+
+def test_what_a_loop_makes_beside_its_states_is_its_output(rng):
+    torch = pytorch()
+    nn = torch.nn
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W, self.U, self.out = nn.Linear(D, H), nn.Linear(H, H, bias=False), nn.Linear(H, 2)
+
+        def forward(self, x):
+            h, ys = x.new_zeros(x.shape[1], H), []
+            for row in x.unbind(0):
+                h = torch.tanh(self.W(row) + self.U(h))
+                ys.append(self.out(h))
+            return torch.stack(ys)
+
+    module, x = Own().double(), torch.randn(T, N, D, dtype=torch.float64)
+    network = cells.from_torch(module, x)
+    loss, _ = compared(torch, module, (x,), network, "float64", rng)
+    from viz.read.network import read
+    from viz.read.titles import equations_of
+
+    # The file asks for U.T at every step: there is one for all of them, which is no input of its steps.
+    turned = [n.inputs[0].name for n in mg.ancestors(loss) if n.op is not None and n.op.name == "transpose"]
+    assert turned.count("U.weight") == 1
+    net = read(loss)
+    assert {t: g.name for t, g in net.outputs.items()} == dict.fromkeys(range(1, T + 1), "y")
+    assert net.inputs.keys() == {("", t) for t in range(1, T + 1)}
+    assert all([g.name for g in own] == ["x"] for own in net.inputs.values())
+    assert equations_of(net) == ["h_t = tanh(W_weightᵀ·x_t + W_bias + U_weightᵀ·h_{t−1})"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("rnn", "h_t = tanh(W_h·[h_{t−1}, x_t] + b_h)"),
+        ("lstm both ways", "c_t = f_t ⊙ c_{t−1} + i_t ⊙ c̃_t"),
+        ("gru", "h̃_t = tanh(W·x_t + b_W + r_t ⊙ (U·h_{t−1} + b_U))"),
+    ],
+)
+def test_equations_of_a_file_are_those_of_the_cell(name, line, rng):
+    """What W_f was made of, before any step, is not among them."""
+    torch = pytorch()
+    module, inputs, network = brought(torch, name, "float64")
+    loss, _ = compared(torch, module, inputs, network, "float64", rng)
+    from viz.read.network import read
+    from viz.read.titles import equations_of
+
+    said = equations_of(read(loss))
+    assert line in said and not any("weight" in one or "axis" in one for one in said)

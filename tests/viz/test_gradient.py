@@ -7,11 +7,12 @@ import re
 import numpy as np
 import pytest
 from drawn import GRU, described, network, words_of
+from overlap_charts import words_of as texts_of
 
 import cells
 import viz
 from viz.chart.gradient import FROM_LOSS, STRAIGHT, split
-from viz.chart.panels import SHARE, Bar
+from viz.chart.panels import SHARE, Bar, Cell, Heat
 from viz.language.text import number
 from viz.read.network import read
 
@@ -116,6 +117,31 @@ def test_saturation_is_marked():
     (f,) = [p for p in picture.sheet.every if p.head == "f"]
     assert "50 % saturated" in f.said and "sequence 1 of 2" in words_of(picture)
     assert {c.said for c in f.rows[f.labels.index("saturated %")]} == {"50"}
+
+
+def test_each_number_stands_in_the_middle_of_its_cell_and_can_be_restyled():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from viz.chart.figure import panel_on
+    from viz.chart.numbers import Numbers
+
+    rows = [[Cell("#eeeeee", said) for said in ("0.5", "1.2e−5", "✂")] for _ in range(2)]
+    figure = Figure(figsize=(4, 2), dpi=100)
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    panel_on(ax, Heat(rows, height=40.0), 0.8 * 4 * 72)
+    found = texts_of(figure)
+    assert [w.said for w in found] == [c.said for row in rows for c in row]
+    for k, w in enumerate(found):
+        x, y = ax.transData.transform((k % 3 + 0.5, k // 3 + 0.5)) * 72 / 100
+        assert (w.left + w.right) / 2 == pytest.approx(x, abs=1)
+        assert w.top < 2 * 72 - y < w.bottom
+    (numbers,) = [a for a in ax.get_children() if isinstance(a, Numbers)]
+    numbers.set_size(5.0)
+    for small, w in zip(texts_of(figure), found, strict=True):
+        assert small.right - small.left < 0.8 * (w.right - w.left)
+        assert (small.left + small.right) / 2 == pytest.approx((w.left + w.right) / 2, abs=1)
 
 
 def test_numbers_over_bars_stand_on_paper():

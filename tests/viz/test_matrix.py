@@ -317,3 +317,22 @@ def test_bad_input():
     run.steps[0].h.sum().backward(free=True)
     with pytest.raises(GraphError, match="freed"):
         viz.bptt(stack([s.h for s in run.steps]).sum())
+
+
+def test_steps_back_in_an_encoder_are_counted_from_where_its_last_state_is_handed_on():
+    """All losses come into it at t = 5, whatever step of the decoder they are of."""
+    rng = np.random.default_rng(0)
+    encoder, decoder = cells.RNN(3, 4, rng, "float64"), cells.RNN(2, 4, rng, "float64")
+    (h,) = cells.run(encoder, rng.standard_normal((5, 2, 3)), label="encoder").state
+    y = cells.run(decoder, rng.standard_normal((4, 2, 2)), [h], label="decoder").outputs
+    loss = (y * y).sum()
+    loss.backward(record=True)
+    picture = viz.bptt(loss)
+    found = {m.band: m for m in matrices(read(loss), [loss]) if m.name == "h"}
+    m = found["encoder"]
+    assert m.entry == 5 and not m.mirrored and found["decoder"].entry is None
+    assert sorted(m.by_distance) == [0, 1, 2, 3, 4, 5] and len(m.half_lives) == 1
+    for d, norms in m.by_distance.items():
+        np.testing.assert_allclose(norms, m.norms[:, m.times.index(5 - d)])
+    words = words_of(picture)
+    assert "steps back from t = 5" in words and "distance | s − t |" in words and "doubles" not in words

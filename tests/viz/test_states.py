@@ -322,3 +322,64 @@ def test_a_zero_inside_of_a_quantity_is_not_told_as_the_quantity():
     for picture in (viz.draw(loss, level="gate"), viz.gates(loss)):
         words = words_of(picture)
         assert "it meets a 0" in words and "h_tilde_1 = 0" not in words and "h̃ of t = 1 is 0" not in words
+
+
+def handed_over(through) -> Tensor:
+    """An encoder and a decoder that begins with what `through` makes of the encoder's last state."""
+    rng = np.random.default_rng(0)
+    encoder, decoder = cells.RNN(3, 4, rng, "float64"), cells.RNN(2, 4, rng, "float64")
+    (h,) = cells.run(encoder, rng.standard_normal((4, 2, 3)), label="encoder").state
+    y = cells.run(decoder, rng.standard_normal((3, 2, 2)), [through(h)], label="decoder").outputs
+    loss = (y * y).sum().named("L")
+    loss.backward(record=True)
+    return loss
+
+
+def test_what_lies_between_two_runs_is_the_first_state_of_the_second_and_no_output():
+    W = Tensor(np.random.default_rng(1).standard_normal((4, 4)), requires_grad=True, name="W")
+    loss = handed_over(lambda h: tanh(h @ W))
+    net = read(loss)
+    first = net.first["decoder", "h"]
+    assert [n.op.name for n in first.nodes] == ["matmul", "tanh"] and not net.outputs
+    for level, source in (("gate", "encoder t=4 h"), ("step", "encoder t=4")):
+        dot = viz.draw(loss, level=level).dot
+        assert "gradient" in attributes_of(dot, source, "decoder t=0 h"), level
+        assert "t=4 output" not in dot
+    ways = viz.transport(loss)
+    norm = np.linalg.norm
+    assert ways[0].links[-1].factor == pytest.approx(
+        norm(net.find("encoder", 3, "h").out.grad) / norm(net.find("encoder", 4, "h").out.grad)
+    )
+    rows = ways[0].rows  # a loss of the decoder is followed back through the layer between
+    assert np.isfinite(rows.norms).all()
+    total = norm(net.find("encoder", 2, "h").out.grad)
+    assert rows.norms[:, rows.times.index(2)].sum() >= total * (1 - 1e-9)
+
+
+def test_what_the_loss_reads_as_well_stays_an_output():
+    rng = np.random.default_rng(0)
+    encoder, decoder = cells.RNN(3, 4, rng, "float64"), cells.RNN(2, 4, rng, "float64")
+    (h,) = cells.run(encoder, rng.standard_normal((4, 2, 3)), label="encoder").state
+    W = Tensor(rng.standard_normal((4, 4)), requires_grad=True, name="W")
+    y = tanh(h @ W)
+    run = cells.run(decoder, rng.standard_normal((3, 2, 2)), [y * 0.5], label="decoder")
+    loss = (run.outputs * run.outputs).sum() + (y * y).sum()
+    loss.backward(record=True)
+    net = read(loss)
+    assert [n.op.name for n in net.first["decoder", "h"].nodes] == ["mul"]
+    assert [n.op.name for n in net.outputs[4].nodes] == ["matmul", "tanh"]
+
+
+def test_what_weights_of_a_layer_multiply_before_the_steps_is_no_weight():
+    rng = np.random.default_rng(0)
+    layer, cell = cells.Dense(3, 5, rng, dtype="float64"), cells.GRU(5, 4, rng, "float64")
+    x = Tensor(rng.standard_normal((4, 2, 3)), requires_grad=True, name="x")
+    free = Tensor(rng.standard_normal((3, 3)), requires_grad=True, name="free")  # which no layer holds
+    loss = (cells.run(cell, layer(x @ free)).outputs ** 2).sum()
+    loss.backward(record=True)
+    net = read(loss)
+    assert x.number not in net.data  # what a free weight multiplies may be one as well
+    loss = (cells.run(cell, layer(x)).outputs ** 2).sum()
+    loss.backward(record=True)
+    assert read(loss).data >= {x.number}
+    assert not viz.report(loss, parameters=[*layer.parameters().values(), *cell.parameters().values()]).faults

@@ -128,7 +128,8 @@ def _distances(m: Matrix, scale: Scale) -> Plot:
     every = np.log10(np.concatenate(list(found.values())))
     low = 10.0 ** np.clip(np.floor(every.min()), -300, 299)
     high = 10.0 ** np.clip(np.ceil(every.max()), -299, 300)
-    x = Axis(-0.5, furthest + 0.5, label="distance | s − t |, in steps")
+    label = "distance | s − t |, in steps" if m.entry is None else f"steps back from t = {m.entry}"
+    x = Axis(-0.5, furthest + 0.5, label=label)
     said = "median, smallest and largest" + f"; dashed: {half_lives(m.half_lives)}" * bool(m.half_lives)
     return Plot(marks, x, Axis(low, max(high, low * 10), True), 190, "By distance", said)
 

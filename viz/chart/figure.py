@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DASHES, MARKERS = ("-", "--", ":"), ("s", "s", "o", "D")
+SQUARE = [1, 2, 2, 2, 2]  # of matplotlib's codes: move to a corner, lines to the next three and back
 STYLES = {"solid": "-", "dashed": "--", "dotted": ":"}
 EAST_ASIAN = (
     "Noto Sans CJK JP",
@@ -191,17 +192,32 @@ def _key(ax: Axes, rows: Heat) -> None:
 # Letters.
 
 
-@lru_cache(maxsize=4096)
 def width_of(said: str, size: float, bold: bool = False) -> float:
-    """Points that a text takes at a size, in the font in force."""
-    said = clean(said, 400)
+    """Points that a text takes at a size, in the font in force: the sum of its letters, none of them moved together."""
+    fonts = _in_force()
+    # Hinted letters, as pixels have them, are a little wider.
+    return 1.02 * size * sum(_advance(c, bold, fonts) for c in clean(said, 400))
+
+
+def _in_force() -> tuple:
+    """What the width of a letter depends on, beside itself."""
+    import matplotlib
+
+    return tuple(
+        map(tuple, (matplotlib.rcParams[k] for k in ("font.family", "font.sans-serif", "font.serif")))
+    )
+
+
+@lru_cache(maxsize=4096)
+def _advance(letter: str, bold: bool, fonts: tuple) -> float:
+    """How far a letter moves those behind it, of a size: what it adds between two others."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
     with _quiet():
-        font = FontProperties(family=_families(said), size=size, weight="bold" if bold else "normal")
-        # Hinted letters, as pixels have them, are a little wider.
-        return 1.02 * float(TextToPath().get_text_width_height_descent(said, font, ismath=False)[0])
+        font = FontProperties(family=_families(letter), size=1, weight="bold" if bold else "normal")
+        wide = TextToPath().get_text_width_height_descent
+        return float(wide(f"0{letter}0", font, False)[0] - wide("00", font, False)[0])
 
 
 def _families(said: str) -> list[str]:
@@ -279,28 +295,36 @@ def _heat(ax, panel: Heat, width: float) -> None:
     from matplotlib.collections import PathCollection
     from matplotlib.path import Path
 
+    from .numbers import Number, Numbers
+
     count, rows = max((len(r) for r in panel.rows), default=0), len(panel.rows)
     ax.set_xlim(0, max(count, 1))
     ax.set_ylim(max(rows, 1), 0)
     inks, wide = _Inks(), width / max(count, 1)
     tall = panel.height
     found: dict[tuple[str, bool], list] = {}  # one path for all cells of a colour
+    numbers: list[Number] = []
     for r, row in enumerate(panel.rows):
         for k, cell in enumerate(row):
             if cell.colour or cell.framed:
                 key = cell.colour or inks.paper, cell.framed and min(wide, tall) >= 9
                 found.setdefault(key, []).append([(k, r), (k + 1, r), (k + 1, r + 1), (k, r + 1), (k, r)])
-            _in_cell(ax, cell, k, r, wide, tall, r in panel.bold, inks)
+            bold, size = r in panel.bold, min(8.5, tall - 3)
+            if said := _in_cell(cell, wide, size, bold):
+                colour = ink_on(cell.colour) if cell.colour else inks.ink
+                room, families = width_of(said, size, bold), tuple(_families(said))
+                numbers.append(Number(k + 0.5, r + 0.5, said, size, colour, bold, families, room))
     if found:
         edges = [inks.faint if framed else colour for colour, framed in found]
         ax.add_collection(
             PathCollection(
-                [Path.make_compound_path(*map(Path, own)) for own in found.values()],
+                [Path(np.reshape(own, (-1, 2)), SQUARE * len(own)) for own in found.values()],
                 facecolors=[colour for colour, _ in found], edgecolors=edges,
                 linewidths=[0.6 if framed else 0.2 for _, framed in found], clip_on=False,
             ),
             autolim=False,
         )  # fmt: skip
+    ax.add_artist(Numbers(numbers))
     for side in ax.spines.values():
         side.set_visible(False)
     ax.tick_params(length=0, labelsize=9, pad=3)
@@ -308,21 +332,16 @@ def _heat(ax, panel: Heat, width: float) -> None:
     _column_names(ax, panel, wide, count)
 
 
-def _in_cell(ax, cell: Cell, k: int, r: int, wide: float, tall: float, bold: bool, inks: _Inks) -> None:
-    """What a cell says, where there is room for it: the whole of it, or its mark."""
-    size = min(8.5, tall - 3)
-    if not cell.said or size < 5 or width_of(cell.said, size, bold) > wide - 2:
-        if not (
-            cell.state not in ("", NORMAL)
-            and size >= 5
-            and wide >= 9
-            and (said := gradient_cell(None, Scale(), cell.state).said)
-        ):
-            return
-    else:
-        said = cell.said
-    colour = ink_on(cell.colour) if cell.colour else inks.ink
-    _write(ax, k + 0.5, r + 0.52, said, size, colour, bold, va="center_baseline")
+def _in_cell(cell: Cell, wide: float, size: float, bold: bool) -> str:
+    """What a cell says, where there is room for it: the whole of it, or its mark, or nothing."""
+    if size < 5:
+        return ""
+    said = clean(cell.said, 400)
+    if said and width_of(said, size, bold) <= wide - 2:
+        return said
+    return (
+        gradient_cell(None, Scale(), cell.state).said if cell.state not in ("", NORMAL) and wide >= 9 else ""
+    )
 
 
 def _row_names(ax, panel: Heat, tall: float, wide: float) -> None:
@@ -404,10 +423,14 @@ def _plot(ax, panel: Plot, width: float) -> None:
 
 
 def _bar(ax, m: Bar, unit: float, inks: _Inks) -> None:
+    from matplotlib.patches import Rectangle
+
     odd = m.state not in ("", NORMAL)
-    ax.bar(
-        m.x, m.high - m.low, m.width, m.low, color=m.colour, edgecolor=inks.ink if odd else "none",
-        linestyle="--" if odd else "-", linewidth=1.2 if odd else 0,
+    ax.add_artist(
+        Rectangle(
+            (m.x - m.width / 2, m.low), m.width, m.high - m.low, facecolor=m.colour,
+            edgecolor=inks.ink if odd else "none", linestyle="--" if odd else "-", linewidth=1.2 if odd else 0,
+        )
     )  # fmt: skip
     if m.said and width_of(m.said, 9, True) <= unit + 6:
         _above(ax, m.x, m.high, m.said + f"\n{m.state}" * (odd and unit > 44), 9)

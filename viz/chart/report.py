@@ -14,7 +14,7 @@ from minigrad import Tensor
 
 from ..language.scale import EXPLODED, ORANGE, Scale, mix
 from ..language.states import CUT, NORMAL, NOT_COMPUTED, ZERO, norm
-from ..language.text import clean, number, pretty
+from ..language.text import clean, ending, number, pretty
 from ..measure.diagnosis import Finding, findings
 from ..measure.health import FROZEN, Facts, Weight, facts_of
 from ..measure.recurrence import Decay
@@ -305,7 +305,7 @@ def _weights(facts: Facts, scale: Scale) -> list[list[Panel]]:
     for k in range(0, len(shown), per):
         own = shown[k : k + per]
         cells = [[_weight(w, scale), Cell("", number(norm(w.tensor.value)))] for w in own]
-        row.append(Heat(cells, [clean(w.name, 24) for w in own], ["‖∂L/∂W‖", "‖W‖"], width=128, above=True))
+        row.append(Heat(cells, [ending(w.name, 28) for w in own], ["‖∂L/∂W‖", "‖W‖"], width=128, above=True))
     return [row] if row else []
 
 

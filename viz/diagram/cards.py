@@ -12,7 +12,7 @@ from minigrad import Tensor
 
 from ..language.scale import INK, SOFT, Scale, opening, signed
 from ..language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
-from ..language.text import clean, number, pretty, shape_text, tight
+from ..language.text import ending, number, pretty, shape_text, tight
 from ..read.network import FIRST, SHARED, Group, gradient_of, gradient_state
 from .markup import strip, text
 
@@ -132,7 +132,7 @@ def gradient_text(
 
 
 def short(name: str) -> str:
-    return pretty(name) if len(name) <= 12 else clean(name, 11)
+    return pretty(name) if len(name) <= 12 else ending(name, 11)
 
 
 def card(

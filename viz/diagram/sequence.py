@@ -17,6 +17,7 @@ from ..read.network import (
     Flow,
     Group,
     Network,
+    bridges,
     flows,
     gradient_state,
 )
@@ -24,7 +25,7 @@ from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
 from .legend import legend as draw_legend
 from .render import Diagram
-from .router import Route, lay
+from .router import Corridor, Route, lay
 from .rows import above, columns, gap_rows, heading
 
 GAP_WIDTH, LEFT = 126.0, 64.0
@@ -47,7 +48,7 @@ class _Sequence:
                 self.merged[key] = Group("step", *key, "", nodes)
         ends = [network.outputs[t] for t in shown if t in network.outputs]
         ends += [network.end] if network.end is not None else []
-        self.flows = flows(network, [*self.merged.values(), *ends])
+        self.flows = flows(network, [*self.merged.values(), *ends]) + bridges(network)
         self.shown_states = {b: self._states_of(b) for b in network.bands}
         groups = [
             g
@@ -239,7 +240,10 @@ class _Sequence:
             ):
                 continue
             else:
-                self.routes.append(Route(source, "top", target, "bottom", what=f))
+                # To a first state over the heads of the steps between.
+                over = Corridor(("over", f.source.band), "h", source.top - 12, -4)
+                via = [over] if f.target.kind == FIRST else []
+                self.routes.append(Route(source, "top", target, "bottom", via, what=f))
         lay(self.routes)
         for r in self.routes:
             f = r.what

@@ -29,6 +29,7 @@ from ..read.network import (
     Flow,
     Group,
     Network,
+    bridges,
     flows,
     gradient_state,
 )
@@ -67,7 +68,7 @@ class Unrolled:
         groups = [g for b in network.bands for t in shown for g in network.cells.get((b, t), ())]
         groups += [network.outputs[t] for t in shown if t in network.outputs]
         groups += [network.end] if network.end is not None else []
-        self.flows = flows(network, groups)
+        self.flows = flows(network, groups) + bridges(network)
         self.gap_flows = self._flows_into_gaps()
         numbers = [f.norm for f in self.flows + self.gap_flows if f.norm and f.source.kind != PARAMETER]
         # The end's own gradient is 1 by definition and says nothing.
@@ -143,7 +144,7 @@ class Unrolled:
         """Lines of steps that a page is wide enough for; a fold never ends a line, as its states run on."""
         net, before = self.network, self.network.before
         far = any(
-            f.source.kind == QUANTITY and f.target.kind in (QUANTITY, SHARED) and f.source.t != f.target.t
+            f.source.kind == QUANTITY and f.target.kind in (QUANTITY, SHARED, FIRST) and f.source.t != f.target.t
             and (f.source.band != f.target.band or before.get((f.target.band, f.target.t)) != f.source.t)
             for f in self.flows
         )  # fmt: skip
@@ -354,7 +355,7 @@ class Unrolled:
         by_name = {b.name: b for b in self.bands}
         here = {t for c in self.columns for t in (c.hidden or [c.t])}
         for f in self.flows + self.gap_flows:
-            if (f.source.t if f.target.kind == END else f.target.t) not in here:
+            if (f.source.t if f.target.kind in (END, FIRST) else f.target.t) not in here:
                 continue
             source, target = self.boxes.get(id(f.source)), self.boxes.get(id(f.target))
             if f.target.kind == "hidden":
@@ -401,6 +402,11 @@ class Unrolled:
             # At the right end of the source, clear of the gates above it.
             self.routes.append(Route(source, "top", target, "bottom", leave_at=source.right - 10, what=f))
             return
+        between = Corridor(("between", f.source.band), "h", band.panel_bottom + 8, 4)
+        if f.target.kind == FIRST:
+            route = Route(source, "top", target, "bottom", [between], leave_at=source.right - 10, what=f)
+            self.routes.append(route)
+            return
         column = self._column(f.target.t)
         inner = (band.name, f.target.t)
         margin = Corridor(("left", *inner), "v", column.left + 7, 5.5)
@@ -410,7 +416,6 @@ class Unrolled:
         if f.target.kind == "hidden":
             self._lane(f, source, target, band, f.source.name)
         elif f.source.band != f.target.band and f.source.kind == QUANTITY:
-            between = Corridor(("between", f.source.band), "h", band.panel_bottom + 8, 4)
             self.routes.append(
                 Route(source, "top", target, "bottom", [between], leave_at=source.right - 10, what=f)
             )

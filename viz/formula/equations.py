@@ -219,14 +219,16 @@ class _Writer(Notation):
     # Lines.
 
     def reached(self, roots: Iterable[Tensor]) -> list[Tensor]:
-        """All that `roots` are written with, by rising number: not what lies inside of a composition."""
+        """All that `roots` are written with, by rising number: not what lies inside of a composition, nor what a weight
+        was made of before the step."""
+        weights = {p.number for p in self.parameters.values()}
         seen = {}
         pending = list(roots)
         while pending:
             node = pending.pop()
             if node.number not in seen:
                 seen[node.number] = node
-                pending.extend(self.reads(node))
+                pending.extend(self.reads(node) if node.number not in weights else ())
         return [seen[n] for n in sorted(seen)]
 
     def lines(self, roots: Iterable[Tensor], names: dict[int, Words]) -> list[Equation]:

@@ -23,6 +23,14 @@ def fitting(text: object, width: float, size: float) -> str:
     return line if len(line) <= longest else clean(line.replace(" ", ""), longest)
 
 
+def ending(name: object, longest: int) -> str:
+    """A name in at most so many letters: of one with dots, such as layers.0.linear.weight, the end tells it apart."""
+    line = clean(name, 400)
+    if "." not in line or len(line) <= longest:
+        return clean(line, longest)
+    return "…" + line[1 - longest :]
+
+
 def html(text: object, longest: int = 60) -> str:
     """`text` for the inside of HTML."""
     return _html.escape(clean(text, longest), quote=True)

@@ -16,7 +16,7 @@ from minigrad import InputError, Tensor, describe
 from minigrad.items import itemised, reach, rows_of, together
 
 from ..language.states import norms
-from ..read.network import QUANTITY, Network
+from ..read.network import QUANTITY, SHARED, Network
 from .transport import halving, rate
 from .ways import where
 
@@ -35,6 +35,9 @@ class Matrix:
     there: np.ndarray  # at which of these times the quantity is there
     norms: np.ndarray
     ways: np.ndarray  # NO_WAY, CUT_OFF or FLOWS
+    entry: int | None = (
+        None  # the only step through which losses reach this layer, such as the last of an encoder
+    )
 
     @property
     def key(self) -> str:
@@ -44,18 +47,24 @@ class Matrix:
     @property
     def mirrored(self) -> bool:
         """Whether later states feel earlier losses: a layer that reads the sequence from its end."""
+        if self.entry is not None:
+            return bool((self.ways[:, np.array(self.times) > self.entry] != NO_WAY).any())
         return bool((self.ways[np.less.outer(self.losses, self.times)] != NO_WAY).any())
 
     @cached_property
     def by_distance(self) -> dict[int, np.ndarray]:
         """The positive finite norms for each number of steps that they came back over."""
-        counts = np.abs(np.subtract.outer(self.losses, self.times))
+        counts = np.array([self.back(r) for r in range(len(self.losses))])
         good = (self.ways == FLOWS) & np.isfinite(self.norms) & (self.norms > 0)
         return {int(d): self.norms[good & (counts == d)] for d in np.unique(counts[good])}
 
+    def back(self, r: int) -> np.ndarray:
+        """Over how many steps of this layer a loss comes back to each of its states."""
+        return np.abs(np.array(self.times) - (self.losses[r] if self.entry is None else self.entry))
+
     def row(self, r: int) -> tuple[np.ndarray, np.ndarray]:
         """(steps back, norms) of a loss, nearest first."""
-        back = np.abs(np.array(self.times) - self.losses[r])
+        back = self.back(r)
         order = [k for k in np.argsort(back, kind="stable") if self.ways[r, k] == FLOWS]
         return back[order].astype(float), self.norms[r, order]
 
@@ -83,7 +92,7 @@ class Matrix:
         for r in range(len(self.losses)):
             k = np.flatnonzero(self.ways[r] == FLOWS)
             if len(k):
-                far = max(k, key=lambda j, r=r: abs(self.times[j] - self.losses[r]))
+                far = max(k, key=self.back(r).__getitem__)
                 stretches.setdefault(int(far), []).append(self.row(r))
         if len(self.by_distance) < 3:
             return []
@@ -147,12 +156,14 @@ def _measured(network: Network, labels, seeds, starts, through: set[int], first:
     for key, g in network.first.items():
         nodes.get(key, {})[g.t] = g.out
     times = sorted({t for own in nodes.values() for t in own})
+    entries = _entries(network, {network.group_of[n.number].band for n, _, _ in seeds})
     at: dict[int, tuple[Matrix, int]] = {}
     found = []
     for key, own in sorted(nodes.items(), key=lambda item: network.bands.index(item[0][0])):
         empty = (len(labels), len(times))
         there = np.array([t in own for t in times])
-        found.append(Matrix(*key, labels, times, there, np.full(empty, np.nan), np.zeros(empty, np.int8)))
+        norms_, ways = np.full(empty, np.nan), np.zeros(empty, np.int8)
+        found.append(Matrix(*key, labels, times, there, norms_, ways, entries.get(key[0])))
         at.update({own[t].number: (found[-1], k) for k, t in enumerate(times) if t in own})
     for x, bits in reach(starts, through, first, cuts=False).items():
         if x in at:
@@ -163,6 +174,19 @@ def _measured(network: Network, labels, seeds, starts, through: set[int], first:
             matrix, k = at[n.number]
             matrix.norms[items, k], matrix.ways[items, k] = norms(batch), FLOWS
     return found
+
+
+def _entries(network: Network, heard: set[str]) -> dict[str, int]:
+    """By layer that hears no loss itself: the step whose quantities other layers read, where that is a single one."""
+    read: dict[str, set[int]] = {}
+    for n in network.nodes:
+        own = network.group_of[n.number]
+        for x in n.inputs:
+            g = network.group_of[x.number]
+            outer = own.kind not in (QUANTITY, SHARED) or own.band != g.band
+            if outer and g.kind in (QUANTITY, SHARED) and g.band not in heard:
+                read.setdefault(g.band, set()).add(g.t)
+    return {band: times.pop() for band, times in read.items() if len(times) == 1}
 
 
 def arrays(found: list[Matrix]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from ..language.text import Keys, key, pretty
 from ..read.network import (
     CUT,
     END,
+    FIRST,
     OUTPUT,
     QUANTITY,
     SHARED,
@@ -110,11 +111,15 @@ class Where:
 def where(network: Network) -> Where:
     """Reads the places of all nodes off their scopes."""
     place = {n.number: found[1] for n in network.nodes if n.op is not None and (found := step_of(n))}
-    outside = {
-        n.number
-        for n in network.nodes
-        if n.op is not None and n.number not in place and network.group_of[n.number].kind in (OUTPUT, END)
-    }
+    outside: set[int] = set()
+    for n in network.nodes:
+        if n.op is None or n.number in place:
+            continue
+        kind = network.group_of[n.number].kind
+        # From one run to the first state of the next, such as from an encoder to a decoder.
+        between = kind == FIRST and any(x.number in place or x.number in outside for x in n.inputs)
+        if between or kind in (OUTPUT, END):
+            outside.add(n.number)
     return Where(place, {g.out.number: g.t for g in network.first.values()}, outside)
 
 

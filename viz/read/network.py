@@ -375,7 +375,12 @@ def _sliced(n: Tensor) -> Tensor:
 
 
 def _data(nodes, place, group_of) -> set[int]:
-    """Leaves that require a gradient but are not weights: inputs, and what is cut into inputs without arithmetic."""
+    """Leaves that require a gradient but are not weights: inputs, what is cut into inputs without arithmetic, and what no
+    layer holds and a layer's weights multiply, such as the input of a convolution before the steps."""
+    held: set[int] = set()  # what is made of the weights of layers alone
+    for n in nodes:
+        if n.role is not None if n.op is None else all(x.number in held for x in n.inputs):
+            held.add(n.number)
     found: dict[int, bool] = {}  # by number, whether all that reads it takes it for data
     for n in reversed(nodes):
         kind = group_of[n.number].kind
@@ -384,9 +389,10 @@ def _data(nodes, place, group_of) -> set[int]:
         if n.op is None or n.number in place or kind in (OUTPUT, END):
             continue
         cut = n.op.kind == "structure" and n.op.name != "gather" and found.get(n.number, False)
-        for x in n.inputs:
-            found[x.number] = cut and found.get(x.number, True)
-    return {n.number for n in nodes if n.op is None and n.requires_grad and found.get(n.number)}
+        times_weights = n.op.name == "matmul" and n.inputs[1].number in held
+        for k, x in enumerate(n.inputs):
+            found[x.number] = (cut or (times_weights and k == 0)) and found.get(x.number, True)
+    return {n.number for n in nodes if n.op is None and n.requires_grad and found.get(n.number)} - held
 
 
 def _network(root, nodes, group_of, cells) -> Network:
@@ -520,6 +526,10 @@ def _losses_apart(nodes, group_of, outputs: dict[int, Group], end: Group | None)
 
 def _first_by_role(nodes, group_of, cells, bands, before, carried, first) -> None:
     """A first state without scope or name is known by its role: it is read where later steps read one."""
+    to: dict[int, list[Group]] = {}
+    for n in nodes:
+        for x in n.inputs:
+            to.setdefault(x.number, []).append(group_of[n.number])
     for band in bands:
         times = [t for b, t in cells if b == band]
         starts = [t for t in times if (band, t) not in before]
@@ -532,13 +542,31 @@ def _first_by_role(nodes, group_of, cells, bands, before, carried, first) -> Non
             if s.kind == QUANTITY and s.t != later and s.band == band:
                 roles[role] = s.name
         for role, x in _reads(cells[band, starts[0]]):
-            if (
-                role in roles
-                and (band, roles[role]) not in first
-                and group_of[x.number].kind in (INPUT, PARAMETER)
-            ):
+            if role not in roles or (band, roles[role]) in first:
+                continue
+            own = group_of[x.number]
+            made = own.kind in (OUTPUT, END) and all((q.band, q.t) == (band, starts[0]) for q in to[x.number])
+            if made or own.kind in (INPUT, PARAMETER):
                 group = Group(FIRST, band, starts[0] - 1, roles[role], [x])
                 first[band, roles[role]] = group_of[x.number] = group
+                if made:
+                    own.nodes = [n for n in own.nodes if n is not x]
+    _bridges(nodes, group_of)
+
+
+def _bridges(nodes, group_of) -> None:
+    """What a first state is made of by way of another run's states, such as a layer between encoder and decoder, belongs
+    to that first state where nothing else reads it."""
+    to: dict[int, set[int]] = {}  # by number: the groups that read a node, by id
+    firsts = {id(g): g for g in group_of.values() if g.kind == FIRST}
+    for n in reversed(nodes):
+        own, readers = group_of[n.number], to.get(n.number, set())
+        if own.kind in (OUTPUT, END) and len(readers) == 1 and (group := firsts.get(*readers)):
+            own.nodes = [x for x in own.nodes if x is not n]
+            group.nodes.insert(0, n)
+            group_of[n.number] = own = group
+        for x in n.inputs:
+            to.setdefault(x.number, set()).add(id(own))
 
 
 def _reads(cell: Iterable[Group]):
@@ -603,6 +631,11 @@ def flows(network: Network, targets: Iterable[Group]) -> list[Flow]:
                     entry = found.setdefault((id(source), id(target)), (source, target, {}))
                     entry[2].setdefault(use[2].number, []).append(use)
     return [_flow(network, *entry) for entry in found.values()]
+
+
+def bridges(network: Network) -> list[Flow]:
+    """Those from the states of one run to the first states of another that are made of them."""
+    return [f for f in flows(network, network.first.values()) if f.source.kind == QUANTITY]
 
 
 def _flow(network: Network, source: Group, target: Group, edges: dict[int, list]) -> Flow:

@@ -12,7 +12,7 @@ from minigrad.tensor import apply
 
 from ..formula.equations import equations
 from ..language.text import clean
-from .network import QUANTITY, Network
+from .network import PARAMETER, QUANTITY, Network
 
 LONGEST = 12  # lines of equations that still are read
 
@@ -91,7 +91,7 @@ class _Step:
     """One step of a graph as a cell that can be traced."""
 
     def __init__(self, network: Network, band: str, t: int):
-        groups = network.cells[band, t]
+        groups, self.group_of = network.cells[band, t], network.group_of
         self.state = " ".join(network.carried[band])
         before = network.before.get((band, t))
         self.before: list[Tensor] = []
@@ -105,9 +105,22 @@ class _Step:
         self.dtype = self.x.dtype
 
     def parameters(self) -> dict[str, Tensor]:
-        own = {x.name: x for n in self.nodes for x in n.inputs if x.is_parameter and x.name}
+        """The weights that the step reads, and what was made of weights before any step and has a name."""
+        own: dict[str, Tensor] = {}
+        pending = [x for n in self.nodes for x in n.inputs]
+        while pending:
+            x = pending.pop(0)
+            before = x.op is not None and self.group_of[x.number].kind == PARAMETER
+            if x.name and (x.is_parameter or before):
+                own.setdefault(x.name, x)
+            elif before:  # such as the transpose of a weight
+                pending.extend(x.inputs)
         data = {x.number for x in (self.x, *self.before)}
-        return {str(name): x for name, x in own.items() if x.number not in data}
+        own = {str(name): x for name, x in own.items() if x.number not in data}
+        alone = len({name.rpartition(".")[2] for name in own}) == len(
+            own
+        )  # else W.weight and U.weight are told apart
+        return own if alone else {name.replace(".", "_"): x for name, x in own.items()}
 
     def initial_state(self, sequences: int) -> tuple:
         return tuple(np.zeros((sequences, *b.shape[1:]), b.dtype) for b in self.before)
