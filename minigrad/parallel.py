@@ -39,6 +39,7 @@ SIZES = (
     "PMI_SIZE",
     "OMPI_COMM_WORLD_SIZE",
 )  # where MPICH and its kin, and Open MPI, say how many ranks there are
+PMIX = "PMIX_RANK"  # set by launchers of batch systems, which do not
 
 
 class Share(NamedTuple):
@@ -440,20 +441,22 @@ def world():
 
     Raises InputError where mpi4py is missing, or uses another MPI than that of the launcher.
     """
-    count = next((int(os.environ[name]) for name in SIZES if os.environ.get(name, "").isdigit()), 1)
-    if count == 1:
+    count = next((int(os.environ[name]) for name in SIZES if os.environ.get(name, "").isdigit()), None)
+    if count == 1 or (count is None and PMIX not in os.environ):
         return None
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI behind it
+        if count is None:  # one of a batch system, as far as anybody can tell
+            return None
         raise InputError(f"{count} processes were started together, and mpi4py is not there ({error}): "
                          "pip install 'minigrad-rnn[mpi]'") from None  # fmt: skip
-    if MPI.COMM_WORLD.Get_size() != count:
+    if count not in (None, MPI.COMM_WORLD.Get_size()):
         raise InputError(
             f"{count} processes were started together, and mpi4py sees {MPI.COMM_WORLD.Get_size()}: start them with the "
             f"mpiexec of its own MPI, {MPI.Get_library_version().splitlines()[0].strip()}"
         )
-    return MPI.COMM_WORLD
+    return None if MPI.COMM_WORLD.Get_size() == 1 else MPI.COMM_WORLD
 
 
 def said_elsewhere(error: BaseException) -> bool:

@@ -357,9 +357,13 @@ def test_every_sequence_belongs_to_one_rank_and_no_rank_has_two_more_than_anothe
 
 @pytest.mark.parametrize("name", parallel.SIZES)
 def test_processes_that_a_launcher_started_are_told_where_mpi4py_is_missing_or_another(name, monkeypatch):
-    for other in parallel.SIZES:
+    for other in (*parallel.SIZES, parallel.PMIX):
         monkeypatch.delenv(other, raising=False)
     assert parallel.world() is None
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "mpi4py", None)
+        patch.setenv(parallel.PMIX, "0")
+        assert parallel.world() is None
     monkeypatch.setenv(name, "4")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "mpi4py", None)
