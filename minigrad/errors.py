@@ -62,6 +62,15 @@ def describe(node) -> str:
     return f"{what}{origin}{where} {dims(node.shape)} {node.dtype}"
 
 
+def first_outside(index: np.ndarray, low: int, count: int) -> str:
+    """The first of these indices that is not low … count − 1, with its place: "index 5 at (1, 2)"; "" if all are."""
+    bad = (index < low) | (index >= count)
+    if not bad.any():
+        return ""
+    at = tuple(map(int, np.unravel_index(int(np.argmax(bad)), bad.shape)))
+    return f"index {index[at]}{f' at {at}' if at else ''}"
+
+
 def first_bad(value: np.ndarray) -> str:
     """The first element that is not finite, in words."""
     at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .elements import erf
-from .errors import DTypeError, InputError, ShapeError
+from .errors import DTypeError, InputError, ShapeError, first_outside
 from .ops import (
     INSIDE,
     LOGSUMEXP,
@@ -174,11 +174,8 @@ def within(who: str, index: Tensor, count, of: str) -> Tensor:
     # What cannot be seen yet, or may be assigned anew, is looked at when the program runs.
     if index.is_symbol or isinstance(count, Size) or modes()[3]:
         return apply(INSIDE, (index,), (count, of))
-    bad = (index.value < 0) | (index.value >= count)
-    if bad.any():
-        at = np.unravel_index(int(np.argmax(bad)), bad.shape)
-        place = f" at {tuple(map(int, at))}" if at else ""
-        raise InputError(f"{who}: index {index.value[at]}{place} outside {of} 0 … {count - 1}")
+    if found := first_outside(index.value, 0, count):
+        raise InputError(f"{who}: {found} outside {of} 0 … {count - 1}")
     return index
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .errors import DTypeError, GraphError, ShapeError
+from .errors import DTypeError, GraphError, ShapeError, first_outside
 from .ops import INSIDE, RESHAPE, SLICE, TRANSPOSE, broadcast, gather, where
 from .sizes import Size, arange, held, quotient, resolve
 from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe, modes
@@ -234,9 +234,9 @@ def _places(i, size, x: Tensor, axis: int, alone: bool):
             raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
         i = i.astype(np.int64)  # i + size may be too large for small integers
         if isinstance(size, int):
-            if i.size and (i.min() < -size or i.max() >= size):
+            if found := first_outside(i, -size, size):
                 raise ShapeError(
-                    f"index {i.min()} … {i.max()} outside 0 … {size - 1} of {describe(x)}, whose axis {axis} has {size}"
+                    f"{found} outside 0 … {size - 1} of {describe(x)}, whose axis {axis} has {size}"
                 )
             return np.where(i < 0, i + size, i)
     below = _is_live(i) or i.min(initial=0) < 0

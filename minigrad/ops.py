@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import axes, tensor
-from .errors import DTypeError, InputError, ShapeError
+from .errors import DTypeError, InputError, ShapeError, first_outside
 from .op import OPS, Op
 from .sizes import as_many, fix_at_one, is_one, some
 from .tensor import Tensor, apply, apply_symbolic, as_tensor, constants, describe
@@ -226,7 +226,7 @@ def _inside(index, rows):
     if index.dtype.kind not in "iu":
         raise TypeError(f"an index must hold integers, not {index.dtype}")
     if index.size and (index.min() < 0 or index.max() >= rows):
-        raise IndexError(f"index {index.min()} … {index.max()} outside 0 … {rows - 1}")
+        raise IndexError(f"{first_outside(index, 0, rows)} outside 0 … {rows - 1}")
     return index
 
 
