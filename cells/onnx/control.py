@@ -11,9 +11,8 @@ from minigrad import GraphError, InputError, as_tensor, scope
 
 from .operators import concat, known
 from .read import Graph, Node
+from .recurrent import MOST_TURNS
 from .steps import at
-
-MOST_TURNS = 100_000
 
 
 def _if(player, node: Node, inputs: list, values: dict[str, Any]) -> tuple:

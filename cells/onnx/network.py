@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,11 +17,12 @@ from ..layer import Layer
 from ..sequence import Run
 from .control import CONTROL
 from .operators import row_of, settled, signature_of
-from .read import MOST_PLACES, Graph, Node, Value, read
+from .read import MOST_NUMBERS, MOST_PLACES, Graph, Node, Value, read
 from .recurrent import Recurrent
 from .repeats import CUT_OUT, LAID_OUT, Loop, find, key_of
 
 RECURRENT = ("RNN", "LSTM", "GRU")
+SPARE = 10_000  # numbers that a model may make for each that it holds or is given, beside `MOST_NUMBERS`
 
 
 def from_onnx(model, *, parameters: Iterable[str] | None = None) -> Network:
@@ -84,8 +86,10 @@ class Network(Layer):
     def run(self, *inputs, **named) -> Results:
         """All outputs by name, and the runs of its cells: ``run.runs["rnn"].steps[0].f``."""
         runs: dict[str, Run] = {}
-        values: dict[str, Any] = {**self.fixed, **self.weights, **self._given(inputs, named)}
+        given = self._given(inputs, named)
+        values: dict[str, Any] = {**self.fixed, **self.weights, **given}
         play = _Player(self, runs)
+        play.most += SPARE * sum(x.size for x in given.values() if not x.is_symbol)
         play.all(self.graph, values)
         found = {v.name: as_tensor(values[v.name]) for v in self.outputs}
         for name, tensor in found.items():
@@ -144,6 +148,8 @@ class _Player:
         self.first = {value: (name, loop) for loop in network.loops for value, name in loop.first.items()}
         self.made_of: dict[str, tuple] = {name: (name,) for name in network.weights}
         self.once: dict[tuple | None, Any] = {}
+        held = [*network.fixed.values(), *(w.value for w in network.weights.values())]
+        self.most, self.count = MOST_NUMBERS + SPARE * sum(a.size for a in held), 0
 
     def all(self, graph: Graph, values: dict[str, Any]) -> None:
         last = _last_reads(graph)
@@ -200,9 +206,21 @@ class _Player:
         for name, value in zip(node.outputs, made, strict=False):
             if name:
                 values[name] = value = settled(value)
+                self.counted(value)
                 called = self.names.get(name)
                 if called and isinstance(value, Tensor) and value.name is None and not value.is_leaf:
                     value.name = called
+
+    def counted(self, value) -> None:
+        """Raise ShapeError where a model makes far more numbers in all than what it holds and is given can be meant for."""
+        if isinstance(value, (Tensor, np.ndarray)):
+            size = math.prod(n for n in value.shape if isinstance(n, int))
+            self.count += size
+            if self.count > self.most:
+                raise ShapeError(
+                    f"with a result of shape {tuple(value.shape)} there are {self.count:,} numbers in all; a model as small "
+                    f"as this may make {self.most:,}; give it fewer steps or sequences at once"
+                )
 
     def of_weights(self, node: Node, inputs: list) -> tuple | None:
         """Equal for nodes that only cut out or lay out the same weights in the same way; None for other nodes."""

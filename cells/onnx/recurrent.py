@@ -6,12 +6,28 @@ gradient found here flows on to the parameter of the file.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from minigrad import InputError, ShapeError, Tensor, as_tensor, describe, scope, where
+from minigrad import (
+    InputError,
+    ShapeError,
+    Tensor,
+    as_tensor,
+    clip,
+    describe,
+    relu,
+    scope,
+    sigmoid,
+    tanh,
+    where,
+)
+from minigrad.names import printable
 
 from .. import exchange
 from ..bidirectional import Bidirectional
@@ -25,9 +41,25 @@ from ..lstm_peephole import PeepholeLSTM
 from ..masks import steps_that_count
 from ..rnn import RNN
 from ..sequence import Run, run
-from .operators import concat, known
+from .operators import OPERATORS, bounded, concat, known
 from .steps import at
 
+# Each with what its alpha and beta are where none are given; None: there ONNX's reference and onnxruntime disagree.
+ACTIVATIONS: dict[str, tuple[Callable, dict[str, float | None]]] = {
+    "sigmoid": (sigmoid, {}),
+    "tanh": (tanh, {}),
+    "relu": (relu, {}),
+    "softsign": (OPERATORS["Softsign"], {}),
+    "softplus": (OPERATORS["Softplus"], {}),
+    "affine": (lambda x, alpha, beta: alpha * x + beta, {"alpha": None, "beta": None}),
+    "scaledtanh": (lambda x, alpha, beta: alpha * tanh(beta * x), {"alpha": None, "beta": None}),
+    "hardsigmoid": (OPERATORS["HardSigmoid"], {"alpha": 0.2, "beta": 0.5}),
+    "leakyrelu": (OPERATORS["LeakyRelu"], {"alpha": 0.01}),
+    "thresholdedrelu": (lambda x, alpha: where(x > alpha, x, 0.0), {"alpha": None}),
+    "elu": (OPERATORS["Elu"], {"alpha": 1.0}),
+}
+MOST_TURNS = 100_000  # of a sequence or a loop
+REMEDY = "export its cell as a loop of plain operations, whose steps are found"
 USUAL = {"RNN": ["tanh"], "LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
 
 
@@ -51,17 +83,47 @@ class Recurrent:
     def __post_init__(self):
         if self.direction not in ("forward", "reverse", "bidirectional"):
             raise InputError(f"direction {self.direction!r}; known are forward, reverse, bidirectional")
-        if self.clip or self.input_forget:
-            raise InputError("clip and input_forget are not known; export it without")
+        if self.input_forget:
+            raise InputError(f"input_forget, which couples two gates, is not known; {REMEDY}")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"clip = {self.clip}; give a number above 0, or leave it out")
         self.directions = 2 if self.direction == "bidirectional" else 1
-        given = [a.lower() for a in self.activations or USUAL[self.op] * self.directions]
         usual = USUAL[self.op] * self.directions
-        self.rectified = self.op == "RNN" and given == ["relu"] * self.directions
-        if given != usual and not self.rectified:
+        given = [a.lower() for a in self.activations or usual]
+        unknown = [printable(a) for a in given if a not in ACTIVATIONS]
+        if unknown:
             raise InputError(
-                f"the activations {', '.join(given)} are not known: known are {', '.join(usual)}"
-                + (" and relu" if self.op == "RNN" else "")
+                f"the activation {unknown[0]!r} is not known; there are {', '.join(ACTIVATIONS)}; {REMEDY}"
             )
+        if len(given) != len(usual):
+            raise InputError(
+                f"{len(given)} activations for {self.direction}; give {len(usual)}, one for each of {', '.join(usual)}"
+            )
+        self.rectified = given == ["relu"] * self.directions and self.op == "RNN" and self.clip is None
+        self.own = (
+            None if self.clip is None and (given == usual or self.rectified) else self._functions(given)
+        )
+
+    def _functions(self, given: list[str]) -> list[Callable]:
+        """The activations, each with its numbers: those of the attributes are meant for the ones that take some."""
+        numbers = {"alpha": list(self.activation_alpha or ()), "beta": list(self.activation_beta or ())}
+        found = []
+        for k, name in enumerate(given):
+            function, defaults = ACTIVATIONS[name]
+            options = {n: numbers[n].pop(0) if numbers[n] else v for n, v in defaults.items()}
+            if None in options.values():
+                raise InputError(
+                    f"the activation {name} without its {' and '.join(options)}; give them by "
+                    f"{' and '.join(f'activation_{n}' for n in options)}, as there is no default that all agree on"
+                )
+            turned = self.op == "GRU" and not self.linear_before_reset and k % 2 == 0
+            if turned and name != "sigmoid" and (name, options.get("beta")) != ("hardsigmoid", 0.5):
+                raise InputError(
+                    f"the activation {name} of the gates of a GRU whose linear_before_reset is 0: known there are those "
+                    f"with f(−a) = 1 − f(a), sigmoid and hardsigmoid with beta 0.5; {REMEDY}"
+                )
+            found.append(functools.partial(function, **options))
+        return found
 
     def __call__(self, x, W, R, B=None, lengths=None, h0=None, c0=None, P=None):
         """ONNX's inputs → Y, Y_h (and Y_c), and the `Run`, which has the gates."""
@@ -77,6 +139,9 @@ class Recurrent:
             x = x.transpose((1, 0, 2))
             h0, c0 = (None if s is None else s.transpose((1, 0, 2)) for s in (h0, c0))
         T, N, D = x.shape
+        if isinstance(T, int) and T > MOST_TURNS:
+            raise ShapeError(f"{T:,} steps; at most {MOST_TURNS:,} are run: cut the sequence into pieces")
+        bounded([T, N, R.shape[1] * self.directions])
         cells = [self.cell(d, W, R, B, P, D, H, x.dtype) for d in range(self.directions)]
         states = self.first(T, N, (h0, c0), cells[0])
         r = self.run(cells, x, states, lengths)
@@ -94,7 +159,7 @@ class Recurrent:
     def cell(self, d: int, W, R, B, P, D: int, H: int, dtype) -> Cell:
         """The cell of a direction, whose parameters are made of the file's."""
         kind = self.kind(B, P)
-        cell = kind(1, 1, np.random.default_rng(0), dtype)  # its own parameters are replaced at once
+        cell: Any = kind(1, 1, np.random.default_rng(0), dtype)  # its own parameters are replaced at once
         cell.inputs, cell.hidden = D, H
         count = len(R.shape) and R.shape[1] // H
         arrays = {"W": W[d], "R": R[d], "B": np.zeros(2 * count * H, dtype) if B is None else B[d]}
@@ -103,6 +168,10 @@ class Recurrent:
         for name, value in exchange.weights_of_onnx(cell, arrays).items():
             made = as_tensor(value)
             setattr(cell, name, made if made.is_leaf and made.requires_grad else made.named(name))
+        if self.own is not None:
+            count = len(USUAL[self.op])
+            other: Any = _activated(kind, self.own[d * count : (d + 1) * count], self.clip)
+            cell.__class__ = other
         return cell
 
     def kind(self, B, P) -> type[Cell]:
@@ -147,3 +216,24 @@ class Recurrent:
         both.cells = cells
         both.inputs, both.hidden = cells[0].inputs, cells[0].hidden
         return both(xs, states, **options)
+
+
+def _activated(kind: type[Cell], own: list[Callable], most: float | None) -> type[Cell]:
+    """A cell by its own equations, with other functions under the names σ and tanh, and what they read kept within ±most.
+
+    own : in the order of ONNX, that of σ first where the cell has one, then those of tanh as they come.
+    """
+    step = kind.step
+
+    def kept(function: Callable) -> Callable:
+        bound = most
+        return function if bound is None else lambda x: function(clip(x, -bound, bound))
+
+    @functools.wraps(step)
+    def other(self, *args, **options):
+        first, *later = [kept(f) if k < 2 else f for k, f in enumerate(own)]  # that of c reads it as it is
+        tanhs = iter(later or [first])
+        names = {"sigmoid": first, "tanh": lambda x: next(tanhs)(x)}
+        return FunctionType(step.__code__, {**step.__globals__, **names})(self, *args, **options)
+
+    return type(kind.__name__, (kind,), {"step": other})

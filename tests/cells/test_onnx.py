@@ -25,6 +25,7 @@ import viz
 from cells.onnx.control import CONTROL
 from cells.onnx.operators import OPERATORS
 from cells.onnx.read import MOST_NODES
+from cells.onnx.recurrent import ACTIVATIONS
 from cells.onnx.steps import at
 from minigrad import DTypeError, InputError, ShapeError, Tensor
 from minigrad.errors import MinigradError
@@ -492,6 +493,76 @@ def test_recurrent_nodes_drawn_by_chance_beside_onnxruntime(seed):
         assert_close(ours[name].value, y, 1e-5, f"{op} {options} {inputs}: {name}")
 
 
+WRITTEN = {a.lower(): a for a in (
+    "Sigmoid", "Tanh", "Relu", "Softsign", "Softplus", "Affine", "ScaledTanh", "HardSigmoid", "LeakyRelu",
+    "ThresholdedRelu", "Elu",
+)}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_other_activations_and_clip_drawn_by_chance_beside_onnxruntime(seed):
+    runtime = pytest.importorskip(
+        "onnxruntime", reason="onnxruntime is the oracle here: `make oracles` installs it"
+    )
+    assert set(WRITTEN) == set(ACTIVATIONS)
+    rng = np.random.default_rng(seed)
+    op, gates, count = [("RNN", 1, 1), ("LSTM", 4, 3), ("GRU", 3, 2)][seed % 3]
+    direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
+    ways, steps, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 5, 4).tolist()
+    draw = lambda *shape: (0.6 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
+    names = rng.choice(list(ACTIVATIONS), count * ways).tolist()
+    options: dict = dict(hidden_size=h, direction=direction)
+    if op == "GRU":
+        options["linear_before_reset"] = int(rng.integers(2))
+        if not options["linear_before_reset"]:
+            names[::2] = rng.choice(["sigmoid", "hardsigmoid"], ways).tolist()
+    numbers = {
+        k: [0.5 if (op, name, k) == ("GRU", "hardsigmoid", "beta") else float(rng.uniform(0.1, 1)) for name in names
+            if k in ACTIVATIONS[name][1]]
+        for k in ("alpha", "beta")
+    }  # fmt: skip
+    options["activations"] = [WRITTEN[name] for name in names]
+    options |= {f"activation_{k}": v for k, v in numbers.items() if v}
+    if rng.random() < 0.5:
+        options["clip"] = float(rng.uniform(0.2, 1))
+    inputs = ["x", "W", "R", "B"]
+    given = [value("W", draw(ways, gates * h, d)), value("R", draw(ways, gates * h, h))]
+    given += [value("B", draw(ways, 2 * gates * h))]
+    if op == "LSTM" and rng.random() < 0.4:
+        inputs += ["", "", "", "P"]
+        given.append(value("P", draw(ways, 3 * h)))
+    outputs = ["Y", "Y_h"] + ["Y_c"] * (op == "LSTM")
+    proto = model([node(op, inputs, outputs, **options)], [("x", (steps, n, d))], outputs, given, opset=14)
+    x = draw(steps, n, d)
+    theirs = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )
+    network = cells.from_onnx(proto)
+    ours = network.run(x)
+    for name, y in zip(outputs, theirs, strict=True):
+        assert_close(ours[name].value, y, 1e-5, f"{op} {options} {inputs}: {name}")
+    if seed < 6:  # what is seen is what runs compiled
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert_close(mg.compile(lambda x: network.run(x)["Y"])(x).value, theirs[0], 1e-5)
+
+
+def test_gates_of_other_activations_keep_their_names():
+    given = [value("W", np.ones((1, 4, 3), "f")), value("R", np.ones((1, 4, 1), "f"))]
+    options = dict(hidden_size=1, activations=["HardSigmoid", "Tanh", "Softsign"], clip=3.0)
+    y = cells.from_onnx(
+        model([node("LSTM", ["x", "W", "R"], ["y"], **options)], [("x", (2, 1, 3))], initialisers=given)
+    )(np.ones((2, 1, 3), "f"))
+    assert {n.name for n in mg.ancestors(y) if n.scope and n.scope[-1] == "t=2"} >= {
+        "f",
+        "i",
+        "c_tilde",
+        "o",
+        "c",
+        "h",
+    }
+
+
 EARLIER = [
     (7, [("Dropout", ["x"], ["y"], dict(ratio=0.3))]),
     (9, [("Slice", ["x"], ["y"], dict(starts=[0, -3], ends=[9, -1], axes=[0, 2]))]),
@@ -682,7 +753,12 @@ def test_graphs_that_make_no_sense():
          "Quux \\(2: Quux '/a/b', Quux 'b'\\); com.x.Foo \\(1: Foo 'y'\\); export the model"),
         ([node("Relu", ["x"], ["y"], slope=3.0)], (), "Relu.slope \\(1: Relu 'y'\\)"),
         ([node("Concat", ["x", "x"], ["y"])], (), "missing a required argument: 'axis'"),
-        ([node("LSTM", ["x", "x", "x"], ["y"], activations=["Relu", "Tanh", "Tanh"])], (), "relu, tanh, tanh are not known"),
+        ([node("GRU", ["x", "x", "x"], ["y"], activations=["Relu", "Tanh"])], (), "f\\(−a\\) = 1 − f\\(a\\)"),
+        ([node("RNN", ["x", "x", "x"], ["y"], activations=["Affine"])], (), "affine without its alpha and beta"),
+        ([node("RNN", ["x", "x", "x"], ["y"], activations=["Tanh"] * 2)], (), "2 activations for forward; give 1"),
+        ([node("RNN", ["x", "x", "x"], ["y"], clip=-1.0)], (), "give a number above 0"),
+        ([node("LSTM", ["x", "x", "x"], ["y"], input_forget=1)], (), "export its cell as a loop"),
+        ([node("LSTM", ["x", "x", "x"], ["y"], activations=["Mish"])], (), "LSTM 'y': the activation 'mish' is not known"),
     ]  # fmt: skip
     for nodes, initialisers, words in read:
         refused(lambda n=nodes, i=initialisers: cells.from_onnx(model(n, initialisers=i)), InputError, words)
@@ -697,12 +773,37 @@ def test_graphs_that_make_no_sense():
         ([node("MatMul", ["v", "w"], ["y"])], [tall, wide]),
         ([node("Einsum", ["v", "w"], ["y"], equation="ij,jk->ik")], [tall, wide]),
     ]
+    too_large += [
+        ([node("Range", ["zero", "s", "one"], ["r"]), node("Add", ["x", "r"], ["y"])],
+         [value("zero", np.int64(0)), value("s", np.int64(1 << 40)), value("one", np.int64(1))]),
+        ([node("OneHot", ["i", "s", "v"], ["y"])],
+         [whole("i", [0]), value("s", np.int64(1 << 40)), value("v", np.ones(2, "f"))]),
+    ]  # fmt: skip
     for nodes, initialisers in too_large:
         refused(
             lambda n=nodes, i=initialisers: cells.from_onnx(model(n, initialisers=i))(x),
             ShapeError,
             "at most 268,435,456",
         )
+    medium = [node("ConstantOfShape", ["s"], [f"c{k}"]) for k in range(64)]
+    medium += [node("Add", [f"c{k}", f"v{k}" if k else "x1"], [f"v{k + 1}"]) for k in range(64)]
+    first = node("ReduceSum", ["x"], ["x1"], keepdims=0)
+    proto = model([first, *medium], outputs=("v64",), initialisers=[whole("s", [1 << 22])])
+    refused(lambda: cells.from_onnx(proto)(x), ShapeError, "in all; a model as small")
+    refused(
+        lambda: cells.from_onnx(
+            model([node("Reshape", ["x", "s"], ["y"])], initialisers=[whole("s", [1 << 40])])
+        )(x),
+        MinigradError,
+        "Reshape 'y'",
+    )
+    given = [whole("s", [1 << 20, 2, 3]), value("W", np.ones((1, 3, 3), "f"))]
+    long = [node("Expand", ["x", "s"], ["e"]), node("RNN", ["e", "W", "W"], ["y"])]
+    refused(
+        lambda: cells.from_onnx(model(long, initialisers=given))(x),
+        ShapeError,
+        "1,048,576 steps; at most 100,000",
+    )
     many = [node("Relu", ["x" if k == 0 else f"v{k}"], [f"v{k + 1}"]) for k in range(MOST_NODES + 1)]
     refused(
         lambda: cells.from_onnx(model(many, outputs=(f"v{MOST_NODES + 1}",))),

@@ -184,6 +184,31 @@ def test_what_is_said_of_a_diagonal_does_not_depend_on_where_the_losses_are(a, w
     assert report.data["rate"] == pytest.approx(np.log(a), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "a, steps, kind",
+    [(1.3, 6, None), (1.3, 12, "grows"), (1.3, 40, "exploding"), (1.5, 12, "exploding"), (1.2, 12, None)],
+)
+def test_a_growth_is_a_fault_by_what_it_comes_to_over_the_steps_at_hand(a, steps, kind):
+    """× 1.3 per step is × 18 over 12 steps, which a network that learns may well have, and × 28,000 over 40."""
+    rng = np.random.default_rng(0)
+    cell = type("Diagonal", (Diagonal,), dict(a=a))(D, 8, rng, "float64")
+    run = cells.run(cell, 0.1 * rng.standard_normal((steps, N, D)))
+    loss = (run.h[-1] ** 2).sum()
+    loss.backward(record=True)
+    report = viz.report(loss)
+    assert [f.kind for f in report.findings] == ([kind] if kind else []), report.text
+    assert report.healthy == (kind != "exploding")
+    if kind:
+        (found,) = report.findings
+        assert f"× {number(a)} per step back" in found.said and f"× {number(a ** (steps - 1))}." in found.said
+        assert f"From t = {steps} back to t = 1" in found.said
+    if kind == "grows":
+        assert (
+            f"over 100 it would be × {number(a**100)}." in found.said
+            and "Nothing at this length" in found.advice
+        )
+
+
 def test_what_grows_is_told_over_the_longest_stretch_without_a_cut():
     kind = type("Diagonal", (Diagonal,), dict(a=1.5))
     for truncate, grown in ((5, False), (12, True)):

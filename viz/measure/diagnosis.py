@@ -25,8 +25,12 @@ from .recurrence import Decay
 VANISHING_HALF_LIFE = 1.05  # steps; the usual starts have 1.1 (a basic layer with large inputs) and more
 SHUT_HALF_LIFE = 0.5  # with gates, which can open: half open they have 1, beside a leak 0.7
 VANISHING_LEFT = 1e-2  # over the whole sequence
-EXPLODING_RATE, EXPLODING_GROWTH = np.log(1.25), 10.0  # both passed; or
+# A network that has learned to hold its first input does send back more than arrived, as an LSTM of 12 steps with × 1.3
+# per step (× 18 in all): it is the whole growth over the steps at hand that a learning rate has to bear.
+EXPLODING_RATE, EXPLODING_GROWTH = np.log(1.25), 30.0  # both passed; or
 SLOW_RATE, SLOW_GROWTH = np.log(1.05), 1e3  # both of these
+GROWING = 10.0  # at a rate that will explode over more steps
+MANY_STEPS = 100
 LARGE_RADIUS = 1.4  # of the recurrent weights of a cell without gates
 SATURATED_SHARE = 0.8  # of the units of a gate, over all steps; trained networks do have a half
 SQUASHED_SHARE = 0.95  # of what is inside a quantity, as the tanh of a memory that has been filled
@@ -141,6 +145,13 @@ def _exploding(facts: Facts) -> Iterator[Finding]:
             yield Finding("large weights", clean(decay.band), said, advice, fault=False)
         elif growth >= np.log(SLOW_GROWTH):
             yield Finding("grows slowly", clean(decay.band), f"{_speed(decay)} {_over(decay)}", fault=False)
+        elif rate >= EXPLODING_RATE and growth >= np.log(GROWING):
+            said = (
+                f"{_speed(decay)} {_over(decay)} So few steps bear that; over {MANY_STEPS} it would be "
+                f"× {power(rate * MANY_STEPS)}."
+            )
+            advice = f"Nothing at this length; for longer sequences: {advice[:1].lower()}{advice[1:]}"
+            yield Finding("grows", clean(decay.band), said, advice, fault=False)
     share, said = _depth(facts)
     if share > DEPTH_GROWN:
         yield Finding("exploding", "across layers", said, TRY["too steep"])
