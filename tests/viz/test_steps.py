@@ -94,6 +94,20 @@ def test_a_slide_says_what_the_equations_of_the_cell_say():
         assert line in texts, texts
 
 
+@pytest.mark.parametrize("loss", [seen(cells.LSTM), drawn.plain()], ids=["LSTM", "plain"])
+def test_one_edge_is_marked_in_the_picture(loss):
+    made = viz.steps(loss)
+    for k, slide in enumerate(made.slides):
+        lines = [
+            line for line in made.at(k).dot.split("\n") if 'color="#e08214"' in line and "penwidth=7" in line
+        ]
+        ends = [end.strip('" ') for end in lines[0].split(" [")[0].strip().split(" -> ")]
+        assert len(lines) == 1 and ends == [slide.source, slide.reader]
+        assert made.at(k).dot.count("\n") == made.picture.dot.count("\n")
+    with pytest.raises(InputError, match="no slide 999"):
+        made.at(999)
+
+
 def test_a_graph_without_steps():
     made = viz.steps(drawn.plain())
     assert [s.text.splitlines()[-1] for s in made.slides][-1].startswith("dW = ")

@@ -63,7 +63,7 @@ def film(made: Slides, path: Path, seconds: float) -> Path:
         writer = kind(fps=1 / seconds)  # type: ignore[arg-type]  # fewer than one a second
         with writer.saving(figure, str(file), 100):
             for k, slide in enumerate(made.slides):
-                mark.set_path(_curve(lines[slide.source, slide.reader]))
+                mark.set_path(_curve(lines[slide.source, slide.reader]))  # type: ignore[attr-defined]
                 words.set_text("\n".join(textwrap.shorten(line, 130) for line in slide.text.splitlines()))
                 count.set_text(f"edge {k + 1} of {len(made.slides)}")
                 writer.grab_frame()

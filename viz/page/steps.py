@@ -25,7 +25,7 @@ from ..diagram.operations import draw_operations, is_constant, select
 from ..diagram.render import Diagram
 from ..formula.edges import EdgeWords, EdgeWriter
 from ..formula.words import Words
-from ..language.scale import Scale
+from ..language.scale import ORANGE, Scale
 from ..language.states import norm
 from ..language.text import clean, html, number, pretty, shape_text
 from ..read.network import END, FIRST, PARAMETER, Captions, Network, read, roots_of, states_of
@@ -103,6 +103,22 @@ class Slides:
         from .film import film
 
         return film(self, path, seconds)
+
+    def at(self, k: int) -> Diagram:
+        """The picture with the edge of slide k marked, as it stands in a film.  Raises InputError where there is none."""
+        if not -len(self.slides) <= k < len(self.slides):
+            raise InputError(f"steps: there is no slide {k}; there are {len(self.slides)}, from 0")
+        slide, picture = self.slides[k], self.picture
+        lines = [
+            _orange(line) if _ends(line) == (slide.source, slide.reader) else line
+            for line in picture.dot.split("\n")
+        ]
+        return Diagram(
+            "\n".join(lines),
+            f"{self.title}: edge {k % len(self.slides) + 1}",
+            picture.engine,
+            picture.time_limit,
+        )
 
     def _repr_html_(self) -> str:
         """For notebooks: the page in a frame of its own, which its policy seals off."""
@@ -211,6 +227,23 @@ def _factor(n: Tensor, k: int) -> np.ndarray | None:
         return None
     one = np.ones(n.shape, n.dtype)
     return np.broadcast_to(n.op.vjp[k](one, n.value, *(x.value for x in n.inputs), *n.params), n.shape)
+
+
+# The picture.
+
+_NAME = r'("(?:[^"\\]|\\.)*"|[\w.]+)'
+_LINE = re.compile(rf"\s*{_NAME} -> {_NAME} \[")
+
+
+def _ends(line: str) -> tuple[str, ...] | None:
+    """The two ends of a line of DOT that is an edge."""
+    found = _LINE.match(line)
+    return tuple(n.strip('"').replace('\\"', '"') for n in found.groups()) if found else None
+
+
+def _orange(line: str) -> str:
+    line = re.sub(r' color="?[^" ]+"?', f' color="{ORANGE}"', line, count=1)
+    return re.sub(r" penwidth=[\d.]+", " penwidth=7", line, count=1)
 
 
 # The page.
