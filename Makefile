@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help hello test check coverage fuzz arm bench pictures wheel torch oracles clean
+.PHONY: help hello test check coverage fuzz arm bench pictures docs wheel torch oracles clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make arm        the kernels and all cells on 64-bit ARM, emulated (needs root, debootstrap, qemu-user-static)'
 	@echo 'make bench      the benchmarks, against $(TORCH) and JAX'
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
+	@echo 'make docs       the site, in build/site: every block of code is run, warnings are errors'
 	@echo 'make coverage   lines and branches that the tests reach (ARGS=tests/compiler: of some of them)'
 	@echo 'make wheel      the wheel, in dist/'
 	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
@@ -80,6 +81,10 @@ pictures: $(VENV)/.ready-run
 	@mkdir -p $(PICTURES)
 	@for example in examples/*.py; do echo "$$example"; $(PY) $$example --out $(PICTURES) || exit 1; done
 
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+	@echo 'open build/site/index.html'
+
 wheel: $(VENV)/.ready-run
 	@rm -rf dist
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
@@ -116,6 +121,10 @@ $(VENV)/.ready-torch: pyproject.toml $(STALE)
 
 $(VENV)/.ready-oracles: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH) onnx onnxruntime onnxscript keras,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
+
+# With PyTorch and ONNX: a page shows how a model is brought from there, and every page runs.
+$(VENV)/.ready-docs: pyproject.toml $(STALE)
+	@$(call setup,-e .[docs] $(TORCH) onnx,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 $(VENV)/.ready-bench: pyproject.toml $(STALE)
 	@$(call setup,-e . $(TORCH) jax,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)

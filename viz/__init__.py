@@ -8,8 +8,8 @@ several networks on one scale, `taps` what is read from where in a network that 
 sequence at once, `attention` where each output looks, `report` what is wrong and what to try,
 `rewrites` what the compiler takes out of the loop over the steps, `loops` what a compiled step
 runs.  All but `transport` give a `Picture`, `rewrites` one for each rewrite; a `History` records
-such views while a network is trained; `page` gives an HTML file to walk about in, `live` one in
-which networks learn.
+such views while a network is trained; `page` gives an HTML file to walk about in, `steps` one that
+goes back edge by edge, `live` one in which networks learn.
 """
 
 from .chart.attention import attention
@@ -32,6 +32,7 @@ from .language.scale import Scale
 from .live.live import Learner, Story, live
 from .measure.transport import Transports, transport
 from .page.page import Page, page
+from .page.steps import Slides, steps
 
 __all__ = [
     "Picture",
@@ -55,6 +56,8 @@ __all__ = [
     "attention",
     "page",
     "Page",
+    "steps",
+    "Slides",
     "live",
     "Learner",
     "Story",

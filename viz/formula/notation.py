@@ -164,6 +164,8 @@ class Notation:
 
     def _power(self, n) -> Words:
         (a,), exponent = self.operands(n), number(float(n.params[0]))
+        if n.params[0] == 1:
+            return a
         if n.params[0] == 2:
             return self.squared(a)
         return self.to_the(a, f"^{exponent.within(CLOSED).text}", exponent.tex)
