@@ -9,7 +9,7 @@ sequence at once, `attention` where each output looks, `report` what is wrong an
 `rewrites` what the compiler takes out of the loop over the steps, `loops` what a compiled step
 runs.  All but `transport` give a `Picture`, `rewrites` one for each rewrite; a `History` records
 such views while a network is trained; `page` gives an HTML file to walk about in, `live` one in
-which networks learn.
+which networks learn.  `language` chooses the language of them all.
 """
 
 from .chart.attention import attention
@@ -27,6 +27,7 @@ from .diagram.draw import draw
 from .diagram.render import Diagram, font_directory
 from .diagram.taps import taps
 from .formula.equations import equations
+from .language.catalogue import language
 from .language.picture import Picture
 from .language.scale import Scale
 from .live.live import Learner, Story, live
@@ -61,4 +62,5 @@ __all__ = [
     "rewrites",
     "loops",
     "font_directory",
+    "language",
 ]

@@ -30,6 +30,7 @@ from ..diagram.legend import legend
 from ..diagram.operations import draw_operations
 from ..diagram.render import Diagram
 from ..diagram.sequence import draw_steps
+from ..language.catalogue import tr
 from ..language.scale import Scale, ramp, signed
 from ..language.states import (
     CUT,
@@ -180,7 +181,7 @@ class _Recording:
     def said(self) -> list[str]:
         """What is not known, or how the gradient is carried back."""
         known = any(n.contributions for n in self.nodes)
-        return [words.headline(one) for one in self.transport] if known else [UNKNOWN]
+        return [words.headline(one) for one in self.transport] if known else [tr(UNKNOWN)]
 
 
 class _Made:
