@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +24,11 @@ from minigrad.compiler.sized import sized
 from minigrad.compiler.step import rule_of
 from minigrad.optim import Optimiser
 
+from ..language.catalogue import tr
 from ..language.scale import RAMP, Scale
 from ..language.text import clean, html
 from ..measure import diagnosis
-from ..page.page import Page, hash_of, style_of
+from ..page.page import Page, filled, hash_of, style_of
 
 FILES = ("program.js", "text.js", "network.js", "picture.js", "charts.js", "said.js", "main.js")
 MOST_COUNTS = 20_000  # steps after which the optimiser's numbers must stand still
@@ -92,7 +92,7 @@ def live(
     by_name = {learner.name: learner for learner in learners}
     if len(by_name) < len(learners):
         raise InputError(f"live: two learners have one name: {', '.join(x.name for x in learners)}")
-    title = clean(title or "Recurrent networks learn", 200)
+    title = clean(title or tr("Recurrent networks learn"), 200)
     count = max(sum(p.size for p in learner.parameters.values()) for learner in learners)
     programs = {learner.name: _program(learner, largest) for learner in learners}
     flat, slots = np.zeros(count, "float32"), len(optimiser.slots)
@@ -220,7 +220,7 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         + "".join(f'<rect x="{7 * k}" width="7" height="9" fill="{c}"/>' for k, c in enumerate(RAMP)) + "</svg>",
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }  # fmt: skip
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return filled(template, parts, script)
 
 
 def _lines(text: str) -> str:

@@ -7,7 +7,7 @@ const programs = new Programs(data.programs);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CONTROLS = ["text", "cell", "hidden", "lr", "bias", "scale", "where", "truncate", "clip", "seed", "speed"];
 const MOVED = ["lr", "where", "truncate", "clip", "speed"]; // these change while it learns; the others start anew
-const SPEEDS = [["1 step a second", 1], ["5 steps a second", 5], ["1 step a picture", 0], ["4 steps a picture", 4], ["as fast as it can", -1]];
+const SPEEDS = [[tr("1 step a second"), 1], [tr("5 steps a second"), 5], [tr("1 step a picture"), 0], [tr("4 steps a picture"), 4], [tr("as fast as it can"), -1]];
 
 /** @type {{network: Network|null, picture: Picture|null, charts: any, training: boolean, chosen: number, next: number, made: number, said: number, rule: any, letters: string[], alphabet: string[], stats: any}} */
 const now = { network: null, picture: null, charts: null, training: false, chosen: 0, next: 0, made: 0, said: 0, rule: null, letters: [], alphabet: [], stats: { pictures: 0, steps: 0 } };
@@ -42,15 +42,15 @@ function settings() {
 function label() {
   const cell = data.cells[chosen().cell], speed = SPEEDS[range("speed")][0];
   say($("lr_said"), short(rate()));
-  say($("bias_said"), cell.forget ? short(range("bias")) : `${cell.name} has none`);
+  say($("bias_said"), cell.forget ? short(range("bias")) : tr("{cell} has none", { cell: cell.name }));
   $("bias").disabled = !cell.forget;
   say($("scale_said"), `× ${short(range("scale"))}`);
-  say($("truncate_said"), range("truncate") ? `every ${range("truncate")} steps` : "never");
-  say($("clip_said"), range("clip") ? `to ${short(range("clip"))}` : "no");
+  say($("truncate_said"), range("truncate") ? tr("every {n} steps", { n: range("truncate") }) : tr("never"));
+  say($("clip_said"), range("clip") ? tr("to {size}", { size: short(range("clip")) }) : tr("no"));
   say($("speed_said"), String(speed));
   for (const id of ["lr", "bias", "scale", "truncate", "clip", "speed"]) $(id).setAttribute("aria-valuetext", $(`${id}_said`).textContent);
   for (const e of /** @type {any} */ (document.querySelectorAll(".equations > div"))) e.hidden = e.dataset.cell !== chosen().cell;
-  $("equations_of").textContent = `Equations of ${cell.name}`;
+  $("equations_of").textContent = tr("Equations of {cell}", { cell: cell.name });
 }
 
 function address() {
@@ -82,7 +82,7 @@ async function anew() {
   now.chosen = sizes.T - 1;
   now.picture = new Picture($("sheet"), now.network, coded.letters, coded.alphabet, style, pick);
   $("sheet").scrollLeft = $("sheet").scrollWidth; // the gradient starts at the last letter
-  say($("size"), `${n.toLocaleString("en")} weights: ${cell.name}, ${sizes.H} hidden units, ${sizes.K} letters, ${sizes.T} steps`);
+  say($("size"), tr("{n} weights: {cell}, {units} hidden units, {letters} letters, {steps} steps", { n: n.toLocaleString("en"), cell: cell.name, units: sizes.H, letters: sizes.K, steps: sizes.T }));
   show(true);
 }
 
@@ -103,7 +103,7 @@ function show(aloud) {
     network.look();
     const written = network.writes().map((code) => now.alphabet[code]);
     say($("writes"), written.map(visible).join(""));
-    say($("right"), `${written.slice(1).filter((l, t) => l === now.letters[t + 1]).length} of ${network.sizes.T}`);
+    say($("right"), tr("{n} of {total}", { n: written.slice(1).filter((l, t) => l === now.letters[t + 1]).length, total: network.sizes.T }));
   }
   network.look();
   picture.update();
@@ -151,7 +151,7 @@ function train(on) {
   if (on && (!now.network || now.network.broken)) return;
   const was = now.training;
   now.training = on;
-  say($("train"), on ? "❚❚ Pause" : "▶ Train");
+  say($("train"), on ? tr("❚❚ Pause") : tr("▶ Train"));
   $("train").setAttribute("aria-pressed", String(on));
   if (on && !was) requestAnimationFrame(frame);
   show(true);
@@ -168,7 +168,7 @@ function once() {
 // What happens.
 
 function start() {
-  now.charts = { loss: new Chart($("loss"), "Loss", "training steps"), distance: new Chart($("distance"), "Gradient by distance", "steps back from the last letter"), gates: new Chart($("gates"), "Gates over time", "step t") };
+  now.charts = { loss: new Chart($("loss"), tr("Loss"), tr("training steps")), distance: new Chart($("distance"), tr("Gradient by distance"), tr("steps back from the last letter")), gates: new Chart($("gates"), tr("Gates over time"), tr("step t")) };
   choose(data.chosen);
   choose(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
   for (const id of CONTROLS) {
@@ -223,4 +223,4 @@ function failed(error) {
 }
 
 if (typeof WebAssembly === "object" && typeof DecompressionStream === "function") start();
-else failed(new Error("it has no WebAssembly, or cannot unpack it"));
+else failed(new Error(tr("it has no WebAssembly, or cannot unpack it")));

@@ -3,6 +3,7 @@
 /** @typedef {{kind: string, bytes: number, address: number, count: number}} Store */
 /** @typedef {{store: number|null, dtype: string, shape: Array}} Fact */
 
+const { tr } = shapes;
 const ALIGN = 64;
 const aligned = (n) => Math.ceil(n / ALIGN) * ALIGN;
 
