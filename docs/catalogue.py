@@ -17,7 +17,12 @@ from babel.messages import Catalog, extract, pofile
 from babel.messages.mofile import write_mo
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from minigrad.compiler.rewrite import REWRITES
+from viz.page.page import messages_of
+
 FOLDER = ROOT / "viz" / "language" / "locale" / "pt" / "LC_MESSAGES"
+PLURALS = "nplurals=2; plural=(n > 1);"
 HEADER = """\
 # Portuguese of Brazil for the pictures, reports and pages of minigrad.
 # The terms are those of viz/language/glossary.md; `make words` brings this file up to date."""
@@ -27,11 +32,13 @@ KEYWORDS = {"tr": None, "deferred": None, "trn": (1, 2)}
 def messages() -> Catalog:
     """What Python, the scripts and the pages ask for, in the order of the files."""
     found = Catalog(fuzzy=False)
-    for path in sorted([*ROOT.glob("viz/**/*.py"), *ROOT.glob("minigrad/command/*.py"), *ROOT.glob("viz/**/*.js")]):
-        method = "javascript" if path.suffix == ".js" else "python"
-        for _, said, _, _ in extract.extract(method, io.BytesIO(path.read_bytes()), KEYWORDS):
+    for path in sorted([*ROOT.glob("viz/**/*.py"), *ROOT.glob("minigrad/command/*.py")]):
+        for _, said, _, _ in extract.extract("python", io.BytesIO(path.read_bytes()), KEYWORDS):
             if said:
                 found.add(said)
+    for path in sorted(ROOT.glob("viz/**/*.js")):
+        for said in messages_of(path.read_text(encoding="utf-8")):
+            found.add(said)
     for path in sorted(ROOT.glob("viz/**/*.html")):
         for said in re.findall(r"\{\{tr:(.*?)\}\}", path.read_text(encoding="utf-8")):
             found.add(said)
@@ -42,9 +49,6 @@ def messages() -> Catalog:
 
 def of_rewrites() -> list[str]:
     """Names of the compiler's rewrites, and the first lines of what they say of themselves, as pictures show them."""
-    sys.path.insert(0, str(ROOT))
-    from minigrad.compiler.rewrite import REWRITES
-
     lines = [(f.__doc__ or "").strip().split("\n")[0] for f in REWRITES.values()]
     return [*REWRITES, *lines, "traced", "gradients", "forward", "backward"]
 
@@ -57,6 +61,7 @@ def merged() -> Catalog:
         "pt_BR", header_comment=HEADER, fuzzy=False, project="minigrad", charset="utf-8",
         creation_date=old.creation_date, revision_date=old.creation_date,
     )  # fmt: skip
+    new.mime_headers = [("Plural-Forms", PLURALS)]
     for m in messages():
         if m.id:
             known = old.get(m.id if isinstance(m.id, str) else m.id[0])
