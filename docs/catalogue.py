@@ -18,14 +18,15 @@ from babel.messages.mofile import write_mo
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from minigrad.compiler.rewrite import REWRITES
-from viz.page.page import messages_of
+from minigrad.compiler.rewrite import REWRITES  # noqa: E402
+from viz.page.page import messages_of  # noqa: E402
 
 FOLDER = ROOT / "viz" / "language" / "locale" / "pt" / "LC_MESSAGES"
 PLURALS = "nplurals=2; plural=(n > 1);"
 HEADER = """\
 # Portuguese of Brazil for the pictures, reports and pages of minigrad.
 # The terms are those of viz/language/glossary.md; `make words` brings this file up to date."""
+DATED = "POT-Creation-Date|PO-Revision-Date|Last-Translator|Language-Team|Generated-By|Report-Msgid-Bugs-To"
 KEYWORDS = {"tr": None, "deferred": None, "trn": (1, 2)}
 
 
@@ -90,14 +91,20 @@ def po(catalogue: Catalog) -> bytes:
     buffer = io.BytesIO()
     pofile.write_po(buffer, catalogue, width=0, omit_header=False, include_lineno=False)
     text = buffer.getvalue().decode("utf-8")
-    return re.sub(r'"(POT-Creation-Date|PO-Revision-Date|Last-Translator|Language-Team|Generated-By|Report-Msgid-Bugs-To)[^\n]*\n', "", text).encode()
+    return re.sub(
+        r'"(POT-Creation-Date|PO-Revision-Date|Last-Translator|Language-Team|Generated-By|Report-Msgid-Bugs-To)[^\n]*\n',
+        "",
+        text,
+    ).encode()
 
 
 def mo(catalogue: Catalog) -> bytes:
     """What gettext reads, without dates."""
     with io.BytesIO(po(catalogue)) as text:
         bare = pofile.read_po(text, locale="pt_BR")
-    bare.mime_headers = [(k, v) for k, v in bare.mime_headers if k in ("Language", "Plural-Forms", "Content-Type")]
+    bare.mime_headers = [
+        (k, v) for k, v in bare.mime_headers if k in ("Language", "Plural-Forms", "Content-Type")
+    ]
     buffer = io.BytesIO()
     write_mo(buffer, bare)
     return buffer.getvalue()

@@ -20,6 +20,7 @@ from rich.markup import escape
 import cells
 import minigrad as mg
 import viz
+from minigrad.command.given import add_language
 
 KINDS = {"lstm": "LSTM", "rnn": "RNN", "gru": "GRU", "janet": "JANET"}
 FORGET = {"lstm": ("b_f", "f"), "janet": ("b_f", "f")}  # the forget gate's bias, and the gate
@@ -123,10 +124,12 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for the page, live.html (default: out)"
     )
+    add_language(parser)
     return parser.parse_args(given)
 
 
 def main(options: argparse.Namespace) -> None:
+    viz.language(options.language)
     console = Console()
     with console.status("compiling"):
         page = make(options.word)

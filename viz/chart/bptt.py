@@ -172,7 +172,7 @@ def verdict(m: Matrix, scale: Scale) -> str:
     cuts = m.cuts
     if cuts:
         more = tr(" and {n} more", n=len(cuts) - 3) if len(cuts) > 3 else ""
-        where = ", ".join(f"{a} and {b}" for a, b in cuts[:3]) + more
+        where = ", ".join(tr("{t} and {next}", t=a, next=b) for a, b in cuts[:3]) + more
         said.append(tr("✂ Cut between t = {where}: a loss does not reach back over it.", where=where))
     small = [d for d, v in m.by_distance.items() if scale.state(float(np.median(v))) == VANISHED]
     if small:

@@ -120,7 +120,10 @@ def _panels(network: Network, state: State, transport: Transport | None, scale: 
         ]
         for way in state.ways
     ]
-    names = [f"{told(way)} {pretty(state.name)}" if way == STRAIGHT else told(way) for way in state.ways]
+    names = [
+        tr("straight along {state}", state=pretty(state.name)) if way == STRAIGHT else told(way)
+        for way in state.ways
+    ]
     return [
         bars,
         _lane(network, state, transport, scale),

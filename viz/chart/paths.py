@@ -143,7 +143,8 @@ def _rows(network: Network, state: State, colours: dict[str, str], scale: Scale)
             for t in times
         ]
 
-    rows = [(f"{told(way)} {name}" if way == STRAIGHT else told(way), norms(state.parts[way], cuts if way in state.gates else {}),
+    rows = [(tr("straight along {state}", state=name) if way == STRAIGHT else told(way),
+             norms(state.parts[way], cuts if way in state.gates else {}),
              colours[way]) for way in state.ways]  # fmt: skip
     rows.append((f"‖∂L/∂{name}‖", norms(state.total, {t: state.why.get(t) or "" for t in state.total}), ""))
     bold = len(rows) - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..language.catalogue import tr
+from ..language.catalogue import deferred, tr
 from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix, opening
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATES, VANISHED, ZERO
 from ..language.text import decade, number
@@ -81,7 +81,7 @@ def _gradient_scale(canvas: Canvas, left: float, y: float, scale: Scale) -> None
 def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
     canvas.words(left, y, tr("value"), 10, INK, True, "left")
     cells = [square(mix("#ffffff", BLUE if k < 0 else ORANGE, abs(k) / 5), 15, 10) for k in range(-5, 6)]
-    canvas.box("scale of values", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
+    canvas.box(deferred("scale of values"), left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
     canvas.words(left + 108, y, f"≤ {number(-top)}", 9, align="right")
     canvas.words(left + 278, y, f"≥ {number(top)}", 9, align="left")
     canvas.words(left + 193, y + 13, "0", 9)
@@ -90,7 +90,7 @@ def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
 def gate_scale(canvas: Canvas, left: float, y: float) -> None:
     canvas.words(left, y, tr("gate (σ)"), 10, INK, True, "left")
     cells = [square(opening(k / 10), 15, 10) for k in range(11)]
-    canvas.box("scale of gates", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
+    canvas.box(deferred("scale of gates"), left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
     canvas.words(left + 100, y, tr("0 shut"), 9, align="right")
     canvas.words(left + 286, y, tr("1 open"), 9, align="left")
 

@@ -336,7 +336,7 @@ class Unrolled:
         name = g.name or (SHARED if panel else "x")
         self.boxes[id(g)] = self.canvas.box(
             f"{band.name} t={column.t} {name}".strip(), self._flip(band.name, column, left, width), top,
-            width, height, rows, panel, tip(g.out, self.look, f"{name} t={column.t}"), fill=fill,
+            width, height, rows, panel, tip(g.out, self.look, f"{tr(name) if name == SHARED else name} t={column.t}"), fill=fill,
             border=1.6 if fill == STATE else 1.1 if panel else 1.2,
         )  # fmt: skip
 

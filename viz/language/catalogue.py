@@ -30,6 +30,8 @@ class language:  # noqa: N801 - called like a function
     was made.  "pt_BR" and the like mean "pt".  Raises InputError for a language that there is none of.
     """
 
+    LANGUAGES = LANGUAGES
+
     def __init__(self, name: str | None = None):
         known = None if name is None else _known(name) if isinstance(name, str) else ""
         if known == "":
@@ -51,6 +53,11 @@ class language:  # noqa: N801 - called like a function
 def current() -> str:
     """The language that is chosen, else the environment's."""
     return _chosen.get() or _of_environment()
+
+
+def tag() -> str:
+    """The language that is chosen, as HTML names it."""
+    return {"pt": "pt-BR"}.get(current(), current())
 
 
 def tr(message: str, /, **values: object) -> str:

@@ -30,7 +30,7 @@ from ..diagram.legend import legend
 from ..diagram.operations import draw_operations
 from ..diagram.render import Diagram
 from ..diagram.sequence import draw_steps
-from ..language.catalogue import current, tr, trn
+from ..language.catalogue import tag, tr, trn
 from ..language.catalogue import words as translated
 from ..language.scale import Scale, ramp, signed
 from ..language.states import (
@@ -436,7 +436,7 @@ def filled(template: str, parts: Mapping[str, str], script: str) -> str:
     said = json.dumps(translated([*messages_of(script), *STATES]), ensure_ascii=False)
     parts = {
         **parts,
-        "language": {"pt": "pt-BR"}.get(current(), current()),
+        "language": tag(),
         "words": said.replace("<", "\\u003c"),
     }
     template = re.sub(r"\{\{tr:(.*?)\}\}", lambda found: html(tr(found[1]), 2000), template)
