@@ -30,7 +30,9 @@ from .formula.equations import equations
 from .language.catalogue import language
 from .language.picture import Picture
 from .language.scale import Scale
-from .live.live import Learner, Story, live
+from .live.learner import Learner, learner
+from .live.live import live
+from .live.stories import LECTURE, Story
 from .measure.transport import Transports, transport
 from .page.page import Page, page
 
@@ -58,6 +60,8 @@ __all__ = [
     "Page",
     "live",
     "Learner",
+    "learner",
+    "LECTURE",
     "Story",
     "rewrites",
     "loops",
