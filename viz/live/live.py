@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import itertools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,16 +24,20 @@ from minigrad.compiler.sized import sized
 from minigrad.compiler.step import rule_of
 from minigrad.optim import Adam, Optimiser
 
+from ..diagram.draw import draw
 from ..language.catalogue import tr
 from ..language.scale import RAMP, Scale
 from ..language.text import clean, html
 from ..measure import diagnosis
 from ..page.page import Page, filled, hash_of, style_of
+from ..page.parts import cleaned
 from .learner import Learner, learner
 from .stories import Story
 
 FILES = ("program.js", "text.js", "network.js", "picture.js", "charts.js", "said.js", "main.js")
 MOST_COUNTS = 20_000  # steps after which the optimiser's numbers must stand still
+ALL = "*"  # the value of the choice of all cells side by side, as web/main.js has it
+STILL = 8  # steps of the picture that stands without scripts
 LARGEST = {"T": 40, "H": 24, "K": 30}
 
 
@@ -196,7 +201,9 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src 'wasm-unsafe-eval' {hash_of(script)}; style-src {hash_of(style)}",
         "title": html(title, 200), "style": style, "script": script,
-        "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners)),
+        "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners))
+        + (_choice(ALL, False, tr("side by side")) if len(learners) > 1 else ""),
+        "picture": _still(learners[0], data["chosen"]["text"], largest),
         "presets": "".join(
             f'<button type="button" id="preset_{k}">{html(tr(s.label), 80)}</button>' for k, s in enumerate(stories)
         ),
@@ -216,6 +223,24 @@ def _lines(text: str) -> str:
     return "\n".join(html(line, 400) if line.strip() else "" for line in text.split("\n"))
 
 
-def _choice(name: str, checked: bool) -> str:
+def _choice(name: str, checked: bool, said: str = "") -> str:
     value = html(name, 80)
-    return f'<label><input type="radio" name="cell" value="{value}"{" checked" * checked}>{value}</label>'
+    shown = html(said, 80) or value
+    return f'<label><input type="radio" name="cell" value="{value}"{" checked" * checked}>{shown}</label>'
+
+
+def _still(learner: Learner, text: str, largest: Mapping[str, int]) -> str:
+    """What stands where scripts are off: the first network at its start, on the first letters of the text."""
+    letters = (text[: STILL + 1] if len(text) > 1 else "hello")[: largest["T"] + 1]
+    known = {c: k % largest["K"] for k, c in enumerate(sorted(set(letters)))}
+    codes, T = [known[c] for c in letters], len(letters) - 1
+    rows = np.eye(largest["K"], dtype="float32")[codes][:, None]
+    H, S = largest["H"], len(learner.state)
+    loss, *_ = learner.loss(
+        Tensor(rows[:-1]), Tensor(rows[1:]), Tensor(np.full((T, 1), 1 / T, "float32")), Tensor(np.zeros((T, 1, 1), bool)),
+        Tensor(np.zeros((T, 1, S, H), "float32")), Tensor(np.zeros((T, 1, H), "float32")),
+    )  # fmt: skip
+    loss.named("L").backward(record=True)
+    captions = {t + 1: f"{a} → {b}" for t, (a, b) in enumerate(itertools.pairwise(letters))}
+    title = tr("{cell} at its start, on {text}", cell=learner.name, text=repr(letters))
+    return cleaned(draw(loss, level="step", title=title, captions=captions).svg(), title)

@@ -116,7 +116,7 @@ class Picture {
 
   /** Put in what the network has now. */
   update() {
-    const { network, style } = this, { T, H } = network.sizes, { cell, settings } = network, S = cell.state.length;
+    const { network } = this, { T, H } = network.sizes, { cell, settings } = network, S = cell.state.length;
     const wide = COLUMN - 22, size = wide / H;
     this.ink.clearRect(0, 0, this.size[0], this.size[1]);
     for (let t = 0; t < T; t++) {
@@ -125,8 +125,7 @@ class Picture {
         const q = cell.quantities.indexOf(name), values = network.values(q, t), middle = mean(values);
         say(own.cards[k], cell.gates.includes(name) ? `${short(middle)}${middle < 0.05 ? tr(" shut") : middle > 0.95 ? tr(" open") : ""}` : `‖${shown(name)}‖ ${short(norm(values))}`);
         for (let u = 0; u < H; u++) {
-          const level = Math.max(-1, Math.min(1, values[u])), index = Math.round((level + 1) / 2 * (style.values.length - 1));
-          this.ink.fillStyle = style.values[index] || style.nan;
+          this.ink.fillStyle = this.colour(values[u]);
           this.ink.fillRect(x + u * size, this.at[k] + 18, Math.max(size - 0.5, 0.5), CARD - 22);
         }
         this.ink.strokeStyle = "#c3c9d1";
@@ -145,6 +144,29 @@ class Picture {
         this.draw(line, isCut ? null : v, from > 0 ? `×${short(v / from)}` : "");
       });
     }
+  }
+
+  /** Blue, white and orange from −1 to 1. @param {number} v @returns {string} */
+  colour(v) {
+    const { values, nan } = this.style, level = Math.max(-1, Math.min(1, v));
+    return values[Math.round((level + 1) / 2 * (values.length - 1))] || nan;
+  }
+
+  /** A document of its own, with the units that the page has on its canvas. @returns {string} */
+  copy() {
+    const { make, rect } = shapes, { network } = this, { T, H } = network.sizes, size = (COLUMN - 22) / H, [w, h] = this.size;
+    const svg = /** @type {Element} */ (this.svg.cloneNode(true)), units = make("g");
+    put(svg, { xmlns: shapes.NS, "font-family": "DejaVu Sans, Verdana, Helvetica, sans-serif" });
+    for (const e of svg.querySelectorAll("[tabindex]")) for (const name of ["tabindex", "role"]) e.removeAttribute(name);
+    svg.prepend(rect(0, 0, w, h, { fill: "#ffffff" }));
+    for (let t = 0; t < T; t++) {
+      this.rows.forEach((name, k) => {
+        const values = network.values(network.cell.quantities.indexOf(name), t), x = PAD + t * (COLUMN + GAP) + 11;
+        for (let u = 0; u < H; u++) units.append(rect(x + u * size, this.at[k] + 18, Math.max(size - 0.5, 0.5), CARD - 22, { fill: this.colour(values[u]) }));
+      });
+    }
+    svg.append(units);
+    return new XMLSerializer().serializeToString(svg);
   }
 
   /** A step as a sentence. @param {number} t */
