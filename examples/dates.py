@@ -26,7 +26,7 @@ from rich.table import Table
 import cells
 import minigrad as mg
 import viz
-from minigrad.command.given import prepare
+from minigrad.command.given import add_language, prepare
 
 FIRST, DAYS = date(1930, 1, 1), 36_525  # a hundred years, so that two digits say which one
 MONTHS = (
@@ -223,6 +223,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)"
     )
+    add_language(parser)
     options = parser.parse_args(arguments)
     if options.steps < 0 or options.seed < 0:
         parser.error("--steps and --seed must not be negative")
@@ -238,6 +239,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(options: argparse.Namespace) -> None:
+    viz.language(options.language)
     console = Console()
     rng = np.random.default_rng(options.seed)
     data, model = Dates(rng), Model(options.cell, options.hidden, rng)

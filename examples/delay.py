@@ -27,7 +27,7 @@ import cells
 import minigrad as mg
 import viz
 from cells import tasks
-from minigrad.command.given import prepare
+from minigrad.command.given import add_language, prepare
 
 BATCH, TEST = 32, 500  # sequences in a batch, and held out
 
@@ -140,6 +140,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)"
     )
+    add_language(parser)
     options = parser.parse_args(arguments)
     if options.steps < 0 or options.seed < 0:
         parser.error("--steps and --seed must not be negative")
@@ -149,6 +150,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(options: argparse.Namespace) -> None:
+    viz.language(options.language)
     console = Console()
     rng = np.random.default_rng(options.seed)
     task = Task(options)

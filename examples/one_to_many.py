@@ -24,7 +24,7 @@ import cells
 import minigrad as mg
 import viz
 from cells.experiments.tasks import END, WORDS, word_alphabet, words
-from minigrad.command.given import prepare
+from minigrad.command.given import add_language, prepare
 
 LETTERS, CLASSES = word_alphabet(), list(WORDS)
 LONGEST = max(map(len, itertools.chain(*WORDS.values()))) + 1
@@ -143,6 +143,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)"
     )
+    add_language(parser)
     options = parser.parse_args(arguments)
     if options.steps < 0 or options.seed < 0:
         parser.error("--steps and --seed must not be negative")
@@ -150,6 +151,7 @@ def arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(options: argparse.Namespace) -> None:
+    viz.language(options.language)
     console = Console()
     rng = np.random.default_rng(options.seed)
     model = Model(options.cell, options.hidden, options.class_as, rng)

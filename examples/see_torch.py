@@ -18,6 +18,7 @@ import numpy as np
 import cells
 import minigrad as mg
 import viz
+from minigrad.command.given import add_language
 
 T, N, H = 12, 64, 16
 
@@ -79,7 +80,9 @@ def main(given: list[str] | None = None) -> int:
         help="folder for the pictures (default: out/see_torch)",
     )
     parser.add_argument("--steps", type=int, default=300, help="training steps of each model")
+    add_language(parser)
     options = parser.parse_args(given)
+    viz.language(options.language)
     try:
         import torch
     except ImportError:

@@ -12,6 +12,8 @@ from pathlib import Path
 # One thread of NumPy's products per test process: several processes with several each wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+os.environ["LANGUAGE"] = "en"  # the goldens' language, whatever that of the machine
+
 import hypothesis
 import numpy as np
 import pytest

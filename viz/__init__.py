@@ -9,7 +9,7 @@ sequence at once, `attention` where each output looks, `report` what is wrong an
 `rewrites` what the compiler takes out of the loop over the steps, `loops` what a compiled step
 runs.  All but `transport` give a `Picture`, `rewrites` one for each rewrite; a `History` records
 such views while a network is trained; `page` gives an HTML file to walk about in, `steps` one that
-goes back edge by edge, `live` one in which networks learn.
+goes back edge by edge, `live` one in which networks learn.  `language` chooses the language of them all.
 """
 
 from .chart.attention import attention
@@ -27,9 +27,12 @@ from .diagram.draw import draw
 from .diagram.render import Diagram, font_directory
 from .diagram.taps import taps
 from .formula.equations import equations
+from .language.catalogue import language
 from .language.picture import Picture
 from .language.scale import Scale
-from .live.live import Learner, Story, live
+from .live.learner import Learner, learner
+from .live.live import live
+from .live.stories import LECTURE, Story
 from .measure.transport import Transports, transport
 from .page.page import Page, page
 from .page.steps import Slides, steps
@@ -60,8 +63,11 @@ __all__ = [
     "Slides",
     "live",
     "Learner",
+    "learner",
+    "LECTURE",
     "Story",
     "rewrites",
     "loops",
     "font_directory",
+    "language",
 ]

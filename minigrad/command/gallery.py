@@ -12,18 +12,46 @@ from dataclasses import dataclass
 import numpy as np
 
 import viz
+from viz.language.catalogue import deferred, tag, tr
 from viz.measure.transport import Transport
 
 # Every picture answers one question.
 QUESTIONS = {
-    "network": ("The unrolled network", "What is computed from what, and along which line does how much gradient flow back?"),
-    "gradient": ("The gradient on its way back", "Does the gradient vanish or explode on its way to the first step?"),
-    "paths": ("Which way the gradient took", "Which gate lets the gradient through, and which one kills it?"),
-    "bptt": ("The BPTT matrix", "The loss of which step reaches back to which step, and how fast is it forgotten?"),
-    "gates": ("Gates over time", "What does each gate do at each character, and is it stuck at the end of its range?"),
-    "weights": ("Weights by step", "Which step teaches each weight, and do the steps agree?"),
-    "report": ("Health report", "What is wrong with this network, if anything, and what can be tried?"),
+    "network": (
+        deferred("The unrolled network"),
+        deferred("What is computed from what, and along which line does how much gradient flow back?"),
+    ),
+    "gradient": (
+        deferred("The gradient on its way back"),
+        deferred("Does the gradient vanish or explode on its way to the first step?"),
+    ),
+    "paths": (
+        deferred("Which way the gradient took"),
+        deferred("Which gate lets the gradient through, and which one kills it?"),
+    ),
+    "bptt": (
+        deferred("The BPTT matrix"),
+        deferred("The loss of which step reaches back to which step, and how fast is it forgotten?"),
+    ),
+    "gates": (
+        deferred("Gates over time"),
+        deferred("What does each gate do at each character, and is it stuck at the end of its range?"),
+    ),
+    "weights": (
+        deferred("Weights by step"),
+        deferred("Which step teaches each weight, and do the steps agree?"),
+    ),
+    "report": (
+        deferred("Health report"),
+        deferred("What is wrong with this network, if anything, and what can be tried?"),
+    ),
 }  # fmt: skip
+
+
+HOW = deferred(
+    "A page can be walked about in: zoom, open a step, play the backward pass, go through the training where\n"
+    "it was recorded. Click a picture to see it in full."
+)
 
 
 @dataclass
@@ -51,17 +79,17 @@ def document(
         f'<h2 id="{s.key}">{s.title}</h2><p>{s.question}</p><div class="cells">{s.content}</div>'
         for s in sections
     )
+    pictures = tr("Pictures")
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
+<html lang="{tag()}"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>{STYLE}</style></head><body>
 <h1>{title}</h1>
 {"".join(f"<p>{paragraph}</p>" for paragraph in said)}
-<nav aria-label="Pictures">{links}</nav>
+<nav aria-label="{pictures}">{links}</nav>
 <div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
-<p class="soft">A page can be walked about in: zoom, open a step, play the backward pass, go through the training where
-it was recorded. Click a picture to see it in full.</p>
+<p class="soft">{tr(HOW)}</p>
 {parts}
 </body></html>
 """.encode()
@@ -75,6 +103,14 @@ def figure(name: str, alt: str, head: str = "", png: bool = True) -> str:
         f'<figure>{title}<a class="shot" href="{name}.svg"><img src="{name}.svg" alt="{alt}" loading="lazy"></a>'
         f'<figcaption><a href="{name}.svg">SVG</a>{also}</figcaption></figure>'
     )
+
+
+def link(to: str, said: str) -> str:
+    return f'<a href="{to}">{said}</a>'
+
+
+def paragraph(said: str) -> str:
+    return f"<p>{said}</p>"
 
 
 def words(text: object) -> str:
@@ -91,14 +127,14 @@ def speed(way: Transport) -> tuple[str, str]:
     if half is None:
         life = "–"
     elif half < 0:
-        life = f"doubles in {-half:.1f} steps"
+        life = tr("doubles in {half:.1f} steps", half=-half)
     else:
-        life = f"{half:.1f} steps" if half < 1e4 else "keeps its size"
+        life = tr("{half:.1f} steps", half=half) if half < 1e4 else tr("keeps its size")
     return f"× {np.median(factors):.2g} ({min(factors):.2g} … {max(factors):.2g})", life
 
 
 def faults(report: viz.Picture) -> str:
-    return ", ".join(dict.fromkeys(f.kind for f in getattr(report, "faults", []))) or "no fault found"
+    return ", ".join(dict.fromkeys(tr(f.kind) for f in getattr(report, "faults", []))) or tr("no fault found")
 
 
 STYLE = """

@@ -30,6 +30,13 @@ def add_out(parser: argparse._ActionsContainer, default: str, what: str = "the p
     )
 
 
+def add_language(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--language", choices=("en", "pt"),
+        help="of pictures, reports and pages (default: the environment's where it is pt, else en)",
+    )  # fmt: skip
+
+
 def read_text(path: Path) -> str:
     """Raises InputError for what is no UTF-8 text."""
     try:

@@ -24,14 +24,15 @@ from rich.table import Table
 import cells
 import minigrad as mg
 import viz
+from viz.language.catalogue import deferred, tr
 
 from .given import add_out, not_negative, prepare, read_text, visible
 
 WINDOW, BATCH = 25, 8  # of a longer text: steps in a window, windows in a batch
 PICTURES = {
-    "network": "the unrolled network",
-    "gradient": "the gradient flowing back through time",
-    "gates": "the gates over time",
+    "network": deferred("the unrolled network"),
+    "gradient": deferred("the gradient flowing back through time"),
+    "gates": deferred("the gates over time"),
 }
 
 
@@ -84,18 +85,23 @@ def report(
     """Print what was learned, and gates and gradients step by step."""
     probabilities = mg.softmax(logits).value[:, 0]
     best = probabilities.argmax(axis=-1)
-    learned = Table("t", "input", "target", "predicted", "probability", "", title="What it learned")
+    learned = Table(
+        "t", tr("input"), tr("target"), tr("predicted"), tr("probability"), "", title=tr("What it learned")
+    )
     for k in range(len(best)):
         given, target, predicted = (show(alphabet.characters[c]) for c in (codes[k], codes[k + 1], best[k]))
-        right = "right" if best[k] == codes[k + 1] else "wrong"
+        right = tr("right") if best[k] == codes[k + 1] else tr("wrong")
         learned.add_row(str(k + 1), given, target, predicted, f"{probabilities[k, best[k]]:.3f}", right)
     console.print(learned)
-    console.print(f"{int((best == codes[1:]).sum())} of {len(best)} characters right")
+    console.print(tr("{n} of {total} characters right", n=int((best == codes[1:]).sum()), total=len(best)))
 
     states = model.cell.state.split()
     gates = [name for name in model.cell.gates.split() if name not in states]
     flow = Table(
-        "t", *(f"mean {g}" for g in gates), *(f"‖∂L/∂{s}_t‖" for s in states), title="Gates and gradients"
+        "t",
+        *(tr("mean {name}", name=g) for g in gates),
+        *(f"‖∂L/∂{s}_t‖" for s in states),
+        title=tr("Gates and gradients"),
     )
     for step in steps:
         means = [f"{step[g].value.mean():.3f}" for g in gates]
@@ -115,7 +121,7 @@ def write(model: Model, first: int, length: int, alphabet: cells.Alphabet) -> st
 
 
 def draw(steps, loss: mg.Tensor, captions: list[str], title: str, out: Path) -> list[Path]:
-    titled = {name: f"{title}: {what}" for name, what in PICTURES.items()}
+    titled = {name: f"{title}: {tr(what)}" for name, what in PICTURES.items()}
     pictures = {
         "network": viz.draw(loss, steps=steps, title=titled["network"], captions=captions),
         "gradient": viz.gradient(loss, steps=steps, title=titled["gradient"], captions=captions),
@@ -160,9 +166,10 @@ def main(options: argparse.Namespace) -> None:
     loss.backward(record=True)
     report(model, steps, logits, shown, alphabet, console)
     written = write(model, shown[0], len(shown) - 1, alphabet)
-    console.print(f"it writes: {''.join(map(show, written))}", soft_wrap=True)
-    title = f"{type(model.cell).__name__} on {'the text' if options.text else repr(text[:20])}"
-    console.print("pictures:")
+    console.print(tr("it writes: {text}", text="".join(map(show, written))), soft_wrap=True)
+    read = tr("the text") if options.text else repr(text[:20])
+    title = tr("{cell} on {text}", cell=type(model.cell).__name__, text=read)
+    console.print(tr("pictures:"))
     captions = [
         f"{visible(alphabet.characters[a])} → {visible(alphabet.characters[b])}" for a, b in pairwise(shown)
     ]

@@ -29,7 +29,7 @@ from .. import __version__
 from ..errors import MinigradError
 from ..names import shown
 from ..parallel import said_elsewhere
-from .given import UsageError
+from .given import UsageError, add_language
 
 COMMANDS = {
     "hello": 'an LSTM learns to write "hello", with pictures',
@@ -40,6 +40,7 @@ COMMANDS = {
     "check": "try a cell of your own: what works, and what does not",
     "cache": "where compiled programs are kept, and how much room they take",
 }
+DRAWING = ("hello", "see", "train", "compare")  # what they write is in the language that --language chooses
 FINE, WRONG, USAGE, STOPPED = 0, 1, 2, 130
 
 
@@ -69,19 +70,34 @@ def main(given: Sequence[str] | None = None) -> int:
             module = import_module(f".{name}", __package__)
             own.description = module.__doc__
             module.add_arguments(own)
+            if name in DRAWING:
+                add_language(own)
     options = parser.parse_args(words)
     if module is None:
         parser.print_help(sys.stderr)
         return USAGE
-    return ended(parser.prog, partial(module.main, options))
+    return ended(parser.prog, partial(_in_language, module, options))
 
 
 def example(module: ModuleType, said: str | None, **arguments) -> int:
     """A command as an example: `said` is its help, `arguments` go to its ``add_arguments``; returns the exit code."""
     parser = Parser(description=said)
     module.add_arguments(parser, **arguments)
+    add_language(parser)
     options = parser.parse_args()
-    return ended(parser.prog, partial(module.main, options))
+    return ended(parser.prog, partial(_in_language, module, options))
+
+
+def _in_language(module: ModuleType, options: argparse.Namespace) -> None:
+    """Run a command; what it draws is in the language that was asked for, else in the environment's."""
+    wanted = getattr(options, "language", None)
+    if wanted is None:
+        module.main(options)
+        return
+    from viz import language  # help needs no pictures
+
+    with language(wanted):
+        module.main(options)
 
 
 def ended(program: str, command: Callable[[], None]) -> int:

@@ -21,9 +21,10 @@ import viz
 from minigrad import files
 from minigrad.errors import dims
 from minigrad.names import printable, shown
+from viz.language.catalogue import deferred, tr
 from viz.measure.transport import Transport
 
-from .gallery import QUESTIONS, Section, document, faults, figure, speed, words
+from .gallery import QUESTIONS, Section, document, faults, figure, link, paragraph, speed, words
 from .given import UsageError, prepare
 
 MOST_NUMBERS = 10_000_000  # of one random input
@@ -63,13 +64,13 @@ def main(options: argparse.Namespace) -> None:
         page = walk(what.loss, name, options.out, missing)
         progress.advance(task)
         told = [
-            f"<code>{words(printable(name))}</code>: {count:,} parameters.",
+            tr("{name}: {n:,} parameters.", name=f"<code>{words(printable(name))}</code>", n=count),
             *map(words, [*said, what.said]),
         ]
         page = document(
-            "Your model, seen",
+            tr("Your model, seen"),
             told,
-            HEADS,
+            [*map(tr, HEADS)],
             rows(ways, page, drawn),
             sections(drawn, ways, missing, options.png),
         )
@@ -84,14 +85,17 @@ def report(
     """Print how the gradient fares in each layer, what the health report found, and what there is no picture of."""
     if ways:
         table = Table(
-            "layer", "gradient, per step back", "half-life", title="On the way back through the states"
+            tr("layer"),
+            tr("gradient, per step back"),
+            tr("half-life"),
+            title=tr("On the way back through the states"),
         )
         for way in ways:
             table.add_row(escape(layer(way)), *speed(way))
         console.print(table)
-    said = [f"{f.kind}, {f.where}: {f.said}" for f in getattr(drawn.get("report"), "findings", [])]
-    said += [f"not drawn: {key} ({reason})" for key, reason in missing.items()]
-    for line in said or ["no fault found"]:
+    said = [f"{tr(f.kind)}, {f.where}: {f.said}" for f in getattr(drawn.get("report"), "findings", [])]
+    said += [tr("not drawn: {key} ({reason})", key=key, reason=reason) for key, reason in missing.items()]
+    for line in said or [tr("no fault found")]:
         console.print(escape(shown(line)), soft_wrap=True, highlight=False)
 
 
@@ -128,7 +132,9 @@ def given(network, options: argparse.Namespace) -> tuple[list[mg.Tensor], list[s
         rng, sizes = np.random.default_rng(options.seed), {}
         found = {n: random(network, v, sizes, options.length, rng) for n, v in expected.items()}
         said = [
-            "No --input: it read random numbers, so the pictures show the network, not what it does on your data."
+            tr(
+                "No --input: it read random numbers, so the pictures show the network, not what it does on your data."
+            )
         ]
     else:
         found, said = named(arrays(options.input, "--input"), list(expected)), []
@@ -244,7 +250,7 @@ def differentiated(
             )
         at = (*[slice(None)] * axis, options.step - 1)
         y, t = y[at], None if t is None else t[at]
-        said.append(f"of step {options.step}")
+        said.append(tr("of step {step}", step=options.step))
     if options.unit is not None:
         K = y.shape[-1] if y.ndim else 0
         if not 0 <= options.unit < K:
@@ -256,18 +262,31 @@ def differentiated(
                 f"--unit: the target {dims(t.shape)} has no units as {name}; leave --unit out"
             )
         y, t = y[..., options.unit], None if t is None else t[..., options.unit]
-        said.append(f"of unit {options.unit}")
+        said.append(tr("of unit {unit}", unit=options.unit))
     where = " ".join([name, *said])
     if t is None and options.unit is None and probabilities(y):  # their sum is the same whatever comes in
         best = mg.sum(mg.log(mg.max(y, axis=-1))).named("L")
         return Differentiated(
-            best, f"L is log p of the most probable unit, summed over {where}: its units add up to 1."
+            best,
+            tr(
+                "L is log p of the most probable unit, summed over {where}: its units add up to 1.",
+                where=where,
+            ),
         )
     if t is None:
-        return Differentiated(mg.sum(y).named("L"), f"L is the sum of {where}.")
+        return Differentiated(mg.sum(y).named("L"), tr("L is the sum of {where}.", where=where))
     chosen, why = loss_of(y, t, options.loss)
     value = compared(chosen, y, t).named("L")
-    return Differentiated(value, f"L = {value.item():.4g} is {chosen} between {where} and the target{why}.")
+    return Differentiated(
+        value,
+        tr(
+            "L = {value:.4g} is {chosen} between {where} and the target{why}.",
+            value=value.item(),
+            chosen=chosen,
+            where=where,
+            why=why,
+        ),
+    )
 
 
 def output(results, name: str | None) -> mg.Tensor:
@@ -308,10 +327,10 @@ def loss_of(y: mg.Tensor, t: np.ndarray, asked: str | None) -> tuple[str, str]:
     if asked:
         return asked, ""
     if t.dtype.kind not in "iub" or t.shape == y.shape:
-        return "mse", ", as the target is of the output's kind; --loss takes another"
+        return "mse", tr(", as the target is of the output's kind; --loss takes another")
     if probabilities(y):
-        return "nll", ", as the output has probabilities, which add up to 1; --loss takes another"
-    return "cross_entropy", ", as the target has whole numbers; --loss takes another"
+        return "nll", tr(", as the output has probabilities, which add up to 1; --loss takes another")
+    return "cross_entropy", tr(", as the target has whole numbers; --loss takes another")
 
 
 def probabilities(y: mg.Tensor) -> bool:
@@ -338,7 +357,13 @@ VIEWS: dict[str, Callable[..., viz.Picture]] = {
     "weights": lambda loss, network, **told: viz.weights_by_step(loss, **told),
     "report": lambda loss, network, scale, **told: viz.report(loss, parameters=network.parameters(), **told),
 }
-HEADS = ("layer", "page", "gradient, per step back", "half-life", "health")
+HEADS = (
+    deferred("layer"),
+    deferred("page"),
+    deferred("gradient, per step back"),
+    deferred("half-life"),
+    deferred("health"),
+)
 
 
 def views(loss: mg.Tensor, network, name: str) -> tuple[dict[str, viz.Picture], dict[str, str]]:
@@ -394,11 +419,11 @@ def walk(loss: mg.Tensor, name: str, out: Path, missing: dict[str, str]) -> str:
     except mg.MinigradError as error:
         missing["page"] = str(error)
         return "–"
-    return '<a href="page.html">open the page</a>'
+    return link("page.html", tr("open the page"))
 
 
 def layer(way: Transport) -> str:
-    return printable(way.band) or "the only one"
+    return printable(way.band) or tr("the only one")
 
 
 def rows(ways: viz.Transports, page: str, drawn: dict[str, viz.Picture]) -> list[list[str]]:
@@ -413,12 +438,21 @@ def sections(
 ) -> list[Section]:
     """A section for each question; where there is no picture, the reason stands in its place."""
     content = {
-        key: figure(key, small(title), png=png) for key, (title, _) in QUESTIONS.items() if key in drawn
+        key: figure(key, small(tr(title)), png=png) for key, (title, _) in QUESTIONS.items() if key in drawn
     }
     found = [
-        Section(key, title, question, content.get(key) or f"<p>Not drawn: {words(missing.get(key))}</p>")
+        Section(
+            key,
+            tr(title),
+            tr(question),
+            content.get(key) or paragraph(tr("Not drawn: {why}", why=words(missing.get(key)))),
+        )
         for key, (title, question) in QUESTIONS.items()
     ]
-    numbers = f"<pre>{words(ways)}</pre>" if ways else f"<p>Not there: {words(missing.get('transport'))}</p>"
-    asked = "Of the gradient at step t + 1, which part arrives at step t?"
-    return [found[-1], Section("transport", "Transport", asked, numbers), *found[:-1]]
+    numbers = (
+        f"<pre>{words(ways)}</pre>"
+        if ways
+        else paragraph(tr("Not there: {why}", why=words(missing.get("transport"))))
+    )
+    asked = tr("Of the gradient at step t + 1, which part arrives at step t?")
+    return [found[-1], Section("transport", tr("Transport"), asked, numbers), *found[:-1]]

@@ -28,8 +28,9 @@ import cells
 import minigrad as mg
 import viz
 from minigrad import files
+from viz.language.catalogue import deferred, tr
 
-from .gallery import QUESTIONS, Section, document, faults, figure, speed, words
+from .gallery import QUESTIONS, Section, document, faults, figure, link, speed, words
 from .given import UsageError, add_out, add_text, not_negative, prepare, quoted, read_text, visible
 
 KINDS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "janet": "JANET"}
@@ -122,7 +123,7 @@ def train(kind: str, codes: np.ndarray, shown: np.ndarray, alphabet, options, ad
         run = model.run(np.eye(len(alphabet), dtype=np.float32)[shown[:-1]][:, None, :])
         loss = mg.cross_entropy(run.y, shown[1:, None]).named("L")
         loss.backward(record=True)
-        recordings.append((f"after {number} training steps", loss, run.steps))
+        recordings.append((tr("after {n} training steps", n=number), loss, run.steps))
     return Seen(kind, model, recordings, losses)
 
 
@@ -148,25 +149,33 @@ def pictures(seen: list[Seen], captions: list[str], scale: viz.Scale) -> dict[st
     told = {"captions": captions, "scale": scale}
     found = {
         "comparison": viz.compare(
-            {s.name: s.loss for s in seen}, title="Four cells, one text, one scale", **told
+            {s.name: s.loss for s in seen}, title=tr("Four cells, one text, one scale"), **told
         )
     }
     for s in seen:
         given = (s.loss, s.steps)
         found |= {
             f"{s.kind}_network": viz.draw(
-                *given, level="gate", title=f"{s.name}: the unrolled network", **told
+                *given, level="gate", title=tr("{name}: the unrolled network", name=s.name), **told
             ),
             f"{s.kind}_gradient": viz.gradient(
-                *given, title=f"{s.name}: the gradient on its way back", **told
+                *given, title=tr("{name}: the gradient on its way back", name=s.name), **told
             ),
-            f"{s.kind}_paths": viz.paths(*given, title=f"{s.name}: which way the gradient took", **told),
+            f"{s.kind}_paths": viz.paths(
+                *given, title=tr("{name}: which way the gradient took", name=s.name), **told
+            ),
             f"{s.kind}_bptt": viz.bptt(
-                *given, title=f"{s.name}: which step's loss reaches which step", **told
+                *given, title=tr("{name}: which step's loss reaches which step", name=s.name), **told
             ),
-            f"{s.kind}_gates": viz.gates(*given, title=f"{s.name}: gates and states over time", **told),
-            f"{s.kind}_weights": viz.weights_by_step(*given, title=f"{s.name}: the weights by step", **told),
-            f"{s.kind}_report": viz.report(*given, s.model.parameters(), title=f"{s.name}: health report"),
+            f"{s.kind}_gates": viz.gates(
+                *given, title=tr("{name}: gates and states over time", name=s.name), **told
+            ),
+            f"{s.kind}_weights": viz.weights_by_step(
+                *given, title=tr("{name}: the weights by step", name=s.name), **told
+            ),
+            f"{s.kind}_report": viz.report(
+                *given, s.model.parameters(), title=tr("{name}: health report", name=s.name)
+            ),
         }
     return found
 
@@ -187,7 +196,7 @@ def write_all(seen: list[Seen], text: str, shown: np.ndarray, alphabet, options,
     with ThreadPoolExecutor(2) as pool:  # Graphviz runs in processes of its own
         list(pool.map(save, drawn))
     for s in seen:
-        title = f"{s.name}, reading {quoted(alphabet.decode(shown))}"
+        title = tr("{name}, reading {text}", name=s.name, text=quoted(alphabet.decode(shown)))
         page = viz.page(s.recordings, captions=captions, title=title, scale=scale)
         page.save(options.out / f"{s.kind}.html")
         advance(3)
@@ -201,30 +210,36 @@ def index(seen: list[Seen], drawn: dict[str, viz.Picture], shown: str, options) 
     """The gallery as HTML: figures first, then a section for each question, in it a picture for each cell."""
     sections = [
         Section(
-            "comparison", "Comparison", "Which of the four cells carries the gradient furthest on this text?",
-            figure("comparison", "RNN, LSTM, GRU and JANET on one scale"),
+            "comparison", tr("Comparison"), tr("Which of the four cells carries the gradient furthest on this text?"),
+            figure("comparison", tr("RNN, LSTM, GRU and JANET on one scale")),
         )
     ]  # fmt: skip
     for key, (title, question) in QUESTIONS.items():
-        own = "".join(figure(f"{s.kind}_{key}", f"{s.name}: {title.lower()}", s.name) for s in seen)
-        sections.append(Section(key, title, question, own))
-    said = (
-        f"Four cells learned {options.steps} steps long to predict the next character of "
-        f"<code>{words(quoted(options.text.name))}</code>; all read <code>{words(quoted(shown))}</code> in the pictures "
-        "below. Gradients stand on one scale in all of them."
+        own = "".join(figure(f"{s.kind}_{key}", f"{s.name}: {tr(title).lower()}", s.name) for s in seen)
+        sections.append(Section(key, tr(title), tr(question), own))
+    said = tr(
+        "Four cells learned {n} steps long to predict the next character of {text}; all read {shown} in the pictures "
+        "below. Gradients stand on one scale in all of them.",
+        n=options.steps,
+        text=f"<code>{words(quoted(options.text.name))}</code>",
+        shown=f"<code>{words(quoted(shown))}</code>",
     )
     return document(
-        "Backpropagation through time, seen", [said], ("cell", *FIGURES), figures(seen, drawn), sections
+        tr("Backpropagation through time, seen"),
+        [said],
+        (tr("cell"), *map(tr, FIGURES)),
+        figures(seen, drawn),
+        sections,
     )
 
 
 FIGURES = (
-    "page",
-    "parameters",
-    "bits per character",
-    "gradient, per step back",
-    "half-life",
-    "health",
+    deferred("page"),
+    deferred("parameters"),
+    deferred("bits per character"),
+    deferred("gradient, per step back"),
+    deferred("half-life"),
+    deferred("health"),
 )
 
 
@@ -236,7 +251,7 @@ def figures(seen: list[Seen], drawn: dict[str, viz.Picture]) -> list[list[str]]:
         count = sum(p.size for p in s.model.parameters().values())
         rows.append(
             [
-                s.name, f'<a href="{s.kind}.html">open {s.name}</a>', f"{count:,}", f"{bits(s):.2f}", per_step, life,
+                s.name, link(f"{s.kind}.html", tr("open {name}", name=s.name)), f"{count:,}", f"{bits(s):.2f}", per_step, life,
                 words(faults(drawn[f"{s.kind}_report"])),
             ]
         )  # fmt: skip

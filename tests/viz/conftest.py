@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
+import viz
+
 sys.path.insert(0, str(Path(__file__).parent))  # for drawn, the networks that all tests here draw
 sys.path.append(str(Path(__file__).parents[1] / "cells"))  # for literature, the cells of papers
+
+
+@pytest.fixture(params=viz.language.LANGUAGES)
+def spoken(request):
+    """Every language that pictures speak, one after the other."""
+    with viz.language(request.param):
+        yield request.param
 
 
 @pytest.fixture

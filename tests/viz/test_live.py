@@ -280,7 +280,7 @@ class TestLearning:
             ("A cut", "✂ Cut every 4 steps: the loss of the last letter (d) reaches back to t = 17"),
         ]  # fmt: skip
         for label, words in expected:
-            k = next(k for k, s in enumerate(example.STORIES) if label in s.label)
+            k = next(k for k, s in enumerate(viz.LECTURE) if label in s.label)
             made = screen.run("now.made")
             screen.click(*screen.middle(f"#preset_{k}"))
             screen.until(f"now.made > {made} && $('sheet').scrollLeft >= 0")

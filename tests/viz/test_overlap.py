@@ -12,6 +12,8 @@ import cells
 import viz
 from minigrad import Tensor
 
+pytestmark = pytest.mark.usefixtures("spoken")  # words are longer in some languages
+
 SHIPPED = {
     name: made
     for name in cells.__all__

@@ -12,6 +12,8 @@ from test_literature_pictures import small
 import cells
 import viz
 
+pytestmark = pytest.mark.usefixtures("spoken")  # words are longer in some languages
+
 VIEWS = {
     "gradient": lambda loss, steps, **more: viz.gradient(loss, **more),
 }

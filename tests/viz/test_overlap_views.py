@@ -13,6 +13,8 @@ from test_literature_pictures import small
 import cells
 import viz
 
+pytestmark = pytest.mark.usefixtures("spoken")  # words are longer in some languages
+
 VIEWS = {
     "paths": viz.paths,
     "direct": viz.direct,

@@ -14,6 +14,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor
 
+from ..language.catalogue import tr, trn
 from ..language.picture import Picture
 from ..language.scale import NAN, SOFT, Scale, line_of
 from ..language.states import CUT, NOT_COMPUTED, UNKNOWN
@@ -98,15 +99,17 @@ def attention(
     known = [np.abs(h.gradient[h.alpha != 0]) for h in heads_ if h.gradient is not None] if gradient else []
     scale = scale or Scale.of(np.concatenate(known).tolist() if known else [])
     sheet = Sheet(
-        title or "Attention: where each output looks", [], _said(view, rows, columns, chosen, found, sequence)
+        title or tr("Attention: where each output looks"),
+        [],
+        _said(view, rows, columns, chosen, found, sequence),
     )
     if view == "matrix":
         _matrices(sheet, lines, rows, columns, scale, gradient)
     else:
         _bipartite(sheet, lines, rows, columns, least)
-    sheet.notes.append("“Looks at n inputs”: e to the mean entropy of the rows.")
+    sheet.notes.append(tr("“Looks at n inputs”: e to the mean entropy of the rows."))
     if columns.beyond:
-        sheet.notes.append("…: all inputs on that side that are not drawn, added up.")
+        sheet.notes.append(tr("…: all inputs on that side that are not drawn, added up."))
     return Chart(sheet, _data(found), ax)
 
 
@@ -116,13 +119,17 @@ def _said(
     """How to read it, and what is left out."""
     count = found[0].sequences
     notes = [
-        rows.said("output", "mean"), columns.said("input", "sum"),
-        f"{MOST_PANELS} of {len(chosen)} heads are drawn" * (len(chosen) > MOST_PANELS),
-        f"sequence {sequence} of {count}" * (count > 1),
+        rows.said(output=True), columns.said(output=False),
+        tr("{n} of {total} heads are drawn", n=MOST_PANELS, total=len(chosen)) * (len(chosen) > MOST_PANELS),
+        tr("sequence {sequence} of {count}", sequence=sequence, count=count) * (count > 1),
     ]  # fmt: skip
     how = {
-        "matrix": "A row is an output step: how it shares its attention among the inputs, which are the columns.",
-        "lines": "Inputs below, outputs above: a line is wide and dark where the output looks at that input.",
+        "matrix": tr(
+            "A row is an output step: how it shares its attention among the inputs, which are the columns."
+        ),
+        "lines": tr(
+            "Inputs below, outputs above: a line is wide and dark where the output looks at that input."
+        ),
     }[view]
     return [how, *[said + "." for said in ["; ".join(note for note in notes if note)] if said]]
 
@@ -181,7 +188,12 @@ class _Head:
     def said(self) -> str:
         if np.isnan(self.sharp):
             return ""
-        return f"looks at {number(self.sharp)} input{'s' * (self.sharp > 1.05)} on average"
+        return trn(
+            "looks at {inputs} input on average",
+            "looks at {inputs} inputs on average",
+            1 + (self.sharp > 1.05),
+            inputs=number(self.sharp),
+        )
 
 
 def _in_lines(chosen: list[tuple[Weights, int]], rows: Places, columns: Places) -> list[list[_Head]]:
@@ -191,7 +203,7 @@ def _in_lines(chosen: list[tuple[Weights, int]], rows: Places, columns: Places) 
         if k and chosen[k - 1][0] is not weights and len(weights.alpha) > 1:
             lines.append([])
         parts = [weights.label] if weights.label else []
-        parts += [f"head {head}"] if len(weights.alpha) > 1 else []
+        parts += [tr("head {head}", head=head)] if len(weights.alpha) > 1 else []
         alpha = weights.alpha[head]
         slopes = None if weights.gradient is None else sizes(weights.gradient[head], rows, columns)
         shown = together(alpha, rows, columns)
@@ -243,15 +255,15 @@ def _matrices(
             part, below = own[k : k + across], slopes[k : k + across]
             sheet.panels += [part + below] if len(part + below) <= across else [part, below]
     if any(c.colour == NEVER for c in sheet.cells):
-        sheet.keys.append((NEVER, "exactly 0, such as a step that may not be looked at"))
-    sheet.notes.append("•: the largest of a row.")
+        sheet.keys.append((NEVER, tr("exactly 0, such as a step that may not be looked at")))
+    sheet.notes.append(tr("•: the largest of a row."))
     if gradient:
         sheet.scale = scale
         if any(head.gradient is None and head.state != CUT for line in lines for head in line):
-            sheet.notes.insert(0, UNKNOWN)
+            sheet.notes.insert(0, tr(UNKNOWN))
         grouped = rows.each > 1 or columns.each > 1
         sheet.notes.append(
-            "∂L/∂α of steps taken together: the norm." if grouped else "− marks a negative gradient."
+            tr("∂L/∂α of steps taken together: the norm.") if grouped else tr("− marks a negative gradient.")
         )
 
 
@@ -290,7 +302,7 @@ class _Look:
             [self._slope(float(g), state) if a else Cell(NEVER) for a, g in zip(*both, strict=True)]
             for both in zip(head.alpha, found, strict=True)
         ]
-        return self.heat(cells, f"∂L/∂α  {head.name}".strip(), state or "")
+        return self.heat(cells, f"∂L/∂α  {head.name}".strip(), tr(state) if state else "")
 
     def _slope(self, size: float, state: str | None) -> Cell:
         said = None
@@ -314,11 +326,13 @@ def _bipartite(sheet: Sheet, lines: list[list[_Head]], rows: Places, columns: Pl
     )
     samples: list[Mark] = [Line([k + 0.15, k + 0.85], [1, 1], line_of(k / 10)) for k in range(1, 11)]
     samples += [Words(k + 0.5, 0.35, f"{k / 10:g}") for k in range(1, 11)]
-    samples.append(Words(0, 1, "weight α", bold=True))
+    samples.append(Words(0, 1, tr("weight α"), bold=True))
     sheet.panels.append([Plot(samples, Axis(-1, 11), Axis(0, 1.3), 26, width=330, grid=False)])
     if not all(np.isfinite(head.alpha).all() for line in lines for head in line):
-        sheet.keys.append((NAN, "dashed: not a number (NaN, ∞)"))
-    sheet.notes.append(f"Left out: weights below {least:g}, or below half of the largest of that output.")
+        sheet.keys.append((NAN, tr("dashed: not a number (NaN, ∞)")))
+    sheet.notes.append(
+        tr("Left out: weights below {least:g}, or below half of the largest of that output.", least=least)
+    )
 
 
 def _lines(head: _Head, rows: Places, columns: Places, pitch: float, least: float) -> Plot:

@@ -8,6 +8,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor
 
+from ..language.catalogue import deferred, tr, trn
 from ..language.picture import Picture
 from ..language.scale import SOFT, Scale, Stroke
 from ..language.states import CUT, VANISHED
@@ -22,7 +23,9 @@ from .panels import CELL, Axis, Cell, Dots, Heat, Line, Mark, Plot, Sheet, gradi
 from .steps import captions_of
 
 SIDE, LARGEST = 470.0, 44.0  # of a matrix, and of a cell
-HALVES = "“Halves every …”: the common slope of the rows, each on a level of its own, from cut to cut; dashed line."
+HALVES = deferred(
+    "“Halves every …”: the common slope of the rows, each on a level of its own, from cut to cut; dashed line."
+)
 
 
 def bptt(
@@ -53,15 +56,16 @@ def bptt(
     total, count = len(network.steps), len(shown[0].losses)
     sampled = count == MOST_LOSSES < total or total > 2 * MOST_LOSSES
     sheet = Sheet(
-        title or "Which step's loss reaches which step",
+        title or tr("Which step's loss reaches which step"),
         [_panels(network, m, scale) for m in shown],
-        [*heading(network), "Row s, column t: ‖∂L_s/∂state_t‖, the gradient that the loss of step s sends back to step t."
-            + f" {count} losses are followed." * sampled],
+        [*heading(network), tr("Row s, column t: ‖∂L_s/∂state_t‖, the gradient that the loss of step s sends back to "
+            'step t.')
+            + tr(" {count} losses are followed.", count=count) * sampled],
         [f"{m.band + ': ' if len(shown) > 1 else ''}{verdict(m, scale)}" for m in shown],
         scale,
         notes=[
-            "Without a frame: no way leads from that state to that loss (it comes later).",
-            *[HALVES] * any(m.half_lives for m in shown),
+            tr("Without a frame: no way leads from that state to that loss (it comes later)."),
+            *[tr(HALVES)] * any(m.half_lives for m in shown),
         ],
     )  # fmt: skip
     return Chart(sheet, arrays(found), ax)
@@ -99,8 +103,8 @@ def _matrix(network: Network, m: Matrix, scale: Scale) -> Heat:
         [[_cell(m, r, k, scale) for k in columns] for r in range(len(m.losses))],
         [str(s) for s in m.losses], [str(t) for t in times], captions_of(network, times),
         f"{m.band + ': ' if m.band else ''}‖∂L_s/∂{pretty(m.name)}_t‖",
-        height=max(side, CELL) if len(m.losses) < 12 else side, width=side * len(columns), below="state of step t",
-        left="loss of step s",
+        height=max(side, CELL) if len(m.losses) < 12 else side, width=side * len(columns), below=tr("state of step t"),
+        left=tr("loss of step s"),
     )  # fmt: skip
 
 
@@ -128,10 +132,14 @@ def _distances(m: Matrix, scale: Scale) -> Plot:
     every = np.log10(np.concatenate(list(found.values())))
     low = 10.0 ** np.clip(np.floor(every.min()), -300, 299)
     high = 10.0 ** np.clip(np.ceil(every.max()), -299, 300)
-    label = "distance | s − t |, in steps" if m.entry is None else f"steps back from t = {m.entry}"
+    label = (
+        tr("distance | s − t |, in steps") if m.entry is None else tr("steps back from t = {t}", t=m.entry)
+    )
     x = Axis(-0.5, furthest + 0.5, label=label)
-    said = "median, smallest and largest" + f"; dashed: {half_lives(m.half_lives)}" * bool(m.half_lives)
-    return Plot(marks, x, Axis(low, max(high, low * 10), True), 190, "By distance", said)
+    said = tr("median, smallest and largest") + tr(
+        "; dashed: {fades}", fades=half_lives(m.half_lives)
+    ) * bool(m.half_lives)
+    return Plot(marks, x, Axis(low, max(high, low * 10), True), 190, tr("By distance"), said)
 
 
 def verdict(m: Matrix, scale: Scale) -> str:
@@ -139,25 +147,37 @@ def verdict(m: Matrix, scale: Scale) -> str:
     said = []
     flows = m.norms[m.ways == FLOWS]
     if len(flows) and not np.isfinite(flows).all():
-        said.append("It is not a number in places.")
+        said.append(tr("It is not a number in places."))
     if m.half_lives:
-        said.append(f"What one loss sends back {half_lives(m.half_lives)}.")
+        said.append(tr("What one loss sends back {fades}.", fades=half_lives(m.half_lives)))
     steps, norms = max(map(m.row, range(len(m.losses))), key=lambda row: row[0].max(initial=-1))
     there = np.flatnonzero(np.isfinite(norms) & (norms > 0))
     there = there[1:] if len(there) > 3 else there
     if len(there) > 1:
         near, far = steps[there[[0, -1]]].tolist()
         left = float(norms[there[-1]] / norms[there[0]])
-        grown = f"{number(left)} times as much" if left > 1 else f"× {number(left)} of it"
-        said.append(f"From {near:.0f} step{'s' * (near != 1)} back to {far:.0f}: {grown} is left.")
+        grown = (
+            tr("{left} times as much", left=number(left))
+            if left > 1
+            else tr("× {left} of it", left=number(left))
+        )
+        said.append(
+            trn(
+                "From {n:.0f} step back to {far:.0f}: {grown} is left.",
+                "From {n:.0f} steps back to {far:.0f}: {grown} is left.",
+                near,
+                far=far,
+                grown=grown,
+            )
+        )
     elif not m.by_distance and len(flows):
-        said.append("Exactly zero everywhere.")
+        said.append(tr("Exactly zero everywhere."))
     cuts = m.cuts
     if cuts:
-        more = f" and {len(cuts) - 3} more" if len(cuts) > 3 else ""
-        where = ", ".join(f"{a} and {b}" for a, b in cuts[:3]) + more
-        said.append(f"✂ Cut between t = {where}: a loss does not reach back over it.")
+        more = tr(" and {n} more", n=len(cuts) - 3) if len(cuts) > 3 else ""
+        where = ", ".join(tr("{t} and {next}", t=a, next=b) for a, b in cuts[:3]) + more
+        said.append(tr("✂ Cut between t = {where}: a loss does not reach back over it.", where=where))
     small = [d for d, v in m.by_distance.items() if scale.state(float(np.median(v))) == VANISHED]
     if small:
-        said.append(f"Vanished from {min(small)} steps on.")
+        said.append(tr("Vanished from {n} steps on.", n=min(small)))
     return " ".join(said)

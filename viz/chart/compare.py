@@ -8,6 +8,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor
 
+from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import BLUE, ORANGE, Scale, mix
 from ..language.states import UNKNOWN
@@ -67,21 +68,27 @@ def compare(
     norms = {r.name: [r.gradient(t)[0] for t in times] for r in found}
     scale = scale or Scale.of(v for own in norms.values() for v in own if v)
     shared, columns, alike = shared_quantities(found), [str(t) for t in times], same_inputs(found)
-    said = "" if alike is None else " All read the same input." if alike else " They read DIFFERENT inputs."
-    notes = ["÷: how many times as much gradient as the first.", "−: the difference from the first."]
+    said = (
+        ""
+        if alike is None
+        else tr(" All read the same input.")
+        if alike
+        else tr(" They read DIFFERENT inputs.")
+    )
+    notes = [tr("÷: how many times as much gradient as the first."), tr("−: the difference from the first.")]
     if any(not q.gate for q in shared):
-        notes.append("|·|: the mean of sizes, where values have both signs.")
+        notes.append(tr("|·|: the mean of sizes, where values have both signs."))
     if not all(r.network.computed for r in found):
-        notes.insert(0, UNKNOWN)
+        notes.insert(0, tr(UNKNOWN))
     sheet = Sheet(
-        title or f"{', '.join(r.name for r in found[:-1])} and {found[-1].name} on one scale",
+        title or tr("{names} and {last} on one scale", names=', '.join(r.name for r in found[:-1]), last=found[-1].name),
         [
             [_curves(found, norms, scale, columns, ax is not None)],
             [_gradients(found, times, scale, columns, captions_of(network, times))],
             *([_means(q, found, times, columns)] for q in shared),
         ],
-        [*_sizes(found), f"‖∂L/∂state‖ at each step, on a logarithmic scale.{said}", *sampled(stride, len(steps))],
-        scale=scale, keys=[(BLUE, "less than the first"), (ORANGE, "more")], notes=notes,
+        [*_sizes(found), tr("‖∂L/∂state‖ at each step, on a logarithmic scale.{said}", said=said), *sampled(stride, len(steps))],
+        scale=scale, keys=[(BLUE, tr("less than the first")), (ORANGE, tr("more"))], notes=notes,
     )  # fmt: skip
     return Chart(sheet, arrays(found, shared), ax)
 
@@ -121,7 +128,7 @@ def _gradients(
         if k:
             rows.append([_ratio_cell(ratio(v, a)) for (v, _), a in zip(own, first, strict=True)])
             labels.append(f"{r.name} ÷ {found[0].name}")
-    return Heat(rows, labels, columns, captions, "Gradient")
+    return Heat(rows, labels, columns, captions, tr("Gradient"))
 
 
 def _ratio_cell(value: float | None) -> Cell:
@@ -146,4 +153,4 @@ def _means(shared: Shared, found: list[Run], times: list[int], columns: Sequence
             gaps = zip(own, first, strict=True)
             rows.append([BLANK if v is None or a is None else value_cell(v - a, 1.0) for v, a in gaps])
             labels.append(f"{r.name} − {found[0].name}")
-    return Heat(rows, labels, columns, head=shared.title, said="over units and sequences")
+    return Heat(rows, labels, columns, head=shared.title, said=tr("over units and sequences"))

@@ -12,6 +12,7 @@ import numpy as np
 
 from minigrad import Tensor
 
+from ..language.catalogue import deferred, tr
 from ..language.picture import Picture
 from ..language.scale import Scale
 from ..language.states import UNKNOWN
@@ -29,7 +30,11 @@ from .steps import captions_of, drawn, sampled
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"direct": "#b8bec8", "from other steps": "", "total": "#6b6f76"}  # of bars
+COLOURS = {
+    deferred("direct"): "#b8bec8",
+    deferred("from other steps"): "",
+    deferred("total"): "#6b6f76",
+}  # of bars
 
 
 def direct(
@@ -54,13 +59,16 @@ def direct(
     found = measured(network, root, which, times)
     numbers = [v for d in found for kind in COLOURS for t in times if (v := d.norm(kind, t))]
     scale = scale or Scale.of(numbers)
-    lines = [*heading(network), "Left bar: direct, from the loss of step t itself. Right bar: total, ∂L/∂state_t. "
-             "Logarithmic scale."]  # fmt: skip
+    lines = [*heading(network), tr("Left bar: direct, from the loss of step t itself. Right bar: total, ∂L/∂state_t. "
+        'Logarithmic scale.')]  # fmt: skip
     sheet = Sheet(
-        title or "Direct and total gradient of the states",
+        title or tr("Direct and total gradient of the states"),
         [[panel] for d in found for panel in _panels(network, d, ends_of(numbers, scale), scale)],
         [*lines, *sampled(stride, len(network.steps))], scale=scale,
-        notes=["direct + from other steps = total, as vectors: their norms do not add up."] if network.computed else [UNKNOWN],
+        notes=[
+            tr("direct + from other steps = total, as vectors: their norms do not add up.")
+            if network.computed else tr(UNKNOWN)
+        ],
     )  # fmt: skip
     return Chart(sheet, arrays(found), ax)
 
@@ -73,7 +81,7 @@ def _panels(network: Network, d: Direct, ends: tuple[float, float], scale: Scale
         for kind in COLOURS
     ]  # fmt: skip
     steps, chips = [str(t) for t in d.times], list(COLOURS.values())
-    rows = Heat(cells, list(COLOURS), steps, captions_of(network, d.times), bold=[2], chips=chips)
+    rows = Heat(cells, [*map(tr, COLOURS)], steps, captions_of(network, d.times), bold=[2], chips=chips)
     if not d.vectors["total"]:
         rows.head, rows.said = head, verdict(d)
         return [rows]
@@ -95,17 +103,26 @@ def _panels(network: Network, d: Direct, ends: tuple[float, float], scale: Scale
 def verdict(d: Direct) -> str:
     """In words: how much of the gradient the direct part is, where there is one, and where it is least."""
     if not d.vectors["total"]:
-        return NOT_YET
+        return tr(NOT_YET)
     found = {t: v for t in d.times if (v := d.share(t)) is not None and d.norm("direct", t)}
     if bad := [t for t in d.times if not np.isfinite(d.norm("total", t) or 0.0)]:
-        return f"not a number at {spans(bad)}"
+        return tr("not a number at {times}", times=spans(bad))
     if not found:
-        return "no step's own loss sends anything that has a size, beside which it could be set"
+        return tr("no step's own loss sends anything that has a size, beside which it could be set")
     least = min(found, key=lambda t: found[t])
     mean, low = (percent(v) for v in (float(np.mean(list(found.values()))), found[least]))
     if len(found) == 1:
-        return f"Only at t = {least} does its own step send anything: {low} of it. Elsewhere all comes by way of other steps."
-    return (
-        f"The loss of its own step sends {mean} of it on average ({spans(found)}), least at t = {least} ({low}); "
-        "the rest comes by way of other steps."
+        return tr(
+            "Only at t = {least} does its own step send anything: {low} of it. Elsewhere all comes "
+            "by way of other steps.",
+            least=least,
+            low=low,
+        )
+    return tr(
+        "The loss of its own step sends {mean} of it on average ({times}), least at t = {least} "
+        "({low}); the rest comes by way of other steps.",
+        mean=mean,
+        times=spans(found),
+        least=least,
+        low=low,
     )

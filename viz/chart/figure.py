@@ -19,6 +19,7 @@ import numpy as np
 
 from minigrad import InputError
 
+from ..language.catalogue import deferred, language, tr
 from ..language.picture import Picture, checked_width
 from ..language.scale import Scale, Stroke, ink_on, mix, opening, shade, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
@@ -62,10 +63,10 @@ EAST_ASIAN = (
 EDGE, GAP, BETWEEN, HEAD, UNDER = 14.0, 14.0, 34.0, 18.0, 16.0  # points: around, between panels, heads, steps
 CHIP, SAMPLE = 15.0, 14.0  # of a row beside its label; the height of a line that says what a curve is
 SAID = {
-    NOT_COMPUTED: "not computed",
-    CUT: "cut (detach)",
-    ZERO: "exactly zero",
-    NOT_A_NUMBER: "not a number (NaN, ∞)",
+    NOT_COMPUTED: deferred("not computed"),
+    CUT: deferred("cut (detach)"),
+    ZERO: deferred("exactly zero"),
+    NOT_A_NUMBER: deferred("not a number (NaN, ∞)"),
 }
 
 
@@ -88,7 +89,8 @@ class Chart(Picture):
     def figure(self) -> Figure:
         """The figure, to restyle or to add to; it is not known to pyplot and needs no closing."""
         if self._figure is None:
-            self._figure = _Page(self.sheet).figure
+            with language(self.language):
+                self._figure = _Page(self.sheet).figure
         return self._figure
 
     def svg(self) -> str:
@@ -725,9 +727,9 @@ class _Page:
         if VALUE in scales:
             ends = [(0.0, f"≤ {number(-sheet.top)}"), (0.5, "0"), (1.0, f"≥ {number(sheet.top)}")]
             x = self._ramp(
-                x, top, "value", [signed(k / 5 * sheet.top, sheet.top) for k in range(-5, 6)], ends
+                x, top, tr("value"), [signed(k / 5 * sheet.top, sheet.top) for k in range(-5, 6)], ends
             )
-        for of, head in ((SHARE, "gate, 0 to 1"), (WEIGHT, "weight α")):
+        for of, head in ((SHARE, tr("gate, 0 to 1")), (WEIGHT, tr("weight α"))):
             if of in scales:
                 colours = [(opening if of == SHARE else shade)(k / 10) for k in range(11)]
                 x = self._ramp(x, top, head, colours, [(0.0, "0"), (0.5, "0.5"), (1.0, "1")])
@@ -774,10 +776,10 @@ class _Page:
         """States that occur, and keys, each with a sample of its colour."""
         scale = self.sheet.scale or Scale()
         bounds = {
-            VANISHED: f"vanished: < {number(scale.vanished)}",
-            EXPLODES: f"exploded: > {number(scale.exploded)}",
+            VANISHED: tr("vanished: < {bound}", bound=number(scale.vanished)),
+            EXPLODES: tr("exploded: > {bound}", bound=number(scale.exploded)),
         }
-        found = [(gradient_cell(None, scale, s), (SAID | bounds)[s]) for s in self.sheet.states]
+        found = [(gradient_cell(None, scale, s), bounds.get(s) or tr(SAID[s])) for s in self.sheet.states]
         found += [(Cell(colour), clean(said, 80)) for colour, said in self.sheet.keys]
         x = EDGE
         for cell, said in found:

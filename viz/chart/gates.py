@@ -14,6 +14,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor
 
+from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import Scale
 from ..language.states import NOT_COMPUTED, UNKNOWN
@@ -70,7 +71,7 @@ def gates(
         rows = [[p for row in rows[k : k + 2] for p in row] for k in range(0, len(rows), 2)]
     said = [*heading(network), _said(shown, sequence, count), *sampled(stride, len(network.steps))]
     sheet = Sheet(
-        title or "Gates and states over time", rows, said, scale=view.scale if both else None, top=view.top,
+        title or tr("Gates and states over time"), rows, said, scale=view.scale if both else None, top=view.top,
         width=min(980.0, max(740.0, 250 + 2 * view.wide * len(times))),
     )  # fmt: skip
     sheet.notes = _notes(sheet, shown, both, gradients)
@@ -78,14 +79,17 @@ def gates(
 
 
 def _notes(sheet: Sheet, shown: list[Quantity], both: bool, wanted: bool) -> list[str]:
-    ends = f"Saturated: within {NEAR:g} of the ends of σ (0 … 1) or tanh (−1 … 1), where hardly any gradient passes."
+    ends = tr(
+        "Saturated: within {near:g} of the ends of σ (0 … 1) or tanh (−1 … 1), where hardly any gradient passes.",
+        near=NEAR,
+    )
     notes = [ends] * any(q.kind for q in shown)
     if both:
-        notes.append("∂L/∂·: colour is its size; ‖·‖ is over all units and sequences.")
+        notes.append(tr("∂L/∂·: colour is its size; ‖·‖ is over all units and sequences."))
     elif wanted:
-        notes.append(UNKNOWN)
+        notes.append(tr(UNKNOWN))
     if any(c.of == VALUE and c.said.endswith(("▴", "▾")) for c in sheet.cells):
-        notes.append("▴ ▾: beyond the scale of values.")
+        notes.append(tr("▴ ▾: beyond the scale of values."))
     return notes
 
 
@@ -109,12 +113,19 @@ def _arrays(found: list[Quantity], steps: list[int]) -> dict[str, np.ndarray]:
 def _said(shown: list[Quantity], sequence: int, count: int) -> str:
     """What rows, columns and numbers stand for, and what is left out."""
     units = max(q.values.shape[2] for q in shown)
-    said = (
-        f"Rows are units{f' ({MOST_UNITS} of {units}, evenly chosen)' * (units > MOST_UNITS)}, columns steps"
+    rows = (
+        tr("Rows are units ({n} of {total}, evenly chosen), columns steps", n=MOST_UNITS, total=units)
+        if units > MOST_UNITS
+        else tr("Rows are units, columns steps")
     )
     if count > 1:
-        return f"{said}, of sequence {sequence} of {count}; means, ranges and percentages are over all."
-    return f"{said}; means, ranges and percentages are over all units."
+        return tr(
+            "{rows}, of sequence {sequence} of {count}; means, ranges and percentages are over all.",
+            rows=rows,
+            sequence=sequence,
+            count=count,
+        )
+    return tr("{rows}; means, ranges and percentages are over all units.", rows=rows)
 
 
 def _norms(q: Quantity, sequence: int) -> list[float]:
@@ -164,8 +175,8 @@ class _View:
             rows.append([Cell("", f"{100 * q.saturated[k]:.0f}", framed=False) for k in self.kept])
         said = None if self.wide > 24 else ""
         rows += [[self._value(q, k, float(own[k, u]), said) for k in self.kept] for u in units]
-        labels = ["mean", *["saturated %"] * bool(q.kind), *(f"unit {u}" for u in units)]
-        head = f"{q.band}  {pretty(q.name)}".strip() + f": {q.stands}" * bool(q.stands)
+        labels = [tr("mean"), *[tr("saturated %")] * bool(q.kind), *(tr("unit {u}", u=u) for u in units)]
+        head = f"{q.band}  {pretty(q.name)}".strip() + (f": {tr(q.stands)}" if q.stands else "")
         return self._heat(head, q.figures(), rows, labels)
 
     def _value(self, q: Quantity, k: int, value: float, said: str | None) -> Cell:

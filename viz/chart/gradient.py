@@ -13,13 +13,14 @@ import numpy as np
 
 from minigrad import Tensor
 
+from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import Scale
 from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, UNKNOWN, VANISHED
 from ..language.text import pretty
 from ..measure import words
 from ..measure.transport import Link, Transport, transports
-from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split
+from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split, told
 from ..read.network import Captions, Network, read, roots_of
 from ..read.titles import heading
 from .figure import Chart
@@ -65,12 +66,11 @@ def gradient(
     panels: list[list[Panel]] = []
     for state in states:
         panels += [[p] for p in _panels(network, state, found.get(state.band), scale)]
-    lines = [*heading(network), "Bars: ‖∂L/∂state‖, over all sequences, on a logarithmic scale. "
-        "Arrows: the way back from step t + 1 to step t. "
-             "Rows: by which way it came."]  # fmt: skip
+    lines = [*heading(network), tr("Bars: ‖∂L/∂state‖, over all sequences, on a logarithmic scale. Arrows: the way back from "
+        'step t + 1 to step t. Rows: by which way it came.')]  # fmt: skip
     headlines = [*map(words.headline, found.values()), words.inputs_cut(network)]
     sheet = Sheet(
-        title or "The gradient on its way back through time", panels, [*lines, *sampled(stride, len(every))],
+        title or tr("The gradient on its way back through time"), panels, [*lines, *sampled(stride, len(every))],
         [said for said in headlines if said], scale, notes=_notes(network, bool(found), states),
     )  # fmt: skip
     return Chart(sheet, arrays(states))
@@ -79,18 +79,20 @@ def gradient(
 def _notes(network: Network, arrows: bool, states: list[State]) -> list[str]:
     ways = dict.fromkeys(w for s in states for w in s.ways)
     gate = next((w for w in ways if w.startswith("through ")), "")
-    named = ["“straight along”: element by element from the next step's state."] * (STRAIGHT in ways)
-    named += [f"“{gate}”: by way of {gate.removeprefix('through ')} of step t + 1."] * bool(gate)
+    named = [tr("“straight along”: element by element from the next step's state.")] * (STRAIGHT in ways)
+    named += [
+        tr("“{way}”: by way of {gate} of step t + 1.", way=told(gate), gate=gate.removeprefix("through "))
+    ] * bool(gate)
     blank = [t for s in states for t in s.times if any(s.parts[w].get(t) is None for w in s.ways)]
     return [
-        "The parts are vectors: their norms do not add up to the norm of the sum."
+        tr("The parts are vectors: their norms do not add up to the norm of the sum.")
         if network.computed
-        else UNKNOWN,
+        else tr(UNKNOWN),
         *named,
-        *[*words.TO_STATES, words.CARRIED] * arrows,
-        *["Blank: nothing can come that way at that step (no loss of its own, no later step, a cut)."]
+        *map(tr, [*words.TO_STATES, words.CARRIED] * arrows),
+        *[tr("Blank: nothing can come that way at that step (no loss of its own, no later step, a cut).")]
         * bool(blank),
-        *["–: no gradient arrives at that step."]
+        *[tr("–: no gradient arrives at that step.")]
         * any(s.total.get(t, 0.0) is None for s in states for t in s.times),
     ]
 
@@ -118,7 +120,10 @@ def _panels(network: Network, state: State, transport: Transport | None, scale: 
         ]
         for way in state.ways
     ]
-    names = [f"{way} {pretty(state.name)}" if way == STRAIGHT else way for way in state.ways]
+    names = [
+        tr("straight along {state}", state=pretty(state.name)) if way == STRAIGHT else told(way)
+        for way in state.ways
+    ]
     return [
         bars,
         _lane(network, state, transport, scale),
@@ -129,7 +134,7 @@ def _panels(network: Network, state: State, transport: Transport | None, scale: 
 def _lane(network: Network, state: State, transport: Transport | None, scale: Scale) -> Plot:
     """Steps as dots, and from each the arrow back to the one before, with the part that it carries."""
     lane = Plot(
-        [], Axis(0, len(state.times)), Axis(-1, 2), height=26, grid=False, label="a step carries back"
+        [], Axis(0, len(state.times)), Axis(-1, 2), height=26, grid=False, label=tr("a step carries back")
     )
     # A layer that reads the sequence from its end: its gradient flows to the right.
     mirrored = state.band in network.mirrored
@@ -141,7 +146,7 @@ def _lane(network: Network, state: State, transport: Transport | None, scale: Sc
         cut = link is not None and state.name in link.cut
         stroke = scale.stroke(value, CUT if cut else NOT_COMPUTED if value is None else None)
         part = link.by_state.get(state.name) if link is not None and not cut else None
-        label = "✂ cut" if cut else words.factor(part) if part is not None else stroke.mark
+        label = tr("✂ cut") if cut else words.factor(part) if part is not None else stroke.mark
         ends = [k + 1.42, k + 0.58] if not mirrored else [k + 0.58, k + 1.42]
         lane.marks.append(Line(ends, [0, 0], stroke, arrow=True, label=label))
     there = [k + 0.5 for k, t in enumerate(state.times) if t in state.total]
@@ -158,21 +163,27 @@ def _verdict(
 ) -> str:
     """In words: what happens between the last step and the first."""
     if not known:
-        return NOT_YET
+        return tr(NOT_YET)
     bad = [t for t, v in known.items() if scale.state(v) == NOT_A_NUMBER]
     if bad:
-        return f"not a number from t = {max(bad)} back to t = {min(bad)}"
+        return tr("not a number from t = {last} back to t = {first}", last=max(bad), first=min(bad))
     positive = {t: v for t, v in known.items() if v > 0}
     if len(positive) < 2:
-        return "exactly zero" + (f" except at t = {next(iter(positive))}" if positive else " everywhere")
+        return tr("exactly zero") + (
+            tr(" except at t = {t}", t=next(iter(positive))) if positive else tr(" everywhere")
+        )
     memory = state.name in network.memory[state.band] and (transport is None or transport.leads(state.name))
-    said = ["Memory line."] * memory
+    said = [tr("Memory line.")] * memory
     if transport is not None and len(transport.states) > 1:  # of a single state the headline says it
-        said.append(words.carried(transport.factors(state.name), f"to {pretty(state.name)}"))
+        said.append(words.carried(transport.factors(state.name), pretty(state.name)))
     for kind in (VANISHED, EXPLODES):
         times = [t for t, v in positive.items() if scale.state(v) == kind]
         if times:
             said.append(
-                f"It has {kind} at t = {' … '.join(dict.fromkeys(map(str, (min(times), max(times)))))}."
+                tr(
+                    "It has {kind} at t = {times}.",
+                    kind=tr(kind),
+                    times=" … ".join(dict.fromkeys(map(str, (min(times), max(times))))),
+                )
             )
     return " ".join(said)

@@ -9,6 +9,7 @@ import numpy as np
 
 from minigrad import InputError
 
+from ..language.catalogue import deferred, tr
 from ..language.picture import Picture
 from ..language.scale import ORANGE, Scale, Stroke, mix
 from ..language.states import NOT_COMPUTED
@@ -56,7 +57,9 @@ class History(Recording):
             raise InputError(f"History.flow: {of or 'a carried state'} was not recorded; there are {known}")
         name = of_gradient(wanted)
         shown = {"step": data["step"], "t": data["t"], name: data[name]}
-        return Chart(_flow(title or "Gradient flow over training", data, wanted, relative, scale), shown, ax)
+        return Chart(
+            _flow(title or tr("Gradient flow over training"), data, wanted, relative, scale), shown, ax
+        )
 
     def gates(self, *, title: str = "", ax: Axes | None = None) -> Picture:
         """How many units of each gate are saturated over the training: columns are its steps, rows the gates.
@@ -72,7 +75,7 @@ class History(Recording):
         shown = {"step": data["step"]} | {
             f"{n} saturated {end}": data[f"{n} saturated {end}"] for n in names for end in ("low", "high")
         }
-        return Chart(_gates(title or "Saturated units over training", data, names), shown, ax)
+        return Chart(_gates(title or tr("Saturated units over training"), data, names), shown, ax)
 
     def half_life(self, *, title: str = "", ax: Axes | None = None) -> Picture:
         """What one step back leaves of the gradient, with its half-life, and the loss, over the training.
@@ -84,7 +87,9 @@ class History(Recording):
         more = [f"{n.removesuffix('rate')}half-life" for n in names]
         shown = {name: data[name] for name in ("step", "loss", *names, *more)}
         return Chart(
-            _half_life(title or "Half-life of the gradient and loss over training", data, names), shown, ax
+            _half_life(title or tr("Half-life of the gradient and loss over training"), data, names),
+            shown,
+            ax,
         )
 
     @staticmethod
@@ -105,7 +110,7 @@ class History(Recording):
         found = getattr(losses, "validation", np.zeros(0))
         if len(found):
             data |= {"validated at": losses.validated_at, "validation": found}
-        return Chart(_losses(title or "Loss over training", data), data, ax)
+        return Chart(_losses(title or tr("Loss over training"), data), data, ax)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -123,8 +128,10 @@ def _said(name: str) -> str:
     return f"{clean(layer)}: {pretty(clean(own))}" if layer else pretty(clean(own))
 
 
-def _left_out(records: int, kept: int, what: str) -> list[str]:
-    return [f"{kept} of {records} {what} are drawn."] if kept < records else []
+def _left_out(
+    records: int, kept: int, message: str = deferred("{kept} of {total} records are drawn.")
+) -> list[str]:
+    return [tr(message, kept=kept, total=records)] if kept < records else []
 
 
 def _speeds(data: Data, layer: str) -> str:
@@ -133,7 +140,13 @@ def _speeds(data: Data, layer: str) -> str:
     said = []
     for r in dict.fromkeys([0, len(steps) - 1]):
         speed = f"× {number(np.exp(rates[r]))} ({half_lives([float(halves[r])])})"
-        said.append(f"{'nothing' if np.isnan(rates[r]) else speed} at step {int(steps[r]):,}")
+        said.append(
+            tr(
+                "{left} at step {step:,}",
+                left=tr("nothing") if np.isnan(rates[r]) else speed,
+                step=int(steps[r]),
+            )
+        )
     return ", ".join(said)
 
 
@@ -145,30 +158,41 @@ def _flow(title: str, data: Data, name: str, relative: bool, scale: Scale | None
         values = values / np.where(largest > 0, largest, 1.0)[:, None]
     rows, columns = evenly(len(values), MOST_ROWS), evenly(values.shape[1], MOST_COLUMNS)
     scale = scale or Scale.of(float(v) for v in values.ravel() if np.isfinite(v))
-    said = f"Row: step of the training, column: step t of the sequence, colour: ‖∂L/∂{pretty(clean(own))}_t‖"
-    said += f"{' of ' + clean(layer) if layer else ''}{', as a share of the largest of its row' if relative else ''}."
+    said = tr(
+        "Row: step of the training, column: step t of the sequence, colour: ‖∂L/∂{own}_t‖",
+        own=pretty(clean(own)),
+    )
+    said += tr(" of {layer}", layer=clean(layer)) if layer else ""
+    said += tr(", as a share of the largest of its row") if relative else ""
+    said += "."
     cells = [
         [gradient_cell(float(v), scale, NOT_COMPUTED if np.isnan(v) else None) for v in values[r, columns]]
         for r in rows
     ]
     beside = [[Cell("", number(float(v[r])), framed=False) for v in (largest, data["loss"])] for r in rows]
     labels, ts = [f"{int(data['step'][r]):,}" for r in rows], [str(int(t)) for t in data["t"][columns]]
-    left_out = _left_out(len(values), len(rows), "records") + _left_out(
-        values.shape[1], len(columns), "steps t"
+    left_out = _left_out(len(values), len(rows)) + _left_out(
+        values.shape[1], len(columns), deferred("{kept} of {total} steps t are drawn.")
     )
     speeds = (
         [
-            f"A step back {'in ' + clean(layer) + ' ' if layer else ''}leaves of the gradient: {_speeds(data, layer)}."
+            tr(
+                "A step back {layer}leaves of the gradient: {speeds}.",
+                layer=tr("in {layer} ", layer=clean(layer)) if layer else "",
+                speeds=_speeds(data, layer),
+            )
         ]
         if key(layer, "rate") in data
         else []
     )
-    by_time = Heat(cells, labels, ts, left="training step ↓")
-    ends = Heat(beside, columns=["largest", "loss"], width=116, below="", left=" ")
+    by_time = Heat(cells, labels, ts, left=tr("training step ↓"))
+    ends = Heat(beside, columns=[tr("largest"), tr("loss")], width=116, below="", left=" ")
     notes = [
-        "‖∂L/∂·_t‖ is a total: what the loss of step t adds, and what comes back from the steps behind it."
+        tr(
+            "‖∂L/∂·_t‖ is a total: what the loss of step t adds, and what comes back from the steps behind it."
+        )
     ]
-    scale_head = "share of the largest of its row" if relative else Sheet.scale_head
+    scale_head = tr("share of the largest of its row") if relative else tr("gradient: ‖∂L/∂·‖")
     return Sheet(title, [[by_time, ends]], [said, *left_out], speeds, scale, scale_head, notes=notes)
 
 
@@ -180,15 +204,17 @@ def _gates(title: str, data: Data, names: Sequence[str]) -> Sheet:
         for end, mark in (("low", "▾"), ("high", "▴")):
             labels.append(f"{_said(name)}  {mark} %")
             cells.append([_share(_mean(data[f"{name} saturated {end}"][r])) for r in columns])
-        labels.append(f"{_said(name)}  mean")
+        labels.append(tr("{said}  mean", said=_said(name)))
         means = [_mean(data[f"{name} mean"][r]) for r in columns]
         cells.append(
             [Cell("", "" if np.isnan(m) else f"{round(m, 2) + 0.0:.2f}".replace("-", "−")) for m in means]
         )
-    more = [f"{len(names) - MOST_GATES} more gates are not drawn."] * (len(names) > MOST_GATES)
-    said = "% of units near the lower (▾) and the upper (▴) end of σ or tanh, over all steps t, and the mean."
-    heat = Heat(cells, labels, [f"{int(steps[r]):,}" for r in columns], below="training step")
-    return Sheet(title, [[heat]], [said, *_left_out(len(steps), len(columns), "records"), *more])
+    more = [tr("{n} more gates are not drawn.", n=len(names) - MOST_GATES)] * (len(names) > MOST_GATES)
+    said = tr(
+        "% of units near the lower (▾) and the upper (▴) end of σ or tanh, over all steps t, and the mean."
+    )
+    heat = Heat(cells, labels, [f"{int(steps[r]):,}" for r in columns], below=tr("training step"))
+    return Sheet(title, [[heat]], [said, *_left_out(len(steps), len(columns)), *more])
 
 
 def _mean(values: np.ndarray) -> float:
@@ -213,34 +239,41 @@ def _half_life(title: str, data: Data, names: Sequence[str]) -> Sheet:
             layer = name.rpartition(" / ")[0]
             label = f"{clean(layer) + ': ' if layer else ''}{_speeds(data, layer)}"
             curves.append(Curve(xs, np.exp(data[name][rows]).tolist(), k, label))
-        head = "Left of the gradient by one step back: 1 keeps it, 0.5 halves it"
+        head = tr("Left of the gradient by one step back: 1 keeps it, 0.5 halves it")
         kept = Line([xs[0], xs[-1]], [1, 1], Stroke("", 1.2, "dashed", ""))
         panels.append(
             [Plot([kept, *curves], _training(xs), _factors([y for c in curves for y in c.ys]), 150, head)]
         )
     losses = data["loss"][rows]
-    panels.append([Plot([Curve(xs, losses.tolist(), 6)], _training(xs), _losses_axis(losses), 130, "Loss")])
-    return Sheet(title, panels, ["Over the steps of the training, on the batch that is recorded.",
-                                 *_left_out(len(data["step"]), len(rows), "records")])  # fmt: skip
+    panels.append(
+        [Plot([Curve(xs, losses.tolist(), 6)], _training(xs), _losses_axis(losses), 130, tr("Loss"))]
+    )
+    return Sheet(title, panels, [tr("Over the steps of the training, on the batch that is recorded."),
+                                 *_left_out(len(data["step"]), len(rows))])  # fmt: skip
 
 
 def _losses(title: str, data: Data) -> Sheet:
     """One chart: the loss of the steps, and that of the validations."""
     rows = evenly(len(data["step"]), MOST_POINTS)
-    curves = [Curve(data["step"][rows].astype(float).tolist(), data["loss"][rows].tolist(), 6, "of the step")]
+    curves = [
+        Curve(data["step"][rows].astype(float).tolist(), data["loss"][rows].tolist(), 6, tr("of the step"))
+    ]
     every, said = data["loss"][rows], []
     if "validation" in data:
         kept = evenly(len(data["validation"]), MOST_POINTS)
         at, values = data["validated at"][kept].astype(float), data["validation"][kept]
-        curves.append(Curve(at.tolist(), values.tolist(), 1, "on the data to validate on"))
+        curves.append(Curve(at.tolist(), values.tolist(), 1, tr("on the data to validate on")))
         every = np.concatenate([every, values])
         best = int(np.argmin(data["validation"]))
         said = [
-            f"Smallest on the data to validate on: {number(data['validation'][best])}, after step "
-            f"{data['validated at'][best]:,}."
+            tr(
+                "Smallest on the data to validate on: {loss}, after step {step:,}.",
+                loss=number(data["validation"][best]),
+                step=data["validated at"][best],
+            )
         ]
-    said += _left_out(len(data["step"]), len(rows), "steps")
-    panel: Panel = Plot([*curves], _training(curves[0].xs), _losses_axis(every), 200, "Loss")
+    said += _left_out(len(data["step"]), len(rows), deferred("{kept} of {total} steps are drawn."))
+    panel: Panel = Plot([*curves], _training(curves[0].xs), _losses_axis(every), 200, tr("Loss"))
     return Sheet(title, [[panel]], said)
 
 
@@ -255,7 +288,7 @@ def _losses_axis(losses: np.ndarray) -> Axis:
 
 def _training(xs: Sequence[float]) -> Axis:
     room = ((xs[-1] - xs[0]) or 1.0) * 0.02
-    return Axis(xs[0] - room, xs[-1] + room, label="training step")
+    return Axis(xs[0] - room, xs[-1] + room, label=tr("training step"))
 
 
 def _factors(found: Sequence[float]) -> Axis:

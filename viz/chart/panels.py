@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..language.catalogue import deferred, tr
 from ..language.scale import NAN, Scale, Stroke, opening, shade, signed
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import number
@@ -20,7 +21,7 @@ from ..language.text import number
 CELL = 17.0  # the height of a row of cells with numbers
 # For kinds of things (after Okabe and Ito); each also bears its name, a dash or a marker.
 KINDS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#7f3c8d", "#3d3d3d")
-NOT_YET = "not computed: run loss.backward(record=True)"
+NOT_YET = deferred("not computed: run loss.backward(record=True)")
 NO_WAY = "no way"  # of what cannot depend on each other, such as a loss and a later state
 MARKS = {CUT: "✂", NOT_COMPUTED: "–", ZERO: "0", NOT_A_NUMBER: "?", EXPLODES: "!", VANISHED: "·"}
 GRADIENT, VALUE, SHARE, WEIGHT = "gradient", "value", "share", "weight"  # the scales of colours
@@ -184,7 +185,7 @@ class Heat:
     said: str = ""
     height: float = CELL  # of a row
     width: float | None = None
-    below: str = "step t"  # what the columns are
+    below: str = field(default_factory=lambda: tr("step t"))  # what the columns are
     above: bool = False  # columns stand above
     named: bool = False  # columns have names, not numbers: upright where they are longer than a cell
     left: str = ""  # what the rows are
@@ -222,7 +223,7 @@ class Sheet:
     lines: Sequence[str | list[str]] = ()
     headlines: list[str] = field(default_factory=list)  # what is to be seen, bold
     scale: Scale | None = None
-    scale_head: str = "gradient: ‖∂L/∂·‖"
+    scale_head: str = field(default_factory=lambda: tr("gradient: ‖∂L/∂·‖"))
     top: float = 1.0  # the end of the scale of values
     keys: list[tuple[str, str]] = field(default_factory=list)  # colours and what they stand for
     notes: list[str] = field(default_factory=list)

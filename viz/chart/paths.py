@@ -14,13 +14,25 @@ import numpy as np
 
 from minigrad import Tensor
 
+from ..language.catalogue import deferred, tr
 from ..language.picture import Picture
 from ..language.scale import Scale, mix
 from ..language.states import CUT, UNKNOWN
 from ..language.text import clean, columns, key, number, pretty
 from ..measure.diagnosis import spans
 from ..measure.shares import cancelled, shares
-from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, passed_on, slope, split
+from ..measure.ways import (
+    FROM_LOSS,
+    SAME_STEP,
+    STRAIGHT,
+    State,
+    arrays,
+    carried,
+    passed_on,
+    slope,
+    split,
+    told,
+)
 from ..read.network import Captions, Network, read, roots_of
 from ..read.titles import heading
 from .figure import Chart, one_panel
@@ -34,9 +46,13 @@ MOST_SHARE = 3.0  # where the axis of shares ends
 OWN = {FROM_LOSS: "#b8bec8", STRAIGHT: "#f0cf5a"}  # as the loss and the memory line elsewhere
 PASSES = "#2c9b80"
 NOTES = [
-    "“through f”: by way of gate f of step t + 1; “straight along”: element by element from its state.",
-    "“f passes”: ‖what comes back to the state by way of f‖ ÷ ‖∂L/∂f‖; below 1 the gate weakens the gradient.",
-    "“cancelled”: 1 − ‖sum of the parts‖ ÷ sum of their norms.",
+    deferred(
+        "“through f”: by way of gate f of step t + 1; “straight along”: element by element from its state."
+    ),
+    deferred(
+        "“f passes”: ‖what comes back to the state by way of f‖ ÷ ‖∂L/∂f‖; below 1 the gate weakens the gradient."
+    ),
+    deferred("“cancelled”: 1 − ‖sum of the parts‖ ÷ sum of their norms."),
 ]
 
 
@@ -66,11 +82,12 @@ def paths(
     gates = dict.fromkeys(w for s in states for w in s.ways if w not in OWN)
     colours = OWN | {way: KINDS[k % len(KINDS)] for k, way in enumerate(gates)}
     scale = scale or Scale.of(numbers)
-    lines = [*heading(network), "Bars: the share of each way in ∂L/∂state (in %, together 100); what hangs below 0 works "
-             "against the sum. Rows: norms."]  # fmt: skip
+    lines = [*heading(network), tr("Bars: the share of each way in ∂L/∂state (in %, together 100); what hangs below 0 works "
+        'against the sum. Rows: norms.')]  # fmt: skip
     sheet = Sheet(
-        title or "Which way the gradient took", [[p] for s in states for p in _panels(network, s, colours, scale)],
-        [*lines, *sampled(stride, len(network.steps))], scale=scale, notes=NOTES if network.computed else [UNKNOWN],
+        title or tr("Which way the gradient took"), [[p] for s in states for p in _panels(network, s, colours, scale)],
+        [*lines, *sampled(stride, len(network.steps))], scale=scale,
+        notes=[*map(tr, NOTES)] if network.computed else [tr(UNKNOWN)],
     )  # fmt: skip
     picture = Chart(sheet, arrays(states), ax)
     picture.text = "\n\n".join(_table(s) for s in states)
@@ -126,17 +143,18 @@ def _rows(network: Network, state: State, colours: dict[str, str], scale: Scale)
             for t in times
         ]
 
-    rows = [(f"{way} {name}" if way == STRAIGHT else way, norms(state.parts[way], cuts if way in state.gates else {}),
+    rows = [(tr("straight along {state}", state=name) if way == STRAIGHT else told(way),
+             norms(state.parts[way], cuts if way in state.gates else {}),
              colours[way]) for way in state.ways]  # fmt: skip
     rows.append((f"‖∂L/∂{name}‖", norms(state.total, {t: state.why.get(t) or "" for t in state.total}), ""))
     bold = len(rows) - 1
     lost = _ratios(times, lambda t: cancelled(state, t), percent, KINDS[1])
-    rows.append(("cancelled", lost, ""))
+    rows.append((tr("cancelled"), lost, ""))
     for way in (w for w in state.ways if w in state.gates):
         passes = _ratios(
             times, lambda t, w=way: passed_on(network, state, w, t), lambda v: f"×{number(v)}", PASSES
         )  # type: ignore[misc]
-        rows.append((f"{short(way, name)} passes", passes, ""))
+        rows.append((tr("{way} passes", way=short(way, name)), passes, ""))
     rows = [row for k, row in enumerate(rows) if k <= bold or any(c.said for c in row[1])]
     labels, cells, chips = zip(*rows, strict=True)
     return Heat(
@@ -150,10 +168,13 @@ def _ratios(times: list[int], of: Callable, said: Callable, colour: str) -> list
     return [Cell() if v is None else Cell(mix("#ffffff", colour, min(v, 1.0) * 0.75), said(v)) for v in found]
 
 
-def short(way: str, straight: str = "straight") -> str:
+def short(way: str, straight: str = "") -> str:
     """A way in a word: the name of its gate."""
-    found = {FROM_LOSS: "loss", STRAIGHT: straight}.get(way)
-    return found or way.removeprefix("through ").removeprefix("from ")
+    found = {FROM_LOSS: tr("loss"), STRAIGHT: straight or tr("straight")}.get(way)
+    if found:
+        return found
+    bare, same, _ = way.removeprefix("through ").removeprefix("from ").partition(SAME_STEP)
+    return tr("{way}, same step", way=tr(bare)) if same else tr(bare)
 
 
 def percent(share: float) -> str:
@@ -166,13 +187,19 @@ def verdict(network: Network, state: State) -> str:
     inner = [t for t in state.times if state.total.get(t) and np.isfinite(state.total[t] or 0)]
     if not inner:
         bad = [t for t, v in state.total.items() if v]
-        return f"not a number at {spans(bad)}" if bad else "exactly zero" if state.whole else NOT_YET
+        return (
+            tr("not a number at {times}", times=spans(bad))
+            if bad
+            else tr("exactly zero")
+            if state.whole
+            else tr(NOT_YET)
+        )
     known = [found for t in inner if (found := shares(state, t))]
     part = {way: _mean(found.get(way, 0.0) for found in known) for way in state.ways}
     way = max(part, key=lambda w: part[w])
-    said = [f"Most comes {way}: {percent(part[way])} on average."]
+    said = [tr("Most comes {way}: {share} on average.", way=told(way), share=percent(part[way]))]
     if not known:
-        said = ["The ways cancel: of all that comes, less than a thousandth is left."]
+        said = [tr("The ways cancel: of all that comes, less than a thousandth is left.")]
     kept = {
         w: float(np.exp(np.mean(np.log(found))))
         for w in state.gates
@@ -181,15 +208,22 @@ def verdict(network: Network, state: State) -> str:
     if len(kept) > 1:
         best, worst = max(kept, key=lambda w: kept[w]), min(kept, key=lambda w: kept[w])
         bend = [v for t in inner if (v := slope(network, state, worst, t)) is not None]
-        why = f"; slope {number(_mean(bend))}" if bend else ""
+        why = tr("; slope {mean}", mean=number(_mean(bend))) if bend else ""
         name = pretty(state.name)
         said.append(
-            f"Of the gradient that reaches it, {short(best, name)} lets most through (× {number(kept[best])}), "
-            f"{short(worst, name)} least (× {number(kept[worst])}{why})."
+            tr(
+                "Of the gradient that reaches it, {best} lets most through (× {most}), {worst} least "
+                "(× {least}{why}).",
+                best=short(best, name),
+                most=number(kept[best]),
+                worst=short(worst, name),
+                least=number(kept[worst]),
+                why=why,
+            )
         )
     lost = [v for t in inner if (v := cancelled(state, t)) is not None]
     if lost and _mean(lost) > 0.005:
-        said.append(f"{percent(_mean(lost))} cancels.")
+        said.append(tr("{share} cancels.", share=percent(_mean(lost))))
     return " ".join(said)
 
 
@@ -200,11 +234,11 @@ def _mean(values: Iterable[float]) -> float:
 
 def _table(state: State) -> str:
     """The same numbers as text: norm and share of each way, and what cancels."""
-    lines = [["t", "norm", *map(clean, state.ways), "cancelled"]]
+    lines = [["t", tr("norm"), *(clean(told(w)) for w in state.ways), tr("cancelled")]]
     for t in (t for t in state.times if t in state.total):
         part, total, lost = shares(state, t), state.total[t], cancelled(state, t)
-        line = [str(t), (state.why.get(t) or "–") if total is None else number(total)]
+        line = [str(t), (tr(state.why.get(t) or "–")) if total is None else number(total)]
         line += [percent(part[w]) if w in part else "–" for w in state.ways]
         lines.append([*line, "–" if lost is None else percent(lost)])
-    head = f"{key(clean(state.band), f'∂L/∂{state.name}')}: norm, and share of the sum by way"
+    head = tr("{key}: norm, and share of the sum by way", key=key(clean(state.band), f"∂L/∂{state.name}"))
     return "\n".join([head, *columns(lines)])

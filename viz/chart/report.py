@@ -12,6 +12,7 @@ import numpy as np
 
 from minigrad import Tensor
 
+from ..language.catalogue import tr
 from ..language.scale import EXPLODED, ORANGE, Scale, mix
 from ..language.states import CUT, NORMAL, NOT_COMPUTED, ZERO, norm
 from ..language.text import clean, ending, number, pretty
@@ -65,10 +66,10 @@ class Report(Chart):
         parts: list = [Text(self.title, style="bold"), Text(verdict(self._facts, self.findings))]
         if self.findings:
             table = Table(show_lines=True)
-            for head in ("", "where", "what was found", "what to try"):
+            for head in ("", tr("where"), tr("what was found"), tr("what to try")):
                 table.add_column(head)
             for f in self.findings:
-                kind = Text(f.kind, style="bold red" if f.fault else "bold")
+                kind = Text(tr(f.kind), style="bold red" if f.fault else "bold")
                 table.add_row(kind, Text(f.where), Text(f.said), Text(f.advice))
             parts.append(table)
         for head, heads, rows in tables(self._facts):
@@ -103,7 +104,7 @@ def report(
     (share of units), "dW_f norm".  Raises InputError for what is not a graph with values.
     """
     facts = facts_of(what, steps, parameters)
-    return Report(facts, findings(facts), clean(title, 120) or "Health report")
+    return Report(facts, findings(facts), clean(title, 120) or tr("Health report"))
 
 
 # The picture.
@@ -113,18 +114,24 @@ def sheet(facts: Facts, found: list[Finding], title: str) -> Sheet:
     """Findings; the way back and, step by step, gates and masks; without steps, units and layers; weights."""
     scale = Scale.of([w.norm for w in facts.weights if w.norm] + [v for _, v in facts.depth])
     panels: list[list[Panel]] = [[_findings(facts, found)]]
-    lines, notes = [f"No recurrence, {len(facts.nodes):,} nodes."], []
+    lines, notes = [tr("No recurrence, {nodes:,} nodes.", nodes=len(facts.nodes))], []
     if facts.network is not None:
         times, stride = drawn(facts.network.steps)
         lines = [sizes(facts.network), *sampled(stride, len(facts.network.steps))]
-        lines += ["Findings and figures are over all steps."] * (stride > 1)
+        lines += [tr("Findings and figures are over all steps.")] * (stride > 1)
         rows = _Steps(facts, times, stride)
         panels += [[p] for p in rows.panels()]
         notes = rows.notes
     else:
         panels += [[p] for p in _units(facts, scale)]
     if len(facts.weights) > MOST_WEIGHTS:
-        notes.append(f"{MOST_WEIGHTS} of {len(facts.weights)} weights are drawn, those with a fault first.")
+        notes.append(
+            tr(
+                "{n} of {total} weights are drawn, those with a fault first.",
+                n=MOST_WEIGHTS,
+                total=len(facts.weights),
+            )
+        )
     return Sheet(title, [*panels, *_weights(facts, scale)], lines, [verdict(facts, found)] * any(f.fault for f in found),
                  scale if facts.weights or facts.depth else None, notes=notes)  # fmt: skip
 
@@ -132,13 +139,16 @@ def sheet(facts: Facts, found: list[Finding], title: str) -> Sheet:
 def _findings(facts: Facts, found: list[Finding]) -> Items:
     items = []
     if not any(f.fault for f in found):
-        word, colour = ("healthy", GOOD) if facts.computed else (NOT_COMPUTED, NOTE)
+        word, colour = (tr("healthy"), GOOD) if facts.computed else (tr(NOT_COMPUTED), NOTE)
         items.append(Item(word, colour, [verdict(facts, found)]))
     for f in found[:MOST_FINDINGS]:
-        said = [f"{f.where}: {f.said}" if f.where else f.said, *([f"Try: {f.advice}"] if f.advice else [])]
-        items.append(Item(f.kind, EXPLODED if f.fault else NOTE, said))
+        said = [
+            f"{f.where}: {f.said}" if f.where else f.said,
+            *([tr("Try: {advice}", advice=f.advice)] if f.advice else []),
+        ]
+        items.append(Item(tr(f.kind), EXPLODED if f.fault else NOTE, said))
     if len(found) > MOST_FINDINGS:
-        items.append(Item("…", NOTE, [f"And {len(found) - MOST_FINDINGS} more: print the report."]))
+        items.append(Item("…", NOTE, [tr("And {n} more: print the report.", n=len(found) - MOST_FINDINGS)]))
     return Items(items)
 
 
@@ -155,7 +165,7 @@ class _Steps:
         decays = [d for d in self.facts.decays if len(d.times) > 1][:MOST_LAYERS]
         rows = [*self._way_back(decays), *self._masks(), *self._entries(), *self._gates()]
         if len(rows) > MOST_ROWS:
-            self.notes.append(f"{len(rows) - MOST_ROWS} more rows are not drawn.")
+            self.notes.append(tr("{n} more rows are not drawn.", n=len(rows) - MOST_ROWS))
         rows = rows[:MOST_ROWS]
         steps = Heat(
             [cells for _, cells in rows], [name for name, _ in rows], [str(t) for t in self.times],
@@ -165,8 +175,8 @@ class _Steps:
 
     def _left(self, decays: list[Decay]) -> Plot:
         """What is left of a gradient of the last step at every step, on a logarithmic axis."""
-        head = "What is left, at step t, of a gradient that starts as 1 at the last step"
-        head += ", and anew behind a cut" if any(d.cuts for d in decays) else ""
+        head = tr("What is left, at step t, of a gradient that starts as 1 at the last step")
+        head += tr(", and anew behind a cut") if any(d.cuts for d in decays) else ""
         logs = np.concatenate([d.left for d in decays]) / np.log(10)
         low = int(np.floor(max(min(logs.min(), -1.0), -DECADES)))
         high = int(np.ceil(min(max(logs.max(), 0.0), DECADES)))
@@ -206,17 +216,23 @@ class _Steps:
                 t: (float(np.exp(f)), d.why.get(k), d.cuts.get(k))
                 for k, (t, f) in enumerate(zip(d.times, d.log_factors, strict=False))
             }
-            yield _label(d.band, "× per step back"), [_factor(own) for own in self._grouped(between)]
+            yield _label(d.band, tr("× per step back")), [_factor(own) for own in self._grouped(between)]
         if decays:
             self.notes.append(
-                "“× per step back” at t: what a gradient of the states of the step after becomes on its way to step t."
+                tr(
+                    "“× per step back” at t: what a gradient of the states of the step after becomes "
+                    "on its way to step t."
+                )
             )
 
     def _masks(self) -> Iterator[tuple[str, list[Cell]]]:
         for d in self.facts.decays:
             if d.real is not None and not d.real.all():
                 hidden = self._grouped(dict(zip(d.times, 1 - d.real.mean(axis=1), strict=True)))
-                yield _label(d.band, "masked %"), [_percent(max(own, default=None), MASKED) for own in hidden]
+                yield (
+                    _label(d.band, tr("masked %")),
+                    [_percent(max(own, default=None), MASKED) for own in hidden],
+                )
 
     def _entries(self) -> Iterator[tuple[str, list[Cell]]]:
         entries = self.facts.entries
@@ -225,7 +241,7 @@ class _Steps:
                 Cell() if not own else Cell("#e8eaee", "●") if all(own) else Cell(MASKED, "0")
                 for own in self._grouped(entries)
             ]
-            yield "loss enters", cells
+            yield tr("loss enters"), cells
 
     def _gates(self) -> Iterator[tuple[str, list[Cell]]]:
         """A row for every gate that is saturated somewhere; the names of the others go into a note."""
@@ -236,16 +252,21 @@ class _Steps:
                 continue
             shares = self._grouped(dict(zip(g.times, g.saturated, strict=True)))
             yield (
-                _label(g.band, f"{pretty(g.name)} saturated %"),
+                _label(g.band, tr("{name} saturated %", name=pretty(g.name))),
                 [_percent(max(own, default=None), ORANGE) for own in shares],
             )
         if len(idle) < len(self.facts.gates):
             self.notes.append(
-                "Orange: % of units that are saturated, so that they hardly react (a memory held open does not count)."
+                tr(
+                    "Orange: % of units that are saturated, so that they hardly react (a memory held "
+                    "open does not count)."
+                )
             )
         if idle:
-            more = f" and {len(idle) - 8} more" if len(idle) > 8 else ""
-            self.notes.append(f"Hardly a unit is saturated in {', '.join(idle[:8])}{more}.")
+            more = tr(" and {n} more", n=len(idle) - 8) if len(idle) > 8 else ""
+            self.notes.append(
+                tr("Hardly a unit is saturated in {names}{more}.", names=", ".join(idle[:8]), more=more)
+            )
 
 
 def _factor(own: Sequence[tuple[float, str | None, list[str] | None]]) -> Cell:
@@ -279,19 +300,30 @@ def _label(band: str, name: str) -> str:
 def _units(facts: Facts, scale: Scale) -> Iterator[Panel]:
     """Rectifiers and gates with a share each, and the gradient from layer to layer."""
     found = [
-        (f"{_label(r.band, r.name)}: off for all samples, of {r.units} ReLU units", r.off)
+        (
+            tr(
+                "{name}: off for all samples, of {units} ReLU units",
+                name=_label(r.band, r.name),
+                units=r.units,
+            ),
+            r.off,
+        )
         for r in facts.rectifiers
     ]
     found += [
-        (f"{_label(g.band, g.name)} ({g.kind}): saturated", float(g.saturated.mean())) for g in facts.gates
+        (
+            tr("{name} ({kind}): saturated", name=_label(g.band, g.name), kind=g.kind),
+            float(g.saturated.mean()),
+        )
+        for g in facts.gates
     ]
     shown = [(name, share) for name, share in found if share > 0][:MOST_ROWS]
     if shown:
         cells = [[Cell(mix("#ffffff", ORANGE, share), f"{100 * share:.0f} %")] for _, share in shown]
-        yield Heat(cells, [name for name, _ in shown], head="Units that hardly react", width=60)
+        yield Heat(cells, [name for name, _ in shown], head=tr("Units that hardly react"), width=60)
     if facts.depth:
         names, sizes_ = zip(*facts.depth[:MOST_ROWS], strict=True)
-        head = "‖∂L/∂·‖ of each activation, from the first layer to the last"
+        head = tr("‖∂L/∂·‖ of each activation, from the first layer to the last")
         yield gradient_panel(head, "", np.array(sizes_), scale, [clean(n, 12) for n in names])
 
 
@@ -311,7 +343,7 @@ def _weights(facts: Facts, scale: Scale) -> list[list[Panel]]:
 
 def _weight(w: Weight, scale: Scale) -> Cell:
     if w.state == FROZEN:
-        return Cell("#c3c9d1", FROZEN)
+        return Cell("#c3c9d1", tr(FROZEN))
     if w.state == CUT or w.norm is None:
         return gradient_cell(None, scale, CUT if w.state == CUT else NOT_COMPUTED)
     return gradient_cell(w.norm, scale, ZERO if not w.norm else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..language.catalogue import tr
 from ..language.text import clean
 from ..read.network import Network
 
@@ -19,7 +20,9 @@ def drawn(times: Sequence[int], most: int = MOST_COLUMNS) -> tuple[list[int], in
 def sampled(stride: int, total: int) -> list[str]:
     """The sentence that says which steps are drawn; none where all are."""
     end = "th" if stride % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(stride % 10, "th")
-    return [f"Every {stride}{end} of {total} steps is drawn."] if stride > 1 else []
+    return (
+        [tr("Every {n}{th} of {total} steps is drawn.", n=stride, th=end, total=total)] if stride > 1 else []
+    )
 
 
 def captions_of(network: Network, times: Sequence[int]) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor
 
+from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import Scale, mix
 from ..language.states import NOT_COMPUTED, UNKNOWN, ZERO, norm
@@ -53,23 +54,26 @@ def weights_by_step(
     by_time = Heat(
         cells, [clean(p.name, 40) for p in found], [str(t) for t in times], captions_of(network, times)
     )
-    heads, outside = ["sum", "agree"], any(AT_ONCE in p.norms for p in found)
+    heads, outside = [tr("sum"), tr("agree")], any(AT_ONCE in p.norms for p in found)
     sums = [[_cell(p, None if p.total is None else norm(p.total), scale), _agreement(p)] for p in found]
     if outside:
-        heads = [AT_ONCE, *heads]
+        heads = [tr(AT_ONCE), *heads]
         sums = [
             [_cell(p, p.norms.get(AT_ONCE), scale, False), *row] for p, row in zip(found, sums, strict=True)
         ]
     lines = [
         *heading(network),
-        "Cells: ‖∂L/∂W‖ of step t alone. Sum: over all steps, the gradient that training uses.",
+        tr("Cells: ‖∂L/∂W‖ of step t alone. Sum: over all steps, the gradient that training uses."),
     ]
-    notes = ["“agree”: ‖sum over all steps‖ ÷ sum of their norms: 100 % where all steps pull the same way."]
-    notes += ["“at once”: used outside of the steps, in one product for all."] * outside
+    notes = [
+        tr("“agree”: ‖sum over all steps‖ ÷ sum of their norms: 100 % where all steps pull the same way.")
+    ]
+    notes += [tr("“at once”: used outside of the steps, in one product for all.")] * outside
     sheet = Sheet(
-        title or "What each step adds to the gradient of each weight",
+        title or tr("What each step adds to the gradient of each weight"),
         [[by_time, Heat(sums, columns=heads, width=SUM * len(heads), below="")]],
-        [*lines, *sampled(stride, len(network.steps))], [verdict(found)], scale, notes=notes if network.computed else [UNKNOWN],
+        [*lines, *sampled(stride, len(network.steps))], [verdict(found)], scale,
+        notes=notes if network.computed else [tr(UNKNOWN)],
     )  # fmt: skip
     data = {"t": np.array(network.steps)}
     for p in found:
@@ -98,13 +102,24 @@ def verdict(found: list[Parts]) -> str:
     """In words: where the largest part is, from which steps half of all comes, and where steps disagree most."""
     parts = [(v, p.name, t) for p in found for t, v in p.norms.items() if np.isfinite(v) and t != AT_ONCE]
     if not any(p.norms for p in found):
-        return "Not computed: run loss.backward(record=True)."
+        return tr("Not computed: run loss.backward(record=True).")
     bad = [p.name for p in found if not all(map(np.isfinite, p.norms.values()))]
-    odd = [f"Not a number: {', '.join(map(clean, bad[:6]))}{' …' if len(bad) > 6 else '.'}"] if bad else []
+    odd = (
+        [tr("Not a number: {names}", names=", ".join(map(clean, bad[:6]))) + (" …" if len(bad) > 6 else ".")]
+        if bad
+        else []
+    )
     if not any(v for v, _, _ in parts):
-        return odd[0] if odd else "Exactly zero at every step."
+        return odd[0] if odd else tr("Exactly zero at every step.")
     largest = max(parts, key=lambda v: v[0])
-    said = [f"Largest: {clean(largest[1])} at t = {largest[2]} ({number(largest[0])})."]
+    said = [
+        tr(
+            "Largest: {weight} at t = {t} ({norm}).",
+            weight=clean(largest[1]),
+            t=largest[2],
+            norm=number(largest[0]),
+        )
+    ]
     by_time: dict[int, float] = {}
     for v, _, t in parts:
         by_time[int(t)] = by_time.get(int(t), 0.0) + v
@@ -112,10 +127,16 @@ def verdict(found: list[Parts]) -> str:
     for t in reversed(order):
         gone += by_time[t]
         if gone >= half and len(order) > 2:
-            said.append(f"Half of all norms comes from t ≥ {t}.")
+            said.append(tr("Half of all norms comes from t ≥ {t}.", t=t))
             break
     shares = [(p.agreement, p.name) for p in found if p.agreement is not None and len(p.norms) > 1]
     if len(shares) > 1:
         worst = min(shares)
-        said.append(f"The steps agree least on {clean(worst[1])} ({100 * worst[0]:.0f} %).")
+        said.append(
+            tr(
+                "The steps agree least on {weight} ({share:.0f} %).",
+                weight=clean(worst[1]),
+                share=100 * worst[0],
+            )
+        )
     return " ".join([*said, *odd])

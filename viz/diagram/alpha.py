@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..language.catalogue import deferred, tr
 from ..language.scale import INK, line_of, shade
 from .canvas import Canvas
 from .markup import square, table
@@ -9,9 +10,9 @@ from .markup import square, table
 
 def alpha_scale(canvas: Canvas, left: float, y: float, lines: bool = False) -> None:
     """The scale of weights, drawn; lines: as widths too."""
-    canvas.words(left, y, "weight α", 10, INK, True, "left")
+    canvas.words(left, y, tr("weight α"), 10, INK, True, "left")
     cells = [square(shade(k / 10), 18, 10) for k in range(11)]
-    canvas.box("scale of weights", left + 66, y - 8, 210, 16, [table(["".join(cells)])], border=0)
+    canvas.box(deferred("scale of weights"), left + 66, y - 8, 210, 16, [table(["".join(cells)])], border=0)
     for k in (0, 5, 10):
         canvas.words(left + 78 + 18.6 * k, y + 14, f"{k / 10:g}", 9)
     if lines:

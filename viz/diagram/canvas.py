@@ -13,6 +13,7 @@ from typing import Any
 
 import graphviz
 
+from ..language.catalogue import tr
 from ..language.scale import FAINT, FONT, INK, PANEL, Stroke
 from ..language.text import Keys, clean, plain
 from .markup import node_label, text
@@ -89,7 +90,7 @@ class Canvas:
         attributes = {
             "label": node_label([rows] if isinstance(rows, str) else rows), "shape": "box",
             "style": style, "penwidth": f"{border:g}",
-            "color": colour if border else fill, "fillcolor": fill, "tooltip": plain(tooltip or key),
+            "color": colour if border else fill, "fillcolor": fill, "tooltip": plain(tooltip or tr(key)),
             "width": f"{width / 72:.4f}", "height": f"{height / 72:.4f}",
         }  # fmt: skip
         box = Box(name, left, top, width, height)

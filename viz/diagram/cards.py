@@ -10,6 +10,7 @@ import numpy as np
 
 from minigrad import Tensor
 
+from ..language.catalogue import tr
 from ..language.scale import INK, SOFT, Scale, opening, signed
 from ..language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
 from ..language.text import ending, number, pretty, shape_text, tight
@@ -54,7 +55,7 @@ def value_top(nodes: Iterable[Tensor], least: float = 1.0) -> float:
 def value_line(node: Tensor, width: float, look: Look) -> str:
     """The values as cells, or their norm."""
     if node.is_symbol:
-        return text("no value", 8, SOFT)
+        return text(tr("no value"), 8, SOFT)
     value = node.value.astype(np.float64) if node.value.dtype.kind in "fiub" else None
     if value is None:
         return text(node.value.dtype.name, 8, SOFT)
@@ -92,7 +93,7 @@ def value_words(node: Tensor, width: float) -> list[str]:
     value = node.value.astype(np.float64)
     good = value[np.isfinite(value)]
     if not good.size:
-        return ["not a number"]
+        return [tr("not a number")]
     least, most = float(good.min()), float(good.max())
     ends = number(least) if number(least) == number(most) else f"{number(least)} … {number(most)}"
     if 5.2 * len(ends) > width:
@@ -100,7 +101,7 @@ def value_words(node: Tensor, width: float) -> list[str]:
     if not is_gate(node):
         return [ends]
     mean = float(good.mean())
-    word = " shut" if mean < SHUT_BELOW else " open" if mean > OPEN_ABOVE else ""
+    word = tr(" shut") if mean < SHUT_BELOW else tr(" open") if mean > OPEN_ABOVE else ""
     return [f"{number(mean)}{word}"] + [ends] * (number(least) != number(most))
 
 
@@ -127,7 +128,7 @@ def gradient_text(
 ) -> str:
     """`∂f 0.012`, or the state where there is no number; bold where something is wrong."""
     if value is None:
-        return text(f"∂{name} {'–' if state in (NOT_COMPUTED, CUT) else state}", size, SOFT)
+        return text(f"∂{name} {'–' if state in (NOT_COMPUTED, CUT) else tr(state or '')}", size, SOFT)
     return text(f"∂{name} {tight(value, 5) if narrow else number(value)}", size, INK)
 
 
@@ -180,18 +181,22 @@ def card(
 def flow_said(value: float | None, state: str | None, scale: Scale) -> str:
     """For the tooltip of a line: how much gradient flows along it, or why none."""
     if value is None:
-        return state or NOT_COMPUTED
-    return f"gradient {number(value, 4)} ({scale.state(value)})"
+        return tr(state or NOT_COMPUTED)
+    return tr("gradient {size} ({state})", size=number(value, 4), state=tr(scale.state(value)))
 
 
 def wrong(state: str) -> str:
-    return "NaN or ∞" if state == NOT_A_NUMBER else state
+    return tr("NaN or ∞") if state == NOT_A_NUMBER else tr(state)
 
 
 def held_as(node: Tensor) -> str:
     """Of a leaf that a layer holds and that does not learn: why."""
     return (
-        "constant" if node.is_constant else "frozen" if node.is_parameter and not node.requires_grad else ""
+        tr("constant")
+        if node.is_constant
+        else tr("frozen")
+        if node.is_parameter and not node.requires_grad
+        else ""
     )
 
 
@@ -200,11 +205,19 @@ def tip(node: Tensor, look: Look, name: str) -> str:
     value = (
         ""
         if node.is_symbol
-        else f", norm {number(norm(node.value), 4)}"
+        else tr(", norm {size}", size=number(norm(node.value), 4))
         if node.value.dtype.kind == "f"
         else ""
     )
     gradient, state = gradient_state(look.states, node)
-    said = state if gradient is None else f"norm {number(gradient, 4)}"
+    said = tr(state or NOT_COMPUTED) if gradient is None else tr("norm {size}", size=number(gradient, 4))
     held = f", {held_as(node)}" if held_as(node) else ""
-    return f"{name}: {shape_text(node.shape)} {node.dtype}{held}{value}; gradient: {said}"
+    return tr(
+        "{name}: {shape} {dtype}{held}{value}; gradient: {said}",
+        name=name,
+        shape=shape_text(node.shape),
+        dtype=node.dtype,
+        held=held,
+        value=value,
+        said=said,
+    )

@@ -15,6 +15,7 @@ import graphviz
 
 from minigrad import InputError, Tensor
 
+from ..language.catalogue import deferred, tr, trn
 from ..language.scale import FAINT, FONT, INK, PANEL, SOFT
 from ..language.text import Keys, clean, plain
 from ..read.stages import (
@@ -44,16 +45,15 @@ FILL = {PRODUCT: "#fbd7a8", MOVE: "#e6e9ed", VALUE: "#ffffff", GIVEN: "#eef4fb"}
 PEN = {LEFT: ("#1b7837", 3.2), NEW: ("#2166ac", 3.2), "": (INK, 1.0)}
 FUSED = "#1b7837"
 SAID = {
-    "traced": "The step as it was written.",
-    "gradients": "The step of the derivative, as its rules give it.",
+    "traced": deferred("The step as it was written."),
+    "gradients": deferred("The step of the derivative, as its rules give it."),
 }
-NOTE = (
-    "Orange: a product. Carried on: the next step starts from it. "
-    "Kept: stored at every step, for what runs later."
+NOTE = deferred(
+    "Orange: a product. Carried on: the next step starts from it. Kept: stored at every step, for what runs later."
 )
-LOOP_NOTE = (
-    "Green frame: one loop of the generated program, under its name; what only its own frame reads is never "
-    "stored. Orange: a product; sums of products are made with them."
+LOOP_NOTE = deferred(
+    "Green frame: one loop of the generated program, under its name; what only its own frame reads "
+    "is never stored. Orange: a product; sums of products are made with them."
 )
 
 
@@ -100,8 +100,8 @@ def _explained(name: str) -> str:
     from minigrad.compiler.rewrite import REWRITES  # not at import: pictures need no compiler
 
     if name in REWRITES:
-        return (REWRITES[name].__doc__ or "").strip().split("\n")[0]
-    return SAID.get(name, "")
+        return tr((REWRITES[name].__doc__ or "").strip().split("\n")[0])
+    return tr(SAID[name]) if name in SAID else ""
 
 
 # One loop at one stage.
@@ -109,14 +109,14 @@ def _explained(name: str) -> str:
 
 def _picture(loop: Loop, name: str, before: Stage | None, budget: int, time_limit: float) -> Diagram:
     way, _, count = loop.name.partition(" ")
-    title = f"{name}: the {way} loop {count}".strip()
-    graph = _sheet(title, [_explained(name), _verdict(loop, before)], NOTE)
+    title = tr("{name}: the {way} loop {number}", name=tr(name), way=tr(way), number=count).strip()
+    graph = _sheet(title, [_explained(name), _verdict(loop, before)], tr(NOTE))
     shown, hidden = _within(loop.items, budget)
     keys, ids = Keys(), {}
     for where, said in (
-        (BEFORE, "before the loop, once"),
+        (BEFORE, tr("before the loop, once")),
         (INSIDE, _loop_label(loop)),
-        (AFTER, "after the loop, once"),
+        (AFTER, tr("after the loop, once")),
     ):
         members = [i for i in shown if i.where == where]
         left_out = sum(i.where == where for i in hidden)
@@ -141,32 +141,62 @@ def _verdict(loop: Loop, before: Stage | None) -> str:
     old = before.loops.get(loop.name) if before is not None else None
     count, said = len(loop.products()), []
     if old is None:
-        return f"Every step computes {_counted(count, 'product')}."
+        return trn("Every step computes {n} product.", "Every step computes {n} products.", count)
     was = len(old.products())
     if was != count:
-        said.append(f"Every step computed {_counted(was, 'product')}, and now computes {count}.")
+        said.append(
+            trn(
+                "Every step computed {n} product, and now computes {count}.",
+                "Every step computed {n} products, and now computes {count}.",
+                was,
+                count=count,
+            )
+        )
     else:
-        said.append(f"Every step computes {_counted(count, 'product')}, as before.")
-    for where, words in ((BEFORE, "before the loop"), (AFTER, "after it")):
-        for kind, what in ((PRODUCT, "product"), (MOVE, "slice or transpose")):
+        said.append(
+            trn(
+                "Every step computes {n} product, as before.",
+                "Every step computes {n} products, as before.",
+                count,
+            )
+        )
+    for where, words in ((BEFORE, tr("before the loop")), (AFTER, tr("after it"))):
+        for kind in (PRODUCT, MOVE):
             gone = sum(i.mark == LEFT and i.where == where and i.kind == kind for i in loop.items)
             if gone:
-                said.append(f"{_counted(gone, what)} left the loop: now {words}, once for all steps.")
+                counted = (
+                    _products(gone)
+                    if kind == PRODUCT
+                    else trn("{n} slice or transpose", "{n} slices or transposes", gone)
+                )
+                said.append(
+                    tr(
+                        "{counted} left the loop: now {where}, once for all steps.",
+                        counted=counted,
+                        where=words,
+                    )
+                )
     if loop.elsewhere:
-        said.append(f"{loop.elsewhere} more left, and needs nothing of this loop.")
+        said.append(tr("{n} more left, and needs nothing of this loop.", n=loop.elsewhere))
     return " ".join(said)
 
 
-def _counted(count: int, what: str) -> str:
-    plural = {"slice or transpose": "slices or transposes"}.get(what, what + "s")
-    return f"{count} {what if count == 1 else plural}"
+def _products(count: int) -> str:
+    return trn("{n} product", "{n} products", count)
+
+
+def _loop_name(loop: Loop) -> str:
+    way, _, count = loop.name.partition(" ")
+    return f"{tr(way)} {count}".strip()
 
 
 def _loop_label(loop: Loop) -> str:
-    order = "from the last to the first" if loop.body.reverse else "from the first to the last"
+    order = tr("from the last to the first") if loop.body.reverse else tr("from the first to the last")
     count = len(loop.products())
-    others = _counted(len(loop.nodes) - count, "other operation")
-    return f"for every t, {order}: {_counted(count, 'product')}, {others}"
+    others = trn("{n} other operation", "{n} other operations", len(loop.nodes) - count)
+    return tr(
+        "for every t, {order}: {products}, {others}", order=order, products=_products(count), others=others
+    )
 
 
 def _within(items: Sequence[Item], budget: int) -> tuple[list[Item], list[Item]]:
@@ -222,7 +252,7 @@ def _frame(frame, said: str, loop: bool) -> None:
 def _rest(frame, key: str, count: int) -> None:
     """What the budget leaves out."""
     if count > 0:
-        said = f"{count} more, not drawn"
+        said = tr("{n} more, not drawn", n=count)
         frame.node(key, label=node_label([text(said, 10, SOFT)]), style="rounded,filled,dashed",
                    fillcolor=PANEL, color=SOFT, tooltip=said)  # fmt: skip
 
@@ -235,13 +265,13 @@ def _node(into, key: str, item: Item) -> None:
     ink = INK if product or not item.name else SOFT
     lines = [equation] if item.nodes else textwrap.wrap(item.said, 26)[:6]  # without nodes: a list of names
     said = [text(line, 11.5 if product else 9.5, ink, product, 44) for line in lines if line]
-    notes = [w for w, there in (("carried on", item.carried), ("kept", item.kept)) if there]
+    notes = [w for w, there in ((tr("carried on"), item.carried), (tr("kept"), item.kept)) if there]
     said += [text(", ".join(notes), 8.5, SOFT)] if notes else []
-    said += [text(item.mark, 9.5, colour, True)] if item.mark else []
+    said += [text(tr(item.mark), 9.5, colour, True)] if item.mark else []
     into.node(
         key, label=node_label([name, *said]), fillcolor=FILL[item.kind], color=colour,
         penwidth=f"{max(width, 2.0 if product else 1.0):g}",
-        tooltip=plain(f"{item.name} {item.said} ({', '.join(filter(None, (item.kind, item.mark)))})".strip()),
+        tooltip=plain(f"{item.name} {item.said} ({', '.join(map(tr, filter(None, (item.kind, item.mark))))})".strip()),
     )  # fmt: skip
 
 
@@ -256,13 +286,13 @@ def loops(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> Diagra
     _check(budget)
     stages, _ = stages_of(compiled)
     functions = compiled.last.program.loops
-    title = f"{clean(compiled.name)}: what one step runs"
-    graph = _sheet(title, [], LOOP_NOTE)
+    title = tr("{name}: what one step runs", name=clean(compiled.name))
+    graph = _sheet(title, [], tr(LOOP_NOTE))
     keys = Keys()
     for loop in reversed(stages[-1].loops.values()):  # dot puts the last one on top
         read_items(loop)
         with graph.subgraph(name=f"cluster {loop.name}") as frame:
-            _frame(frame, f"{loop.name}, {_loop_label(loop)}", True)
+            _frame(frame, f"{_loop_name(loop)}, {_loop_label(loop)}", True)
             _operations(graph, frame, loop, functions, keys, budget)
     return Diagram(graph.source, title, "dot", time_limit)
 

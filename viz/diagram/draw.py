@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minigrad import InputError, Tensor, ancestors
 
+from ..language.catalogue import tr, trn
 from ..language.scale import Scale
 from ..language.text import clean
 from ..measure.arrays import of_network, of_nodes
@@ -61,7 +62,9 @@ def draw(
         return picture
     level = level or "gate"
     shown = choose(network, level, budget, window)
-    title = title or f"{clean(root.name or 'graph')}: {len(network.steps)} steps"
+    title = title or trn(
+        "{name}: {n} step", "{name}: {n} steps", len(network.steps), name=clean(root.name or tr("graph"))
+    )
     if level == "operation":
         picture = draw_operations(
             root, network.nodes, network.states, network, shown, budget, title, scale, time_limit

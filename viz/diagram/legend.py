@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..language.catalogue import deferred, tr
 from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix, opening
 from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATES, VANISHED, ZERO
 from ..language.text import decade, number
@@ -27,14 +28,21 @@ def legend(
     """
     gates = seen is not None and GATES in seen
     if gates:
-        notes = [*notes, f"shut, open: a gate whose mean is below {SHUT_BELOW}, above {OPEN_ABOVE}."]
+        notes = [
+            *notes,
+            tr(
+                "shut, open: a gate whose mean is below {low}, above {high}.",
+                low=SHUT_BELOW,
+                high=OPEN_ABOVE,
+            ),
+        ]
     if seen is not None and BEYOND in seen:
-        notes = [*notes, "‹ ›: a value beyond the ends of its scale."]
+        notes = [*notes, tr("‹ ›: a value beyond the ends of its scale.")]
     if seen is not None and VALUES not in seen:
         values = None
     rule = top + 6
-    canvas.words(left, rule + 12, "gradient", 10, INK, True, "left")
-    unit = "its norm ‖∂L/∂·‖, on a logarithmic scale" + ": colour and width"
+    canvas.words(left, rule + 12, tr("gradient"), 10, INK, True, "left")
+    unit = tr("its norm ‖∂L/∂·‖, on a logarithmic scale: colour and width")
     canvas.words(left + 62, rule + 12, unit, 9, SOFT, align="left")
     _gradient_scale(canvas, left + 4, rule + 36, scale)
     right = left + 400
@@ -71,38 +79,39 @@ def _gradient_scale(canvas: Canvas, left: float, y: float, scale: Scale) -> None
 
 
 def value_scale(canvas: Canvas, left: float, y: float, top: float) -> None:
-    canvas.words(left, y, "value", 10, INK, True, "left")
+    canvas.words(left, y, tr("value"), 10, INK, True, "left")
     cells = [square(mix("#ffffff", BLUE if k < 0 else ORANGE, abs(k) / 5), 15, 10) for k in range(-5, 6)]
-    canvas.box("scale of values", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
+    canvas.box(deferred("scale of values"), left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
     canvas.words(left + 108, y, f"≤ {number(-top)}", 9, align="right")
     canvas.words(left + 278, y, f"≥ {number(top)}", 9, align="left")
     canvas.words(left + 193, y + 13, "0", 9)
 
 
 def gate_scale(canvas: Canvas, left: float, y: float) -> None:
-    canvas.words(left, y, "gate (σ)", 10, INK, True, "left")
+    canvas.words(left, y, tr("gate (σ)"), 10, INK, True, "left")
     cells = [square(opening(k / 10), 15, 10) for k in range(11)]
-    canvas.box("scale of gates", left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
-    canvas.words(left + 100, y, "0 shut", 9, align="right")
-    canvas.words(left + 286, y, "1 open", 9, align="left")
+    canvas.box(deferred("scale of gates"), left + 104, y - 8, 178, 16, [table(["".join(cells)])], border=0)
+    canvas.words(left + 100, y, tr("0 shut"), 9, align="right")
+    canvas.words(left + 286, y, tr("1 open"), 9, align="left")
 
 
 def _states(canvas: Canvas, left: float, y: float, scale: Scale, seen: set[str] | None = None) -> None:
     """A sample of every state that occurs, as a line, with the bounds in figures."""
     said = {
-        NOT_COMPUTED: "– no gradient arrives", CUT: "cut (detach)", ZERO: "exactly zero",
-        VANISHED: f"vanished: < {number(scale.vanished)}", EXPLODES: f"exploded: > {number(scale.exploded)}",
-        NOT_A_NUMBER: "not a number (NaN, ∞)",
+        NOT_COMPUTED: tr("– no gradient arrives"), CUT: tr("cut (detach)"), ZERO: tr("exactly zero"),
+        VANISHED: tr("vanished: < {bound}", bound=number(scale.vanished)),
+        EXPLODES: tr("exploded: > {bound}", bound=number(scale.exploded)),
+        NOT_A_NUMBER: tr("not a number (NaN, ∞)"),
     }  # fmt: skip
     found = [s for s in STATES if s != NORMAL and (seen is None or s in seen)]
     if found:
-        canvas.words(left, y, "states", 10, INK, True, "left")
+        canvas.words(left, y, tr("states"), 10, INK, True, "left")
     for k, state in enumerate(found):
         x, row = left + 56 + 196 * (k % 3), y + 22 * (k // 3)
         stroke = scale.stroke(None, state)
         a = canvas.box(f"state {k} a", x, row, 0.1, 0.1, border=0)
         b = canvas.box(f"state {k} b", x + 40, row, 0.1, 0.1, border=0)
-        canvas.line(a.key, b.key, [(x, row), (x + 40, row)], stroke, arrow="none", tooltip=state)
+        canvas.line(a.key, b.key, [(x, row), (x + 40, row)], stroke, arrow="none", tooltip=tr(state))
         if stroke.mark and state not in (VANISHED, EXPLODES):
             canvas.words(x + 20, row, stroke.mark, 9, stroke.colour.split(":")[0], True, paper="#ffffff")
         canvas.words(x + 46, row, said[state], 9, INK, align="left")

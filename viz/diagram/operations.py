@@ -15,6 +15,7 @@ import numpy as np
 
 from minigrad import Tensor
 
+from ..language.catalogue import deferred, tr, trn
 from ..language.scale import FAINT, FONT, INK, PANEL, SOFT, Scale, ramp, signed
 from ..language.states import (
     CUT,
@@ -47,6 +48,7 @@ from .markup import cell, node_label, square, table, text
 from .render import Diagram
 
 DEEPEST, DEEP_START, DEEP_END = 24, 3, 6  # ranks on a page; how many of a longer graph stand at either end
+MIDDLE = deferred("the middle")  # of a deep graph, where it is not drawn
 
 
 @dataclass
@@ -165,7 +167,7 @@ class _Selection:
                 group = self.network.group_of[reader.number]
                 which = (n.number, group.band, group.t)
         if which not in self.items:
-            name = n.name or (n.op.name if n.op else "constant")
+            name = n.name or (n.op.name if n.op else tr("constant"))
             frame = self.frame(group)
             self.items[which] = Item(self.fresh(" ".join([*frame[:1], name])), [n], frame)
         return self.items[which]
@@ -218,14 +220,14 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
     if network is None and deepest > DEEPEST:
         for n in visible:
             if DEEP_START <= depth[n.number] <= deepest - DEEP_END:
-                holder[n.number] = "the middle"
+                holder[n.number] = MIDDLE
         visible = [n for n in visible if n.number not in holder]
     if len(visible) > budget:
         # Nearest to the start and to the end stay; the root always.
         order = sorted(visible, key=lambda n: (depth[n.number], n.number))
         start = budget // 3
         for n in order[start : len(order) - (budget - start - 1)]:
-            holder[n.number] = "the middle"
+            holder[n.number] = MIDDLE
     if network is None or network.end is None:
         holder.pop(root.number, None)
     return holder
@@ -372,30 +374,35 @@ def _node(into, item: Item, look: Look, few: bool, everywhere: bool) -> None:
         rows.append(gradient_line(n, 66, look))
     if n.dtype.kind == "f":
         said = gradient_text(gradient, state, name if len(name) < 9 else "", 10)
-        rows.append(text("all t:\u00a0\u00a0", 8.5, SOFT) + said if everywhere else said)
+        rows.append(text(tr("all t:") + "\u00a0\u00a0", 8.5, SOFT) + said if everywhere else said)
         wrong = look.scale.state(gradient)
         if gradient is not None and wrong not in (NORMAL, NOT_COMPUTED):
-            rows.append(text(wrong, 8.5, look.scale.colour(gradient), True))
+            rows.append(text(tr(wrong), 8.5, look.scale.colour(gradient), True))
     fill = "#fff9e8" if n.name and n.op is not None else "#eef4fb" if n.op is None else "#ffffff"
     dashed = {"style": "rounded,filled,dashed"} if look.states.get(n.number) == CUT_STATE else {}
-    said = tip(n, look, n.name or (n.op.name if n.op else "constant"))
+    said = tip(n, look, n.name or (n.op.name if n.op else tr("constant")))
     into.node(item.key, label=node_label(rows), fillcolor=fill, tooltip=plain(said), **dashed)
 
 
 def _left_out(into, item: Item) -> None:
     """The one box for what is not drawn; that of the end still tells its value."""
-    count = f"{len(item.nodes):,} operation{'s' * (len(item.nodes) != 1)}"
-    rows = [text(item.said, 12, bold=True), text(count, 9, SOFT), text("not drawn", 9, SOFT)]
+    count = trn("{n:,} operation", "{n:,} operations", len(item.nodes))
+    rows = [text(_called(item.said), 12, bold=True), text(count, 9, SOFT), text(tr("not drawn"), 9, SOFT)]
     if item.said == END:
         root = max(item.nodes, key=lambda n: n.number)
         one = not root.is_symbol and root.value.size == 1
         value = number(root.value.item(), 4) if one else shape_text(root.shape)
-        title = text(f"{short(root.name or 'loss')} {value}", 13, bold=True)
-        rows = [title, text(f"{count} in one box", 9, SOFT)]
+        title = text(f"{short(root.name or tr('loss'))} {value}", 13, bold=True)
+        rows = [title, text(tr("{count} in one box", count=count), 9, SOFT)]
     into.node(
         item.key, label=node_label(rows), style="rounded,filled,dashed", fillcolor=PANEL, color=SOFT,
-        tooltip=plain(f"{item.said}: {count}, not drawn"),
+        tooltip=plain(tr("{said}: {count}, not drawn", said=_called(item.said), count=count)),
     )  # fmt: skip
+
+
+def _called(said: str) -> str:
+    """What the box of what is not drawn is called: "the middle", or a step's name."""
+    return tr(said) if said in (MIDDLE, END) else said
 
 
 def _title(n: Tensor, name: str, with_constant: str) -> str:
@@ -408,7 +415,7 @@ def _title(n: Tensor, name: str, with_constant: str) -> str:
         if name
         else text(symbol, 13, INK, True)
         if symbol
-        else text("data", 10, SOFT)
+        else text(tr("data"), 10, SOFT)
     )
 
 
@@ -465,7 +472,7 @@ def _heading(title: str, scale: Scale, look: Look, seen: Sequence[str], computed
     """The title, and below it the legend: the scales, and the states that occur."""
     rows = [text(title, 15, INK, True, 200)] if title else []
     if not computed:
-        rows.append(text(UNKNOWN, 10, INK, True, 100))
+        rows.append(text(tr(UNKNOWN), 10, INK, True, 100))
     bar = "".join(
         cell(
             table(
@@ -484,15 +491,16 @@ def _heading(title: str, scale: Scale, look: Look, seen: Sequence[str], computed
     )
     values = "".join(square(signed(k / 4, 1.0), 14, 10) for k in range(-4, 5))
     parts = [
-        text("gradient ‖∂L/∂·‖: colour and width of lines", 9, SOFT, longest=120),
+        text(tr("gradient ‖∂L/∂·‖: colour and width of lines"), 9, SOFT, longest=120),
         text(decade(scale.low), 9), table([bar]), text(decade(scale.high), 9),
-        text("   values (upper cells):", 9, SOFT), text(f"≤ −{number(look.top)}", 9), table([values]),
-        text(f"≥ {number(look.top)}", 9), text("lower cells: gradient", 9, SOFT),
+        text("   " + tr("values (upper cells):"), 9, SOFT), text(f"≤ −{number(look.top)}", 9), table([values]),
+        text(f"≥ {number(look.top)}", 9), text(tr("lower cells: gradient"), 9, SOFT),
     ]  # fmt: skip
     said = {
-        NOT_COMPUTED: "– – not computed", CUT: "- ✂ - cut", ZERO: "0 exactly zero",
-        VANISHED: f"··· vanished < {number(scale.vanished)}", EXPLODES: f"━ exploded > {number(scale.exploded)}",
-        NOT_A_NUMBER: "- NaN - not a number",
+        NOT_COMPUTED: tr("– – not computed"), CUT: tr("- ✂ - cut"), ZERO: tr("0 exactly zero"),
+        VANISHED: tr("··· vanished < {bound}", bound=number(scale.vanished)),
+        EXPLODES: tr("━ exploded > {bound}", bound=number(scale.exploded)),
+        NOT_A_NUMBER: tr("- NaN - not a number"),
     }  # fmt: skip
     parts += [text(f"   {said[s]}", 9, SOFT) for s in said if s in seen]
     rows.append(table(["".join(map(cell, parts))], CELLPADDING=2))

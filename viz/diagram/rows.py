@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ..language.catalogue import tr, trn
 from ..language.scale import INK, SOFT
 from ..language.text import number, span
 from ..measure import words
@@ -168,8 +169,8 @@ def above(
     """
     boxes: dict[int, Box] = {}
     if network.end is not None and loss:
-        called = network.end_text + "  (the same)" * again
-        content, said = text(called, 13, bold=True), tip(network.end.out, look, "loss")
+        called = network.end_text + tr("  (the same)") * again
+        content, said = text(called, 13, bold=True), tip(network.end.out, look, tr("loss"))
         box = canvas.box(
             "loss" + " again" * again,
             first,
@@ -184,7 +185,7 @@ def above(
     made = [card(g, width, look, g.name) for g, _, width in places]
     height = max((h for _, h in made), default=0.0)
     for (g, left, width), (rows, _) in zip(places, made, strict=True):
-        said = tip(g.out, look, f"output t={g.t}")
+        said = tip(g.out, look, tr("output t={t}", t=g.t))
         boxes[id(g)] = canvas.box(f"t={g.t} output", left, y, width, height, rows, tooltip=said)
     return y + (height + 26 if made else 0 if boxes else 16), boxes
 
@@ -193,13 +194,13 @@ def gap_rows(network: Network, band: str, column: Column, one: Transport | None,
     """What the box of a gap says: its steps, the factor over all of them, the range of everything in it."""
     rows = [
         text(span(column.hidden), 12, bold=True),
-        text(f"{len(column.hidden)} step{'s' * (len(column.hidden) > 1)}", 10, SOFT),
-        text("not drawn", 10, SOFT),
+        text(trn("{n} step", "{n} steps", len(column.hidden)), 10, SOFT),
+        text(tr("not drawn"), 10, SOFT),
     ]
     over = product(one, column.hidden) if one is not None else None
     if over is not None:
-        rows.append(text(f"all of them ×{number(over)}", 8.5, INK, True))
-    rows += [text("arrows: first, last of them", 8, SOFT)] * (one is not None)
+        rows.append(text(tr("all of them ×{factor}", factor=number(over)), 8.5, INK, True))
+    rows += [text(tr("arrows: first, last of them"), 8, SOFT)] * (one is not None)
     return rows + [
         text(line, max(6.0, min(8.5, 112 / (0.6 * len(line)))))
         for line in held(network, band, column.hidden, gates)

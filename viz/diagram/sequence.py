@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..language.catalogue import tr
 from ..language.scale import INK, PANEL, SOFT, Scale
 from ..language.states import UNKNOWN
 from ..language.text import clean, fitting
@@ -95,12 +96,12 @@ class _Sequence:
     def legend(self, canvas: Canvas, y: float, right: float) -> None:
         """What occurs in the picture, explained; to be called after `draw`."""
         notes = [
-            "Arrows: the forward computation. The gradient flows back against them;",
-            "colour and width: how much of it flows along the line; ∂h = ‖∂L/∂h‖.",
-            *[*words.ON_ARROWS, words.CARRIED] * bool(self.transport),
+            tr("Arrows: the forward computation. The gradient flows back against them;"),
+            tr("colour and width: how much of it flows along the line; ∂h = ‖∂L/∂h‖."),
+            *map(tr, [*words.ON_ARROWS, words.CARRIED] * bool(self.transport)),
         ]
         if not self.network.computed:
-            notes[0] = UNKNOWN
+            notes[0] = tr(UNKNOWN)
         draw_legend(canvas, 8, y, max(right, 780), self.scale, self.look.top, notes, seen=self.look.seen)
 
     def _above(self, y: float, right: float) -> float:
@@ -141,7 +142,7 @@ class _Sequence:
                     LEFT,
                     self.tall,
                     rows,
-                    tooltip=tip(first.out, self.look, f"first {name}"),
+                    tooltip=tip(first.out, self.look, tr("first {name}", name=name)),
                 )
         below = top + height
         for c in self.columns:
@@ -178,7 +179,9 @@ class _Sequence:
         self, band: str, t: int, left: float, top: float, width: float, height: float, names: list[str]
     ) -> None:
         canvas = self.canvas
-        box = canvas.box(f"{band} t={t}".strip(), left, top, width, height, fill=PANEL, tooltip=f"step t={t}")
+        box = canvas.box(
+            f"{band} t={t}".strip(), left, top, width, height, fill=PANEL, tooltip=tr("step t={t}", t=t)
+        )
         self.boxes[band, t] = box
         self._heading(t, left + width / 2, top + 11, width)
         for name in names:

@@ -14,6 +14,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor
 
+from ..language.catalogue import tr, trn
 from ..language.scale import FAINT, INK, PANEL, SOFT, Scale, Stroke, line_of, mix, signed
 from ..language.states import CUT, UNKNOWN
 from ..language.text import clean, fitting, number, pretty, span
@@ -70,7 +71,9 @@ def taps(
     shown = _shown(whole.T, chosen, window)
     said = captions_of(captions, list(range(1, whole.T + 1)))
     attention = _attention(whole, head, sequence)
-    title = title or f"{whole.T} step{'s' * (whole.T > 1)} at once: what is read from where"
+    title = title or trn(
+        "{n} step at once: what is read from where", "{n} steps at once: what is read from where", whole.T
+    )
     drawing = _Drawing(whole, chosen, shown, attention, head, title, scale, budget, said, sequence)
     return Diagram(drawing.draw(), title, "nop2", time_limit, drawing.data())
 
@@ -224,7 +227,7 @@ class _Drawing:
     def _row(self, row: Row, y: float) -> None:
         """The cells of one row: the norm of the value, below it that of the gradient."""
         canvas, number_ = self.canvas, row.node.number
-        name = pretty(row.name) if row.name or row.scope else "(no name)"
+        name = pretty(row.name) if row.name or row.scope else tr("(no name)")
         canvas.words(
             8, y + self.height / 2, fitting(f"{row.scope}  {name}", LEFT - 12, 10.5), 11, INK, True, "left"
         )
@@ -233,7 +236,7 @@ class _Drawing:
             inside, x = bool(seen[t]), self._x(t)
             chosen = row is self.whole.top and t == self.chosen
             line = {"border": 2.4 if chosen else 0.9 if inside else 0.6, "colour": INK if inside else FAINT}
-            said = f"{row.label} t={t + 1}: norm {number(values[t], 4)}"
+            said = tr("{label} t={t}: norm {size}", label=row.label, t=t + 1, size=number(values[t], 4))
             value = self._faded(signed(float(values[t]), self.value_top), inside)
             mark = "" if np.isfinite(values[t]) else text("?", 8, INK)
             key = f"{row.label} t={t + 1}"
@@ -245,7 +248,8 @@ class _Drawing:
                 canvas.box(
                     f"d {key}", x, y + VALUE, self.width, GRADIENT, self._mark(size, inside), rounded=False,
                     fill=self._faded("#ffffff" if not size else self.scale.colour(size), inside),
-                    tooltip=f"{key}: gradient {'not computed' if size is None else number(size, 4)}", **line,
+                    tooltip=tr("{key}: gradient {value}", key=key, value=tr("not computed") if size is None else number(size, 4)),
+                    **line,
                 )  # fmt: skip
 
     @staticmethod
@@ -273,11 +277,11 @@ class _Drawing:
             left = LEFT if side == "before" else self.right - GAP_WIDTH + 8
             rows = [
                 text(span([steps[0] + 1, steps[-1] + 1][: len(steps)]), 9, bold=True),
-                text(f"{len(steps)} step{'s' * (len(steps) > 1)}", 9, SOFT), text("not drawn", 9, SOFT),
+                text(trn("{n} step", '{n} steps', len(steps)), 9, SOFT), text(tr("not drawn"), 9, SOFT),
             ]  # fmt: skip
             self.gaps[side] = self.canvas.box(
                 f"{side}", left, top, GAP_WIDTH - 8, bottom - top, rows, dash="dashed", colour=SOFT, fill=PANEL,
-                tooltip=f"{len(steps)} steps are not drawn",
+                tooltip=tr("{n} steps are not drawn", n=len(steps)),
             )  # fmt: skip
 
     def _time(self, y: float) -> float:
@@ -285,7 +289,7 @@ class _Drawing:
         canvas, inputs = self.canvas, self.whole.inputs
         seen = np.any([self.seen[row.node.number] for row in inputs], axis=0)
         every = max(1, -(-int(6.2 * len(str(self.shown[-1] + 1)) + 2) // int(self.pitch)))
-        canvas.words(8, y + 8, "step t", 9.5, SOFT, align="left")
+        canvas.words(8, y + 8, tr("step t"), 9.5, SOFT, align="left")
         for t in self.shown:
             x = self._x(t) + self.width / 2
             if (self.shown[-1] - t) % every == 0:
@@ -304,9 +308,20 @@ class _Drawing:
             b = canvas.box("seen to", right, y, 0.1, 0.1, border=0)
             ends = [(left, y - 5), (left, y), (right, y), (right, y - 5)]
             canvas.line(
-                a.key, b.key, ends, Stroke(INK, 1.6, "solid", ""), arrow="none", tooltip="receptive field"
+                a.key,
+                b.key,
+                ends,
+                Stroke(INK, 1.6, "solid", ""),
+                arrow="none",
+                tooltip=tr("receptive field"),
             )
-            words = f"seen from {pretty(self.whole.top.name)} at t = {self.chosen + 1}: {int(seen.sum())} of {self.whole.T}"
+            words = tr(
+                "seen from {name} at t = {t}: {seen} of {total}",
+                name=pretty(self.whole.top.name),
+                t=self.chosen + 1,
+                seen=int(seen.sum()),
+                total=self.whole.T,
+            )
             half = 3.4 * len(words)
             x = min(max((left + right) / 2, 8 + half), max(self.right, 780) - half)
             canvas.words(x, y + 11, words, 10, INK, True)
@@ -339,7 +354,7 @@ class _Drawing:
             if t not in self.shown:
                 continue
             size = None if way.norms is None else float(way.norms[t])
-            said = f"{row.label} t={t + 1} from {way.source.label} t={t + way.offset + 1}: "
+            said = _from(row, t, way, t + way.offset) + ": "
             strength = -1.0 if size is None else np.inf if np.isnan(size) else size
             stroke = self.scale.stroke(size, way.state)
             said += flow_said(size, way.state, self.scale)
@@ -358,7 +373,7 @@ class _Drawing:
             drawn = with_lines(np.array(list(ends.values())), LEAST)
             for (s, a), wanted in zip(ends.items(), drawn, strict=True):
                 if wanted:
-                    said = f"{row.label} t={t + 1} from {way.source.label} t={s + 1}: α = {number(a, 3)}"
+                    said = f"{_from(row, t, way, s)}: α = {number(a, 3)}"
                     strength = np.inf if np.isnan(a) else a
                     found.append(_Line(way, (way.source, s), (row, t), line_of(a), strength, said))
         return found
@@ -398,10 +413,12 @@ class _Drawing:
         """The end as a bar above the rows, and what it sends to each step of the output."""
         root, top = self.whole.root, self.whole.top
         one = root.value.size == 1
-        said = f"{pretty(clean(root.name or 'loss'))}  {number(root.value.item(), 4) if one else ''}".strip()
+        said = (
+            f"{pretty(clean(root.name or tr('loss')))}  {number(root.value.item(), 4) if one else ''}".strip()
+        )
         left, right = self._x(self.shown[0]), self._x(self.shown[-1]) + self.width
         bar = self.canvas.box(
-            "loss", left, y, max(right - left, 90), 24, text(said, 12, bold=True), tooltip="loss"
+            "loss", left, y, max(right - left, 90), 24, text(said, 12, bold=True), tooltip=tr("loss")
         )
         sizes = self.gradients[top.node.number]
         assert sizes is not None
@@ -410,7 +427,12 @@ class _Drawing:
                 cell = self.boxes[top.node.number, t]
                 stroke = self.scale.stroke(float(sizes[t]))
                 stroke = stroke if t == self.chosen else pale(stroke)
-                said = f"loss from {top.label} t={t + 1}: {flow_said(float(sizes[t]), None, self.scale)}"
+                said = tr(
+                    "loss from {label} t={t}: {flow}",
+                    label=top.label,
+                    t=t + 1,
+                    flow=flow_said(float(sizes[t]), None, self.scale),
+                )
                 self.canvas.line(
                     cell.key, bar.key, [(cell.x, cell.top), (cell.x, bar.bottom)], stroke, said, "none"
                 )
@@ -422,49 +444,84 @@ class _Drawing:
         whole, T = self.whole, self.whole.T
         bottom = whole.inputs[0]
         seen = np.flatnonzero(np.any([self.seen[row.node.number] for row in whole.inputs], axis=0))
-        name = pretty(whole.top.name or "the output")
-        where = span([seen[0] + 1, seen[-1] + 1][: len(seen)]) if len(seen) else "none"
+        name = pretty(whole.top.name or tr("the output"))
+        where = span([seen[0] + 1, seen[-1] + 1][: len(seen)]) if len(seen) else tr("none")
         lines = [
-            f"{name} at t = {self.chosen + 1} sees {len(seen)} of {T} step{'s' * (T > 1)} of {pretty(bottom.name)}: {where}"
+            trn(
+                "{name} at t = {t} sees {seen} of {n} step of {input}: {where}",
+                "{name} at t = {t} sees {seen} of {n} steps of {input}: {where}",
+                T,
+                name=name,
+                t=self.chosen + 1,
+                seen=len(seen),
+                input=pretty(bottom.name),
+                where=where,
+            )
         ]
         mixes = any(way.offset is None for row in whole.rows for way in row.ways)
         if not mixes and whole.reach() > len(seen):
-            lines[0] += f"  (its receptive field is {whole.reach()} steps)"
+            lines[0] += tr("  (its receptive field is {n} steps)", n=whole.reach())
         sizes = self.gradients[bottom.node.number]
         if sizes is not None and len(seen):
             oldest, newest = int(seen[0]), int(seen[-1])
-            lines.append(f"‖∂L/∂{pretty(bottom.name)}‖ is {number(sizes[newest])} at t = {newest + 1}")
+            lines.append(
+                tr(
+                    "‖∂L/∂{name}‖ is {size} at t = {t}",
+                    name=pretty(bottom.name),
+                    size=number(sizes[newest]),
+                    t=newest + 1,
+                )
+            )
             if oldest != newest:
-                lines[-1] += (
-                    f", the newest step that is seen, and {number(sizes[oldest])} at t = {oldest + 1}, the oldest"
+                lines[-1] += tr(
+                    ", the newest step that is seen, and {size} at t = {t}, the oldest",
+                    size=number(sizes[oldest]),
+                    t=oldest + 1,
                 )
             top = self.gradients[whole.top.node.number]
             if top is not None and (top != 0).sum() > 1:
-                lines[-1] += (
-                    f"; the loss reads {int((top != 0).sum())} steps of {name}, all are in this gradient"
+                lines[-1] += tr(
+                    "; the loss reads {n} steps of {name}, all are in this gradient",
+                    n=int((top != 0).sum()),
+                    name=name,
                 )
             lines[-1] += "."
         return lines
 
     def _legend(self, y: float) -> None:
         notes = [
-            "Lines run upwards, from what is read to what reads it; the gradient flows back down them.",
-            f"Strong: what the output at t = {self.chosen + 1} sees; pale: the rest.",
-            "A cell: ‖value‖ over units and sequences"
-            + (", below it ‖∂L/∂·‖." if self.whole.computed else "."),
+            tr("Lines run upwards, from what is read to what reads it; the gradient flows back down them."),
+            tr("Strong: what the output at t = {t} sees; pale: the rest.", t=self.chosen + 1),
+            tr("A cell: ‖value‖ over units and sequences")
+            + (tr(", below it ‖∂L/∂·‖.") if self.whole.computed else "."),
         ]
         if not self.whole.computed:
-            notes.insert(0, UNKNOWN)
+            notes.insert(0, tr(UNKNOWN))
         if self.left_out:
-            notes.append(f"The {self.budget:,} strongest of {self.budget + self.left_out:,} lines are drawn.")
+            notes.append(
+                tr(
+                    "The {n:,} strongest of {total:,} lines are drawn.",
+                    n=self.budget,
+                    total=self.budget + self.left_out,
+                )
+            )
         if self.without:
-            notes.append(f"{self.without:,} lines to steps that are not seen are left out.")
+            notes.append(tr("{n:,} lines to steps that are not seen are left out.", n=self.without))
         if self.attention:
             count = len(next(iter(self.attention.values())))
-            whose = f"mean of {count} heads" if self.head is None and count > 1 else f"head {self.head or 0}"
+            whose = (
+                tr("mean of {n} heads", n=count)
+                if self.head is None and count > 1
+                else tr("head {head}", head=self.head or 0)
+            )
             notes.append(
-                f"Brown: attention, {whose}, sequence {self.sequence}; no line below {LEAST:g}, or half of a "
-                "step's largest."
+                tr(
+                    "Brown: attention, {whose}, sequence {sequence}; no line below {least:g}, or "
+                    "half of a step's largest.",
+                    whose=whose,
+                    sequence=self.sequence,
+                    least=LEAST,
+                )
             )
         bottom = legend(self.canvas, 8, y, max(self.right, 1020), self.scale, self.value_top, notes)
         if self.attention:
@@ -493,6 +550,16 @@ class _Drawing:
         return found
 
 
+def _from(row: Row, t: int, way: Way, source: int) -> str:
+    return tr(
+        "{name} t={t} from {source} t={before}",
+        name=row.label,
+        t=t + 1,
+        source=way.source.label,
+        before=source + 1,
+    )
+
+
 def pale(stroke: Stroke) -> Stroke:
     """The look of a line that is not in the receptive field."""
     colours = [mix(c, "#ffffff", 0.7) for c in stroke.colour.split(":")]
@@ -509,16 +576,19 @@ def ways_said(row: Row, below: Row) -> list[str]:
         source = ways[0].source
         offsets = sorted(way.offset for way in ways if way.offset is not None)
         parts = [] if not offsets or offsets == [0] else [offsets_said(offsets)]
-        parts += ["both sides"] if offsets and offsets[0] < 0 < offsets[-1] else []
+        parts += [tr("both sides")] if offsets and offsets[0] < 0 < offsets[-1] else []
         heads = sum(1 for way in ways for _ in way.weights)
         if any(way.offset is None for way in ways):
-            parts.append("attention" if heads else "all steps")
+            parts.append(tr("attention") if heads else tr("all steps"))
         if offsets == [0]:
-            parts.append("skip" if source is not below or heads else "same step")
-        said, where = ", ".join(parts), "" if source is below else f"from {source.label or 'a row below'}"
+            parts.append(tr("skip") if source is not below or heads else tr("same step"))
+        said, where = (
+            ", ".join(parts),
+            "" if source is below else tr("from {source}", source=source.label or tr("a row below")),
+        )
         lines += [f"{said} {where}".strip()] if len(said) + len(where) <= 22 else [*parts, where]
         if any(way.state == CUT for way in ways):
-            lines.append("✂ cut (detach)")
+            lines.append(tr("✂ cut (detach)"))
     return [line for line in lines if line]
 
 
@@ -526,12 +596,14 @@ def offsets_said(offsets: list[int]) -> str:
     """3 taps, dilation 2."""
     if len(offsets) == 1:
         by = offsets[0]
-        return f"{abs(by)} step{'s' * (abs(by) > 1)} {'back' if by < 0 else 'ahead'}"
+        if by < 0:
+            return trn("{n} step back", "{n} steps back", -by)
+        return trn("{n} step ahead", "{n} steps ahead", by)
     apart = {b - a for a, b in itertools.pairwise(offsets)}
-    said = f"{len(offsets)} taps"
+    said = tr("{n} taps", n=len(offsets))
     if len(apart) > 1:
         return f"{said}: {', '.join(map(str, offsets))}".replace("-", "−")
-    return f"{said}, dilation {apart.pop()}"
+    return said + tr(", dilation {n}", n=apart.pop())
 
 
 def _rounded(size: float) -> float:

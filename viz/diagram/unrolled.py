@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..language.catalogue import tr
 from ..language.scale import INK, PANEL, SOFT, Scale
 from ..language.states import UNKNOWN
 from ..language.text import fitting, identifier
@@ -130,14 +131,16 @@ class Unrolled:
     def legend(self, canvas: Canvas, y: float, right: float) -> None:
         """What occurs in the picture, explained; to be called after `draw`."""
         notes = [
-            "Arrows: the forward computation. The gradient flows back against them;",
-            "colour and width of a line: how much of it flows along that line.",
-            "In a box: cells and numbers are the values (of a gate: mean, and range), then cells of the gradient",
-            "(− marks negative); ∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖.",
-            *[*words.ON_ARROWS, words.CARRIED] * bool(self.transport),
+            tr("Arrows: the forward computation. The gradient flows back against them;"),
+            tr("colour and width of a line: how much of it flows along that line."),
+            tr(
+                "In a box: cells and numbers are the values (of a gate: mean, and range), then cells of the gradient"
+            ),
+            tr("(− marks negative); ∂f = ‖∂L/∂f‖, and ∂W = what this step alone adds to ‖∂L/∂W‖."),
+            *map(tr, [*words.ON_ARROWS, words.CARRIED] * bool(self.transport)),
         ]
         if not self.network.computed:
-            notes = [UNKNOWN, "Arrows: the forward computation."]
+            notes = [tr(UNKNOWN), tr("Arrows: the forward computation.")]
         draw_legend(canvas, 8, y, max(right, 780), self.scale, self.look.top, notes, seen=self.look.seen)
 
     def _wrapped(self, whole: list[Column]) -> list[list[Column]]:
@@ -258,10 +261,10 @@ class Unrolled:
                 g := net.first.get((band.name, name)) if before is None else net.find(band.name, before, name)
             )
         ]
-        said = f"t = {before}" if before is not None else "first" if mirrored else "t = 0"
+        said = f"t = {before}" if before is not None else tr("first") if mirrored else "t = 0"
         if found:
             if before is not None:
-                said += " again"
+                said += tr(" again")
             self.canvas.words(x + 26, band.panel_top + 11, said, 12 if before is None else 10, INK, True)
         for name, g in found:
             rows, height = card(g, FIRST_WIDTH, self.look, name)
@@ -334,7 +337,7 @@ class Unrolled:
         name = g.name or (SHARED if panel else "x")
         self.boxes[id(g)] = self.canvas.box(
             f"{band.name} t={column.t} {name}".strip(), self._flip(band.name, column, left, width), top,
-            width, height, rows, panel, tip(g.out, self.look, f"{name} t={column.t}"), fill=fill,
+            width, height, rows, panel, tip(g.out, self.look, f"{tr(name) if name == SHARED else name} t={column.t}"), fill=fill,
             border=1.6 if fill == STATE else 1.1 if panel else 1.2,
         )  # fmt: skip
 
@@ -507,7 +510,9 @@ class Unrolled:
         state, said_of = words.on_arrow(self.transport, f) if self._between(f) else (f.state, "")
         stroke = self.scale.stroke(f.norm, state)
         self.look.seen.add(state or self.scale.state(f.norm))
-        ends = [f"{g.name or g.kind} t={g.t}" if g.kind != END else "loss" for g in (f.source, f.target)]
+        ends = [
+            f"{g.name or tr(g.kind)} t={g.t}" if g.kind != END else tr("loss") for g in (f.source, f.target)
+        ]
         said = flow_said(f.norm, state, self.scale)
         label, at = "", None
         if route.lane:

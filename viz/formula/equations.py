@@ -23,26 +23,27 @@ from minigrad.reverse import lets_through, walk
 from minigrad.sizes import Size, Variable
 from minigrad.tensor import symbol
 
+from ..language.catalogue import deferred, tr
 from .compositions import composition
 from .notation import Notation
 from .words import LONG, Words, bare, d, label, per_sequence, turns
 
 MEANINGS = (  # what a text may hold, and what is said of it below
-    (r"Σ(?!_)", "Σ: over the sequences"),
-    (r"_sequences|sequences ", "sequences: over all sequences of the batch"),
-    (r"\bstop\(", "stop: no gradient flows through it"),
-    (r"\btrunc\(", "trunc: without the digits after the point"),
-    ("∧", "∧: and"),
-    ("∨", "∨: or"),
-    ("⊕", "⊕: one, not both"),
-    (r"\bmod\(", "mod: what a division leaves, with the sign of the divisor"),
-    (r"\bexpm1\(", "expm1(x): exp(x) − 1"),
-    (r"\bcumsum_back", "cumsum_back: sums from each place to the end"),
-    (r"\bplace\(", "place: with zeros elsewhere"),
-    (r"\bstd(_units)?\(", "std: √(variance + 1e−5)"),
+    (r"Σ(?!_)", deferred("Σ: over the sequences")),
+    (r"_sequences|sequences ", deferred("sequences: over all sequences of the batch")),
+    (r"\bstop\(", deferred("stop: no gradient flows through it")),
+    (r"\btrunc\(", deferred("trunc: without the digits after the point")),
+    ("∧", deferred("∧: and")),
+    ("∨", deferred("∨: or")),
+    ("⊕", deferred("⊕: one, not both")),
+    (r"\bmod\(", deferred("mod: what a division leaves, with the sign of the divisor")),
+    (r"\bexpm1\(", deferred("expm1(x): exp(x) − 1")),
+    (r"\bcumsum_back", deferred("cumsum_back: sums from each place to the end")),
+    (r"\bplace\(", deferred("place: with zeros elsewhere")),
+    (r"\bstd(_units)?\(", deferred("std: √(variance + 1e−5)")),
     (
         r"axis|axes|reshape\(|place\(|\[:",
-        "axes and ranges: as in the program, from 0, without that of the sequences",
+        deferred("axes and ranges: as in the program, from 0, without that of the sequences"),
     ),
 )
 VIEWS = ("reshape", "transpose", "broadcast_to", "cast")
@@ -66,9 +67,9 @@ class Equations:
 
     @property
     def text(self) -> str:
-        parts = [f"{self.name}, step t", "", *_aligned(self.forward)]
+        parts = [tr("{name}, step t", name=self.name), "", *_aligned(self.forward)]
         if self.backward:
-            parts += ["", "backward", "", *_aligned(self.backward)]
+            parts += ["", tr("backward"), "", *_aligned(self.backward)]
         if self.notes:
             parts += ["", *self.notes]
         return "\n".join(parts) + "\n"
@@ -169,12 +170,14 @@ class _Writer(Notation):
 
     def meanings(self, lines: list[Equation]) -> list[str]:
         text = "\n".join(f"{e.left.text} {e.right.text}" for e in lines)
-        said = [meaning for pattern, meaning in MEANINGS if re.search(pattern, text)]
+        said = [tr(meaning) for pattern, meaning in MEANINGS if re.search(pattern, text)]
         matrices = [self.words[n.number].text for n in self.before if len(bare(per_sequence(n)[0])) > 1]
         if matrices:
-            said.append(f"{', '.join(matrices)}: rows of the program are columns here")
+            said.append(tr("{matrices}: rows of the program are columns here", matrices=", ".join(matrices)))
         return said + [
-            f"{w.text}: a constant {value.shape}" for value, w in self.constants if w.text.startswith("const")
+            tr("{text}: a constant {shape}", text=w.text, shape=value.shape)
+            for value, w in self.constants
+            if w.text.startswith("const")
         ]
 
     # Names.
@@ -335,8 +338,15 @@ class _Writer(Notation):
         notes = []
         if self.inside:
             (words, quantity), *more = self.inside
-            others = ", and likewise for the others" if more else ""
-            notes.append(f"{words.text}: what stands inside the function of {quantity.text}{others}")
+            others = tr(", and likewise for the others") if more else ""
+            notes.append(
+                tr(
+                    "{text}: what stands inside the function of {quantity}{others}",
+                    text=words.text,
+                    quantity=quantity.text,
+                    others=others,
+                )
+            )
         return found, notes
 
     def name_of(self, node: Tensor) -> Words | None:

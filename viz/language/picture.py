@@ -16,6 +16,7 @@ import numpy as np
 from minigrad import InputError, LayoutError
 from minigrad.files import write
 
+from .catalogue import current
 from .text import html
 
 NOTEBOOK = 960  # pixels
@@ -26,7 +27,7 @@ class Picture:
     """A picture, drawn when it is asked for.
 
     Attributes: `title`; `data`, the arrays behind the picture, by name; `text`, what it says as a
-    table of words, where it has one.  The same program draws the same bytes.
+    table of words, where it has one; `language`, that in which it was made.  The same program draws the same bytes.
 
     A name in `data` has, in this order: the layer, where there are several, "layer 1 / "; a d, where it is
     the gradient's; the quantity; and what of it, in a word: "f", "df", "layer 2 / dc through f", "dW_f norm".
@@ -40,6 +41,7 @@ class Picture:
 
     def __init__(self, title: str = "", data: Mapping[str, np.ndarray] | None = None):
         self.title, self.data, self.text = title, dict(data or {}), ""
+        self.language = current()
 
     def svg(self) -> str:
         """The picture as an SVG document."""

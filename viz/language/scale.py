@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .catalogue import tr
 from .states import (
     CUT,
     EXPLODED_ABOVE,
@@ -158,10 +159,10 @@ class Scale:
         if state == NORMAL and value:
             return Stroke(colour, round(1.2 + 4.8 * min(max(self.share(value), 0.0), 1.0), 2), "solid", "")
         if state == EXPLODES:
-            return Stroke(f"{colour}:{colour}:{colour}", 2.6, "solid", "exploded")
+            return Stroke(f"{colour}:{colour}:{colour}", 2.6, "solid", tr("exploded"))
         width, dash, mark = {
             NOT_A_NUMBER: (2.4, "dashed", "NaN"),
-            VANISHED: (1.4, "dotted", "vanished"),
+            VANISHED: (1.4, "dotted", tr("vanished")),
             CUT: (1.4, "dashed", "✂"),
             ZERO: (0.8, "solid", "0"),
         }.get(state, (0.8, "dashed", ""))

@@ -6,13 +6,16 @@ import math
 
 import numpy as np
 
+from .catalogue import deferred
+
 VANISHED_BELOW, EXPLODED_ABOVE = 1e-6, 1e3
 
 
 NOT_COMPUTED, CUT, ZERO, VANISHED, NORMAL, EXPLODES, NOT_A_NUMBER = STATES = (
-    "not computed", "cut", "exactly zero", "vanished", "normal", "exploded", "not a number",
+    deferred("not computed"), deferred("cut"), deferred("exactly zero"), deferred("vanished"), deferred("normal"),
+    deferred("exploded"), deferred("not a number"),
 )  # fmt: skip
-UNKNOWN = "No gradient is known yet: loss.backward(record=True) was not run."
+UNKNOWN = deferred("No gradient is known yet: loss.backward(record=True) was not run.")
 
 
 def norm(array) -> float:

@@ -15,6 +15,8 @@ import numpy as np
 
 from minigrad.names import printable as clean  # one line of printable text, an … where it is cut
 
+from .catalogue import tr
+
 
 def fitting(text: object, width: float, size: float) -> str:
     """As much of `text` as `width` points hold at a size of letters; spaces go first."""
@@ -112,7 +114,7 @@ def tight(value: float, most: int = 6) -> str:
 
 
 def shape_text(shape: Sequence) -> str:
-    return " × ".join(clean(n, 12) for n in shape) or "number"
+    return " × ".join(clean(n, 12) for n in shape) or tr("number")
 
 
 def decade(exponent: int) -> str:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import base64
 import copy
+import itertools
 import json
-import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -23,76 +22,51 @@ import minigrad
 from minigrad import InputError, Tensor
 from minigrad.compiler.sized import sized
 from minigrad.compiler.step import rule_of
-from minigrad.optim import Optimiser
+from minigrad.optim import Adam, Optimiser
 
+from ..diagram.draw import draw
+from ..language.catalogue import tr
 from ..language.scale import RAMP, Scale
 from ..language.text import clean, html
 from ..measure import diagnosis
-from ..page.page import Page, hash_of, style_of
+from ..page.page import Page, filled, hash_of, style_of
+from ..page.parts import cleaned
+from .learner import Learner, learner
+from .stories import Story
 
 FILES = ("program.js", "text.js", "network.js", "picture.js", "charts.js", "said.js", "main.js")
 MOST_COUNTS = 20_000  # steps after which the optimiser's numbers must stand still
+ALL = "*"  # the value of the choice of all cells side by side, as web/main.js has it
+STILL = 8  # steps of the picture that stands without scripts
 LARGEST = {"T": 40, "H": 24, "K": 30}
 
 
-@dataclass(frozen=True)
-class Learner:
-    """A kind of network for `live`.
-
-    loss : ``loss(x, targets, weights, cut, link, own)``, written with tensors; its first result is the loss Σ weights ·
-        −log p(target), its second the probabilities (T, 1, K), then follow `quantities`, (T, 1, H) each.  It is given
-        x, targets (T, 1, K), rows with a single 1; weights (T, 1) of the steps' losses; cut (T, 1, 1), True where the
-        gradient is not to go on to the step before; and zeros that it adds, so that their gradients tell what flows
-        there: link (T, 1, S, H), to the S states that a step reads, before a cut; own (T, 1, H), to the outputs that
-        the logits are computed from.
-    parameters : by name, what the loss reads; the first rows of a matrix (H + K, H) are its recurrent weights.
-    state : names of the states, that of the output first.  gates : those of the quantities that lie in 0 … 1.
-    forget : the parameter that is the forget gate's bias, "" where there is none.  keeper : the gate that keeps the
-        memory when it is open, "" where there is none.
-    equations : as they are shown.
-    """
-
-    name: str
-    loss: Callable
-    parameters: Mapping[str, Tensor]
-    quantities: Sequence[str]
-    state: Sequence[str]
-    gates: Sequence[str] = ()
-    forget: str = ""
-    keeper: str = ""
-    equations: str = ""
-
-
-@dataclass(frozen=True)
-class Story:
-    """A preset: what its button says, what is then to be seen, and what it chooses, as in `live`."""
-
-    label: str
-    said: str
-    chosen: Mapping[str, Any]
-
-
 def live(
-    learners: Sequence[Learner], *, optimiser: Optimiser, text: str = "hello", title: str = "", stories: Sequence[Story] = (),
-    chosen: Mapping[str, Any] | None = None, largest: Mapping[str, int] = LARGEST,
+    learners: Any, *, optimiser: Optimiser | None = None, text: str = "hello", title: str = "", stories: Sequence[Story] = (),
+    chosen: Mapping[str, Any] | None = None, largest: Mapping[str, int] | None = None,
 ) -> Page:  # fmt: skip
     """A page in which networks learn the reader's own word, by what Python compiled; it needs nothing but itself.
 
-    learners : the kinds of networks that can be chosen, made for the largest sizes; the first one is shown at first.
-    optimiser : whose rule moves the weights, with its options; its learning rate is where the reader's starts.
+    learners : the kinds of networks that can be chosen, one at a time or side by side; the first one is shown at
+        first: cells, of the package or of your own, made for the largest sizes, or what `learner` makes of them;
+        one, a list, or a dict by name.
+    optimiser : whose rule moves the weights, with its options; its learning rate is where the reader's starts;
+        default: Adam with a learning rate of 0.01.
     text, chosen : what is chosen at first: by the names of the controls, cell (a learner's name), hidden, lr (its
         decimal logarithm), bias, scale, where ("each" or "last"), truncate, clip, seed, speed (0 … 4).
     stories : presets.
-    largest : T steps, H hidden units and K different letters: all smaller networks come from the same modules.
+    largest : T steps, H hidden units and K different letters: all smaller networks come from the same
+        modules; default: 40 steps, and H and K of the first cell, else 24 and 30.
 
     Raises InputError for a loss that does not give what `Learner` says or cannot be compiled to WebAssembly.
     """
-    if not learners:
-        raise InputError("live: no learners given")
+    learners, sizes = _learners(learners)
+    largest = dict(largest) if largest is not None else sizes
+    optimiser = optimiser or Adam(learners[0].parameters, lr=0.01, betas=(0.9, 0.99))
     by_name = {learner.name: learner for learner in learners}
     if len(by_name) < len(learners):
         raise InputError(f"live: two learners have one name: {', '.join(x.name for x in learners)}")
-    title = clean(title or "Recurrent networks learn", 200)
+    title = clean(tr(title) if title else tr("Recurrent networks learn"), 200)
     count = max(sum(p.size for p in learner.parameters.values()) for learner in learners)
     programs = {learner.name: _program(learner, largest) for learner in learners}
     flat, slots = np.zeros(count, "float32"), len(optimiser.slots)
@@ -108,10 +82,30 @@ def live(
         "programs": programs, "largest": dict(largest), "chosen": first,
         "cells": {learner.name: _facts(learner) for learner in learners},
         "rule": _numbers(optimiser),
-        "presets": [{"chosen": dict(s.chosen), "story": s.said} for s in stories],
+        "presets": [{"chosen": dict(s.chosen), "story": tr(s.said)} for s in stories],
         "style": style_of(Scale(), 1.0), "bounds": _bounds(),
     }  # fmt: skip
     return Page(_document(title, learners, stories, largest, data), title, {})
+
+
+def _learners(given: Any) -> tuple[list[Learner], dict[str, int]]:
+    """Cells as learners, and the sizes that they were made for; raises InputError for none."""
+    named = given.items() if isinstance(given, Mapping) else [("", x) for x in (
+        given if isinstance(given, (list, tuple)) else [given]
+    )]  # fmt: skip
+    named = list(named)
+    if not named:
+        raise InputError("live: no learners given")
+    cells = [x for _, x in named if not isinstance(x, Learner)]
+    made = {(c.hidden, c.inputs) for c in cells if hasattr(c, "hidden") and hasattr(c, "inputs")}
+    if len(made) > 1:
+        raise InputError(
+            f"live: cells of different sizes (H, K): {sorted(made)}; make all of them for the largest ones"
+        )
+    sizes = dict(LARGEST)
+    for H, K in made:
+        sizes |= {"H": H, "K": K}
+    return [x if isinstance(x, Learner) else learner(x, name) for name, x in named], sizes
 
 
 def _program(learner: Learner, largest: Mapping[str, int]) -> dict[str, Any]:
@@ -207,9 +201,11 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src 'wasm-unsafe-eval' {hash_of(script)}; style-src {hash_of(style)}",
         "title": html(title, 200), "style": style, "script": script,
-        "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners)),
+        "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners))
+        + (_choice(ALL, False, tr("side by side")) if len(learners) > 1 else ""),
+        "picture": _still(learners[0], data["chosen"]["text"], largest),
         "presets": "".join(
-            f'<button type="button" id="preset_{k}">{html(s.label, 80)}</button>' for k, s in enumerate(stories)
+            f'<button type="button" id="preset_{k}">{html(tr(s.label), 80)}</button>' for k, s in enumerate(stories)
         ),
         "hidden": "".join(f"<option>{n}</option>" for n in (2, 4, 8, 12, 16, 24, 32) if n <= largest["H"]),
         "equations": "".join(
@@ -220,13 +216,31 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         + "".join(f'<rect x="{7 * k}" width="7" height="9" fill="{c}"/>' for k, c in enumerate(RAMP)) + "</svg>",
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }  # fmt: skip
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return filled(template, parts, script)
 
 
 def _lines(text: str) -> str:
     return "\n".join(html(line, 400) if line.strip() else "" for line in text.split("\n"))
 
 
-def _choice(name: str, checked: bool) -> str:
+def _choice(name: str, checked: bool, said: str = "") -> str:
     value = html(name, 80)
-    return f'<label><input type="radio" name="cell" value="{value}"{" checked" * checked}>{value}</label>'
+    shown = html(said, 80) or value
+    return f'<label><input type="radio" name="cell" value="{value}"{" checked" * checked}>{shown}</label>'
+
+
+def _still(learner: Learner, text: str, largest: Mapping[str, int]) -> str:
+    """What stands where scripts are off: the first network at its start, on the first letters of the text."""
+    letters = (text[: STILL + 1] if len(text) > 1 else "hello")[: largest["T"] + 1]
+    known = {c: k % largest["K"] for k, c in enumerate(sorted(set(letters)))}
+    codes, T = [known[c] for c in letters], len(letters) - 1
+    rows = np.eye(largest["K"], dtype="float32")[codes][:, None]
+    H, S = largest["H"], len(learner.state)
+    loss, *_ = learner.loss(
+        Tensor(rows[:-1]), Tensor(rows[1:]), Tensor(np.full((T, 1), 1 / T, "float32")), Tensor(np.zeros((T, 1, 1), bool)),
+        Tensor(np.zeros((T, 1, S, H), "float32")), Tensor(np.zeros((T, 1, H), "float32")),
+    )  # fmt: skip
+    loss.named("L").backward(record=True)
+    captions = {t + 1: f"{a} → {b}" for t, (a, b) in enumerate(itertools.pairwise(letters))}
+    title = tr("{cell} at its start, on {text}", cell=learner.name, text=repr(letters))
+    return cleaned(draw(loss, level="step", title=title, captions=captions).svg(), title)

@@ -9,6 +9,7 @@ import numpy as np
 
 from minigrad import InputError
 
+from ..language.catalogue import deferred, tr
 from ..language.states import norm
 from ..language.text import clean, span
 
@@ -59,14 +60,24 @@ class Places:
         """How many steps one place stands for."""
         return max(len(p) for k, p in enumerate(self.places) if k not in self.beyond)
 
-    def said(self, what: str, how: str) -> str:
+    def said(self, output: bool) -> str:
         """What is left out or taken together, in words."""
         if self.each > 1:
-            return f"{self.count} {what} steps, {self.each} at a time ({how})"
+            message = (
+                deferred("{n} output steps, {each} at a time (mean)")
+                if output
+                else deferred("{n} input steps, {each} at a time (sum)")
+            )
+            return tr(message, n=self.count, each=self.each)
         shown = [p[0] for k, p in enumerate(self.places) if k not in self.beyond]
         if len(shown) == self.count:
             return ""
-        return f"{len(shown)} of {self.count} {what} steps, {span([shown[0] + 1, shown[-1] + 1])}"
+        message = (
+            deferred("{n} of {total} output steps, {times}")
+            if output
+            else deferred("{n} of {total} input steps, {times}")
+        )
+        return tr(message, n=len(shown), total=self.count, times=span([shown[0] + 1, shown[-1] + 1]))
 
 
 def together(values: np.ndarray, rows: Places, columns: Places) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from minigrad import Tensor
 
+from ..language.catalogue import deferred, listed, tr
 from ..language.states import CUT, NORMAL, VANISHED_BELOW, ZERO
 from ..language.text import clean, number, pretty
 from ..read.network import gradient_of, step_of
@@ -39,29 +40,40 @@ DEPTH_LEFT, DEPTH_GROWN = 1e-4, 1e4  # across the layers of a network
 
 
 TRY = {
-    "not computed": "Run loss.backward(record=True) first.",
-    "not a number": "A smaller learning rate, clipping (fit(clip=1)), a look at the data; minigrad.anomaly() stops "
-    "where it arises.",
-    "zero": "Look for a factor or a mask of zeros before the loss, and for units that are off.",
-    "explodes": "Clip the gradient (fit(clip=1)), a smaller learning rate, orthogonal recurrent weights (spectral "
-    "radius 1), or ",
-    "gone": "Look for units that are off or wholly saturated, and for states that are set anew.",
-    "remember": "A cell with a memory line (LSTM, GRU, JANET), orthogonal recurrent weights (spectral radius 1), "
-    "or IRNN's start.",
-    "too deep": "ReLU in place of σ or tanh, residual connections, layer normalisation, larger initial weights.",
-    "too steep": "Smaller initial weights (Glorot), layer normalisation, clipping (fit(clip=1)).",
-    "saturated": "Its bias nearer to 0, smaller weights, inputs scaled to about −1 … 1, layer normalisation.",
-    "dead": "A smaller learning rate, biases at 0 or a little above, He or identity (IRNN) start, layer "
-    "normalisation.",
-    "cut": "Nothing, if it is meant (truncated backpropagation); else remove the detach.",
+    "not computed": deferred("Run loss.backward(record=True) first."),
+    "not a number": deferred(
+        "A smaller learning rate, clipping (fit(clip=1)), a look at the data; minigrad.anomaly() "
+        "stops where it arises."
+    ),
+    "zero": deferred("Look for a factor or a mask of zeros before the loss, and for units that are off."),
+    "explodes": deferred(
+        "Clip the gradient (fit(clip=1)), a smaller learning rate, orthogonal recurrent weights "
+        "(spectral radius 1), or "
+    ),
+    "gone": deferred("Look for units that are off or wholly saturated, and for states that are set anew."),
+    "remember": deferred(
+        "A cell with a memory line (LSTM, GRU, JANET), orthogonal recurrent weights (spectral radius "
+        "1), or IRNN's start."
+    ),
+    "too deep": deferred(
+        "ReLU in place of σ or tanh, residual connections, layer normalisation, larger initial weights."
+    ),
+    "too steep": deferred("Smaller initial weights (Glorot), layer normalisation, clipping (fit(clip=1))."),
+    "saturated": deferred(
+        "Its bias nearer to 0, smaller weights, inputs scaled to about −1 … 1, layer normalisation."
+    ),
+    "dead": deferred(
+        "A smaller learning rate, biases at 0 or a little above, He or identity (IRNN) start, layer normalisation."
+    ),
+    "cut": deferred("Nothing, if it is meant (truncated backpropagation); else remove the detach."),
     "no derivative": "Nothing, if the other states carry what is to be learned; else a smooth function in its place.",
-    "behind a cut": "Remove the detach, or take these weights from the optimiser.",
-    "gap": "Check the mask: gaps within a sequence are rarely meant.",
-    "padding": "Sort sequences by length into batches.",
-    "masked loss": "Check the mask of the loss.",
-    "frozen": "Set requires_grad = True, unless the layer is meant to stay as it is.",
-    "unused": "Use these parameters, or do not give them to the optimiser.",
-    "left out": "Give them to the optimiser.",
+    "behind a cut": deferred("Remove the detach, or take these weights from the optimiser."),
+    "gap": deferred("Check the mask: gaps within a sequence are rarely meant."),
+    "padding": deferred("Sort sequences by length into batches."),
+    "masked loss": deferred("Check the mask of the loss."),
+    "frozen": deferred("Set requires_grad = True, unless the layer is meant to stay as it is."),
+    "unused": deferred("Use these parameters, or do not give them to the optimiser."),
+    "left out": deferred("Give them to the optimiser."),
 }
 
 
@@ -89,32 +101,48 @@ def findings(facts: Facts) -> list[Finding]:
 def _numbers(facts: Facts) -> Iterator[Finding]:
     """Whether there is a gradient at all, and whether it is made of numbers."""
     if not facts.computed:
-        said = "No gradient is known, so nothing is said of it below but how fast it would go."
-        yield Finding("not computed", "", said, TRY["not computed"], fault=False)
+        said = tr("No gradient is known, so nothing is said of it below but how fast it would go.")
+        yield Finding(deferred("not computed"), "", said, tr(TRY["not computed"]), fault=False)
     bad = [
         n for n in facts.nodes if (g := gradient_of(facts.states, n)) is not None and not np.isfinite(g).all()
     ]
     if bad or (facts.root.dtype.kind == "f" and not np.isfinite(facts.root.value).all()):
         values = [n for n in facts.nodes if n.dtype.kind == "f" and not np.isfinite(n.value).all()]
-        first, what = (values[0], "value") if values else (bad[-1], "gradient")
+        first, what = (values[0], tr("value")) if values else (bad[-1], tr("gradient"))
         at = step_of(first)
-        said = f"NaN or ∞ in {len(values)} values and {len(bad)} gradients; the first is the {what} of {_called(first)}."
+        said = tr(
+            "NaN or ∞ in {values} values and {bad} gradients; the first is the {what} of {first}.",
+            values=len(values),
+            bad=len(bad),
+            what=what,
+            first=_called(first),
+        )
         yield Finding(
-            "not a number", clean(at[0]) if at else "", said, TRY["not a number"], (at[1],) if at else ()
+            deferred("not a number"),
+            clean(at[0]) if at else "",
+            said,
+            tr(TRY["not a number"]),
+            (at[1],) if at else (),
         )
     elif facts.computed:
         zero = [w for w in facts.weights if w.state == ZERO]
         if zero and not any(w.state == NORMAL for w in facts.weights):
-            said = "The gradient of every weight is exactly zero: nothing can be learned."
-            yield Finding("exactly zero", "", said, TRY["zero"])
+            said = tr("The gradient of every weight is exactly zero: nothing can be learned.")
+            yield Finding(deferred("exactly zero"), "", said, tr(TRY["zero"]))
         elif zero:
-            said = f"The gradient of {_list(w.name for w in zero)} is exactly zero."
-            yield Finding("exactly zero", "", said, fault=False)
+            said = tr("The gradient of {names} is exactly zero.", names=_list(w.name for w in zero))
+            yield Finding(deferred("exactly zero"), "", said, fault=False)
 
 
 def _called(n: Tensor) -> str:
-    name = clean(n.name) if n.name else f"the result of {n.op.name}" if n.op is not None else "an input"
-    return f"{name} at t = {at[1]}" if (at := step_of(n)) else name
+    name = (
+        clean(n.name)
+        if n.name
+        else tr("the result of {name}", name=n.op.name)
+        if n.op is not None
+        else tr("an input")
+    )
+    return tr("{name} at t = {t}", name=name, t=at[1]) if (at := step_of(n)) else name
 
 
 # Vanishing and exploding.
@@ -128,73 +156,102 @@ def _exploding(facts: Facts) -> Iterator[Finding]:
         growth = decay.over
         fast = rate >= EXPLODING_RATE and growth >= np.log(EXPLODING_GROWTH)
         slow = rate >= SLOW_RATE and growth >= np.log(SLOW_GROWTH)
-        advice = TRY["explodes"] + (
-            "layer normalisation." if decay.gated else "a cell with gates (LSTM, GRU)."
+        advice = tr(TRY["explodes"]) + (
+            tr("layer normalisation.") if decay.gated else tr("a cell with gates (LSTM, GRU).")
         )
         radii = {} if decay.gated else decay.radii  # gates, not the weights alone, decide how it grows
         large = {k: r for k, r in radii.items() if r >= LARGE_RADIUS}
         if fast or slow:
-            yield Finding("exploding", clean(decay.band), f"{_speed(decay)} {_over(decay)}", advice)
+            yield Finding(deferred("exploding"), clean(decay.band), f"{_speed(decay)} {_over(decay)}", advice)
         elif large:
             name, radius = max(large.items(), key=lambda item: item[1])
-            said = (
-                f"The recurrent weights {name} have spectral radius {number(radius, 3)}: while units are not saturated "
-                f"the gradient grows × {number(radius, 3)} in each step. Here saturation holds it at "
-                f"× {number(np.exp(rate))}."
+            said = tr(
+                "The recurrent weights {name} have spectral radius {radius}: while units are not "
+                "saturated the gradient grows × {radius} in each step. Here saturation holds it at × "
+                "{factor}.",
+                name=name,
+                radius=number(radius, 3),
+                factor=number(np.exp(rate)),
             )
-            yield Finding("large weights", clean(decay.band), said, advice, fault=False)
+            yield Finding(deferred("large weights"), clean(decay.band), said, advice, fault=False)
         elif growth >= np.log(SLOW_GROWTH):
-            yield Finding("grows slowly", clean(decay.band), f"{_speed(decay)} {_over(decay)}", fault=False)
-        elif rate >= EXPLODING_RATE and growth >= np.log(GROWING):
-            said = (
-                f"{_speed(decay)} {_over(decay)} So few steps bear that; over {MANY_STEPS} it would be "
-                f"× {power(rate * MANY_STEPS)}."
+            yield Finding(
+                deferred("grows slowly"), clean(decay.band), f"{_speed(decay)} {_over(decay)}", fault=False
             )
-            advice = f"Nothing at this length; for longer sequences: {advice[:1].lower()}{advice[1:]}"
-            yield Finding("grows", clean(decay.band), said, advice, fault=False)
+        elif rate >= EXPLODING_RATE and growth >= np.log(GROWING):
+            so_few = tr(
+                "So few steps bear that; over {steps} it would be × {factor}.",
+                steps=MANY_STEPS, factor=power(rate * MANY_STEPS),
+            )  # fmt: skip
+            said = f"{_speed(decay)} {_over(decay)} {so_few}"
+            longer = tr(
+                "Nothing at this length; for longer sequences: {advice}",
+                advice=f"{advice[:1].lower()}{advice[1:]}",
+            )
+            yield Finding(deferred("grows"), clean(decay.band), said, longer, fault=False)
     share, said = _depth(facts)
     if share > DEPTH_GROWN:
-        yield Finding("exploding", "across layers", said, TRY["too steep"])
+        yield Finding(deferred("exploding"), tr("across layers"), said, tr(TRY["too steep"]))
 
 
 def _vanishing(facts: Facts) -> Iterator[Finding]:
     for decay in facts.decays:
         gone = [decay.times[k] for k in sorted(decay.why) if decay.why[k] == ZERO]
         if gone:
-            said = f"Nothing at all comes back to the states of {spans(gone)}: the gradient is exactly zero there."
-            yield Finding("vanishing", clean(decay.band), said, TRY["gone"], tuple(gone))
+            said = tr(
+                "Nothing at all comes back to the states of {times}: the gradient is exactly zero there.",
+                times=spans(gone),
+            )
+            yield Finding(deferred("vanishing"), clean(decay.band), said, tr(TRY["gone"]), tuple(gone))
         rate, half = decay.rate, decay.half_life
         if rate is None or half is None or rate >= 0:
             continue
         left, bound = decay.over, SHUT_HALF_LIFE if decay.gated else VANISHING_HALF_LIFE
         advice = _remember(facts, decay)
         if half <= bound * (1 + 1e-9) and left <= np.log(VANISHING_LEFT):
-            yield Finding("vanishing", clean(decay.band), f"{_speed(decay)} {_over(decay)}", advice)
+            yield Finding(deferred("vanishing"), clean(decay.band), f"{_speed(decay)} {_over(decay)}", advice)
         elif left <= np.log(VANISHED_BELOW):
             reach = int(np.log(VANISHED_BELOW) / rate)
-            said = f"{_speed(decay)} A loss reaches about {reach} of {decay.steps} steps back (there 1e−6 is left)."
-            advice = f"Nothing, if no older input matters; else: {advice[:1].lower()}{advice[1:]}"
-            yield Finding("short memory", clean(decay.band), said, advice, fault=False)
+            said = tr(
+                "{speed} A loss reaches about {reach} of {steps} steps back (there 1e−6 is left).",
+                speed=_speed(decay),
+                reach=reach,
+                steps=decay.steps,
+            )
+            advice = tr(
+                "Nothing, if no older input matters; else: {advice}", advice=advice[:1].lower() + advice[1:]
+            )
+            yield Finding(deferred("short memory"), clean(decay.band), said, advice, fault=False)
     share, said = _depth(facts)
     if share < DEPTH_LEFT:
-        yield Finding("vanishing", "across layers", said, TRY["too deep"])
+        yield Finding(deferred("vanishing"), tr("across layers"), said, tr(TRY["too deep"]))
 
 
 def _speed(decay: Decay) -> str:
     rate, half = decay.rate, decay.half_life
     assert rate is not None and half is not None
     way = (
-        f"halves every {number(half)} steps (half-life)"
+        tr("halves every {steps} steps (half-life)", steps=number(half))
         if half > 0
-        else f"doubles every {number(-half)} steps"
+        else tr("doubles every {steps} steps", steps=number(-half))
     )
-    return f"The gradient {way}: × {number(np.exp(rate))} per step back, rate λ = {number(rate, 3)}."
+    return tr(
+        "The gradient {way}: × {factor} per step back, rate λ = {rate}.",
+        way=way,
+        factor=number(np.exp(rate)),
+        rate=number(rate, 3),
+    )
 
 
 def _over(decay: Decay) -> str:
     start, end = decay.stretch
     assert decay.over is not None
-    return f"From t = {decay.times[end]} back to t = {decay.times[start]}: × {power(decay.over)}."
+    return tr(
+        "From t = {last} back to t = {first}: × {left}.",
+        last=decay.times[end],
+        first=decay.times[start],
+        left=power(decay.over),
+    )
 
 
 def power(logarithm: float) -> str:
@@ -206,13 +263,13 @@ def power(logarithm: float) -> str:
 def _remember(facts: Facts, decay: Decay) -> str:
     keeper = next((g for g in facts.gates if g.band == decay.band and g.keeps), None)
     if keeper is None:
-        return TRY["remember"]
-    return f"{_keep(keeper)}; larger recurrent weights; shorter sequences."
+        return tr(TRY["remember"])
+    return tr("{advice}; larger recurrent weights; shorter sequences.", advice=_keep(keeper))
 
 
 def _keep(gate) -> str:
-    bias = "1 … 2, or chrono initialisation," if gate.keeps > 0 else "−1 … −2"
-    return f"A bias of {bias} for the gate {gate.name}, so that it keeps the memory"
+    bias = tr("1 … 2, or chrono initialisation,") if gate.keeps > 0 else "−1 … −2"
+    return tr("A bias of {bias} for the gate {name}, so that it keeps the memory", bias=bias, name=gate.name)
 
 
 def _depth(facts: Facts) -> tuple[float, str]:
@@ -221,9 +278,14 @@ def _depth(facts: Facts) -> tuple[float, str]:
     if len(chain) < 2:
         return 1.0, ""
     share = chain[0] / chain[-1]
-    said = (
-        f"From the last of {len(chain)} layers ({number(chain[-1])}) down to the first ({number(chain[0])}) the gradient "
-        f"becomes × {number(share)}, × {number(share ** (1 / (len(chain) - 1)))} per layer."
+    said = tr(
+        "From the last of {count} layers ({last}) down to the first ({first}) the gradient becomes × "
+        "{share}, × {each} per layer.",
+        count=len(chain),
+        last=number(chain[-1]),
+        first=number(chain[0]),
+        share=number(share),
+        each=number(share ** (1 / (len(chain) - 1))),
     )
     return share, said
 
@@ -238,29 +300,39 @@ def _saturated(facts: Facts) -> Iterator[Finding]:
             continue
         steps = tuple(t for t, s in zip(g.times, g.saturated, strict=True) if s > SATURATED_SHARE)
         bottom = "0.05" if g.kind == "sigmoid" else "−0.95"
-        said = (
-            f"{g.name}: {100 * share:.0f} % of its units are saturated ({100 * low:.0f} % below {bottom}, "
-            f"{100 * high:.0f} % above 0.95; mean {number(float(g.mean.mean()))})."
+        said = tr(
+            "{name}: {share:.0f} % of its units are saturated ({low:.0f} % below {bottom}, "
+            "{high:.0f} % above 0.95; mean {mean}).",
+            name=g.name,
+            share=100 * share,
+            low=100 * low,
+            bottom=bottom,
+            high=100 * high,
+            mean=number(float(g.mean.mean())),
         )
         forgets = g.keeps and (low if g.keeps > 0 else high) > SATURATED_SHARE
         said += (
-            " The memory is forgotten in every step."
+            tr(" The memory is forgotten in every step.")
             if forgets
-            else " Hardly any gradient passes through it."
+            else tr(" Hardly any gradient passes through it.")
         )
-        advice = f"{_keep(g)}." if forgets else TRY["saturated"]
-        yield Finding("saturated", clean(g.band), said, advice, steps)
+        advice = f"{_keep(g)}." if forgets else tr(TRY["saturated"])
+        yield Finding(deferred("saturated"), clean(g.band), said, advice, steps)
 
 
 def _dead(facts: Facts) -> Iterator[Finding]:
     for r in facts.rectifiers:
         share = r.dead if r.dead >= DEAD_SHARE else r.off if r.off > OFF_SHARE else 0.0
         if r.samples >= ENOUGH and share:
-            said = (
-                f"{r.name}: {100 * share:.0f} % of its {r.units} ReLU units are off for all of {r.samples:,} samples, "
-                "so that they get no gradient."
+            said = tr(
+                "{name}: {share:.0f} % of its {units} ReLU units are off for all of {samples:,} "
+                "samples, so that they get no gradient.",
+                name=r.name,
+                share=100 * share,
+                units=r.units,
+                samples=r.samples,
             )
-            yield Finding("dead", clean(r.band), said, TRY["dead"])
+            yield Finding(deferred("dead"), clean(r.band), said, tr(TRY["dead"]))
 
 
 # Cuts, masks, and what does not learn.
@@ -275,31 +347,46 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
         for states, places in by_states.items():
             gaps = {b - a for a, b in itertools.pairwise(places)}
             regular = decay.detached and len(states) == len(decay.states) and len(gaps) == 1
-            by = "detach" if decay.detached else "what hands it on has no derivative"
-            at = ", ".join(f"{decay.times[k]} and {decay.times[k + 1]}" for k in places[:6])
-            at += f" (and {len(places) - 6} more)" if len(places) > 6 else ""
-            said = (
-                f"The gradient of {_list(pretty(clean(s)) for s in states)} is cut ({by}) between t = {at}."
+            by = tr("detach") if decay.detached else tr("what hands it on has no derivative")
+            at = ", ".join(
+                tr("{t} and {next}", t=decay.times[k], next=decay.times[k + 1]) for k in places[:6]
+            )
+            at += tr(" (and {n} more)", n=len(places) - 6) if len(places) > 6 else ""
+            names = _list(pretty(clean(s)) for s in states)
+            said = tr(
+                "The gradient of {names} is cut ({why}) between t = {places}.", names=names, why=by, places=at
             )
             said += (
-                f" Every {gaps.pop()} steps: truncated backpropagation."
+                tr(" Every {n} steps: truncated backpropagation.", n=gaps.pop())
                 if regular
-                else " No loss on one side reaches the other."
+                else tr(" No loss on one side reaches the other.")
                 if len(states) == len(decay.states)
-                else " What comes back goes by the other states alone."
+                else tr(" What comes back goes by the other states alone.")
             )
             steps = tuple(decay.times[k + 1] for k in places)
-            yield Finding("cut", clean(decay.band), said, "" if regular else TRY["cut"], steps, not regular)
+            yield Finding(
+                deferred("cut"),
+                clean(decay.band),
+                said,
+                "" if regular else tr(TRY["cut"]),
+                steps,
+                not regular,
+            )
         if decay.still:
             names = _list(pretty(clean(s)) for s in decay.still)
-            said = (
-                f"No gradient comes back through {names}: what hands it on has no derivative, in all steps."
+            said = tr(
+                "No gradient comes back through {names}: what hands it on has no derivative, in all steps.",
+                names=names,
             )
-            yield Finding("no derivative", clean(decay.band), said, TRY["no derivative"], fault=False)
+            yield Finding(
+                deferred("no derivative"), clean(decay.band), said, tr(TRY["no derivative"]), fault=False
+            )
     behind = [w.name for w in facts.weights if w.state == CUT]
     if behind:
-        said = f"No gradient reaches {_list(behind)}: every way to the loss leads through detach."
-        yield Finding("cut", "", said, TRY["behind a cut"])
+        said = tr(
+            "No gradient reaches {names}: every way to the loss leads through detach.", names=_list(behind)
+        )
+        yield Finding(deferred("cut"), "", said, tr(TRY["behind a cut"]))
 
 
 def _masks(facts: Facts) -> Iterator[Finding]:
@@ -314,12 +401,18 @@ def _masks(facts: Facts) -> Iterator[Finding]:
         if gaps.any():
             share = 100 * (1 - float(real[gaps].mean()))
             steps = tuple(int(t) for t in times[gaps])
-            said = f"A mask hides {spans(steps)} of {share:.0f} % of the sequences: the states are only handed on there."
-            yield Finding("masked", clean(decay.band), said, TRY["gap"], steps)
+            said = tr(
+                "A mask hides {steps} of {share:.0f} % of the sequences: the states are only handed on there.",
+                steps=spans(steps),
+                share=share,
+            )
+            yield Finding(deferred("masked"), clean(decay.band), said, tr(TRY["gap"]), steps)
         else:
             share = 100 * (1 - float(real.mean()))
-            said = f"{share:.0f} % of all places are padding, which costs time and teaches nothing."
-            yield Finding("padding", clean(decay.band), said, TRY["padding"], fault=False)
+            said = tr(
+                "{share:.0f} % of all places are padding, which costs time and teaches nothing.", share=share
+            )
+            yield Finding(deferred("padding"), clean(decay.band), said, tr(TRY["padding"]), fault=False)
 
 
 def _silent(facts: Facts) -> Iterator[Finding]:
@@ -327,8 +420,11 @@ def _silent(facts: Facts) -> Iterator[Finding]:
     heard = [t for t, v in facts.entries.items() if v]
     silent = [t for t, v in facts.entries.items() if not v and heard and heard[0] < t < heard[-1]]
     if silent:
-        said = f"The loss of {spans(silent)} is masked: exactly nothing comes from it, though it does before and after."
-        yield Finding("masked", "loss", said, TRY["masked loss"], tuple(silent))
+        said = tr(
+            "The loss of {times} is masked: exactly nothing comes from it, though it does before and after.",
+            times=spans(silent),
+        )
+        yield Finding(deferred("masked"), tr("loss"), said, tr(TRY["masked loss"]), tuple(silent))
 
 
 def _not_learning(facts: Facts) -> Iterator[Finding]:
@@ -338,17 +434,23 @@ def _not_learning(facts: Facts) -> Iterator[Finding]:
             layer, _, own = w.name.rpartition(" / ")
             by_layer.setdefault(layer, []).append(own)
     for layer, names in by_layer.items():
-        said = f"Learning is disabled (requires_grad is False): {_list(names)} will not move."
-        yield Finding("frozen", layer, said, TRY["frozen"])
+        said = tr("Learning is disabled (requires_grad is False): {names} will not move.", names=_list(names))
+        yield Finding(deferred("frozen"), layer, said, tr(TRY["frozen"]))
     if facts.unused:
         yield Finding(
-            "unused", "", f"The loss does not depend on {_list(map(clean, facts.unused))}.", TRY["unused"]
+            deferred("unused"),
+            "",
+            tr("The loss does not depend on {names}.", names=_list(map(clean, facts.unused))),
+            tr(TRY["unused"]),
         )
     if facts.given is not None:
         left_out = [w.name for w in facts.weights if w.tensor.number not in facts.given and w.state != FROZEN]
         if left_out:
-            said = f"Not among the parameters given, so that training does not move them: {_list(left_out)}."
-            yield Finding("frozen", "", said, TRY["left out"])
+            said = tr(
+                "Not among the parameters given, so that training does not move them: {names}.",
+                names=_list(left_out),
+            )
+            yield Finding(deferred("frozen"), "", said, tr(TRY["left out"]))
 
 
 # Words.
@@ -376,5 +478,5 @@ def _list(names: Iterable[str], most: int = 8) -> str:
     """a, b and c"""
     every = list(names)
     if len(every) > most:
-        every = [*every[:most], f"{len(every) - most} more"]
-    return " and ".join(filter(None, [", ".join(every[:-1]), *every[-1:]]))
+        every = [*every[:most], tr("{n} more", n=len(every) - most)]
+    return listed(filter(None, [", ".join(every[:-1]), *every[-1:]]))

@@ -12,6 +12,7 @@ from itertools import groupby
 
 import numpy as np
 
+from ..language.catalogue import deferred, tr
 from ..language.text import number, pretty
 from ..read.network import QUANTITY, Group, Network, gradient_state
 from .recurrence import real_sequences
@@ -125,11 +126,16 @@ def held(network: Network, band: str, hidden: Sequence[int], gates: bool) -> lis
             lines += [f"{name} {_range(means)}"] * bool(means)
         sizes, every = _sizes(network, own), _sizes(network, groups)
         ends = [
-            f"{word} of all t = {t}"
-            for word, pick in (("largest", max), ("smallest", min))
+            tr(message, t=t)
+            for message, pick in (
+                (deferred("largest of all t = {t}"), max),
+                (deferred("smallest of all t = {t}"), min),
+            )
             if every and (t := pick(every, key=every.__getitem__)) in sizes and len(set(every.values())) > 1
         ]
-        lines.append(f"∂{name} {_range(list(sizes.values()))}" if sizes else f"∂{name} not computed")
+        lines.append(
+            f"∂{name} {_range(list(sizes.values()))}" if sizes else tr("∂{name} not computed", name=name)
+        )
         lines += [f"({said})" for said in ends]
     return lines
 

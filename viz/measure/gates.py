@@ -8,6 +8,7 @@ import numpy as np
 
 from minigrad import InputError
 
+from ..language.catalogue import deferred, tr
 from ..language.states import norms
 from ..language.text import number, pretty
 from ..read.network import QUANTITY, Group, Network, gradient_of, gradient_state
@@ -64,24 +65,24 @@ class Quantity:
         """Mean and range in numbers."""
         finite = self.values[np.isfinite(self.values)]
         if not finite.size:
-            return "no finite value"
+            return tr("no finite value")
         mean, ends = float(finite.mean()), f"{number(finite.min())} … {number(finite.max())}"
-        said = [f"mean {number(mean)}", ends]
+        said = [tr("mean {mean}", mean=number(mean)), ends]
         if self.kind:
-            said.append(f"{100 * float(np.mean(self.saturated)):.0f} % saturated")
+            said.append(tr("{share:.0f} % saturated", share=100 * float(np.mean(self.saturated))))
         return f"{self.symbol}  {', '.join(said)}".strip()
 
     def slopes(self) -> str:
         """The range of its gradient in numbers, and why it is zero where it is."""
         sizes = self.sizes[np.isfinite(self.sizes)] if self.gradients is not None else np.array([])
         said = [f"‖·‖ {number(sizes.min())} … {number(sizes.max())}"] if sizes.size else []
-        said += [f"0 at t = {t}, as {why}" for t, why in self.zeros.items() if why][:1]
+        said += [tr("0 at t = {t}, as {why}", t=t, why=why) for t, why in self.zeros.items() if why][:1]
         return ", ".join(said)
 
 
 def standing(mean: float) -> str:
     """What is said of a gate by its mean: shut, open, or nothing."""
-    return "shut" if mean < NEAR else "open" if mean > 1 - NEAR else ""
+    return deferred("shut") if mean < NEAR else deferred("open") if mean > 1 - NEAR else ""
 
 
 def mean_of_finite(values: np.ndarray) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from minigrad import InputError, Tensor, ancestors, describe
 
+from ..language.catalogue import deferred
 from ..language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
 from ..language.text import Keys, clean
 from ..read.network import CUT_STATE, Network, gradient_of, read, roots_of, states_of, step_of
@@ -17,7 +18,7 @@ from ..read.units import Gate, Rectifier, gates_of, rectifier_input, rectifiers_
 from .recurrence import Decay, decays
 from .ways import weight_names, where
 
-FROZEN = "frozen"  # the state of a weight beside those of its gradient
+FROZEN = deferred("frozen")  # the state of a weight beside those of its gradient
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..language.catalogue import tr
 from ..language.text import pretty
 from ..read.network import FIRST, Group, Network
 
@@ -26,7 +27,11 @@ def zero_because(network: Network, g: Group) -> str:
     if not found:
         return ""
     q = found[-1]
-    return f"{pretty(q.name)} of t = {q.t} is 0" if q is not None and q.name else "it meets a 0"
+    return (
+        tr("{name} of t = {t} is 0", name=pretty(q.name), t=q.t)
+        if q is not None and q.name
+        else tr("it meets a 0")
+    )
 
 
 def zero_said(network: Network, g: Group) -> str:
@@ -36,6 +41,10 @@ def zero_said(network: Network, g: Group) -> str:
         return ""
     q = found[0]
     if q is None:
-        return "it meets a 0"
+        return tr("it meets a 0")
     first = q.kind == FIRST and q.t
-    return f"as first {pretty(q.name)} = 0" if first else f"as {pretty(q.name) or 'input'}_{q.t} = 0"
+    return (
+        tr("as first {name} = 0", name=pretty(q.name))
+        if first
+        else tr("as {name}_{t} = 0", name=pretty(q.name) or tr("input"), t=q.t)
+    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..language.catalogue import listed, tr, trn
 from ..language.states import NORMAL, NOT_COMPUTED, norm
 from ..language.text import clean, columns, key, number, of_gradient, pretty
 from .diagnosis import Finding, folded, power
@@ -19,15 +20,11 @@ WIDTH, MOST_ROWS = 100, 24
 def verdict(facts: Facts, found: list[Finding]) -> str:
     """In words: how many faults there are, and of what kind."""
     faults, notes = [f for f in found if f.fault], [f for f in found if not f.fault]
-    kinds = ", ".join(dict.fromkeys(f.kind for f in faults))
-    said = f"{_count(faults, 'fault')}: {kinds}" if faults else "No fault found"
+    kinds = ", ".join(dict.fromkeys(tr(f.kind) for f in faults))
+    said = trn("{n} fault", "{n} faults", len(faults)) + f": {kinds}" if faults else tr("No fault found")
     if not facts.computed and not faults:
-        said = "No fault found so far, but the gradient is not computed: run loss.backward(record=True)"
-    return said + (f"; {_count(notes, 'note')}" if notes else "") + "."
-
-
-def _count(found: list, what: str) -> str:
-    return f"{len(found)} {what}{'s' * (len(found) > 1)}"
+        said = tr("No fault found so far, but the gradient is not computed: run loss.backward(record=True)")
+    return said + ("; " + trn("{n} note", "{n} notes", len(notes)) if notes else "") + "."
 
 
 def tables(facts: Facts) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -35,26 +32,39 @@ def tables(facts: Facts) -> list[tuple[str, list[str], list[list[str]]]]:
     found = []
     decays = [_decay_row(f) for f in facts.decays]
     if decays:
-        heads = ["states", "half-life (steps)", "× per step", "rate λ", "steps", "left over all"]
-        found.append(("The gradient on its way back through the states", heads, decays))
+        heads = [
+            tr("states"),
+            tr("half-life (steps)"),
+            tr("× per step"),
+            tr("rate λ"),
+            tr("steps"),
+            tr("left over all"),
+        ]
+        found.append((tr("The gradient on its way back through the states"), heads, decays))
     gates = [
         [_in(g.band, f"{g.name}  {'σ' if g.kind == 'sigmoid' else g.kind}"), number(float(g.mean.mean())), _percent(g.low.mean()),
-         _percent(g.high.mean()), "high keeps memory" if g.keeps > 0 else "low keeps memory" if g.keeps < 0 else ""]
+         _percent(g.high.mean()), tr("high keeps memory") if g.keeps > 0 else tr("low keeps memory") if g.keeps < 0 else ""]
         for g in facts.gates
     ]  # fmt: skip
     if gates:
-        found.append(("Gates and candidates", ["", "mean", "saturated low", "saturated high", ""], gates))
+        found.append(
+            (
+                tr("Gates and candidates"),
+                ["", tr("mean"), tr("saturated low"), tr("saturated high"), ""],
+                gates,
+            )
+        )
     rectifiers = [
         [_in(r.band, r.name), str(r.units), _percent(r.off), f"{r.samples:,}"] for r in facts.rectifiers
     ]
     if rectifiers:
-        found.append(("ReLU", ["", "units", "off everywhere", "samples"], rectifiers))
+        found.append(("ReLU", ["", tr("units"), tr("off everywhere"), tr("samples")], rectifiers))
     weights = [
         [w.name, "–" if w.norm is None else number(w.norm), number(norm(w.tensor.value)), _odd(w.state)]
         for w in facts.weights
     ]  # fmt: skip
     if weights:
-        found.append(("Weights", ["", "‖∂L/∂W‖", "‖W‖", ""], weights))
+        found.append((tr("Weights"), ["", "‖∂L/∂W‖", "‖W‖", ""], weights))
     return [(head, columns, _shortened(rows)) for head, columns, rows in found]
 
 
@@ -62,8 +72,14 @@ def _decay_row(decay: Decay) -> list[str]:
     rate, half = decay.rate, decay.half_life
     names = _in(decay.band, " ".join(pretty(s) for s in decay.states))
     if rate is None or decay.over is None:
-        return [names, "–", "–", "–", str(decay.steps), "nothing"]
-    said = "keeps its size" if half is None else number(half) if half > 0 else f"doubles in {number(-half)}"
+        return [names, "–", "–", "–", str(decay.steps), tr("nothing")]
+    said = (
+        tr("keeps its size")
+        if half is None
+        else number(half)
+        if half > 0
+        else tr("doubles in {half}", half=number(-half))
+    )
     start, end = decay.stretch
     return [names, said, number(float(np.exp(rate)), 3), number(rate, 3), str(end - start), power(decay.over)]
 
@@ -72,20 +88,25 @@ def speed(decay: Decay) -> str:
     """layer 1: c h: × 0.5 per step back, halves every 1 steps."""
     names = _in(decay.band, " ".join(pretty(clean(s)) for s in decay.states))
     if decay.rate is None:
-        why = " and ".join(dict.fromkeys(decay.why.values())) or "nothing"
-        return f"{names}: what comes back is {why}"
+        why = listed(dict.fromkeys(tr(why) for why in decay.why.values())) or tr("nothing")
+        return tr("{names}: what comes back is {why}", names=names, why=why)
     half = half_lives([np.inf if decay.half_life is None else decay.half_life])
-    return f"{names}: × {number(float(np.exp(decay.rate)), 3)} per step back, {half}"
+    return tr(
+        "{names}: × {factor} per step back, {half}",
+        names=names,
+        factor=number(float(np.exp(decay.rate)), 3),
+        half=half,
+    )
 
 
 def _odd(state: str) -> str:
-    return "" if state in (NORMAL, NOT_COMPUTED) else state
+    return "" if state in (NORMAL, NOT_COMPUTED) else tr(state)
 
 
 def _shortened(rows: list[list[str]]) -> list[list[str]]:
     if len(rows) <= MOST_ROWS:
         return rows
-    more = f"… and {len(rows) - MOST_ROWS} more"
+    more = tr("… and {n} more", n=len(rows) - MOST_ROWS)
     return [*rows[:MOST_ROWS], [more, *[""] * (len(rows[0]) - 1)]]
 
 
@@ -102,8 +123,13 @@ def text(facts: Facts, found: list[Finding], title: str) -> str:
     lines = [title, verdict(facts, found)]
     for k, f in enumerate(found, 1):
         where = f" ({f.where})" if f.where else ""
-        lines += ["", f"{k}. {f.kind.upper() if f.fault else 'note: ' + f.kind}{where}", *_wrapped(f.said)]
-        lines += _wrapped(f"Try: {f.advice}") if f.advice else []
+        kind = tr(f.kind).upper() if f.fault else tr("note: {kind}", kind=tr(f.kind))
+        lines += [
+            "",
+            f"{k}. {kind}{where}",
+            *_wrapped(f.said),
+        ]
+        lines += _wrapped(tr("Try: {advice}", advice=f.advice)) if f.advice else []
     for head, heads, rows in tables(facts):
         lines += ["", head, *(f"   {line}" for line in columns([heads, *rows], left=True))]
     return "\n".join(line.rstrip() for line in lines)

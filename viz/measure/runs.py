@@ -8,6 +8,7 @@ import numpy as np
 
 from minigrad import InputError
 
+from ..language.catalogue import tr
 from ..language.text import pretty
 from ..read.network import QUANTITY, Network, gradient_state, read, roots_of
 from . import words
@@ -52,7 +53,11 @@ class Shared:
 
     @property
     def title(self) -> str:
-        return f"mean {pretty(self.name)}" if self.gate else f"mean |{pretty(self.name)}|"
+        return (
+            tr("mean {name}", name=pretty(self.name))
+            if self.gate
+            else tr("mean |{name}|", name=pretty(self.name))
+        )
 
     @staticmethod
     def of(found: list[Run], name: str) -> Shared:
@@ -121,6 +126,6 @@ def verdict(r: Run) -> str:
     """In words: the loss, and how much of the gradient a step carries back."""
     one = next((x for x in transports(r.network) if x.band == r.band), None)
     if one is None:
-        return "not computed: run loss.backward(record=True)"
+        return tr("not computed: run loss.backward(record=True)")
     loss = f"L = {r.network.end_text.split()[-1]}. " if r.network.end_text.split()[1:] else ""
     return loss + " ".join(words.sentences(one, own=False))

@@ -18,6 +18,7 @@ import numpy as np
 from minigrad import InputError, Tensor
 from minigrad.items import flows_back, itemised, pulled, reach
 
+from ..language.catalogue import tr
 from ..language.states import norm, norms
 from ..language.text import clean, columns, number
 from ..read.network import QUANTITY, SHARED, Network, gradient_of, read, roots_of
@@ -144,13 +145,13 @@ def transport(what: Tensor | list, steps: list | None = None) -> Transports:
 def _lines(one: Transport) -> list[str]:
     """The headline, and the links as a table."""
     lines = [headline(one)]
-    rows = [["t", "joint", *map(clean, one.states), "own loss"]]
+    rows = [["t", tr("joint"), *map(clean, one.states), tr("own loss")]]
     for link in reversed(one.links):
         parts = [
-            "cut" if s in link.cut else number(link.by_state[s]) if s in link.by_state else "–"
+            tr("cut") if s in link.cut else number(link.by_state[s]) if s in link.by_state else "–"
             for s in one.states
         ]
-        joint = "cut" if link.is_cut else "–" if link.factor is None else number(link.factor)
+        joint = tr("cut") if link.is_cut else "–" if link.factor is None else number(link.factor)
         rows.append([f"{link.t} ← {link.after}", joint, *parts, number(one.added.get(link.t, 0.0))])
     if len(rows) > 14:
         rows = [*rows[:7], ["…"] + [""] * (len(rows[0]) - 1), *rows[-6:]]

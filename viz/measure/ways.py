@@ -13,6 +13,7 @@ import numpy as np
 from minigrad import InputError, Tensor
 from minigrad.items import itemised, pulled
 
+from ..language.catalogue import deferred, tr
 from ..language.states import norm
 from ..language.text import Keys, key, pretty
 from ..read.network import (
@@ -30,7 +31,9 @@ from ..read.network import (
     step_of,
 )
 
-FROM_LOSS, STRAIGHT, BY_HOOK = "from the loss", "straight along", "by a hook"
+FROM_LOSS, STRAIGHT, BY_HOOK = deferred("from the loss"), deferred("straight along"), deferred("by a hook")
+OTHER_LAYER, OTHERS, ITSELF = deferred("another layer"), deferred("others"), deferred("the step itself")
+SAME_STEP = ", same step"
 
 
 def carried(who: str, network: Network | None, of: str | None = None) -> list[tuple[str, str]]:
@@ -81,7 +84,7 @@ class State:
         def place(way: str) -> tuple:
             gate = self.gates.get(way)
             return (
-                way != FROM_LOSS, "same step" not in way, way != STRAIGHT, gate is not None,
+                way != FROM_LOSS, SAME_STEP not in way, way != STRAIGHT, gate is not None,
                 self.order.index(gate) if gate in self.order else 0,
             )  # fmt: skip
 
@@ -226,13 +229,23 @@ def _way(state: State, reader: Group, n: Tensor, t: int, is_next: bool, clear: b
     if reader.kind in (OUTPUT, END):
         return FROM_LOSS
     if reader.band != state.band:
-        return f"from {reader.band or 'another layer'}"
+        return f"from {reader.band or OTHER_LAYER}"
     if is_next:
         element = n.op is not None and n.op.kind == "elementwise"
         straight = reader.name == state.name and element and clear
-        return STRAIGHT if straight else f"through {pretty(reader.name) or 'others'}"
-    who = f"from {pretty(reader.name)}" if reader.kind == QUANTITY else "from the step itself"
-    return f"{who}, same step" if reader.t == t else who
+        return STRAIGHT if straight else f"through {pretty(reader.name) or OTHERS}"
+    who = f"from {pretty(reader.name)}" if reader.kind == QUANTITY else f"from {ITSELF}"
+    return f"{who}{SAME_STEP}" if reader.t == t else who
+
+
+def told(way: str) -> str:
+    """A way in the language of the picture; the words themselves are names in its `data`."""
+    if way in (FROM_LOSS, STRAIGHT, BY_HOOK):
+        return tr(way)
+    if way.endswith(SAME_STEP):
+        return tr("{way}, same step", way=told(way.removesuffix(SAME_STEP)))
+    kind, _, what = way.partition(" ")
+    return tr("through {what}", what=tr(what)) if kind == "through" else tr("from {source}", source=tr(what))
 
 
 def _bands_ahead(network: Network) -> dict[int, str]:
@@ -243,7 +256,7 @@ def _bands_ahead(network: Network) -> dict[int, str]:
         band = network.group_of[n.number].band if n.number in inside else found.get(n.number)
         for x in n.inputs if band is not None else ():
             if x.number not in inside and network.group_of[x.number].kind in (OUTPUT, END):
-                found[x.number] = band or "another layer"
+                found[x.number] = band or OTHER_LAYER
     return found
 
 

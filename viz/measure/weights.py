@@ -8,11 +8,12 @@ import numpy as np
 
 from minigrad.items import itemised
 
+from ..language.catalogue import deferred
 from ..language.states import norm
 from ..read.network import OUTPUT, Network
 from .ways import before_steps, weight_names, where
 
-AT_ONCE = "at once"  # what no single step adds: a product over all steps outside of them
+AT_ONCE = deferred("at once")  # what no single step adds: a product over all steps outside of them
 
 
 @dataclass

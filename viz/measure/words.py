@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..language.catalogue import deferred, listed, tr, trn
 from ..language.states import CUT, NOT_COMPUTED
 from ..language.text import clean, number, pretty
 from ..read.network import Flow, Network
@@ -28,19 +29,23 @@ def headline(transport: Transport) -> str:
 def sentences(transport: Transport, own: bool = True) -> list[str]:
     """Those of the headline; own : with what each step's own loss adds."""
     who = f"{clean(transport.band)}: " if transport.band else ""
-    said = [who + (carried(transport.factors()) or "Nothing is carried back from step to step.")]
+    said = [who + (carried(transport.factors()) or tr("Nothing is carried back from step to step."))]
     lives = [s.half_life for s in transport.stretches if s.half_life is not None and len(s.links) > 1]
     if lives:
-        too = ", by way of other layers too" if transport.others else ""
+        too = tr(", by way of other layers too") if transport.others else ""
         followed = transport.rows.losses if transport.rows is not None else []
-        whose = f"the loss of t = {followed[0]}" if len(followed) == 1 else "one loss"
+        whose = tr("the loss of t = {t}", t=followed[0]) if len(followed) == 1 else tr("one loss")
         first = first_step(transport)
-        falls = (
-            f"{'falls' if first < 1 else 'rises'} to × {number(first)} in its first step, then "
-            if first
-            else ""
+        falls = ""
+        if first:
+            falls = (
+                tr("falls to × {factor} in its first step, then ", factor=number(first))
+                if first < 1
+                else tr("rises to × {factor} in its first step, then ", factor=number(first))
+            )
+        said.append(
+            tr("What {whose} sends back {fades}{too}.", whose=whose, fades=falls + half_lives(lives), too=too)
         )
-        said.append(f"What {whose} sends back {falls}{half_lives(lives)}{too}.")
     return [s for s in [*said, entered(transport) if own else "", cuts(transport)] if s]
 
 
@@ -71,32 +76,49 @@ def inputs_cut(network: Network) -> str:
     times = sorted(t for t, cut in states.items() if cut)
     if not times or len(times) == len(states):
         return ""
-    more = f" and {len(times) - 3} more" if len(times) > 3 else ""
-    return f"✂ x is cut at t = {', '.join(map(str, times[:3]))}{more}."
+    more = tr(" and {n} more", n=len(times) - 3) if len(times) > 3 else ""
+    return tr("✂ x is cut at t = {times}.", times=", ".join(map(str, times[:3])) + more)
 
 
-def carried(factors: Sequence[float], where: str = "back") -> str:
-    """A step carries × 0.5 of the gradient back (0.48 … 0.53)."""
+def carried(factors: Sequence[float], to: str = "") -> str:
+    """A step carries × 0.5 of the gradient back (0.48 … 0.53); to : the state, where it is that of one alone."""
     good = sorted(f for f in factors if np.isfinite(f))
     if not good:
-        return "What is carried back is not a number." if factors else ""
+        return tr("What is carried back is not a number.") if factors else ""
     middle, ends = number(float(np.median(good))), [number(good[0]), number(good[-1])]
-    over = "" if len(good) == 1 else ", at every step" if ends[0] == ends[1] else f" ({ends[0]} … {ends[1]})"
-    bad = " At some steps it is not a number." if len(good) < len(factors) else ""
-    return f"A step carries × {middle} of the gradient {where}{over}.{bad}"
+    over = (
+        "" if len(good) == 1 else tr(", at every step") if ends[0] == ends[1] else f" ({ends[0]} … {ends[1]})"
+    )
+    bad = tr(" At some steps it is not a number.") if len(good) < len(factors) else ""
+    if to:
+        return (
+            tr(
+                "A step carries × {factor} of the gradient to {state}{over}.",
+                factor=middle,
+                state=to,
+                over=over,
+            )
+            + bad
+        )
+    return tr("A step carries × {factor} of the gradient back{over}.", factor=middle, over=over) + bad
 
 
 def half_lives(lives: Sequence[float]) -> str:
     """halves every 2 steps; of stretches that differ: every 1 … 3.2 steps."""
     said: dict[str, list[float]] = {}
     for v in sorted(lives, key=abs):
-        said.setdefault("keeps its size" if abs(v) > 1e4 else "halves" if v > 0 else "doubles", []).append(v)
+        said.setdefault("" if abs(v) > 1e4 else "halves" if v > 0 else "doubles", []).append(v)
     parts = []
     for kind, found in said.items():
         ends = list(dict.fromkeys(number(abs(v)) for v in (found[0], found[-1])))
-        every = f" every {' … '.join(ends)} step{'s' * (ends != ['1'])}"
-        parts.append(kind + every * (kind != "keeps its size"))
-    return " or ".join(parts)
+        steps, count = " … ".join(ends), 1 if ends == ["1"] else 2
+        if not kind:
+            parts.append(tr("keeps its size"))
+        elif kind == "halves":
+            parts.append(trn("halves every {steps} step", "halves every {steps} steps", count, steps=steps))
+        else:
+            parts.append(trn("doubles every {steps} step", "doubles every {steps} steps", count, steps=steps))
+    return tr(" or ").join(parts)
 
 
 def entered(transport: Transport) -> str:
@@ -104,12 +126,16 @@ def entered(transport: Transport) -> str:
     found = {t: v for t, v in sorted(transport.added.items()) if v}
     if not found:
         return ""
-    others = " and other layers" if transport.others else ""
     if len(found) < min(3, len(transport.links)):
-        sizes = " and ".join(f"{number(v)} at t = {t}" for t, v in found.items())
-        return f"The loss{others} add{'s' * (not others)} {sizes}, nothing elsewhere."
+        sizes = listed(tr("{size} at t = {t}", size=number(v), t=t) for t, v in found.items())
+        if transport.others:
+            return tr("The loss and other layers add {sizes}, nothing elsewhere.", sizes=sizes)
+        return tr("The loss adds {sizes}, nothing elsewhere.", sizes=sizes)
     ends = dict.fromkeys([number(min(found.values())), number(max(found.values()))])
-    return f"Each step's own loss{others} add{'s' * (not others)} {' … '.join(ends)}."
+    sizes = " … ".join(ends)
+    if transport.others:
+        return tr("Each step's own loss and other layers add {sizes}.", sizes=sizes)
+    return tr("Each step's own loss adds {sizes}.", sizes=sizes)
 
 
 def cuts(transport: Transport) -> str:
@@ -118,12 +144,17 @@ def cuts(transport: Transport) -> str:
     for link in transport.links:
         if link.cut:
             key = () if link.is_cut else tuple(link.cut)
-            found.setdefault(key, []).append(f"t = {link.after} and {link.t}")
+            found.setdefault(key, []).append(tr("t = {t} and {next}", t=link.after, next=link.t))
     said = []
     for names, places in found.items():
-        what = " and ".join(map(pretty, names))
-        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-        said.append(f"✂ {what + ' is cut' if what else 'Cut'} between {', '.join(places[:3])}{more}.")
+        what = listed(map(pretty, names))
+        more = tr(" and {n} more", n=len(places) - 3) if len(places) > 3 else ""
+        between = ", ".join(places[:3]) + more
+        said.append(
+            tr("✂ {states} is cut between {places}.", states=what, places=between)
+            if what
+            else tr("✂ Cut between {places}.", places=between)
+        )
     return " ".join(said)
 
 
@@ -136,15 +167,23 @@ def on_arrow(found: Mapping[str, Transport], f: Flow) -> tuple[str | None, str]:
     if f.norm is None:
         links = one.links if one is not None else []
         cut = any(f.source.name in x.cut for x in links if (x.t, x.after) == (f.source.t, f.target.t))
-        return (CUT, "✂ cut") if cut or (one is None and f.state == CUT) else (NOT_COMPUTED, "")
+        return (CUT, tr("✂ cut")) if cut or (one is None and f.state == CUT) else (NOT_COMPUTED, "")
     size = one.size.get(f.target.t) if one is not None else None
     return None, factor(f.norm / size) if size else ""
 
 
-_OF = "‖gradient of all states of the later step‖"
-_ONCE = "What passes from state to state within a step counts once: where it came in."
-ON_ARROWS = (f"×0.5 on an arrow: ‖what comes back along it‖ ÷ {_OF}.", _ONCE)
-TO_STATES = (f"×0.5 on an arrow: ‖what comes back to the state, all ways together‖ ÷ {_OF}.", _ONCE)
-CARRIED = (
+_ONCE = deferred("What passes from state to state within a step counts once: where it came in.")
+ON_ARROWS = (
+    deferred("×0.5 on an arrow: ‖what comes back along it‖ ÷ ‖gradient of all states of the later step‖."),
+    _ONCE,
+)
+TO_STATES = (
+    deferred(
+        "×0.5 on an arrow: ‖what comes back to the state, all ways together‖ ÷ "
+        "‖gradient of all states of the later step‖."
+    ),
+    _ONCE,
+)
+CARRIED = deferred(
     "“A step carries × 0.5 back (0.4 … 0.6)”: all states together, the median over the steps (least … most)."
 )

@@ -30,12 +30,15 @@ from ..diagram.legend import legend
 from ..diagram.operations import draw_operations
 from ..diagram.render import Diagram
 from ..diagram.sequence import draw_steps
+from ..language.catalogue import tag, tr, trn
+from ..language.catalogue import words as translated
 from ..language.scale import Scale, ramp, signed
 from ..language.states import (
     CUT,
     EXPLODES,
     NOT_A_NUMBER,
     NOT_COMPUTED,
+    STATES,
     UNKNOWN,
     VANISHED,
     ZERO,
@@ -174,13 +177,13 @@ class _Recording:
     @property
     def loss_text(self) -> str:
         one = not self.end.is_symbol and self.end.value.size == 1 and self.end.dtype.kind in "fiub"
-        return f"{clean(self.end.name or 'loss', 20)} = {number(self.end.value.item(), 4)}" if one else ""
+        return f"{clean(self.end.name or tr('loss'), 20)} = {number(self.end.value.item(), 4)}" if one else ""
 
     @property
     def said(self) -> list[str]:
         """What is not known, or how the gradient is carried back."""
         known = any(n.contributions for n in self.nodes)
-        return [words.headline(one) for one in self.transport] if known else [UNKNOWN]
+        return [words.headline(one) for one in self.transport] if known else [tr(UNKNOWN)]
 
 
 class _Made:
@@ -200,7 +203,7 @@ class _Made:
     @cached_property
     def end(self) -> list:
         """Of the end of the graph: as `Page.data` has it."""
-        n, name = self.recording.end, pretty(clean(self.recording.end.name or "loss"))
+        n, name = self.recording.end, pretty(clean(self.recording.end.name or tr("loss")))
         gradient, why = gradient_state(self.recording.states, n)
         value = np.asarray(n.value, np.float64).ravel() if has_numbers(n) else None
         return _entry(name, None, shape_text(n.shape), gradient, why, value, self.columns[0].scale)
@@ -361,9 +364,10 @@ def _same(recordings: list[_Recording]) -> None:
 
 
 def _title(r: _Recording) -> str:
+    name = clean(r.root.name or tr("graph"))
     if r.network is None:
-        return f"{clean(r.root.name or 'graph')}: {len(r.nodes)} operations and data"
-    return f"{clean(r.root.name or 'graph')}: {len(r.network.steps)} steps"
+        return tr("{name}: {n} operations and data", name=name, n=len(r.nodes))
+    return trn("{name}: {n} step", "{name}: {n} steps", len(r.network.steps), name=name)
 
 
 # Pictures.
@@ -383,13 +387,13 @@ def _first(r: _Recording, title: str, scale: Scale, time_limit: float) -> str:
 def _legend(scale: Scale, top: float, time_limit: float) -> str:
     canvas = Canvas("legend")
     notes = [
-        "Arrows: the forward computation. The gradient flows back against them.",
-        "∂f = ‖∂L/∂f‖; ∂W = what this step alone adds to ‖∂L/∂W‖.",
-        *words.ON_ARROWS,
+        tr("Arrows: the forward computation. The gradient flows back against them."),
+        tr("∂f = ‖∂L/∂f‖; ∂W = what this step alone adds to ‖∂L/∂W‖."),
+        *map(tr, words.ON_ARROWS),
     ]
     legend(canvas, 8, 0, 1000, scale, top, notes)
     svg = Diagram(canvas.picture_text(), "legend", "nop2", time_limit).svg()
-    return cleaned(svg, "Legend: the scale of gradients, of values, and the states")
+    return cleaned(svg, tr("Legend: the scale of gradients, of values, and the states"))
 
 
 def style_of(scale: Scale, top: float) -> dict:
@@ -424,7 +428,24 @@ def _document(title: str, last: _Recording, first: str, legend_svg: str, data: d
         "last": str(len(data["recordings"]) - 1), "steps": str(max(len(data["steps"]) - 1, 0)),
         "label": html(" · ".join(x for x in (last.label, last.loss_text) if x), 200),
     }  # fmt: skip
+    return filled(template, parts, script)
+
+
+def filled(template: str, parts: Mapping[str, str], script: str) -> str:
+    """The template with its parts, and with its own words and those of the script in the language that is chosen."""
+    said = json.dumps(translated([*messages_of(script), *STATES]), ensure_ascii=False)
+    parts = {
+        **parts,
+        "language": tag(),
+        "words": said.replace("<", "\\u003c"),
+    }
+    template = re.sub(r"\{\{tr:(.*?)\}\}", lambda found: html(tr(found[1]), 2000), template)
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+
+
+def messages_of(script: str) -> list[str]:
+    """What a script asks the catalogue for: the literal first arguments of its ``tr``."""
+    return [json.loads(found) for found in re.findall(r"""\btr\(("(?:[^"\\]|\\.)*")""", script)]
 
 
 def hash_of(text: str) -> str:

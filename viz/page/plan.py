@@ -21,6 +21,7 @@ from ..diagram.operations import Edge, Item, frames, is_constant, select, step_n
 from ..diagram.render import layout
 from ..diagram.sequence import _Sequence
 from ..diagram.unrolled import Unrolled
+from ..language.catalogue import deferred, tr
 from ..language.scale import Scale
 from ..language.states import CUT, NOT_COMPUTED
 from ..language.text import Keys, clean, identifier, pretty, shape_text
@@ -46,6 +47,7 @@ from .numbers import Wanted
 
 FEW = 40  # nodes of a graph without steps whose small arrays are written out
 WIDEST = 12  # steps beside each other, to lay out one that reads from afar
+JOINED = deferred("joined")
 STEPS, GATES, OPERATIONS = "steps", "gates", "operations"
 
 
@@ -101,7 +103,7 @@ class Plan:
 
 def title_of(g: Group) -> str:
     """What a group is called in words."""
-    name = pretty(g.name) if g.name else {INPUT: "input", SHARED: "joined"}.get(g.kind, g.kind)
+    name = pretty(g.name) if g.name else tr({SHARED: JOINED}.get(g.kind, g.kind))
     return f"{clean(g.band)} {name}".strip()
 
 
@@ -277,9 +279,10 @@ def _line(p: Plan, level: str, network: Network, route, t: int, left: float, tra
 
 def _said_end(g: Group, t: int) -> list:
     """A name and the step after it, counted from this one."""
-    name = g.name or {SHARED: "joined", INPUT: "input", "step": "", "hidden": ""}.get(g.kind, g.kind)
+    kind = {SHARED: JOINED, "step": "", "hidden": ""}.get(g.kind, g.kind)
+    name = g.name or (tr(kind) if kind else "")
     if g.kind == END:
-        return [clean(g.out.name or "loss"), None]
+        return [clean(g.out.name or tr("loss")), None]
     return [" ".join(x for x in (clean(g.band), pretty(name)) if x), g.t - t]
 
 
@@ -399,7 +402,7 @@ def _operation(p: Plan, item: Item) -> dict:
     if item.said:
         return {"at": [0, 0, 92.0, 40.0], "n": -1, "name": item.said, "key": item.said, "fill": 3}
     n = item.nodes[0]
-    name, symbol = short(n.name) if n.name else "data" if n.op is None else "", symbol_of(n, item.label)
+    name, symbol = short(n.name) if n.name else tr("data") if n.op is None else "", symbol_of(n, item.label)
     k = p.node(n, pretty(clean(n.name or (n.op.name if n.op else "data"), 40)))
     strip = p.nodes[k][3]
     title = 9.2 * len(name) + (7.6 * len(symbol) + 16 * bool(name) if symbol else 0)

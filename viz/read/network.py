@@ -25,11 +25,15 @@ from minigrad.audit import CUT as CUT_STATE
 from minigrad.audit import NOT_COMPUTED as UNKNOWN
 from minigrad.names import unique
 
+from ..language.catalogue import deferred, tr
 from ..language.states import CUT, NOT_COMPUTED, norm
 from ..language.text import clean, number
 
 _STEP = re.compile(r"t=(-?\d{1,9})")
-SHARED, INPUT, OUTPUT, END, FIRST, PARAMETER = "shared", "input", "output", "end", "first state", "parameter"
+SHARED, INPUT, OUTPUT, END, FIRST, PARAMETER = (
+    deferred("shared"), deferred("input"), deferred("output"), deferred("end"), deferred("first state"),
+    deferred("parameter"),
+)  # fmt: skip
 QUANTITY = "quantity"
 Captions = Sequence[str] | Mapping[int, str]
 
@@ -103,7 +107,7 @@ class Network:
         """The name of the end and, if it is one number, that number."""
         root = self.end.out if self.end is not None else self.root
         one = not root.is_symbol and root.value.size == 1 and root.dtype.kind in "fiub"
-        return f"{root.name or 'loss'}  {number(root.value.item(), 4) if one else ''}".strip()
+        return f"{root.name or tr('loss')}  {number(root.value.item(), 4) if one else ''}".strip()
 
     @cached_property
     def readers(self) -> dict[int, list[Tensor]]:

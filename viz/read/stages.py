@@ -15,11 +15,12 @@ from minigrad import InputError, Tensor, ancestors
 from minigrad.scanning import LAST, SCAN, STACKED, Body
 from minigrad.trace import asked_of, everywhere
 
+from ..language.catalogue import deferred, tr
 from ..language.text import clean, number, pretty
 
 BEFORE, INSIDE, AFTER = "before", "inside", "after"
-PRODUCT, MOVE, VALUE, GIVEN = "product", "move", "value", "given"
-NEW, LEFT = "new", "left the loop"
+PRODUCT, MOVE, VALUE, GIVEN = deferred("product"), deferred("move"), deferred("value"), deferred("given")
+NEW, LEFT = deferred("new"), deferred("left the loop")
 SILENT = ("reshape", "broadcast_to", "cast", "place")  # what is not said
 
 
@@ -405,7 +406,9 @@ def _before(loop: Loop, holder: dict[int, Item]) -> None:
     inside = list(loop.items)
     loop.items += list(made.values())
     if kept:
-        loop.items.append(Item(BEFORE, GIVEN, [], "kept by the forward loop", ", ".join(dict.fromkeys(kept))))
+        loop.items.append(
+            Item(BEFORE, GIVEN, [], tr("kept by the forward loop"), ", ".join(dict.fromkeys(kept)))
+        )
     _connect(inside, holder)
 
 
@@ -468,7 +471,7 @@ def _last_sums(loop: Loop, nodes: Sequence[Tensor], place: dict[int, int]) -> li
     names = [loop.names.get(n.number, "…") for n in nodes if n.op is LAST and n.number in place]
     if not names:
         return []
-    sums = Item(AFTER, VALUE, [], "the last sums", ", ".join(dict.fromkeys(names)))
+    sums = Item(AFTER, VALUE, [], tr("the last sums"), ", ".join(dict.fromkeys(names)))
     sums.reads = [i for i in loop.items if i.where == INSIDE and i.carried and i.name in names]
     return [sums]
 
@@ -488,7 +491,7 @@ def _say_all(loop: Loop) -> None:
             last is after and _adds(item, c)
             for c, after in zip(loop.body.carry, loop.body.carry_out, strict=True)
         ):
-            item.said = "sum over the steps"
+            item.said = tr("sum over the steps")
         elif item.kind == VALUE and item.where == INSIDE:
             own = {n.number: "" for n in item.nodes}
             item.said = formula(last, loop.names | own, 4, products - {last.number})

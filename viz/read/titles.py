@@ -11,6 +11,7 @@ from minigrad import Tensor
 from minigrad.tensor import apply
 
 from ..formula.equations import equations
+from ..language.catalogue import tr, trn
 from ..language.text import clean
 from .network import PARAMETER, QUANTITY, Network
 
@@ -24,23 +25,24 @@ def heading(network: Network) -> list[str | list[str]]:
 
 def sizes(network: Network) -> str:
     """T = 8 steps · N = 3 sequences · D = 4 inputs · H = 4 units · losses at 8 steps; several layers each with its own."""
-    said = [f"T = {len(network.steps)} step{'s' * (len(network.steps) != 1)}"]
+    said = [trn("T = {n} step", "T = {n} steps", len(network.steps))]
     batch = _batch(network)
     if batch:
         said.append(
-            f"N = {batch} sequence{'s' * (batch != 1)}" + " (a norm is over all of them)" * (batch > 1)
+            trn("N = {n} sequence", "N = {n} sequences", batch)
+            + tr(" (a norm is over all of them)") * (batch > 1)
         )
     for band in [b for b in network.bands if network.carried[b]] or network.bands:
         who = f"{clean(band)}: " if band and len(network.bands) > 1 else ""
         given, units = _inputs(network, band), _units(network, band)
-        parts = [f"D = {given} input{'s' * (given != 1)}"] if given else []
-        parts += [f"H = {units} unit{'s' * (units != 1)}"] if units else []
+        parts = [trn("D = {n} input", "D = {n} inputs", given)] if given else []
+        parts += [trn("H = {n} unit", "H = {n} units", units)] if units else []
         if parts:
             said.append(who + ", ".join(parts))
     y = next((g.out for g in network.outputs.values()), None)
     if y is not None:
-        what = f"{y.shape[-1]} output{'s' * (y.shape[-1] != 1)}" if y.ndim else "a loss"
-        said.append(f"{what} at {len(network.outputs)} step{'s' * (len(network.outputs) != 1)}")
+        what = trn("{n} output", "{n} outputs", y.shape[-1]) if y.ndim else tr("a loss")
+        said.append(trn("{what} at {n} step", "{what} at {n} steps", len(network.outputs), what=what))
     return " · ".join(said)
 
 

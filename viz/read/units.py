@@ -15,6 +15,7 @@ import numpy as np
 from minigrad import Tensor
 from minigrad.items import flows_back
 
+from ..language.catalogue import tr
 from ..language.text import clean, pretty
 from .network import QUANTITY, SHARED, Group, Network, step_of
 
@@ -103,7 +104,9 @@ def _bounded(nodes: Sequence[Tensor], network: Network | None) -> Iterator[tuple
         )
         symbol = "σ" if kind == "sigmoid" else kind
         name = (
-            pretty(group.name) if straight and group.name else f"{symbol} in {pretty(group.name) or 'step'}"
+            pretty(group.name)
+            if straight and group.name
+            else tr("{symbol} in {name}", symbol=symbol, name=pretty(group.name) or tr("step"))
         )
         count = (*at, name, kind)
         seen[count] = seen.get(count, -1) + 1

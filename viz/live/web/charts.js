@@ -66,8 +66,8 @@ function drawLoss(chart, network) {
   for (let k = 0; k < losses.length; k += every) drawn.push([chart.x(first + k + 1), chart.y(Math.min(losses[k], top))]);
   if (losses.length) drawn.push([chart.x(count), chart.y(Math.min(losses[losses.length - 1], top))]);
   chart.mark(0, "path", { d: points(drawn) || "M0 0", class: "line" });
-  chart.mark(1, "text", { x: WIDE - RIGHT - 2, y: chart.y(guess) - 4, class: "axis", "text-anchor": "end" }, `${short(guess)} = blind guess among ${sizes.K}`);
-  chart.svg.setAttribute("aria-label", `Loss by training step: now ${short(network.loss, 3)}`);
+  chart.mark(1, "text", { x: WIDE - RIGHT - 2, y: chart.y(guess) - 4, class: "axis", "text-anchor": "end" }, tr("{loss} = blind guess among {n}", { loss: short(guess), n: sizes.K }));
+  chart.svg.setAttribute("aria-label", tr("Loss by training step: now {loss}", { loss: short(network.loss, 3) }));
 }
 
 /** What is left of the last step's loss, by distance. @param {Chart} chart @param {Network} network @param {any} style @param {any} bounds */
@@ -82,19 +82,19 @@ function drawDistance(chart, network, style, bounds) {
   const drawn = logs.map((v, d) => [chart.x(d), chart.y(Number.isFinite(v) ? Math.max(low, Math.min(high, v)) : low)]);
   chart.mark(0, "path", { d: points(drawn), class: "thin" });
   chart.mark(1, "path", { d: `M${LEFT} ${bound}H${WIDE - RIGHT}`, class: "bound" });
-  chart.mark(2, "text", { x: LEFT + 4, y: bound + 13, class: "axis", "text-anchor": "start" }, "below: vanishes");
+  chart.mark(2, "text", { x: LEFT + 4, y: bound + 13, class: "axis", "text-anchor": "start" }, tr("below: vanishes"));
   drawn.forEach(([x, y], d) => {
     const [colour] = shapes.strokeOf(style, shapes.stateOf(style, parts[d]), parts[d]);
     chart.mark(3 + d, "circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: T > 20 ? 3 : 5, fill: colour });
   });
   chart.end(3 + T);
-  chart.svg.setAttribute("aria-label", `What is left of the last letter's gradient: × ${short(parts[T - 1], 3)} after ${T - 1} steps back`);
+  chart.svg.setAttribute("aria-label", tr("What is left of the last letter's gradient: × {share} after {n} steps back", { share: short(parts[T - 1], 3), n: T - 1 }));
 }
 
 /** @param {Chart} chart @param {Network} network */
 function drawGates(chart, network) {
   const { T } = network.sizes, { cell } = network, gates = cell.gates;
-  chart.axes([1, Math.max(T, 2)], [0, 1], some(T - 1, 10).map((k) => [k + 1, String(k + 1)]), [[0, "shut 0"], [0.5, "0.5"], [1, "open 1"]]);
+  chart.axes([1, Math.max(T, 2)], [0, 1], some(T - 1, 10).map((k) => [k + 1, String(k + 1)]), [[0, tr("shut 0")], [0.5, "0.5"], [1, tr("open 1")]]);
   let k = 0;
   gates.forEach((name, n) => {
     const q = cell.quantities.indexOf(name), values = Array.from({ length: T }, (_, t) => mean(network.values(q, t)));
@@ -106,7 +106,7 @@ function drawGates(chart, network) {
     const q = cell.quantities.indexOf(name), v = mean(network.values(q, T - 1));
     chart.mark(k++, "text", { x: WIDE - RIGHT - 4 - 18 * (gates.length - 1 - n), y: Math.max(ABOVE + 8, chart.y(v) - 6), class: `key of${n % 4}`, "text-anchor": "end" }, shown(name));
   });
-  if (!gates.length) chart.mark(k++, "text", { x: (WIDE + LEFT) / 2, y: HIGH / 2, class: "axis", "text-anchor": "middle" }, `${cell.name} has no gates: nothing protects its memory.`);
+  if (!gates.length) chart.mark(k++, "text", { x: (WIDE + LEFT) / 2, y: HIGH / 2, class: "axis", "text-anchor": "middle" }, tr("{cell} has no gates: nothing protects its memory.", { cell: cell.name }));
   chart.end(k);
-  chart.svg.setAttribute("aria-label", gates.length ? `Gates over time, on average: ${gates.map((g) => `${shown(g)} ${short(mean(network.program.results[2 + cell.quantities.indexOf(g)]))}`).join(", ")}` : "No gates");
+  chart.svg.setAttribute("aria-label", gates.length ? tr("Gates over time, on average: {gates}", { gates: gates.map((g) => `${shown(g)} ${short(mean(network.program.results[2 + cell.quantities.indexOf(g)]))}`).join(", ") }) : tr("No gates"));
 }

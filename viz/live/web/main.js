@@ -7,10 +7,13 @@ const programs = new Programs(data.programs);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const CONTROLS = ["text", "cell", "hidden", "lr", "bias", "scale", "where", "truncate", "clip", "seed", "speed"];
 const MOVED = ["lr", "where", "truncate", "clip", "speed"]; // these change while it learns; the others start anew
-const SPEEDS = [["1 step a second", 1], ["5 steps a second", 5], ["1 step a picture", 0], ["4 steps a picture", 4], ["as fast as it can", -1]];
+const ALL = "*"; // the choice of all cells, side by side
+const SPEEDS = [[tr("1 step a second"), 1], [tr("5 steps a second"), 5], [tr("1 step a picture"), 0], [tr("4 steps a picture"), 4], [tr("as fast as it can"), -1]];
 
-/** @type {{network: Network|null, picture: Picture|null, charts: any, training: boolean, chosen: number, next: number, made: number, said: number, rule: any, letters: string[], alphabet: string[], stats: any}} */
-const now = { network: null, picture: null, charts: null, training: false, chosen: 0, next: 0, made: 0, said: 0, rule: null, letters: [], alphabet: [], stats: { pictures: 0, steps: 0 } };
+/** What is drawn, `all` of it, and of that the `network` and `picture` that charts and sentences speak of.
+ * @typedef {{network: Network, picture: Picture, head: Element|null}} Shown
+ * @type {{all: Shown[], network: Network|null, picture: Picture|null, charts: any, training: boolean, chosen: number, next: number, made: number, said: number, rule: any, letters: string[], alphabet: string[], stats: any}} */
+const now = { all: [], network: null, picture: null, charts: null, training: false, chosen: 0, next: 0, made: 0, said: 0, rule: null, letters: [], alphabet: [], stats: { pictures: 0, steps: 0 } };
 
 // Controls.
 
@@ -40,30 +43,42 @@ function settings() {
 
 /** Numbers beside the controls, and what a cell has not. */
 function label() {
-  const cell = data.cells[chosen().cell], speed = SPEEDS[range("speed")][0];
+  const { cell: wanted } = chosen(), all = Object.values(data.cells), speed = SPEEDS[range("speed")][0];
+  const cell = data.cells[wanted] || { name: all.map((c) => c.name).join(", "), forget: all.map((c) => c.forget).find(Boolean) };
   say($("lr_said"), short(rate()));
-  say($("bias_said"), cell.forget ? short(range("bias")) : `${cell.name} has none`);
+  say($("bias_said"), cell.forget ? short(range("bias")) : tr("{cell} has none", { cell: cell.name }));
   $("bias").disabled = !cell.forget;
   say($("scale_said"), `× ${short(range("scale"))}`);
-  say($("truncate_said"), range("truncate") ? `every ${range("truncate")} steps` : "never");
-  say($("clip_said"), range("clip") ? `to ${short(range("clip"))}` : "no");
+  say($("truncate_said"), range("truncate") ? tr("every {n} steps", { n: range("truncate") }) : tr("never"));
+  say($("clip_said"), range("clip") ? tr("to {size}", { size: short(range("clip")) }) : tr("no"));
   say($("speed_said"), String(speed));
   for (const id of ["lr", "bias", "scale", "truncate", "clip", "speed"]) $(id).setAttribute("aria-valuetext", $(`${id}_said`).textContent);
-  for (const e of /** @type {any} */ (document.querySelectorAll(".equations > div"))) e.hidden = e.dataset.cell !== chosen().cell;
-  $("equations_of").textContent = `Equations of ${cell.name}`;
+  for (const e of /** @type {any} */ (document.querySelectorAll(".equations > div"))) e.hidden = wanted !== ALL && e.dataset.cell !== wanted;
+  $("equations_of").textContent = tr("Equations of {cell}", { cell: cell.name });
 }
 
 function address() {
+  const fragment = `#${new URLSearchParams(chosen())}`;
+  $("link").href = fragment;
   try {
-    history.replaceState(null, "", `#${new URLSearchParams(chosen())}`);
+    history.replaceState(null, "", fragment);
   } catch { /* within a frame there is no address of its own */ }
 }
 
 // The network.
 
-/** A new network; the old one stays in the picture until it is there. */
+/** A network of a kind, at these sizes. @param {string} name @param {any} coded @param {Record<string, number>} sizes @returns {Promise<Network>} */
+async function built(name, coded, sizes) {
+  const program = await programs.get(name, sizes);
+  const n = Object.values(program.parameters).reduce((sum, view) => sum + view.length, 0);
+  const mover = await programs.get("rule", { n }, `rule of ${name}`);
+  now.rule ??= { scaled: data.rule.scaled, table: new Float32Array((await unpack(data.rule.table)).buffer) };
+  return new Network(data.cells[name], program, now.rule, mover, coded.codes, settings());
+}
+
+/** New networks; the old ones stay in the picture until they are there. */
 async function anew() {
-  const made = ++now.made, { cell: name, text } = chosen(), cell = data.cells[name];
+  const made = ++now.made, { cell: wanted, text } = chosen();
   label();
   address();
   const coded = encoded(text, largest);
@@ -71,49 +86,94 @@ async function anew() {
   $("text").setAttribute("aria-invalid", String(!coded.codes.length));
   if (!coded.codes.length) return train(false);
   const sizes = { T: coded.codes.length - 1, H: range("hidden"), K: coded.alphabet.length };
-  const program = await programs.get(name, sizes);
-  const n = Object.values(program.parameters).reduce((sum, view) => sum + view.length, 0);
-  const mover = await programs.get("rule", { n });
-  now.rule ??= { scaled: data.rule.scaled, table: new Float32Array((await unpack(data.rule.table)).buffer) };
+  const networks = await Promise.all((wanted === ALL ? Object.keys(data.cells) : [wanted]).map((name) => built(name, coded, sizes)));
   if (made !== now.made) return; // meanwhile something else was chosen
-  now.network = new Network(cell, program, now.rule, mover, coded.codes, settings());
   now.letters = coded.letters;
   now.alphabet = coded.alphabet;
   now.chosen = sizes.T - 1;
-  now.picture = new Picture($("sheet"), now.network, coded.letters, coded.alphabet, style, pick);
-  $("sheet").scrollLeft = $("sheet").scrollWidth; // the gradient starts at the last letter
-  say($("size"), `${n.toLocaleString("en")} weights: ${cell.name}, ${sizes.H} hidden units, ${sizes.K} letters, ${sizes.T} steps`);
+  const beside = networks.length > 1;
+  $("sheet").className = beside ? "beside" : "sheet";
+  $("sheet").replaceChildren();
+  now.all = networks.map((network, k) => {
+    const host = beside ? document.createElement("div") : $("sheet"), head = beside ? document.createElement("h3") : null;
+    if (head) {
+      const section = document.createElement("section");
+      host.className = "sheet";
+      section.append(head, host);
+      $("sheet").append(section);
+    }
+    const picture = new Picture(host, network, coded.letters, coded.alphabet, style, (t) => pick(t, k));
+    host.scrollLeft = host.scrollWidth; // the gradient starts at the last letter
+    return { network, picture, head };
+  });
+  look(0);
   show(true);
 }
 
-/** A step is looked at. @param {number} t */
-function pick(t) {
+/** Charts and sentences speak of the k-th network. @param {number} k */
+function look(k) {
+  const { network, picture } = now.all[k], { H, K, T } = network.sizes;
+  Object.assign(now, { network, picture });
+  now.all.forEach(({ head }, other) => head?.classList.toggle("chosen", k === other));
+  say($("size"), tr("{n} weights: {cell}, {units} hidden units, {letters} letters, {steps} steps", { n: network.value.length.toLocaleString("en"), cell: network.cell.name, units: H, letters: K, steps: T }));
+}
+
+/** A step is looked at, in the k-th network. @param {number} t @param {number} k */
+function pick(t, k = now.all.findIndex(({ picture }) => picture === now.picture)) {
   now.chosen = t;
-  if (!now.picture) return;
-  now.picture.mark(t);
-  say($("inspector"), now.picture.spoken(t));
+  if (k < 0) return;
+  if (now.all[k].picture !== now.picture) {
+    look(k);
+    charts();
+  }
+  for (const { picture } of now.all) picture.mark(t);
+  say($("inspector"), spoken());
+}
+
+const spoken = () => (now.all.length > 1 && now.network ? `${now.network.cell.name}. ` : "") + (now.picture?.spoken(now.chosen) || "");
+
+function charts() {
+  if (!now.network) return;
+  drawLoss(now.charts.loss, now.network);
+  drawDistance(now.charts.distance, now.network, style, bounds);
+  drawGates(now.charts.gates, now.network);
+}
+
+/** What a network writes, and how much of it is right. @param {Network} network */
+function written(network) {
+  const found = network.writes().map((code) => now.alphabet[code]);
+  network.look();
+  const n = found.slice(1).filter((l, t) => l === now.letters[t + 1]).length;
+  return { text: found.map(visible).join(""), right: tr("{n} of {total}", { n, total: network.sizes.T }) };
+}
+
+/** Over each picture side by side: what it writes, and what is left of the gradient. @param {Shown} shown */
+function headed({ network, head }) {
+  if (!head) return;
+  const { text, right } = written(network), { distance, sizes } = network, left = distance[0] / distance[sizes.T - 1];
+  say(head, tr("{cell} writes {text} ({right}); × {left} of the gradient arrives at the first letter", { cell: network.cell.name, text, right, left: short(left) }));
 }
 
 /** Draw what is; aloud: also into the sentence at once. @param {boolean} aloud */
 function show(aloud) {
-  const { network, picture, charts } = now;
+  const { network, picture } = now;
   if (!network || !picture) return;
   const time = performance.now(), due = aloud || time - now.said > 250;
   if (due) {
-    network.look();
-    const written = network.writes().map((code) => now.alphabet[code]);
-    say($("writes"), written.map(visible).join(""));
-    say($("right"), `${written.slice(1).filter((l, t) => l === now.letters[t + 1]).length} of ${network.sizes.T}`);
+    const { text, right } = written(network);
+    say($("writes"), text);
+    say($("right"), right);
+    now.all.forEach(headed);
   }
-  network.look();
-  picture.update();
-  drawLoss(charts.loss, network);
-  drawDistance(charts.distance, network, style, bounds);
-  drawGates(charts.gates, network);
-  say($("inspector"), picture.spoken(now.chosen));
+  for (const one of now.all) {
+    one.network.look();
+    one.picture.update();
+  }
+  charts();
+  say($("inspector"), spoken());
   now.stats.pictures += 1;
   if (!due) return;
-  picture.mark(now.chosen);
+  for (const one of now.all) one.picture.mark(now.chosen);
   now.said = time;
   const said = `${progress(network, now.training)} `, found = reach(network, bounds, now.letters), more = stuck(network, bounds);
   say($("progress"), said);
@@ -122,36 +182,51 @@ function show(aloud) {
   if (aloud || network.broken) say($("aloud"), `${said} ${found} ${more}`);
 }
 
+/** What may change while it learns. */
+function moved() {
+  for (const { network } of now.all) {
+    const { bias, scale, seed } = network.settings;
+    network.settings = { ...settings(), bias, scale, seed };
+  }
+}
+
+/** One step of all. */
+function learn() {
+  for (const { network } of now.all) network.step();
+}
+
+const broken = () => now.all.every(({ network }) => network.broken);
+
 /** @param {number} time */
 function frame(time) {
   const { network } = now;
   if (!now.training || !network) return;
-  network.settings = { ...settings(), bias: network.settings.bias, scale: network.settings.scale, seed: network.settings.seed };
+  moved();
   const speed = /** @type {number} */ (SPEEDS[range("speed")][1]), slow = range("speed") < 2;
   const before = network.count;
   if (slow) {
     if (time >= now.next) {
-      network.step();
+      learn();
       now.next = time + 1000 / speed;
     }
   } else if (speed < 0) {
     const end = performance.now() + 12;
-    do for (let k = 0; k < 8; k++) network.step();
-    while (performance.now() < end && !network.broken);
-  } else for (let k = 0; k < Math.max(speed, 1); k++) network.step();
+    do for (let k = 0; k < 8; k++) learn();
+    while (performance.now() < end && !broken());
+  } else for (let k = 0; k < Math.max(speed, 1); k++) learn();
   now.stats.steps += network.count - before;
   // Who wants less motion sees four pictures a second.
-  if (network.count !== before && (!calm.matches || time - now.said > 250)) show(false);
-  if (network.broken) return train(false);
+  if (!slow || network.count !== before) if (!calm.matches || time - now.said > 250) show(false);
+  if (broken()) return train(false);
   requestAnimationFrame(frame);
 }
 
 /** @param {boolean} on */
 function train(on) {
-  if (on && (!now.network || now.network.broken)) return;
+  if (on && (!now.network || broken())) return;
   const was = now.training;
   now.training = on;
-  say($("train"), on ? "❚❚ Pause" : "▶ Train");
+  say($("train"), on ? tr("❚❚ Pause") : tr("▶ Train"));
   $("train").setAttribute("aria-pressed", String(on));
   if (on && !was) requestAnimationFrame(frame);
   show(true);
@@ -160,15 +235,25 @@ function train(on) {
 function once() {
   train(false);
   if (!now.network) return;
-  now.network.settings = { ...settings(), bias: now.network.settings.bias, scale: now.network.settings.scale, seed: now.network.settings.seed };
-  now.network.step();
+  moved();
+  learn();
   show(true);
+}
+
+/** The picture as a file, where a reader's browser keeps files. */
+function save() {
+  if (!now.picture || !now.network) return;
+  const link = document.createElement("a"), name = now.network.cell.name.replace(/[^\w-]+/g, "_");
+  link.href = URL.createObjectURL(new Blob([now.picture.copy()], { type: "image/svg+xml" }));
+  link.download = `${name}_${now.network.count}.svg`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
 // What happens.
 
 function start() {
-  now.charts = { loss: new Chart($("loss"), "Loss", "training steps"), distance: new Chart($("distance"), "Gradient by distance", "steps back from the last letter"), gates: new Chart($("gates"), "Gates over time", "step t") };
+  now.charts = { loss: new Chart($("loss"), tr("Loss"), tr("training steps")), distance: new Chart($("distance"), tr("Gradient by distance"), tr("steps back from the last letter")), gates: new Chart($("gates"), tr("Gates over time"), tr("step t")) };
   choose(data.chosen);
   choose(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
   for (const id of CONTROLS) {
@@ -177,7 +262,7 @@ function start() {
       label();
       address();
       if (now.network && !now.training) {
-        Object.assign(now.network.settings, settings(), { bias: now.network.settings.bias, scale: now.network.settings.scale });
+        moved();
         show(true);
       }
     });
@@ -185,6 +270,7 @@ function start() {
   $("train").addEventListener("click", () => train(!now.training));
   $("once").addEventListener("click", once);
   $("anew").addEventListener("click", anew);
+  $("save").addEventListener("click", save);
   data.presets.forEach(({ chosen: given, story }, k) => {
     $(`preset_${k}`).addEventListener("click", async () => {
       train(false);
@@ -195,6 +281,7 @@ function start() {
   });
   document.addEventListener("keydown", keys);
   $("app").hidden = false;
+  $("still").hidden = true;
   label();
   anew().then(() => document.documentElement.classList.add("ready"), failed);
 }
@@ -223,4 +310,4 @@ function failed(error) {
 }
 
 if (typeof WebAssembly === "object" && typeof DecompressionStream === "function") start();
-else failed(new Error("it has no WebAssembly, or cannot unpack it"));
+else failed(new Error(tr("it has no WebAssembly, or cannot unpack it")));

@@ -38,7 +38,7 @@ class Picture {
     const low = TOP + 40 + this.rows.length * (CARD + 6);
     this.size = [2 * PAD + T * (COLUMN + GAP) - GAP, low + 62];
     const { make, rect } = shapes, [w, h] = this.size;
-    const svg = make("svg", { width: w, height: h, viewBox: `0 0 ${w} ${h}`, class: "picture", role: "group", "aria-label": "The unrolled network" });
+    const svg = make("svg", { width: w, height: h, viewBox: `0 0 ${w} ${h}`, class: "picture", role: "group", "aria-label": tr("The unrolled network") });
     for (const name of state) svg.append(rect(0, this.y(name) - 3, w, CARD + 6, { rx: 8, fill: "#fbeec3" }));
     this.over = make("g"); // lines between columns lie over them
     this.steps = Array.from({ length: T }, (_, t) => this.column(svg, t, letters, low, chosen));
@@ -111,22 +111,21 @@ class Picture {
     const [colour, width, dash, mark] = shapes.strokeOf(this.style, state, v);
     put(line.path, { stroke: colour, "stroke-width": width.toFixed(1), "stroke-dasharray": { dashed: "5 4", dotted: "1.5 3" }[dash] || "none" });
     put(line.arrow, { fill: colour });
-    say(line.label, v === null ? "✂ cut" : said || mark);
+    say(line.label, v === null ? tr("✂ cut") : said || mark);
   }
 
   /** Put in what the network has now. */
   update() {
-    const { network, style } = this, { T, H } = network.sizes, { cell, settings } = network, S = cell.state.length;
+    const { network } = this, { T, H } = network.sizes, { cell, settings } = network, S = cell.state.length;
     const wide = COLUMN - 22, size = wide / H;
     this.ink.clearRect(0, 0, this.size[0], this.size[1]);
     for (let t = 0; t < T; t++) {
       const own = this.steps[t], x = PAD + t * (COLUMN + GAP) + 11;
       this.rows.forEach((name, k) => {
         const q = cell.quantities.indexOf(name), values = network.values(q, t), middle = mean(values);
-        say(own.cards[k], cell.gates.includes(name) ? `${short(middle)}${middle < 0.05 ? " shut" : middle > 0.95 ? " open" : ""}` : `‖${shown(name)}‖ ${short(norm(values))}`);
+        say(own.cards[k], cell.gates.includes(name) ? `${short(middle)}${middle < 0.05 ? tr(" shut") : middle > 0.95 ? tr(" open") : ""}` : `‖${shown(name)}‖ ${short(norm(values))}`);
         for (let u = 0; u < H; u++) {
-          const level = Math.max(-1, Math.min(1, values[u])), index = Math.round((level + 1) / 2 * (style.values.length - 1));
-          this.ink.fillStyle = style.values[index] || style.nan;
+          this.ink.fillStyle = this.colour(values[u]);
           this.ink.fillRect(x + u * size, this.at[k] + 18, Math.max(size - 0.5, 0.5), CARD - 22);
         }
         this.ink.strokeStyle = "#c3c9d1";
@@ -134,7 +133,7 @@ class Picture {
       });
       const [best, p] = network.best(t), right = best === network.codes[t + 1];
       say(own.guess, `${visible(this.alphabet[best])} ${right ? "✓" : "✗"}`);
-      say(own.sure, right ? `p ${short(p)}` : `p ${short(p)}, not ${visible(this.alphabet[network.codes[t + 1]])}`);
+      say(own.sure, right ? `p ${short(p)}` : tr("p {p}, not {letter}", { p: short(p), letter: visible(this.alphabet[network.codes[t + 1]]) }));
       put(own.output, { fill: right ? "#dff0d8" : "#fbe3c0" });
       put(own.lines[0].path, { stroke: "#5d6470", "stroke-width": "1.2" });
       put(own.lines[0].arrow, { fill: "#5d6470" });
@@ -147,13 +146,40 @@ class Picture {
     }
   }
 
+  /** Blue, white and orange from −1 to 1. @param {number} v @returns {string} */
+  colour(v) {
+    const { values, nan } = this.style, level = Math.max(-1, Math.min(1, v));
+    return values[Math.round((level + 1) / 2 * (values.length - 1))] || nan;
+  }
+
+  /** A document of its own, with the units that the page has on its canvas. @returns {string} */
+  copy() {
+    const { make, rect } = shapes, { network } = this, { T, H } = network.sizes, size = (COLUMN - 22) / H, [w, h] = this.size;
+    const svg = /** @type {Element} */ (this.svg.cloneNode(true)), units = make("g");
+    put(svg, { xmlns: shapes.NS, "font-family": "DejaVu Sans, Verdana, Helvetica, sans-serif" });
+    for (const e of svg.querySelectorAll("[tabindex]")) for (const name of ["tabindex", "role"]) e.removeAttribute(name);
+    svg.prepend(rect(0, 0, w, h, { fill: "#ffffff" }));
+    for (let t = 0; t < T; t++) {
+      this.rows.forEach((name, k) => {
+        const values = network.values(network.cell.quantities.indexOf(name), t), x = PAD + t * (COLUMN + GAP) + 11;
+        for (let u = 0; u < H; u++) units.append(rect(x + u * size, this.at[k] + 18, Math.max(size - 0.5, 0.5), CARD - 22, { fill: this.colour(values[u]) }));
+      });
+    }
+    svg.append(units);
+    return new XMLSerializer().serializeToString(svg);
+  }
+
   /** A step as a sentence. @param {number} t */
   spoken(t) {
     const { network } = this, [best, p] = network.best(t);
     const gates = network.cell.gates.map((g) => `${shown(g)} ${short(mean(network.values(network.cell.quantities.indexOf(g), t)))}`);
-    return `Step ${t + 1}: reads ${visible(this.alphabet[network.codes[t]])}, says ${visible(this.alphabet[best])} with probability ${short(p)}, ` +
-      `should say ${visible(this.alphabet[network.codes[t + 1]])}.${gates.length ? ` Gates, on average: ${gates.join(", ")}.` : ""} ` +
-      `‖gradient of its states‖ ${short(network.arrived[t], 3)}.`;
+    return [
+      tr("Step {t}: reads {read}, says {said} with probability {p}, should say {right}.", {
+        t: t + 1, read: visible(this.alphabet[network.codes[t]]), said: visible(this.alphabet[best]), p: short(p), right: visible(this.alphabet[network.codes[t + 1]]),
+      }),
+      ...(gates.length ? [tr("Gates, on average: {gates}.", { gates: gates.join(", ") })] : []),
+      tr("‖gradient of its states‖ {size}.", { size: short(network.arrived[t], 3) }),
+    ].join(" ");
   }
 
   /** @param {number} t */

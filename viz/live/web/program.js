@@ -3,6 +3,7 @@
 /** @typedef {{kind: string, bytes: number, address: number, count: number}} Store */
 /** @typedef {{store: number|null, dtype: string, shape: Array}} Fact */
 
+const { tr } = shapes;
 const ALIGN = 64;
 const aligned = (n) => Math.ceil(n / ALIGN) * ALIGN;
 
@@ -71,10 +72,11 @@ class Programs {
     this.instances = {};
   }
 
-  /** @param {string} name @param {Record<string, number>} sizes @returns {Promise<Program>} */
-  async get(name, sizes) {
+  /** own: what tells apart several programs of one module, each with a memory of its own.
+   * @param {string} name @param {Record<string, number>} sizes @param {string} own @returns {Promise<Program>} */
+  async get(name, sizes, own = name) {
     const { module, layout } = this.made[name];
-    this.instances[name] ??= WebAssembly.instantiate(/** @type {any} */ (await unpack(module))).then((made) => made.instance.exports);
-    return new Program(layout, await this.instances[name], sizes);
+    this.instances[own] ??= WebAssembly.instantiate(/** @type {any} */ (await unpack(module))).then((made) => made.instance.exports);
+    return new Program(layout, await this.instances[own], sizes);
   }
 }

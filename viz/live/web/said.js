@@ -8,50 +8,61 @@ function shareOf(network, name, at) {
 
 /** Gates that are stuck. @param {Network} network @param {any} bounds @returns {string} */
 function stuck(network, bounds) {
+  const percent = (/** @type {number} */ v) => Math.round(100 * v);
   for (const g of network.cell.gates) {
     const shut = shareOf(network, g, (v) => v < 0.05), open = shareOf(network, g, (v) => v > 0.95);
     if (shut + open > bounds.saturated) {
       const keeper = g === network.cell.keeper, forgets = keeper && shut > bounds.saturated, keeps = keeper && open > bounds.saturated;
-      return `${shown(g)}: ${Math.round(100 * (shut + open))} % of its units are saturated (${Math.round(100 * shut)} % shut, ${Math.round(100 * open)} % open). ` +
-        (forgets ? "The memory is forgotten in every step." : keeps ? "The memory is kept in every step." : "Hardly any gradient passes through the gate itself.");
+      const said = tr("{gate}: {share} % of its units are saturated ({shut} % shut, {open} % open).", { gate: shown(g), share: percent(shut + open), shut: percent(shut), open: percent(open) });
+      return `${said} ${forgets ? tr("The memory is forgotten in every step.") : keeps ? tr("The memory is kept in every step.") : tr("Hardly any gradient passes through the gate itself.")}`;
     }
   }
   const h = network.cell.state[0];
   const share = network.cell.gates.length ? 0 : shareOf(network, h, (v) => Math.abs(v) > 0.95);
-  return share > bounds.saturated ? `${Math.round(100 * share)} % of the units of ${h} are saturated: their tanh is flat there, so hardly any gradient passes.` : "";
+  return share > bounds.saturated ? tr("{share} % of the units of {name} are saturated: their tanh is flat there, so hardly any gradient passes.", { share: percent(share), name: h }) : "";
 }
 
 /** What the last step's loss sends back. @param {Network} network @param {any} bounds @param {string[]} letters */
 function reach(network, bounds, letters) {
   const { T } = network.sizes, { distance, settings } = network;
   if (T < 2) return "";
-  const from = `the loss of the last letter (${visible(letters[T])})`, start = distance[T - 1];
-  if (![...distance].every(Number.isFinite)) return "The gradient is not a number any more.";
-  if (start === 0) return `${from[0].toUpperCase()}${from.slice(1)} is 0: nothing is left to learn from it.`;
+  const letter = visible(letters[T]), start = distance[T - 1];
+  if (![...distance].every(Number.isFinite)) return tr("The gradient is not a number any more.");
+  if (start === 0) return tr("The loss of the last letter ({letter}) is 0: nothing is left to learn from it.", { letter });
   const left = distance[0] / start, each = left ** (1 / (T - 1));
   if (settings.truncate && settings.truncate < T) {
     const first = Math.floor((T - 1) / settings.truncate) * settings.truncate + 1;
-    return `✂ Cut every ${settings.truncate} steps: ${from} reaches back to t = ${first} and no further.`;
+    return tr("✂ Cut every {n} steps: the loss of the last letter ({letter}) reaches back to t = {t} and no further.", { n: settings.truncate, letter, t: first });
   }
   const half = each < 1 ? Math.log(0.5) / Math.log(each) : Infinity;
-  const arrives = `Of ${from}, × ${short(left)} of the gradient arrives at the first (× ${short(each)} per step)`;
-  if (each > bounds.exploding && left > bounds.growth) return `${arrives}: it explodes. Clip it, or make the recurrent weights smaller.`;
-  if (left < bounds.left) return `${arrives}: it vanishes${half < 100 ? `, halved every ${short(half)} steps` : ""}. The last letter can hardly learn from the first.`;
-  return `${arrives}: it lives.`;
+  const arrives = tr("Of the loss of the last letter ({letter}), × {left} of the gradient arrives at the first (× {each} per step)", { letter, left: short(left), each: short(each) });
+  if (each > bounds.exploding && left > bounds.growth) return tr("{arrives}: it explodes. Clip it, or make the recurrent weights smaller.", { arrives });
+  if (left < bounds.left) {
+    const halved = half < 100 ? tr(", halved every {n} steps", { n: short(half) }) : "";
+    return tr("{arrives}: it vanishes{halved}. The last letter can hardly learn from the first.", { arrives, halved });
+  }
+  return tr("{arrives}: it lives.", { arrives });
+}
+
+/** How the loss goes. @param {number[]} losses */
+function way(losses) {
+  const was = losses[Math.max(0, losses.length - 101)], now = losses[losses.length - 1], values = { before: short(was), loss: short(now) };
+  if (losses.length < 2) return tr("the loss is {loss}", values);
+  return now < 0.97 * was ? tr("the loss falls, {before} → {loss}", values) : now > 1.03 * was ? tr("the loss rises, {before} → {loss}", values) : tr("the loss stays at {loss}", values);
 }
 
 /** What the training has done. @param {Network} network @param {boolean} training */
 function progress(network, training) {
   const { T } = network.sizes, { count, losses, settings, norm } = network;
-  if (network.broken)
-    return `Step ${count + 1}: loss or gradient is not a number, so nothing was moved and the training has stopped. The way back: a learning rate below ${short(settings.lr)}, or clipping, then “Start anew”.`;
+  if (network.broken) {
+    return tr("Step {n}: loss or gradient is not a number, so nothing was moved and the training has stopped. The way back: a learning rate below {lr}, or clipping, then “Start anew”.", { n: count + 1, lr: short(settings.lr) });
+  }
   const right = network.right();
-  if (!count) return `Not trained yet: it guesses ${right} of ${T} letters right. Press “Train”.`;
-  const said = settings.last
-    ? `the last letter, the only one with a loss, is ${network.best(T - 1)[0] === network.codes[T] ? "right" : "wrong"}`
-    : `${right} of ${T} letters are right`;
-  const clipped = settings.clip && norm > settings.clip ? ` The gradient’s norm ${short(norm)} was clipped to ${short(settings.clip)}.` : ` The gradient’s norm was ${short(norm)}.`;
-  const was = losses[Math.max(0, losses.length - 101)], now = losses[losses.length - 1];
-  const way = losses.length < 2 ? "is" : now < 0.97 * was ? `falls, ${short(was)} →` : now > 1.03 * was ? `rises, ${short(was)} →` : "stays at";
-  return `Step ${count}: ${said}; the loss ${way} ${short(now)}.${training ? "" : " Paused."}${clipped}`;
+  if (!count) return tr("Not trained yet: it guesses {n} of {total} letters right. Press “Train”.", { n: right, total: T });
+  const said = !settings.last ? tr("{n} of {total} letters are right", { n: right, total: T })
+    : network.best(T - 1)[0] === network.codes[T] ? tr("the last letter, the only one with a loss, is right")
+    : tr("the last letter, the only one with a loss, is wrong");
+  const clipped = settings.clip && norm > settings.clip ? tr("The gradient’s norm {size} was clipped to {bound}.", { size: short(norm), bound: short(settings.clip) })
+    : tr("The gradient’s norm was {size}.", { size: short(norm) });
+  return [tr("Step {n}: {said}; {way}.", { n: count, said, way: way(losses) }), ...(training ? [] : [tr("Paused.")]), clipped].join(" ");
 }

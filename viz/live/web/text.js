@@ -13,16 +13,16 @@ const visible = (letter) => ({ " ": "␣", "\n": "⏎", "\t": "⇥" })[letter] |
 function encoded(text, largest) {
   let letters = lettersOf(text.normalize("NFC"));
   const whole = letters.length, said = [];
-  if (whole < 2) return { letters, alphabet: [], codes: [], said: whole ? "One letter has no next one to learn. Type at least two." : "Type a word to learn." };
+  if (whole < 2) return { letters, alphabet: [], codes: [], said: whole ? tr("One letter has no next one to learn. Type at least two.") : tr("Type a word to learn.") };
   if (whole > largest.T + 1) {
     letters = letters.slice(0, largest.T + 1);
-    said.push(`Only the first ${largest.T + 1} of ${whole.toLocaleString("en")} letters are learned.`);
+    said.push(tr("Only the first {n} of {total} letters are learned.", { n: largest.T + 1, total: whole.toLocaleString("en") }));
   }
   const alphabet = [...new Set(letters)].sort();
   if (alphabet.length > largest.K) {
     const known = new Set(letters.filter((l, k) => letters.indexOf(l) === k).slice(0, largest.K));
     letters = letters.slice(0, letters.findIndex((l) => !known.has(l)));
-    return { ...encoded(letters.join(""), largest), said: `Only ${largest.K} different letters fit: the text ends before the next one.` };
+    return { ...encoded(letters.join(""), largest), said: tr("Only {n} different letters fit: the text ends before the next one.", { n: largest.K }) };
   }
   if (alphabet.length < 2) alphabet.push("∅"); // one that never comes: else there were nothing to choose
   return { letters, alphabet, codes: letters.map((l) => alphabet.indexOf(l)), said: said.join(" ") };

@@ -4,10 +4,10 @@
   const data = JSON.parse($("data").textContent);
   const sheet = $("sheet");
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
-  const FIELDS = ["shape", "‖value‖", "‖gradient‖", "state of the gradient", "smallest", "largest", "mean", "saturated"];
+  const FIELDS = [tr("shape"), tr("‖value‖"), tr("‖gradient‖"), tr("state of the gradient"), tr("smallest"), tr("largest"), tr("mean"), tr("saturated")];
   const LEVELS = ["steps", "gates", "operations"];
   const MOST = { steps: 40, gates: 16 }; // steps in sight
-  const { INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn } = shapes;
+  const { tr, INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn } = shapes;
   const FILLS = ["#ffffff", "#fff9e8", "#eef4fb", PANEL];
   const T = data.steps.length;
   const now = {
@@ -114,7 +114,7 @@
     if (box.n < 0) {
       const said = leftOut(r, k, box.name);
       g.append(word(x + w / 2, y + h / 2 - (box.name === "end" ? 0 : 6), said, fitted(said, 11, w - 8), { bold: true }));
-      if (box.name !== "end") g.append(word(x + w / 2, y + h / 2 + 9, "not drawn", 9, { fill: SOFT }));
+      if (box.name !== "end") g.append(word(x + w / 2, y + h / 2 + 9, tr("not drawn"), 9, { fill: SOFT }));
       return named(g, said, null);
     }
     const entry = planOf(r, k).nodes[box.n];
@@ -136,8 +136,8 @@
 
   function leftOut(r, k, what) {
     const s = data.steps;
-    if (what === "end") return r.loss || "end";
-    if (what !== "before" && what !== "after") return what;
+    if (what === "end") return r.loss || tr("end");
+    if (what !== "before" && what !== "after") return tr(what);
     const [a, b] = what === "before" ? [s[0], s[k - 1]] : [s[k + 1], s[T - 1]];
     return a === b ? `t = ${a}` : `t = ${a} … ${b}`;
   }
@@ -145,8 +145,8 @@
   function spoken(r, k, entry, t) {
     const [name, shape, columns, , why] = entry;
     const gradient = text(r, k, columns[1]), state = stateOf(r, k, columns[1], why);
-    const said = gradient ? `gradient ${gradient} (${state})` : `gradient: ${state}`;
-    return `${name}${t === null ? "" : ` t=${t}`}: ${shape}, norm ${text(r, k, columns[0]) || "unknown"}, ${said}`;
+    const said = gradient ? tr("gradient {size} ({state})", { size: gradient, state: tr(state) }) : tr("gradient: {state}", { state: tr(state) });
+    return `${name}${t === null ? "" : ` t=${t}`}: ${shape}, ${tr("norm {size}", { size: text(r, k, columns[0]) || tr("unknown") })}, ${said}`;
   }
 
   /** A row of a box: its height, and how it is drawn. */
@@ -172,15 +172,15 @@
     const rows = [title(box.name, box.symbol && box.name ? `= ${box.symbol}` : box.symbol, 13)];
     if (box.shape) rows.push(line(box.shape, 8.5, { fill: SOFT }));
     rows.push(...values(r, k, entry));
-    if (entry[6] === "f") rows.push(...gradients(r, k, entry, box.name, box.all && T ? "all t: " : ""), ...wrong(r, k, entry));
+    if (entry[6] === "f") rows.push(...gradients(r, k, entry, box.name, box.all && T ? `${tr("all t:")} ` : ""), ...wrong(r, k, entry));
     return rows;
   }
 
   function values(r, k, entry) {
     const [, shape, columns, strip, , gate] = entry;
     const say = (c) => text(r, k, c, true);
-    if (columns[0] < 0) return [line("no value", 8, { fill: SOFT })];
-    if (say(columns[2]) === say(columns[3]) && !strip) return [line(`${shape.includes("×") && !/^[1 ×]+$/.test(shape) ? "all " : ""}${say(columns[2])}`, 10)];
+    if (columns[0] < 0) return [line(tr("no value"), 8, { fill: SOFT })];
+    if (say(columns[2]) === say(columns[3]) && !strip) return [line(shape.includes("×") && !/^[1 ×]+$/.test(shape) ? tr("all {value}", { value: say(columns[2]) }) : say(columns[2]), 10)];
     const rows = strip ? [cells(r, k, strip, strip[2], false)] : [];
     if (gate) rows.push(line(`${say(columns[4])}${word_(r, k, columns[4])}`, 9, { bold: true }));
     else if (!strip) rows.push(line(`‖·‖ ${say(columns[0])}`, 9.5, { fill: SOFT }));
@@ -188,20 +188,20 @@
     return rows;
   }
 
-  const word_ = (r, k, mean) => (value(r, k, mean) < 0.05 ? " shut" : value(r, k, mean) > 0.95 ? " open" : "");
+  const word_ = (r, k, mean) => (value(r, k, mean) < 0.05 ? tr(" shut") : value(r, k, mean) > 0.95 ? tr(" open") : "");
 
   function gradients(r, k, entry, name, before = "") {
     const [, , columns, strip, why] = entry;
     const rows = strip && strip[3] >= 0 ? [cells(r, k, strip, strip[3], true)] : [];
     const called = [...name].length <= 3 && /^\p{L}/u.test(name) ? name : "";
-    const said = columns[1] < 0 ? (why === "not computed" || !why ? "–" : why) : text(r, k, columns[1], true);
+    const said = columns[1] < 0 ? (why === "not computed" || !why ? "–" : tr(why)) : text(r, k, columns[1], true);
     rows.push(line(`${before}∂${called} ${said}`, 9.5, { fill: columns[1] < 0 ? SOFT : INK }));
     return rows;
   }
 
   function wrong(r, k, entry) {
     const state = stateOf(r, k, entry[2][1], "normal");
-    return state === "normal" || state === "exactly zero" ? [] : [line(state, 8, { fill: stroke(state)[0], bold: true })];
+    return state === "normal" || state === "exactly zero" ? [] : [line(tr(state), 8, { fill: stroke(state)[0], bold: true })];
   }
 
   /** A small array as coloured cells; a mark tells the sign of a gradient, zero, and what is not a number. */
@@ -243,14 +243,14 @@
     const dashes = { dashed: "5 4", dotted: "1.5 3" }[dash] || "";
     g.append(make("path", { d, fill: "none", stroke: colour, "stroke-width": width.toFixed(2), "stroke-dasharray": dashes }), head(base, tip, width, colour));
     g.append(make("path", { d, class: "hit" }));
-    const share = factor >= 0 && value(r, k, factor) >= 0 ? `×${text(r, k, factor, true)}` : mark === "✂" && now.view !== "operations" ? "✂ cut" : mark;
+    const share = factor >= 0 && value(r, k, factor) >= 0 ? `×${text(r, k, factor, true)}` : mark === "✂" && now.view !== "operations" ? tr("✂ cut") : mark;
     if (share) {
       const [x, y] = beside(pairs, curve, width, factor >= 0);
       g.append(word(x, y, share, 8.5, { fill: factor >= 0 ? INK : colour, bold: true }));
     }
     const number = text(r, k, column);
     const end = (name, dt) => (dt === null ? name : `${name} t=${t + dt}`.trim());
-    g.prepend(make("title", {}, `${end(from, fromDt)} → ${end(to, toDt)}: gradient ${number ? `${number} (${state})` : state}`));
+    g.prepend(make("title", {}, `${end(from, fromDt)} → ${end(to, toDt)}: ${number ? tr("gradient {size} ({state})", { size: number, state: tr(state) }) : tr("gradient {state}", { state: tr(state) })}`));
     if (t !== null) g.dataset.t = fromDt === null ? t : t + fromDt;
     const beat = turn >= 0 ? r.beats_[now.view].of(k, turn) : 0;
     if (beat) g.dataset.beat = beat;
@@ -326,7 +326,7 @@
       now.endText = word(0, end[0] + end[1] / 2, rec().loss || rec().end[0], 13, { bold: true });
       g.append(now.endText);
       const e = rec().end;
-      named(g, `${e[0]}: ${e[2]}, gradient: ${e[5]}`, null).dataset.key = "loss";
+      named(g, `${e[0]}: ${e[2]}, ${tr("gradient: {state}", { state: tr(e[5]) })}`, null).dataset.key = "loss";
       svg.querySelector(".boxes").append(g);
     }
     return svg;
@@ -353,7 +353,7 @@
     const title = [band, `t = ${t}`, said].filter(Boolean).join("  ");
     g.append(word(x + w / 2, y + 11, title, fitted(title, 12, w - 8), { bold: true }));
     g.dataset.key = `${band} t=${t}`.trim();
-    return named(g, `${band} step t = ${t} ${said}`.trim(), t);
+    return named(g, `${band} ${tr("step t = {t}", { t })} ${said}`.trim(), t);
   }
 
   function frame(k, [name, x, y, w, h, depth]) {
@@ -388,7 +388,7 @@
     try {
       await load(rec());
     } catch {
-      $("status").textContent = "This browser cannot unpack the numbers; a newer one can.";
+      $("status").textContent = tr("This browser cannot unpack the numbers; a newer one can.");
       return;
     }
     if (asked !== now.asked) return; // something else was asked for meanwhile
@@ -523,7 +523,9 @@
     frame.style.width = `max(4px, ${100 * (right - left)}%)`;
     range.value = now.k;
     range.setAttribute("aria-valuetext", `t = ${data.steps[now.k]}`);
-    $("rows").textContent = `‖gradient‖ of ${rows.map(([band, , name]) => `${band} ${name}`.trim()).join(", ")} over t = ${data.steps[0]} … ${data.steps[T - 1]}`;
+    $("rows").textContent = tr("‖gradient‖ of {names} over t = {first} … {last}", {
+      names: rows.map(([band, , name]) => `${band} ${name}`.trim()).join(", "), first: data.steps[0], last: data.steps[T - 1],
+    });
   }
 
   function states(r) {
@@ -542,7 +544,7 @@
     const list = $("numbers");
     list.replaceChildren();
     if (!now.pointed) {
-      $("name").textContent = "Point at a box or a line";
+      $("name").textContent = tr("Point at a box or a line");
       return;
     }
     if (pointed.classList.contains("edge")) pointed.classList.add("pointed");
@@ -562,14 +564,14 @@
 
   function numbersOf(pointed) {
     const r = rec(), own = pointed.own;
-    if (pointed.dataset.key === "loss") return [r.end[0], [...r.end.slice(2, 8), "", ""]];
+    if (pointed.dataset.key === "loss") return [r.end[0], [...r.end.slice(2, 5), tr(r.end[5]), ...r.end.slice(6, 8), "", ""]];
     if (!own) return [pointed.querySelector("title").textContent, []];
     const [name, shape, columns, , why] = planOf(r, own.k).nodes[own.n];
     const say = (i) => text(r, own.k, columns[i]);
     const share = say(5) && `${say(5)} %`;
     const state = stateOf(r, own.k, columns[1], why);
-    const where = own.t === null ? "" : own.all ? ", all steps together" : `, t = ${own.t}`;
-    return [name + where, [shape, say(0), say(1), state, say(2), say(3), say(4), share]];
+    const where = own.t === null ? "" : own.all ? tr(", all steps together") : `, t = ${own.t}`;
+    return [name + where, [shape, say(0), say(1), tr(state), say(2), say(3), say(4), share]];
   }
 
   // The backward pass.
@@ -610,8 +612,8 @@
     all.forEach(light);
     if (!n) return;
     const said = all.filter((e) => e.classList.contains("now")).map((e) => e.querySelector("title").textContent);
-    const more = said.length > 3 ? ` · and ${said.length - 3} more` : "";
-    $("status").textContent = `Backward pass, ${n} of ${beats()}: ${said.slice(0, 3).join(" · ")}${more}`;
+    const more = said.length > 3 ? ` · ${tr("and {n} more", { n: said.length - 3 })}` : "";
+    $("status").textContent = `${tr("Backward pass, {n} of {total}", { n, total: beats() })}: ${said.slice(0, 3).join(" · ")}${more}`;
   }
 
   /** Keep in sight where the pass is. */
@@ -623,7 +625,7 @@
   function stop() {
     clearTimeout(now.timer);
     now.timer = 0;
-    $("play").textContent = calm.matches ? "One step back in time" : "▶ Play the backward pass";
+    $("play").textContent = calm.matches ? tr("One step back in time") : tr("▶ Play the backward pass");
   }
 
   function next(by = 1) {
@@ -655,7 +657,7 @@
     pass(0);
     now.svg.classList.add("passing");
     tick();
-    if (now.timer) $("play").textContent = "■ Stop";
+    if (now.timer) $("play").textContent = tr("■ Stop");
   }
 
   // Keys: one stop for Tab, arrows within the picture.
@@ -705,7 +707,7 @@
     if (t === undefined || t === null) return;
     const view = LEVELS[LEVELS.indexOf(now.view) + 1], k = data.steps.indexOf(Number(t));
     if (view && k >= 0 && has(view)) show(view, k, { focus: key || " " });
-    else if (view === "operations" && !rec().deep) $("status").textContent = "Operations are drawn for the last recording only.";
+    else if (view === "operations" && !rec().deep) $("status").textContent = tr("Operations are drawn for the last recording only.");
   }
 
   function back() {
@@ -749,9 +751,10 @@
   // Controls.
 
   function tell() {
-    const where = now.view === "steps" ? "" : ` of step t = ${data.steps[now.k]}`;
-    const more = now.view === "steps" ? "A click or Enter opens a step." : "Esc goes back.";
-    $("status").textContent = T ? `${now.view}${where}. ${more}`.replace(/^./, (c) => c.toUpperCase()) : "";
+    const t = data.steps[now.k];
+    const where = { steps: () => tr("Steps"), gates: () => tr("Gates of step t = {t}", { t }), operations: () => tr("Operations of step t = {t}", { t }) }[now.view]();
+    const more = now.view === "steps" ? tr("A click or Enter opens a step.") : tr("Esc goes back.");
+    $("status").textContent = T ? `${where}. ${more}` : "";
   }
 
   function tools() {

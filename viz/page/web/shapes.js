@@ -4,6 +4,10 @@
 const shapes = (() => {
   const INK = "#1b1b1b", SOFT = "#5d6470", FAINT = "#c3c9d1", PANEL = "#f4f6f8";
   const NS = "http://www.w3.org/2000/svg";
+  const catalogue = JSON.parse(document.getElementById("words")?.textContent || "{}");
+
+  /** A message in the language of the page, its {names} filled in. */
+  const tr = (message, values = {}) => (catalogue[message] || message).replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all));
 
   function make(name, attributes = {}, content = "") {
     const e = document.createElementNS(NS, name);
@@ -64,5 +68,5 @@ const shapes = (() => {
     return [style.ramp[Math.round(share * (style.ramp.length - 1))], 1.2 + 4.8 * share, "solid", ""];
   }
 
-  return { INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn, stateOf, strokeOf };
+  return { tr, INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn, stateOf, strokeOf };
 })();
