@@ -184,7 +184,7 @@ class Product:
                 f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self.columns}, {self._add(start)}, scratch)",
             ]
         return [
-            *self._own_rows(start, count),
+            *self._own_rows(start, count, self.long),
             f"matmul({self.a[0]}, {plus(self.a[1], times('first_row', self.width))}, row_count, {self.width}, {self.width}, 1, "
             f"{self.b[0]}, {self.b[1]}, {self.c[0]}, {plus(self.c[1], times('first_row', self.columns))}, "
             f"{self.columns}, {self.columns}, {self.accumulate})",
@@ -199,7 +199,7 @@ class Product:
                 f"{self.c[0]}, {plus(self.c[1], times('row0', self.columns))}, {self._add(start)}, scratch)",
             ]
         return [
-            *self._own_rows(start, count),
+            *self._own_rows(start, count, self.long),
             f"matmul_shifted({self.a[0]}, {self.a[1]}, {self.long}, {self.shift}, first_row, row_count, {self.width}, "
             f"{self.b[0]}, {self.c[0]}, {self.c[1]}, {self.columns}, {self.accumulate})",
         ]
@@ -215,10 +215,14 @@ class Product:
         ]
 
     @staticmethod
-    def _own_rows(start: str, count: str) -> list[str]:
+    def _own_rows(start: str, count: str, long: str) -> list[str]:
+        """A thread's rows: the same ones in all lines of a stage, so that of a block it may have none."""
+        first, end = f"{long} * part // parts", f"{long} * (part + 1) // parts"
+        if start == "0":
+            return [f"first_row = {first}", f"row_count = {end} - first_row"]
         return [
-            f"first_row = {plus(start, f'{count} * part // parts')}",
-            f"row_count = {plus(start, f'{count} * (part + 1) // parts')} - first_row",
+            f"first_row = max({start}, {first})",
+            f"row_count = max(0, min({start} + {count}, {end}) - first_row)",
         ]
 
 
@@ -240,11 +244,7 @@ def written(lines: Sequence[str | Product]) -> list[str]:
         if len(group) > 1 and any(p.is_sum for p in group):
             # Not where the sums are so large that they themselves would be thrown out of the cache by every block.
             size = plus(*(times(p.width, p.columns) for p in group if p.is_sum))
-            # Nor where threads share the rows that run through: each has the same ones in all lines of a stage.
-            alone = "" if all(p.is_sum for p in group) else "parts == 1 and "
-            text.append(
-                f"    step = {BLOCK_SUM} if {alone}{size} < {SUMS_IN_CACHE} else max(1, {group[0].long})"
-            )
+            text.append(f"    step = {BLOCK_SUM} if {size} < {SUMS_IN_CACHE} else max(1, {group[0].long})")
             text.append(f"    for r0 in range(0, max(1, {group[0].long}), step):")
             text.append(f"        block = min(step, {group[0].long} - r0)")
             calls, indent = [line for p in group for line in p.lines("r0", "block")], "        "
