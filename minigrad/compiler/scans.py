@@ -43,6 +43,7 @@ class ScanLoop:
         self.held: dict[
             int, Place
         ] = {}  # body node → where its stack is kept for all steps of the loop around
+        self.beforehand: Stage | None = None  # where threads make the products that one makes in the loop
 
     def emit(self) -> None:
         e, body = self.e, self.body
@@ -84,28 +85,50 @@ class ScanLoop:
         offsets = [f"{level.indent}{name} = {value}" for value, name in self.offsets.items()]
         e.stage.lines[mark : mark + 1] = [*level.before, e.stage.lines[mark], *offsets]
         e.places.close(level)
+        if self.beforehand is not None:  # what all of them need packed is packed before the first
+            self.beforehand.setup, e.stage.setup = e.stage.setup, []
         self._place_readers(level, kept)
 
     def _block_of_steps(self, blocks: list[Tensor], level: Level) -> None:
-        """Lines that make the products of a block of steps; threads go step by step, as each has only its rows."""
+        """Lines that make the products of a block of steps.
+
+        Of several threads each has a few rows of every step, and products of few rows are slow: they make all products
+        before, when each has rows that lie together.
+        """
         e, T = self.e, self.e.size(self.T)
         N = e.size(blocks[0].shape[1])
         rows, row0 = ("rows", "row0") if level.batch is not None else (N, "0")
         write = e.stage.lines.append
-        write(f"    block = max(1, {BLOCK_ROWS} // max(1, {N})) if parts == 1 else 1")
+        alone = level.batch is None
+        block, indent = f"max(1, {BLOCK_ROWS} // max(1, {N}))", "        " if alone else "            "
+        write(f"    block = {block if alone else f'{block} if parts == 1 else max(1, {T})'}")
         if self.body.reverse:
             write(f"    for t1 in range({T}, 0, -block):")
             write("        t0 = max(0, t1 - block)")
         else:
             write(f"    for t0 in range(0, {T}, block):")
             write(f"        t1 = min({T}, t0 + block)")
-        write(f"        first_row, row_count = t0 * {N} + {row0}, (t1 - t0 - 1) * {N} + {rows}")
-        inside = replace(self.outer, indent="        ", in_time=True, pending={})
+        if not alone:
+            write("        if parts == 1:")
+        mark = len(e.stage.lines)
+        write(f"{indent}first_row, row_count = t0 * {N} + {row0}, (t1 - t0 - 1) * {N} + {rows}")
+        inside = replace(self.outer, indent=indent, in_time=True, pending={})
         for node in blocks:
             if node.op is MATMUL:
                 e.product(node, [], inside, lambda node=node: e.places[node.number], "False")
             else:
                 e._sum_of_products(node, inside)
+        if not alone:
+            all_rows = e.count(tuple(blocks[0].shape[:2]))
+            own = [
+                f"first_row = {all_rows} * part // parts",
+                f"row_count = {all_rows} * (part + 1) // parts - first_row",
+                *(str(line).strip() for line in e.stage.lines[mark + 1 :]),
+            ]
+            self.beforehand = replace(
+                e.stage, lines=["    if parts > 1:", *(f"        {line}" for line in own)], setup=[]
+            )
+            e.stages.insert(-1, self.beforehand)
 
     def _batch(self, nodes: list[Tensor]):
         """The number of sequences, if every operation of the body works on each sequence alone."""
