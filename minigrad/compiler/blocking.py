@@ -8,7 +8,6 @@ from .program import (
     PART,
     PARTS,
     ZERO,
-    Arithmetic,
     Call,
     For,
     Index,
@@ -62,9 +61,6 @@ def _together(group: list[Product]) -> list[Statement]:
         if p.is_sum:
             size += p.width * p.columns
     small = compared("<", size, SUMS_IN_CACHE)
-    if not all(p.is_sum for p in group):
-        # Nor where threads share the rows that run through: each has the same ones in all lines of a stage.
-        small = Arithmetic("and", (compared("==", PARTS, 1), small))
     long, step, start, block = group[0].long, Name("step"), Name("r0"), Name("block")
     calls = _once([s for p in group for s in _calls(p, start, block)])
     return [
@@ -109,7 +105,7 @@ def _calls(p: Product, start: Index, count: Index) -> list[Statement]:
             c_at + row0 * p.columns, add, SCRATCH,
         ])]  # fmt: skip
     first, rows = Name("first_row"), Name("row_count")
-    own = share("first_row", "row_count", start, count)
+    own = _own_rows(start, count, p.long)
     if p.shift is None:
         return [*own, Call("matmul", [
             a, a_at + first * p.width, rows, p.width, p.width, Number(1), b, b_at, c, c_at + first * p.columns,
@@ -118,6 +114,17 @@ def _calls(p: Product, start: Index, count: Index) -> list[Statement]:
     return [*own, Call("matmul_shifted", [
         a, a_at, p.long, p.shift, first, rows, p.width, b, c, c_at, p.columns, p.accumulate,
     ])]  # fmt: skip
+
+
+def _own_rows(start: Index, count: Index, long: Index) -> list[Statement]:
+    """A thread's rows: the same ones in all statements of a stage, so that of a block it may have none."""
+    if start == ZERO:
+        return share("first_row", "row_count", ZERO, long)
+    first, end = long * PART // PARTS, long * (PART + 1) // PARTS
+    return [
+        Set(("first_row",), (maximum(start, first),)),
+        Set(("row_count",), (maximum(0, minimum(start + count, end) - Name("first_row")),)),
+    ]
 
 
 def share(first: str, count: str, start: Index, of: Index) -> list[Statement]:

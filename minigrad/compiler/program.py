@@ -195,6 +195,14 @@ class For:
 
 
 @dataclass(eq=False)
+class If:
+    """`body` where the condition holds."""
+
+    condition: Index
+    body: list[Statement]
+
+
+@dataclass(eq=False)
 class Product:
     """A product outside of loops over steps: rows of A times a packed matrix, or a sum over the rows of A and B.
 
@@ -213,14 +221,14 @@ class Product:
     c_rows: Index = ZERO  # rows of C, which threads share
 
 
-Statement: TypeAlias = "Call | Set | For | Product"
+Statement: TypeAlias = "Call | Set | For | If | Product"
 
 
 def statements_in(body: Sequence[Statement]) -> Iterator[Statement]:
     """All of them, those in loops included, in the order of the text."""
     for s in body:
         yield s
-        if isinstance(s, For):
+        if isinstance(s, (For, If)):
             yield from statements_in(s.body)
 
 

@@ -23,16 +23,17 @@ from .program import (
     PARTS,
     ROW_COUNT,
     ZERO,
-    Arithmetic,
     Buffer,
     Call,
     Constant,
     For,
+    If,
     Index,
     Name,
     Number,
     Set,
     Stage,
+    Statement,
     chosen,
     compared,
     maximum,
@@ -63,6 +64,7 @@ class ScanLoop:
         self.held: dict[
             int, Place
         ] = {}  # body node → where its stack is kept for all steps of the loop around
+        self.beforehand: Stage | None = None  # where threads make the products that one makes in the loop
 
     def emit(self) -> None:
         e, body = self.e, self.body
@@ -104,32 +106,43 @@ class ScanLoop:
         steps.body = [*offsets, *level.statements]
         around += [*level.before, steps]
         e.places.close(level)
+        if self.beforehand is not None:  # what all of them need packed is packed before the first
+            self.beforehand.setup, e.stage.setup = e.stage.setup, []
         self._place_readers(level, kept)
 
-    def _block_of_steps(self, blocks: list[Tensor], level: Level) -> list:
-        """Statements that make the products of a block of steps; threads go step by step, as each has only its rows.
+    def _block_of_steps(self, blocks: list[Tensor], level: Level) -> list[Statement]:
+        """Statements that make the products of a block of steps; returns where those of the steps go.
 
-        Returns where those of the steps go.
+        Of several threads each has a few rows of every step, and products of few rows are slow: they make all products
+        before, when each has rows that lie together.
         """
         e, T = self.e, self.e.size(self.T)
         N = e.size(blocks[0].shape[1])
-        rows, row0 = (ROW_COUNT, FIRST_ROW) if level.batch is not None else (N, ZERO)
+        alone = level.batch is None
+        rows, row0 = (N, ZERO) if alone else (ROW_COUNT, FIRST_ROW)
         t0, t1, block = Name("t0"), Name("t1"), Name("block")
-        several = Arithmetic("//", (Number(blocking.BLOCK_ROWS), maximum(1, N)))
-        e.write(self.outer, Set((block.text,), (chosen(compared("==", PARTS, 1), maximum(1, several), 1),)))
+        several = maximum(1, Number(blocking.BLOCK_ROWS) // maximum(1, N))
+        size = several if alone else chosen(compared("==", PARTS, 1), several, maximum(1, T))
+        e.write(self.outer, Set((block.text,), (size,)))
         if self.body.reverse:
             loop = For(t1.text, T, ZERO, -block, [Set((t0.text,), (maximum(0, t1 - block),))])
         else:
             loop = For(t0.text, ZERO, T, block, [Set((t1.text,), (minimum(T, t0 + block),))])
-        count = (t1 - t0 - 1) * N + rows
-        loop.body.append(Set(("first_row", "row_count"), (t0 * N + row0, count)))
         e.statements(self.outer).append(loop)
-        inside = replace(self.outer, statements=loop.body, in_time=True, pending={})
+        count = (t1 - t0 - 1) * N + rows
+        made: list[Statement] = [Set(("first_row", "row_count"), (t0 * N + row0, count))]
+        inside = replace(self.outer, statements=made, in_time=True, pending={})
         for node in blocks:
             if node.op is MATMUL:
                 e.product(node, [], inside, lambda node=node: e.places[node.number], False)
             else:
                 e._sum_of_products(node, inside)
+        loop.body += made if alone else [If(compared("==", PARTS, 1), made)]
+        if not alone:
+            own = share("first_row", "row_count", ZERO, e.count(tuple(blocks[0].shape[:2])))
+            several_threads = If(compared(">", PARTS, 1), [*own, *made[1:]])
+            self.beforehand = replace(e.stage, body=[several_threads], setup=[])
+            e.stages.insert(-1, self.beforehand)
         return loop.body
 
     def _batch(self, nodes: list[Tensor]):

@@ -16,6 +16,7 @@ from .program import (
     Call,
     Constant,
     For,
+    If,
     Index,
     Name,
     Number,
@@ -95,6 +96,9 @@ def lines_of(body: Sequence[Statement], name: Naming = own_name, indent: str = "
                 bounds = bounds[1:] if len(bounds) == 2 and start == Number(0) else bounds
                 lines.append(f"{indent}for {counter} in range({', '.join(_text(b, name) for b in bounds)}):")
                 lines += lines_of(s.body, name, indent + "    ")
+            case If(condition, inner):
+                lines.append(f"{indent}if {_text(condition, name)}:")
+                lines += lines_of(inner, name, indent + "    ")
             case Product():
                 raise TypeError("a product is printed as the calls that blocking.py makes of it")
     return lines

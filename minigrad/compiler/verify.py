@@ -21,6 +21,7 @@ from .program import (
     Buffer,
     Call,
     For,
+    If,
     Index,
     Name,
     Operand,
@@ -261,6 +262,9 @@ class Walk:
                 bounds = (value_of(b, self.names) for b in (s.start, s.stop, s.step))
                 for k in range(*bounds):
                     self.names[s.counter] = k
+                    self.statements(s.body)
+            elif isinstance(s, If):
+                if value_of(s.condition, self.names):
                     self.statements(s.body)
             elif isinstance(s, Call):
                 self.call(s)
