@@ -3,6 +3,8 @@
 `CELLS` is the table that the tests, the examples and the benchmarks walk.
 """
 
+from typing import TYPE_CHECKING
+
 from minigrad import hints
 
 from . import exchange
@@ -79,11 +81,13 @@ CELLS: dict[str, type[Cell]] = {
 }
 
 
-def __getattr__(name: str):
-    """Where a name is that is looked for here, as in other libraries."""
-    if name in hints.CELLS:
-        raise hints.missing("module 'cells'", name, hints.CELLS)
-    raise AttributeError(f"module 'cells' has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would believe that there is any name
+
+    def __getattr__(name: str):
+        """Where a name is that is looked for here, as in other libraries."""
+        if name in hints.CELLS:
+            raise hints.missing("module 'cells'", name, hints.CELLS)
+        raise AttributeError(f"module 'cells' has no attribute {name!r}")
 
 
 __all__ = [

@@ -4,6 +4,8 @@
 `grad` differentiate; see `cells` for recurrent cells and `viz` for pictures.
 """
 
+from typing import TYPE_CHECKING
+
 from . import hints, indexing, init, optim, tensor
 from .arrays import (
     argmax,
@@ -122,13 +124,17 @@ def training_step(loss, optimiser, *, clip: float | None = None, clip_value: flo
     return TrainingStep(loss, optimiser, clip, clip_value)
 
 
-def __getattr__(name: str):
-    """Where a name is that is looked for here, as in other libraries."""
-    if name in hints.NAMES:
-        raise hints.missing("module 'minigrad'", name, hints.NAMES)
-    inside = name.removesuffix("_")  # clip_grad_norm_
-    where = f"; it is minigrad.optim.{inside}" if not name.startswith("_") and hasattr(optim, inside) else ""
-    raise AttributeError(f"module 'minigrad' has no attribute {name!r}{where}")
+if not TYPE_CHECKING:  # which would believe that there is any name
+
+    def __getattr__(name: str):
+        """Where a name is that is looked for here, as in other libraries."""
+        if name in hints.NAMES:
+            raise hints.missing("module 'minigrad'", name, hints.NAMES)
+        inside = name.removesuffix("_")  # clip_grad_norm_
+        where = (
+            f"; it is minigrad.optim.{inside}" if not name.startswith("_") and hasattr(optim, inside) else ""
+        )
+        raise AttributeError(f"module 'minigrad' has no attribute {name!r}{where}")
 
 
 __version__ = "0.1.0"

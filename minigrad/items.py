@@ -89,7 +89,9 @@ def _batches(bits: dict[int, int], through: Collection[int]) -> Kind:
 
 def flows_back(node: Tensor, k: int) -> bool:
     """Whether the operation has a derivative with respect to its input k."""
-    return node.op is not None and node.op.rule(k) is not None and node.inputs[k].dtype.kind == "f"
+    op = node.op
+    rule = op is not None and op.vjp is not None and (op.variadic or op.vjp[k] is not None)
+    return rule and node.inputs[k].dtype.kind == "f"
 
 
 def _windows(node: Tensor) -> dict[int, tuple[tuple, tuple]]:
@@ -162,7 +164,9 @@ def reach(
     def sent(node: Tensor, bits: Bits) -> Iterator:
         if node.number not in through or node.op is None:
             return
-        ways = {m.input: m for m in moves(node, 0)} if node.ndim else {}
+        # The same items at all places stay the same, unless places come from somewhere else.
+        apart = node.ndim and (node.op.kind == "structure" or not isinstance(bits, int))
+        ways = {m.input: m for m in moves(node, 0)} if apart else {}
         for k, x in enumerate(node.inputs):
             asked = x.number in through or x.number in wanted
             part = _handed(ways.get(k), x, bits) if asked and (not cuts or flows_back(node, k)) else 0

@@ -45,7 +45,7 @@ class Kind(NamedTuple):
 
     sent: Callable  # (node, its total) -> an iterable: for each input what it is sent, or None; () ends the walk here
     join: Callable  # (input, its total so far, what it is sent) -> total
-    enter: Callable = lambda x, first: first  # (input, what it is sent first) -> total
+    enter: Callable | None = None  # (input, what it is sent first) -> total; None: that itself
 
 
 def walk(starts: Iterable, kind: Kind | None = None, needed=None, graph: bool = False, stop=-1) -> Iterator:
@@ -59,23 +59,24 @@ def walk(starts: Iterable, kind: Kind | None = None, needed=None, graph: bool = 
     stop : the walk ends at nodes with this number or a smaller one.
     The parts are what flowed along the edge to each input, None where nothing did.
     """
+    send, join, enter = kind or (None, None, None)
     totals: dict[int, Any] = {}
     nodes: dict[int, Tensor] = {}
     owned: set[int] = set()  # sums that nobody else holds, so that more may be added in place
     pending: list[int] = []  # a heap of negative numbers, which gives the largest number first
     for y, part in starts:
         if y.number in nodes:
-            totals[y.number] = kind.join(y, totals[y.number], part) if kind else totals[y.number] + part
+            totals[y.number] = join(y, totals[y.number], part) if join else totals[y.number] + part
         else:
-            nodes[y.number], totals[y.number] = y, kind.enter(y, part) if kind else part
+            nodes[y.number], totals[y.number] = y, enter(y, part) if enter else part
             heappush(pending, -y.number)
     while pending:
         number = -heappop(pending)
         node, total = nodes.pop(number), totals.pop(number)
         op, inputs = node.op, node.inputs
         rules: Any = None
-        if kind is not None:
-            sent = iter(kind.sent(node, total))
+        if send is not None:
+            sent = iter(send(node, total))
         else:
             if not graph and type(total) is not ndarray:  # methods of bare numbers fill a cache
                 total = np.asarray(total)
@@ -90,7 +91,7 @@ def walk(starts: Iterable, kind: Kind | None = None, needed=None, graph: bool = 
         parts = []
         for k, x in enumerate(inputs):
             part = None
-            if kind is not None:
+            if send is not None:
                 part = next(sent, None)
             elif x.changed > number:
                 raise changed_after(x, node)
@@ -104,10 +105,10 @@ def walk(starts: Iterable, kind: Kind | None = None, needed=None, graph: bool = 
             if part is not None:
                 to = x.number
                 if to not in nodes:
-                    nodes[to], totals[to] = x, kind.enter(x, part) if kind else part
+                    nodes[to], totals[to] = x, enter(x, part) if enter else part
                     heappush(pending, -to)
-                elif kind is not None:
-                    totals[to] = kind.join(x, totals[to], part)
+                elif join is not None:
+                    totals[to] = join(x, totals[to], part)
                 elif to in owned:
                     totals[to] += part
                 else:

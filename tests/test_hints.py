@@ -12,6 +12,7 @@ import pytest
 
 import cells
 import minigrad
+from cells.recurrence import OPTIONS
 from minigrad import Tensor, hints
 
 TABLES = {name: table for name, table in vars(hints).items() if name.isupper() and isinstance(table, dict)}
@@ -27,8 +28,7 @@ PUBLIC = [getattr(module, name) for module in (minigrad, cells) for name in modu
 OPTIMISERS = [minigrad.optim.SGD, minigrad.optim.Adam, minigrad.optim.RMSprop]
 WORDS = {
     "PARAMETERS": taken_by(filter(inspect.isfunction, PUBLIC)),
-    "LAYER_PARAMETERS": taken_by(k.__init__ for k in PUBLIC if inspect.isclass(k))
-    | {*cells.recurrence.OPTIONS},
+    "LAYER_PARAMETERS": taken_by(k.__init__ for k in PUBLIC if inspect.isclass(k)) | {*OPTIONS},
     "OPTIMISER_PARAMETERS": taken_by(k.__init__ for k in OPTIMISERS),
 }
 LAYER = cells.LSTM(2, 3, np.random.default_rng(0))

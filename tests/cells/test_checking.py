@@ -195,7 +195,7 @@ class NoGate(Base):
 
 
 class ManyOutputs(Base):
-    outputs = 7
+    outputs = 7  # type: ignore[assignment]  # a property of cells
 
     def build(self, rng):
         self.parameter("W_f", rng.standard_normal((self.hidden + self.inputs, self.hidden)))

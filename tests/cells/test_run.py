@@ -890,7 +890,7 @@ def test_a_run_is_not_an_array_and_says_what_to_take(use, x, rng):
 def test_states_of_a_stack_have_names_too(x, rng):
     stack = Stack(ProjectedLSTM, D, H, 2, rng, "float64")
     assert stack.state == "1.h 1.c 2.h 2.c"
-    states = first_states(stack, rng)
+    states = [*first_states(stack, rng)]
     named = dict(zip(stack.state.split(), states, strict=True))
     same(stack(x, dict(reversed(named.items()))).h, stack(x, states).h, atol=0)
     with pytest.raises(

@@ -674,7 +674,7 @@ class Drawer:
         elif len(shape) > 2 and self.chance(0.3):  # NumPy puts the axes of arrays that stand apart first
             items = [self.an_index(shape[0], True) or "0", part(), self.of(["0", "-1", "[0, -1]"])]
         elif self.chance(0.1):
-            mask = [self.chance(0.6) for _ in range(shape[0])]
+            mask = [self.chance(0.6) for _ in range(shape[0])]  # type: ignore[misc]  # it has an axis
             items = [str(mask), *items[1:]] if first else [str(mask)]
         return self.add("index", x, index=", ".join(items))
 
@@ -961,7 +961,7 @@ class Drawer:
                     total = new
         return total
 
-    def first_state(self) -> tuple[str, tuple] | None:
+    def first_state(self) -> str | None:
         N, H, D = (self.p.sizes[k] for k in "NHD")
         shape = self.of(
             [(N, H), (N, D), (), (H,), (N, 1), (N, H, H), (1,), (N,), (1, H), (H, H)],

@@ -10,7 +10,7 @@ from forward import network
 import cells
 import viz
 from minigrad import InputError, Tensor
-from viz.chart.panels import Curve, Heat, Plot
+from viz.chart.panels import Heat, Plot
 from viz.language.scale import BLUE, ORANGE
 from viz.language.states import norm
 from viz.language.text import number
@@ -45,7 +45,7 @@ def rows_of(picture, head: str) -> dict:
     return dict(zip(panel.labels, panel.rows, strict=True))
 
 
-def curves_of(picture) -> list[Curve]:
+def curves_of(picture) -> list:
     (panel,) = [p for p in picture.sheet.every if isinstance(p, Plot)]
     assert panel.y.log
     return list(panel.marks)

@@ -410,7 +410,7 @@ def test_a_share_that_rounds_to_zero_has_no_sign(rest):
     """What hangs a little below zero makes the axis begin there; its first label is that of zero."""
     picture = viz.paths(against_each_other(rest), of="c")
     plot, _ = panels_of(picture, "∂L/∂c")
-    assert -0.5 < plot.y.low < 0 and [said for _, said in plot.y.ticks] == ["0 %", "50 %", "100 %"]
+    assert -0.5 < plot.y.low < 0 and [said for _, said in plot.y.ticks or ()] == ["0 %", "50 %", "100 %"]
     said = words_of(picture) + picture.text
     assert re.search(r"(?<!\d)0 %", said) and not re.search(r"[-−]0 %", said)
 
