@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import inspect
 import io
 import logging
 import os
+import pickle
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,8 +86,9 @@ def from_keras(model, example=None) -> Network:
 
     example : what the model is called with, an array or a tuple of them; default zeros for two sequences.
 
-    On PyTorch's backend the model is traced as `from_torch` does and compared with itself; on others it is asked for
-    ``model.export(format="onnx")``.  Raises InputError where Keras is missing or the model cannot be exported.
+    On PyTorch's backend the model is traced as `from_torch` does and compared with itself.  On others it is saved, and
+    traced by a Python of its own on PyTorch's; where PyTorch is missing it is asked for ``model.export(format="onnx")``.
+    Raises InputError where Keras is missing, and where the model cannot be exported or gives other numbers there.
     """
     try:
         import keras
@@ -96,17 +102,67 @@ def from_keras(model, example=None) -> Network:
         shapes = [tuple(2 if n is None else n for n in x.shape) for x in model.inputs]
         example = tuple(np.zeros(s, x.dtype) for s, x in zip(shapes, model.inputs, strict=True))
     if keras.backend.backend() != "torch":
-        return _from_file(model, example)
+        inputs = example if isinstance(example, tuple) else (example,)
+        there = importlib.util.find_spec("torch") is not None
+        network = _on_pytorch(model, inputs) if there else _from_file(model, inputs)
+        _check_keras(model, network, inputs)
+        return network
+    return traced(model, example, [w.path for w in _floats(model)])
+
+
+def _floats(model) -> list:
+    """The weights of a Keras model without the states of random numbers, which not every backend has."""
+    return [w for w in model.weights if "float" in str(w.dtype)]
+
+
+def traced(model, example, names: list[str]) -> Network:
+    """A Keras model of PyTorch's backend, its weights called by `names`, in their order."""
     import torch
 
     tensors = _tensors(torch, "from_keras", example)
-    called: dict[int, str] = {id(w.value): str(w.path) for w in reversed(model.weights)}
+    called = {id(w.value): str(name) for w, name in zip(_floats(model)[::-1], names[::-1], strict=True)}
     return _brought(torch, "from_keras", model, model, tensors, {}, called, ("trace",))
 
 
-def _from_file(model, example) -> Network:
+PROGRAM = """
+import pickle, sys
+import keras, numpy as np
+from cells.onnx.exporters import traced
+folder, *names = sys.argv[1:]
+try:
+    model = keras.models.load_model(folder + "/model.keras", compile=False)
+    with np.load(folder + "/example.npz") as arrays:
+        found = traced(model, tuple(arrays.values()), names)
+except Exception as error:
+    found = str(error)
+with open(folder + "/found", "wb") as file:
+    pickle.dump(found, file)
+"""
+
+
+def _on_pytorch(model, inputs: tuple) -> Network:
+    """By another Python, as a process has one backend: the model is saved here, loaded there, and traced."""
+    who = f"from_keras: {type(model).__name__} cannot be brought to PyTorch's backend"
+    around = {"KERAS_BACKEND": "torch", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-c", PROGRAM, folder, *(w.path for w in _floats(model))]
+        path = Path(folder, "found")  # what that program writes, in a folder of ours
+        try:
+            with _quiet():
+                model.save(os.path.join(folder, "model.keras"))
+            np.savez(os.path.join(folder, "example.npz"), *map(np.asarray, inputs))
+            done = subprocess.run(words, env=os.environ | around, capture_output=True, text=True)
+            said = done.stderr.strip().splitlines() or ["that ended without a word"]
+            found = pickle.loads(path.read_bytes()) if path.exists() else said[-1]
+        except Exception as error:
+            raise InputError(f"{who}: {_said(error)}") from None
+    if not isinstance(found, Network):
+        raise InputError(f"{who}: {printable(found, 300)}")
+    return found
+
+
+def _from_file(model, inputs: tuple) -> Network:
     """By way of a file, where Keras has its own exporter."""
-    inputs = example if isinstance(example, tuple) else (example,)
     model(inputs[0] if len(inputs) == 1 else list(inputs))
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
@@ -115,9 +171,22 @@ def _from_file(model, example) -> Network:
                 model.export(path, format="onnx", verbose=False)
         except Exception as error:
             raise InputError(
-                f"from_keras: {type(model).__name__} cannot be exported: {_said(error)}"
+                f"from_keras: {type(model).__name__} cannot be exported: {_said(error)}; with PyTorch installed it is "
+                "brought over on that backend"
             ) from None
         return Network(read(path))
+
+
+def _check_keras(model, network: Network, inputs: tuple) -> None:
+    """Raise InputError unless the network gives the model's numbers on the example."""
+    import keras
+
+    theirs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+    theirs: list = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(theirs)]
+    results = network.run(*map(np.asarray, inputs))
+    ours = [results[v.name].value for v in network.outputs]
+    if len(ours) != len(theirs) or not all(map(_same, ours, theirs)):
+        raise InputError("from_keras: what was exported gives other numbers than the model on the example")
 
 
 def _tensors(torch, who: str, example) -> tuple:

@@ -643,29 +643,36 @@ def test_scan_loop_and_if(rng):
 
 
 @pytest.mark.slow
-def test_keras_models(tmp_path):
-    if importlib.util.find_spec("keras") is None:  # importing it here would choose a backend
-        pytest.skip("Keras is the oracle here: `make oracles` installs it")
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_keras_models(backend, tmp_path):
+    for needed in ("keras", backend):  # importing Keras here would choose a backend
+        if importlib.util.find_spec(needed) is None:
+            pytest.skip(f"{needed} is missing; Keras is the oracle here: `make oracles` installs it")
     pytorch()
     program = f"""
 import warnings; warnings.simplefilter("ignore")
 import keras, numpy as np, cells
+assert keras.backend.backend() == {backend!r}
 L, rng = keras.layers, np.random.default_rng(0)
 for layers, steps in (([L.LSTM(6, return_sequences=True), L.Dense(3)], 1), ([L.GRU(6), L.Dense(3, activation="softmax")], 1),
                       ([L.Bidirectional(L.SimpleRNN(6))], 2), ([L.Conv1D(4, 3), L.LSTM(5)], 1)):
     model = keras.Sequential([keras.Input(({T}, {D})), *layers])
     x = rng.standard_normal(({N}, {T}, {D})).astype("float32")
     network = cells.from_keras(model, x)
-    assert abs(network(x).value - model(x).detach().numpy()).max() < 1e-5
+    assert abs(network(x).value - keras.ops.convert_to_numpy(model(x))).max() < 1e-5
     assert set(network.parameters()) == {{w.path for w in model.trainable_weights}}
     found = [loop.steps for loop in network.loops]
     assert found == [{T} - 2 * isinstance(layers[0], L.Conv1D)] * steps, found
+try:
+    cells.from_keras(keras.Sequential([keras.Input(({T}, {D})), L.Lambda(lambda x: x)]), x)
+except cells.onnx.exporters.InputError as error:
+    assert "\\n" not in str(error) and "cannot be" in str(error), error
 """
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program],
-        check=True,
-        env={**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path)},
-    )
+        env={**os.environ, "KERAS_BACKEND": backend, "KERAS_HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 # Bad input.
