@@ -106,7 +106,7 @@ def _bounded(nodes: Sequence[Tensor], network: Network | None) -> Iterator[tuple
         name = (
             pretty(group.name)
             if straight and group.name
-            else tr("{symbol} in {name}", symbol=symbol, name=pretty(group.name) or tr("step"))
+            else f"{symbol} in {pretty(group.name) or 'step'}"
         )
         count = (*at, name, kind)
         seen[count] = seen.get(count, -1) + 1

@@ -103,9 +103,9 @@ async function anew() {
       $("sheet").append(section);
     }
     const picture = new Picture(host, network, coded.letters, coded.alphabet, style, (t) => pick(t, k));
-    host.scrollLeft = host.scrollWidth; // the gradient starts at the last letter
     return { network, picture, head };
   });
+  for (const host of document.querySelectorAll(".sheet")) host.scrollLeft = host.scrollWidth; // the gradient starts at the last letter
   look(0);
   show(true);
 }
