@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help hello test check coverage fuzz arm bench pictures wheel torch oracles clean
+.PHONY: help hello test check coverage fuzz arm bench pictures words wheel torch oracles clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make arm        the kernels and all cells on 64-bit ARM, emulated (needs root, debootstrap, qemu-user-static)'
 	@echo 'make bench      the benchmarks, against $(TORCH) and JAX'
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
+	@echo 'make words      the catalogue of viz/language from the source; says what is to be translated'
 	@echo 'make coverage   lines and branches that the tests reach (ARGS=tests/compiler: of some of them)'
 	@echo 'make wheel      the wheel, in dist/'
 	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
@@ -78,6 +79,9 @@ pictures: $(VENV)/.ready-run
 	$(PY) docs/make_pictures.py
 	@mkdir -p $(PICTURES)
 	@for example in examples/*.py; do echo "$$example"; $(PY) $$example --out $(PICTURES) || exit 1; done
+
+words: $(VENV)/.ready-test
+	$(PY) docs/catalogue.py
 
 wheel: $(VENV)/.ready-run
 	@rm -rf dist
