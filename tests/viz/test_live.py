@@ -511,7 +511,9 @@ class TestLearning:
         def look() -> str:
             """All of the page but what the networks write, which is nobody's word."""
             page = screen.run("document.body.innerHTML")
-            return re.sub(r"""<strong id="writes">.*?</strong>|(?<=writes |creve )\S+ (?=\()""", "", page)
+            return re.sub(
+                r'<strong id="writes">.*?</strong>|(?<=writes )\S+ (?=\()|(?<=screve )\S+ (?=\()', "", page
+            )
 
         views = {}
         for name, one in (("pt", own), ("en", file)):
