@@ -16,7 +16,7 @@ PY := $(VENV)/bin/python
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help hello test check coverage fuzz arm bench pictures docs wheel torch oracles clean
+.PHONY: help hello test check coverage fuzz arm bench pictures docs words wheel torch oracles clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make bench      the benchmarks, against $(TORCH) and JAX'
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
 	@echo 'make docs       the site, in build/site: every block of code is run, warnings are errors'
+	@echo 'make words      the catalogue of viz/language from the source; says what is to be translated'
 	@echo 'make coverage   lines and branches that the tests reach (ARGS=tests/compiler: of some of them)'
 	@echo 'make wheel      the wheel, in dist/'
 	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
@@ -84,6 +85,9 @@ pictures: $(VENV)/.ready-run
 docs: $(VENV)/.ready-docs
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 	@echo 'open build/site/index.html'
+
+words: $(VENV)/.ready-test
+	$(PY) docs/catalogue.py
 
 wheel: $(VENV)/.ready-run
 	@rm -rf dist

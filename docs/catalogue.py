@@ -11,6 +11,7 @@ import argparse
 import io
 import re
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 from babel.messages import Catalog, extract, pofile
@@ -99,12 +100,10 @@ def po(catalogue: Catalog) -> bytes:
 
 
 def mo(catalogue: Catalog) -> bytes:
-    """What gettext reads, without dates."""
+    """What gettext reads, of no date, so that the same text gives the same bytes."""
     with io.BytesIO(po(catalogue)) as text:
         bare = pofile.read_po(text, locale="pt_BR")
-    bare.mime_headers = [
-        (k, v) for k, v in bare.mime_headers if k in ("Language", "Plural-Forms", "Content-Type")
-    ]
+    bare.creation_date = bare.revision_date = datetime(2000, 1, 1, tzinfo=timezone.utc)
     buffer = io.BytesIO()
     write_mo(buffer, bare)
     return buffer.getvalue()

@@ -50,6 +50,7 @@ def texts(document: str) -> str:
         document,
         flags=re.S,
     )
+    document = re.sub(r">(scale|width|state) \d+( [ab])?<|lane [\w ]+<", "><", document)
     labels = re.findall(r'(?:aria-label|alt|title)="([^"]*)"', document)
     return html.unescape(" ".join([re.sub(r"<[^>]*>", " ", document), *labels]))
 

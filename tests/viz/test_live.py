@@ -7,10 +7,12 @@ import re
 import sys
 import time
 from pathlib import Path
+from xml.etree.ElementTree import fromstring
 
 import browser as driver
 import numpy as np
 import pytest
+from languages import left_in_english, texts
 
 import cells
 import minigrad as mg
@@ -99,6 +101,74 @@ def test_the_same_page_is_made_of_the_same_bytes():
         return viz.live([one], optimiser=mg.optim.SGD(one.parameters, lr=0.1), largest=SMALL).html
 
     assert make() == make()
+
+
+class Own:
+    """A cell of a reader's own: a leaky unit with one gate, which knows nothing of the page."""
+
+    state = "m"
+
+    def __init__(self, inputs: int, hidden: int):
+        rng = np.random.default_rng(1)
+        self.inputs, self.hidden = inputs, hidden
+        self.W_k, self.W_m = (
+            mg.Tensor(
+                0.3 * rng.standard_normal((hidden + inputs, hidden)).astype("f"), requires_grad=True, name=n
+            )
+            for n in ("W_k", "W_m")
+        )
+
+    def parameters(self):
+        return {"W_k": self.W_k, "W_m": self.W_m}
+
+    def step(self, x, m_prev):
+        mx = mg.concat(m_prev, x)
+        k = mg.sigmoid(mx @ self.W_k)
+        return {"k": k, "m": k * m_prev + (1 - k) * mg.tanh(mx @ self.W_m)}
+
+
+def test_a_cell_of_ones_own_is_all_that_is_needed():
+    made = viz.learner(Own(13, 11))
+    assert (made.name, made.state, made.gates, made.quantities) == ("Own", ["m"], ["k"], ["k", "m"])
+    assert (
+        list(made.parameters) == ["W_k", "W_m", "W_y", "b_y"]
+        and "k_t = σ(W_k·[m_{t−1}, x_t])" in made.equations
+    )
+    page = viz.live(Own(13, 11), text="hello")
+    assert '"largest":{"T":40,"H":11,"K":13}' in page.html and "Own at its start, on" in page.html
+    assert all(p.grad is None for p in made.parameters.values())
+    with pytest.raises(mg.InputError, match="int has no step, state, inputs, hidden, parameters"):
+        viz.live(3)
+    with pytest.raises(mg.InputError, match=r"different sizes \(H, K\): \[\(11, 13\), \(12, 13\)\]"):
+        viz.live({"a": Own(13, 11), "b": Own(13, 12)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_learner_computes_what_the_cell_does(kind):
+    """Loss, probabilities and gradients, also behind a cut, are those of `cells.run` with the same weights."""
+    rng, (T, H, K) = np.random.default_rng(2), (6, 5, 7)
+    cell = cells.CELLS[kind](K, H, rng)
+    made = viz.learner(cell, rng=rng)
+    codes = rng.integers(0, K, T + 1)
+    rows = np.eye(K, dtype="float32")[codes][:, None]
+    cut = (np.arange(T) == 3).reshape(T, 1, 1)
+    zeros = [np.zeros(shape, "float32") for shape in ((T, 1, len(made.state), H), (T, 1, H))]
+    loss, p, *_ = made.loss(
+        *map(mg.Tensor, (rows[:-1], rows[1:], np.full((T, 1), 1 / T, "float32"), cut, *zeros))
+    )
+    loss.backward()
+    got = {name: v.grad.copy() for name, v in made.parameters.items()}
+    output = cells.Output(H, K, rng)
+    output.load_state_dict({"W_y": made.parameters["W_y"].value, "b_y": made.parameters["b_y"].value})
+    for v in cell.parameters().values():
+        v.grad = None
+    run = cell(rows[:-1], output=output, truncate=3)
+    right = mg.cross_entropy(run.y, codes[1:, None])
+    right.backward()
+    np.testing.assert_allclose(loss.value, right.value, rtol=1e-6)
+    np.testing.assert_allclose(p.value, mg.softmax(run.y).value, rtol=1e-5)
+    for name, v in {**cell.parameters(), **output.parameters()}.items():
+        np.testing.assert_allclose(got[name], v.grad, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 def test_what_cannot_be_a_page_is_refused_with_the_reason():
@@ -361,6 +431,113 @@ class TestLearning:
         assert screen.photograph().mean() < 90 < 200 < light
         quiet(screen, file)
 
+    def test_all_cells_learn_side_by_side_as_each_does_alone(self, screen, file):
+        alone = {}
+        for name in example.KINDS.values():
+            opened(screen, file, cell=name, text="banana", seed=4)
+            screen.run("(() => { for (let k = 0; k < 40; k++) learn(); show(true); })()")
+            alone[name] = screen.run("[now.network.loss, ...now.network.distance]")
+        opened(screen, file, cell="*", text="banana", seed=4)
+        screen.run("(() => { for (let k = 0; k < 40; k++) learn(); show(true); })()")
+        got = screen.run("now.all.map(({ network: n }) => [n.cell.name, n.loss, ...n.distance])")
+        assert {name: v for name, *v in got} == alone
+        heads = screen.run("[...document.querySelectorAll('#sheet h3')].map((e) => e.textContent)")
+        assert [h.split()[0] for h in heads] == list(alone) and all(
+            "of the gradient arrives" in h for h in heads
+        )
+        screen.run("pick(1, 2)")
+        assert screen.run("now.network.cell.name") == got[2][0]
+        assert said(screen, "inspector").startswith(f"{got[2][0]}. Step 2: reads a")
+        quiet(screen, file)
+
+    def test_the_picture_and_a_link_can_be_taken_away(self, screen, file):
+        opened(screen, file, text="abc", hidden=8, seed=7)
+        fromstring(screen.run("now.picture.copy()"))
+        drawn = screen.run("now.picture.copy()")
+        assert drawn.startswith("<svg") and drawn.count("<rect") > 2 * 8 * 6 and "t = 2" in drawn
+        link = screen.run("$('link').href")
+        assert screen.run("location.href") == link and "text=abc" in link and "seed=7" in link
+        screen.run(
+            "(() => { window.kept = []; HTMLAnchorElement.prototype.click = function () { kept.push(this.download); }; })()"
+        )
+        screen.run("$('save').scrollIntoView()")
+        screen.click(*screen.middle("#save"))
+        assert screen.run("kept") == ["LSTM_0.svg"]
+        quiet(screen, file)
+
+    def test_it_learns_inside_a_notebooks_cell(self, screen, page, tmp_path):
+        shown = tmp_path / "cell.html"
+        shown.write_text(
+            f"<!DOCTYPE html><meta charset=utf-8><html class=ready>{page._repr_html_()}", encoding="utf-8"
+        )
+        screen.open(shown, 1000, 800, stands="iframe")
+        time.sleep(1.5)
+        assert screen.photograph().std() > 20 and screen.console == []
+        (frame,) = (t for t in screen.send("Target.getTargets")["targetInfos"] if t["type"] == "iframe")
+        main = screen.session
+        screen.session = screen.send("Target.attachToTarget", targetId=frame["targetId"], flatten=True)[
+            "sessionId"
+        ]
+        try:
+            screen.run("document.getElementById('train').click()")
+            screen.until("document.getElementById('right').textContent === '4 of 4'", 8)
+        finally:
+            screen.session = main
+
+    def test_ten_pages_are_open_at_once(self, screen, file):
+        targets = [
+            screen.send("Target.createTarget", url=f"{file.as_uri()}#seed={k}")["targetId"] for k in range(10)
+        ]
+        main, said_by = screen.session, []
+        try:
+            for target in targets:
+                screen.session = screen.send("Target.attachToTarget", targetId=target, flatten=True)[
+                    "sessionId"
+                ]
+                screen.send("Runtime.enable")
+                screen.until("document.documentElement.classList.contains('ready')", 20)
+                screen.run("(() => { for (let k = 0; k < 300; k++) learn(); show(true); })()")
+                said_by.append(said(screen, "writes", "right"))
+        finally:
+            screen.session = main
+            for target in targets:
+                screen.send("Target.closeTarget", targetId=target)
+        assert said_by == ["hello 4 of 4"] * 10
+
+    def test_under_portuguese_no_word_is_left_in_english(self, screen, file, tmp_path):
+        with viz.language("pt"):
+            own = example.make("hello").save(tmp_path / "live.html")
+
+        def look() -> str:
+            """All of the page but what the networks write, which is nobody's word."""
+            page = screen.run("document.body.innerHTML")
+            return re.sub(
+                r'<strong id="writes">.*?</strong>|(?<=writes )\S+ (?=\()|(?<=screve )\S+ (?=\()', "", page
+            )
+
+        views = {}
+        for name, one in (("pt", own), ("en", file)):
+            found = []
+            for chosen in ({}, {"cell": "RNN", "clip": 1, "truncate": 2}, {"cell": "*", "where": "last"}):
+                opened(screen, one, **chosen)
+                for k in range(len(viz.LECTURE) if not chosen else 0):
+                    screen.run(f"document.getElementById('preset_{k}').click()")
+                    screen.run("new Promise((done) => setTimeout(done, 150))")
+                    found.append(look())
+                screen.run("(() => { for (let k = 0; k < 3; k++) learn(); show(true); })()")
+                found.append(look())
+            views[name] = texts(" ".join(found))
+        known = {
+            "memory",
+            "long",
+            "hard",
+            "hello",
+            "world",
+            "prev",
+        }  # of the reader's texts, and of equations
+        assert left_in_english(views["pt"], views["en"], "pt", known) == set()
+        screen.console.clear()
+
     def test_who_wants_less_motion_sees_few_pictures(self, screen, file):
         opened(screen, file, media={"prefers_reduced_motion": "reduce"})
         screen.run("train(true)")
@@ -378,6 +555,7 @@ class TestLearning:
         try:
             screen.open(file, stands="#without:not([hidden])")
             assert "This browser cannot run the training" in said(screen, "without")
+            assert screen.run("document.querySelector('#still svg').getBoundingClientRect().height") > 100
             assert "f_t = σ(W_f·[h_{t−1}, x_t] + b_f)" in screen.run(
                 "document.querySelector('.equations').innerText"
             )

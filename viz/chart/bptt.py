@@ -165,7 +165,7 @@ def verdict(m: Matrix, scale: Scale) -> str:
             trn(
                 "From {n:.0f} step back to {far:.0f}: {grown} is left.",
                 "From {n:.0f} steps back to {far:.0f}: {grown} is left.",
-                near,
+                int(near),
                 far=far,
                 grown=grown,
             )

@@ -435,7 +435,7 @@ def _bar(ax, m: Bar, unit: float, inks: _Inks) -> None:
         )
     )  # fmt: skip
     if m.said and width_of(m.said, 9, True) <= unit + 6:
-        _above(ax, m.x, m.high, m.said + f"\n{m.state}" * (odd and unit > 44), 9)
+        _above(ax, m.x, m.high, m.said + (f"\n{tr(m.state)}" if odd and unit > 44 else ""), 9)
     if m.inside and width_of(m.inside, 8.5) <= unit * m.width - 2:
         _write(ax, m.x, (m.low + m.high) / 2, m.inside, 8.5, ink_on(m.colour))
 

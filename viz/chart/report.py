@@ -248,11 +248,11 @@ class _Steps:
         idle = []
         for g in self.facts.gates:
             if g.saturated.max(initial=0) < SEEN:
-                idle.append(_label(g.band, pretty(g.name)))
+                idle.append(_label(g.band, pretty(g.said)))
                 continue
             shares = self._grouped(dict(zip(g.times, g.saturated, strict=True)))
             yield (
-                _label(g.band, tr("{name} saturated %", name=pretty(g.name))),
+                _label(g.band, tr("{name} saturated %", name=pretty(g.said))),
                 [_percent(max(own, default=None), ORANGE) for own in shares],
             )
         if len(idle) < len(self.facts.gates):
@@ -312,7 +312,7 @@ def _units(facts: Facts, scale: Scale) -> Iterator[Panel]:
     ]
     found += [
         (
-            tr("{name} ({kind}): saturated", name=_label(g.band, g.name), kind=g.kind),
+            tr("{name} ({kind}): saturated", name=_label(g.band, g.said), kind=g.kind),
             float(g.saturated.mean()),
         )
         for g in facts.gates

@@ -98,8 +98,8 @@ def _first(cell: Any, states: list[str], sequences: int) -> tuple[Tensor, ...]:
 
 def _quantities(cell: Any, states: list[str]) -> tuple[list[str], list[str]]:
     """The names of a step's quantities of H units, gates first and states last; and those that are gates."""
-    with mg.no_grad():
-        made = cell.step(Tensor(np.zeros((1, cell.inputs), "float32")), *_first(cell, states, 1))
+    x = Tensor(np.zeros((1, cell.inputs), "float32"), requires_grad=True)  # else nothing tells what a gate is
+    made = cell.step(x, *_first(cell, states, 1))
     if not isinstance(made, Mapping) or not set(states) <= set(made):
         raise InputError(
             f"live: the step of {type(cell).__name__} must return its quantities by name, {', '.join(states)} too"

@@ -240,7 +240,11 @@ def _still(learner: Learner, text: str, largest: Mapping[str, int]) -> str:
         Tensor(rows[:-1]), Tensor(rows[1:]), Tensor(np.full((T, 1), 1 / T, "float32")), Tensor(np.zeros((T, 1, 1), bool)),
         Tensor(np.zeros((T, 1, S, H), "float32")), Tensor(np.zeros((T, 1, H), "float32")),
     )  # fmt: skip
+    kept = [(p, p.grad) for p in learner.parameters.values()]
     loss.named("L").backward(record=True)
     captions = {t + 1: f"{a} → {b}" for t, (a, b) in enumerate(itertools.pairwise(letters))}
     title = tr("{cell} at its start, on {text}", cell=learner.name, text=repr(letters))
-    return cleaned(draw(loss, level="step", title=title, captions=captions).svg(), title)
+    drawn = draw(loss, level="step", title=title, captions=captions).svg()
+    for p, gradient in kept:
+        p.grad = gradient
+    return cleaned(drawn, title)

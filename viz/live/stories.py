@@ -8,6 +8,7 @@ from typing import Any
 
 from ..language.catalogue import deferred
 
+TITLE = deferred("Watch a recurrent network learn")
 LONG = "a long memory is hard"
 
 

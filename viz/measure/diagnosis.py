@@ -303,7 +303,7 @@ def _saturated(facts: Facts) -> Iterator[Finding]:
         said = tr(
             "{name}: {share:.0f} % of its units are saturated ({low:.0f} % below {bottom}, "
             "{high:.0f} % above 0.95; mean {mean}).",
-            name=g.name,
+            name=g.said,
             share=100 * share,
             low=100 * low,
             bottom=bottom,

@@ -42,7 +42,7 @@ def tables(facts: Facts) -> list[tuple[str, list[str], list[list[str]]]]:
         ]
         found.append((tr("The gradient on its way back through the states"), heads, decays))
     gates = [
-        [_in(g.band, f"{g.name}  {'σ' if g.kind == 'sigmoid' else g.kind}"), number(float(g.mean.mean())), _percent(g.low.mean()),
+        [_in(g.band, f"{g.said}  {'σ' if g.kind == 'sigmoid' else g.kind}"), number(float(g.mean.mean())), _percent(g.low.mean()),
          _percent(g.high.mean()), tr("high keeps memory") if g.keeps > 0 else tr("low keeps memory") if g.keeps < 0 else ""]
         for g in facts.gates
     ]  # fmt: skip

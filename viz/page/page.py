@@ -385,7 +385,7 @@ def _first(r: _Recording, title: str, scale: Scale, time_limit: float) -> str:
 
 
 def _legend(scale: Scale, top: float, time_limit: float) -> str:
-    canvas = Canvas("legend")
+    canvas = Canvas(tr("legend"))
     notes = [
         tr("Arrows: the forward computation. The gradient flows back against them."),
         tr("∂f = ‖∂L/∂f‖; ∂W = what this step alone adds to ‖∂L/∂W‖."),

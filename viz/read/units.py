@@ -38,6 +38,12 @@ class Gate:
     keeps: int = 0  # 1: memory is kept where it is high; −1: where it is low; 0: it holds no memory
 
     @property
+    def said(self) -> str:
+        """Its name in the language of the picture; `name` is what arrays are called."""
+        symbol, within, name = self.name.partition(" in ")
+        return tr("{symbol} in {name}", symbol=symbol, name=tr(name)) if within else self.name
+
+    @property
     def saturated(self) -> np.ndarray:
         """Share of units at an end where they hardly react, by step; keeping the memory is not a fault."""
         return self.low * (self.keeps >= 0) + self.high * (self.keeps <= 0)
@@ -104,9 +110,7 @@ def _bounded(nodes: Sequence[Tensor], network: Network | None) -> Iterator[tuple
         )
         symbol = "σ" if kind == "sigmoid" else kind
         name = (
-            pretty(group.name)
-            if straight and group.name
-            else tr("{symbol} in {name}", symbol=symbol, name=pretty(group.name) or tr("step"))
+            pretty(group.name) if straight and group.name else f"{symbol} in {pretty(group.name) or 'step'}"
         )
         count = (*at, name, kind)
         seen[count] = seen.get(count, -1) + 1

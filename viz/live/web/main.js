@@ -59,7 +59,7 @@ function label() {
 
 function address() {
   const fragment = `#${new URLSearchParams(chosen())}`;
-  $("link").href = fragment;
+  put($("link"), { href: fragment });
   try {
     history.replaceState(null, "", fragment);
   } catch { /* within a frame there is no address of its own */ }
@@ -103,9 +103,9 @@ async function anew() {
       $("sheet").append(section);
     }
     const picture = new Picture(host, network, coded.letters, coded.alphabet, style, (t) => pick(t, k));
-    host.scrollLeft = host.scrollWidth; // the gradient starts at the last letter
     return { network, picture, head };
   });
+  for (const host of document.querySelectorAll(".sheet")) host.scrollLeft = host.scrollWidth; // the gradient starts at the last letter
   look(0);
   show(true);
 }
@@ -244,10 +244,10 @@ function once() {
 function save() {
   if (!now.picture || !now.network) return;
   const link = document.createElement("a"), name = now.network.cell.name.replace(/[^\w-]+/g, "_");
-  link.href = URL.createObjectURL(new Blob([now.picture.copy()], { type: "image/svg+xml" }));
-  link.download = `${name}_${now.network.count}.svg`;
+  const address = URL.createObjectURL(new Blob([now.picture.copy()], { type: "image/svg+xml" }));
+  put(link, { href: address, download: `${name}_${now.network.count}.svg` });
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
 // What happens.
