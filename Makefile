@@ -74,6 +74,7 @@ bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/tasks.py
 	$(PY) benchmarks/characters.py
 	$(PY) benchmarks/sweep.py
+	$(PY) benchmarks/replication.py
 
 pictures: $(VENV)/.ready-run
 	$(PY) docs/make_pictures.py
@@ -126,7 +127,7 @@ $(VENV)/.ready-docs: pyproject.toml $(STALE)
 	@$(call setup,-e .[docs] $(TORCH) onnx,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 $(VENV)/.ready-bench: pyproject.toml $(STALE)
-	@$(call setup,-e . $(TORCH) jax,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
+	@$(call setup,-e . $(TORCH) jax scikit-learn,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 define setup
 command -v '$(PYTHON)' >/dev/null || { \
