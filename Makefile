@@ -76,6 +76,7 @@ bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/characters.py
 	$(PY) benchmarks/sweep.py
 	$(PY) benchmarks/parallel.py
+	$(PY) benchmarks/replication.py
 
 pictures: $(VENV)/.ready-run
 	$(PY) docs/make_pictures.py
@@ -131,7 +132,7 @@ $(VENV)/.ready-docs: pyproject.toml $(STALE)
 	@$(call setup,-e .[docs] $(TORCH) onnx,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 $(VENV)/.ready-bench: pyproject.toml $(STALE)
-	@$(call setup,-e . $(TORCH) jax,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
+	@$(call setup,-e . $(TORCH) jax scikit-learn,$@ $(VENV)/.ready-torch $(VENV)/.ready-run)
 
 define setup
 command -v '$(PYTHON)' >/dev/null || { \
