@@ -4,10 +4,10 @@
   const data = JSON.parse($("data").textContent);
   const sheet = $("sheet");
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const { tr, INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn } = shapes;
   const FIELDS = [tr("shape"), tr("‖value‖"), tr("‖gradient‖"), tr("state of the gradient"), tr("smallest"), tr("largest"), tr("mean"), tr("saturated")];
   const LEVELS = ["steps", "gates", "operations"];
   const MOST = { steps: 40, gates: 16 }; // steps in sight
-  const { tr, INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn } = shapes;
   const FILLS = ["#ffffff", "#fff9e8", "#eef4fb", PANEL];
   const T = data.steps.length;
   const now = {
