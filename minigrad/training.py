@@ -124,7 +124,7 @@ def fit(
         take their own sequences; all end with the same parameters and losses, those of one process to rounding.
         Parameters, the optimiser and `rng` begin as on rank 0, which alone reads and writes the file, shows progress,
         and calls `watch` and a function `validate`; batches to validate on are shared out, unless a state is
-        carried.  An error or Ctrl-C on one rank ends all.  See docs/clusters.md.
+        carried.  An error or Ctrl-C on one rank ends all.  See docs/how/ranks.md.
 
     Ctrl-C passes through; the parameters keep what they have learned.  Raises NonFiniteError, naming the step, when
     the loss or a gradient is not finite, and where the data are not finite, batch, argument and place; the parameters

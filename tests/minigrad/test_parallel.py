@@ -195,7 +195,7 @@ def test_ctrl_c_ends_all_at_one_step_which_the_file_has(whom, tmp_path):
 @needs_mpi
 def test_the_program_of_the_documentation_runs(tmp_path):
     (program,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8"), re.DOTALL
+        r"```py\n(.*?)```", (ROOT / "docs" / "how" / "ranks.md").read_text(encoding="utf-8"), re.DOTALL
     )
     (tmp_path / "train.py").write_text(program, encoding="utf-8")
     words = ["mpiexec", "-n", "2", sys.executable, "-m", "mpi4py", "train.py"]
