@@ -27,6 +27,7 @@ import cells
 import minigrad as mg
 import viz
 from minigrad.command.given import add_language, prepare
+from minigrad.command.main import ended
 
 FIRST, DAYS = date(1930, 1, 1), 36_525  # a hundred years, so that two digits say which one
 MONTHS = (
@@ -262,9 +263,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(arguments(None))
-    except mg.MinigradError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    sys.exit(ended(Path(__file__).name, lambda: main(arguments(None))))

@@ -21,6 +21,7 @@ import cells
 import minigrad as mg
 import viz
 from minigrad.command.given import add_language
+from minigrad.command.main import ended
 
 KINDS = {"lstm": "LSTM", "rnn": "RNN", "gru": "GRU", "janet": "JANET"}
 LARGEST = {"T": 40, "H": 24, "K": 30}
@@ -62,9 +63,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(arguments(None))
-    except mg.MinigradError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    sys.exit(ended(Path(__file__).name, lambda: main(arguments(None))))

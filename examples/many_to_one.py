@@ -27,6 +27,7 @@ import minigrad as mg
 import viz
 from cells import tasks
 from minigrad.command.given import add_language, prepare
+from minigrad.command.main import ended
 
 BATCH, TEST = 32, 500  # sequences in a batch, and held out
 WORDS = len(tasks.VOCABULARY)
@@ -209,9 +210,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(arguments(None))
-    except mg.MinigradError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    sys.exit(ended(Path(__file__).name, lambda: main(arguments(None))))

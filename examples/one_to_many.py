@@ -25,6 +25,7 @@ import minigrad as mg
 import viz
 from cells.experiments.tasks import END, WORDS, word_alphabet, words
 from minigrad.command.given import add_language, prepare
+from minigrad.command.main import ended
 
 LETTERS, CLASSES = word_alphabet(), list(WORDS)
 LONGEST = max(map(len, itertools.chain(*WORDS.values()))) + 1
@@ -168,9 +169,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(arguments(None))
-    except mg.MinigradError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    sys.exit(ended(Path(__file__).name, lambda: main(arguments(None))))
