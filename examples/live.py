@@ -20,7 +20,7 @@ from rich.markup import escape
 import cells
 import minigrad as mg
 import viz
-from minigrad.command.given import add_language
+from minigrad.command.given import add_language, prepare
 from minigrad.command.main import ended
 
 KINDS = {"lstm": "LSTM", "rnn": "RNN", "gru": "GRU", "janet": "JANET"}
@@ -55,6 +55,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 def main(options: argparse.Namespace) -> None:
     viz.language(options.language)
+    prepare(options.out)
     console = Console()
     with console.status("compiling"):
         page = make(options.word)
