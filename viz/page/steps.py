@@ -25,11 +25,12 @@ from ..diagram.operations import draw_operations, is_constant, select
 from ..diagram.render import Diagram
 from ..formula.edges import EdgeWords, EdgeWriter
 from ..formula.words import Words
+from ..language.catalogue import tr
 from ..language.scale import ORANGE, Scale
 from ..language.states import norm
 from ..language.text import clean, html, number, pretty, shape_text
 from ..read.network import END, FIRST, PARAMETER, Captions, Network, read, roots_of, states_of
-from .page import hash_of
+from .page import filled, hash_of
 from .parts import cleaned
 
 MOST = 600  # slides
@@ -62,7 +63,7 @@ class Slide:
             [f"{w.forward[0].text} = {w.forward[1].text}"] if w.forward[0].text != w.forward[1].text else []
         )
         if w.slope is not None:
-            lines.append(f"local derivative: {w.slope.text}")
+            lines.append(tr("local derivative: {slope}", slope=w.slope.text))
         lines.append(f"{w.into.text} {self.sign} {w.goes.text}")
         return "\n".join(lines)
 
@@ -115,7 +116,7 @@ class Slides:
         ]
         return Diagram(
             "\n".join(lines),
-            f"{self.title}: edge {k % len(self.slides) + 1}",
+            tr("{title}: edge {k}", title=self.title, k=k % len(self.slides) + 1),
             picture.engine,
             picture.time_limit,
         )
@@ -156,7 +157,8 @@ def steps(
     if not any(n.contributions for n in nodes):
         raise InputError("steps: no gradient was recorded; call loss.backward(record=True) first")
     shown = choose(network, "operation", budget, window) if network is not None else []
-    title = clean(title or f"{clean(root.name or 'graph')}, backward, edge by edge", 200)
+    name = clean(root.name or tr("graph"))
+    title = clean(title or tr("{name}, backward, edge by edge", name=name), 200)
     picture = draw_operations(root, nodes, states, network, shown, budget, title, scale, time_limit)
     slides = _slides(root, nodes, network, shown, budget)
     if len(slides) > MOST:
@@ -168,11 +170,8 @@ def steps(
             "steps: no edge that is drawn has a gradient; draw more of it, by window= or budget="
         )
     ended = network is not None and network.end is not None
-    begins = (
-        f" The pass starts with what {clean(root.name or 'the loss')} sends to what it is made of."
-        if ended
-        else ""
-    )
+    loss = clean(root.name or tr("the loss"))
+    begins = tr("The pass starts with what {loss} sends to what it is made of.", loss=loss) if ended else ""
     return Slides(title, picture, slides, begins)
 
 
@@ -259,9 +258,9 @@ def _document(made: Slides) -> str:
         f"script-src {hash_of(script)}; style-src {hash_of(style)}",
         "title": html(made.title, 200), "style": style, "script": script, "picture": _marked(made),
         "slides": "\n".join(_slide(s, k, len(made.slides)) for k, s in enumerate(made.slides)),
-        "last": str(len(made.slides)), "begins": html(made.begins, 400),
+        "last": str(len(made.slides)), "begins": html(f" {made.begins}", 400) if made.begins else "",
     }  # fmt: skip
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], page)
+    return filled(page, parts, "")
 
 
 def _marked(made: Slides) -> str:
@@ -284,30 +283,38 @@ def _marked(made: Slides) -> str:
 
 def _slide(s: Slide, k: int, of: int) -> str:
     w = s.words
-    where = f"step {s.where}, " if s.where else ""
     rows = []
     if w.forward[0].text != w.forward[1].text:
         rows.append(
-            f'<p class="forward"><span>forward</span>{_formula(w.forward[0])} = {_formula(w.forward[1])}</p>'
+            f'<p class="forward"><span>{html(tr("forward"))}</span>{_formula(w.forward[0])} = {_formula(w.forward[1])}</p>'
         )
     goes = _formula(w.goes, w.arrives)
-    rows.append(f'<p class="backward"><span>backward</span>{_formula(w.into)} {s.sign} {goes}</p>')
+    rows.append(
+        f'<p class="backward"><span>{html(tr("backward"))}</span>{_formula(w.into)} {s.sign} {goes}</p>'
+    )
     rows.append('<div class="numbers">')
-    rows.append(_array("arrives", w.arrives, s.sent, "up"))
+    rows.append(_array(tr("arrives"), w.arrives, s.sent, "up"))
     if w.slope is not None:
-        rows.append(_array("local derivative", w.slope, s.factor, "slope"))
+        rows.append(_array(tr("local derivative"), w.slope, s.factor, "slope"))
     else:
-        rows.append('<figure class="slope"><figcaption>numbers are only moved</figcaption></figure>')
-    rows.append(_array("goes on", w.into, s.product, "goes"))
+        moved = html(tr("numbers are only moved"))
+        rows.append(f'<figure class="slope"><figcaption>{moved}</figcaption></figure>')
+    rows.append(_array(tr("goes on"), w.into, s.product, "goes"))
     rows.append("</div>")
     if s.count[1] > 1:
-        last = "; it is complete now" if s.count[0] == s.count[1] else ""
-        rows.append(f'<p class="said">Part {s.count[0]} of {s.count[1]} of {_formula(w.into)}{last}.</p>')
-    return f'<li id="edge-{k + 1}"><h2>{where}edge {k + 1} of {of}</h2>{"".join(rows)}</li>'
+        first, all_of = s.count
+        said = tr("Part {k} of {n} of its gradient; it is complete now.", k=first, n=all_of)
+        if first < all_of:
+            said = tr("Part {k} of {n} of its gradient.", k=first, n=all_of)
+        rows.append(f'<p class="said">{_formula(w.into)}: {html(said)}</p>')
+    where = tr("step {t}, edge {k} of {n}", t=s.where, k=k + 1, n=of)
+    if not s.where:
+        where = tr("edge {k} of {n}", k=k + 1, n=of)
+    return f'<li id="edge-{k + 1}"><h2>{html(where)}</h2>{"".join(rows)}</li>'
 
 
 def _array(caption: str, words: Words, array: np.ndarray | None, kind: str) -> str:
-    said = f"<figcaption>{caption}<br>{_formula(words)}</figcaption>"
+    said = f"<figcaption>{html(caption)}<br>{_formula(words)}</figcaption>"
     if array is None:
         return f'<figure class="{kind}">{said}</figure>'
     rows = np.asarray(array, np.float64)

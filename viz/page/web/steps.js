@@ -4,7 +4,8 @@
   const at = id => document.getElementById(id), slides = [...at("slides").children], parts = [...document.querySelectorAll("#sheet [data-slides]")];
   const of = new Map(parts.map(p => [p, p.dataset.slides.split(" ").map(Number)]));
   const still = matchMedia("(prefers-reduced-motion: reduce)");
-  let now = 0, timer = 0;
+  const words = [at("play").textContent, at("play").dataset.stop];
+  let now = 0, timer = 0, begun = false;
 
   function show(k) {
     now = Math.min(Math.max(k, 0), slides.length - 1);
@@ -27,15 +28,16 @@
     sheet.scrollTo({
       left: sheet.scrollLeft + box.x + box.width / 2 - frame.x - frame.width / 2,
       top: sheet.scrollTop + box.y + box.height / 2 - frame.y - frame.height / 2,
-      behavior: still.matches ? "auto" : "smooth",
+      behavior: still.matches || !begun ? "auto" : "smooth",  // the first edge is there at once
     });
+    begun = true;
   }
 
   function stop() {
     clearInterval(timer);
     timer = 0;
     at("play").setAttribute("aria-pressed", "false");
-    at("play").textContent = "Play";
+    at("play").textContent = words[0];
   }
 
   function play() {
@@ -43,7 +45,7 @@
     if (now === slides.length - 1) show(0);
     timer = setInterval(() => show(now + 1), 1800);
     at("play").setAttribute("aria-pressed", "true");
-    at("play").textContent = "Stop";
+    at("play").textContent = words[1];
   }
 
   const go = k => { stop(); show(k); };
