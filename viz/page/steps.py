@@ -258,7 +258,7 @@ def _document(made: Slides) -> str:
         f"script-src {hash_of(script)}; style-src {hash_of(style)}",
         "title": html(made.title, 200), "style": style, "script": script, "picture": _marked(made),
         "slides": "\n".join(_slide(s, k, len(made.slides)) for k, s in enumerate(made.slides)),
-        "last": str(len(made.slides)), "begins": html(f" {made.begins}", 400) if made.begins else "",
+        "last": str(len(made.slides)), "begins": html(made.begins, 400),
     }  # fmt: skip
     return filled(page, parts, "")
 
