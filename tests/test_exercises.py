@@ -114,6 +114,19 @@ def test_the_notebook_to_solve_is_made_from_the_solved_one():
     assert "SOLUTION" not in text and text.count("YOUR CODE HERE") == len(NUMBERS)
 
 
+def test_the_notebook_in_portuguese_is_the_same_but_for_its_texts():
+    made = json.loads(make_exercises.PORTUGUESE.read_text(encoding="utf-8"))
+    assert made == make_exercises.translated(UNSOLVED), "run python docs/make_exercises.py"
+    texts = [
+        ["".join(c["source"]) for c in n["cells"] if c["cell_type"] == "markdown"] for n in (UNSOLVED, made)
+    ]
+    assert list(make_exercises.TEXTS) == texts[0], "a text of the table that is in no cell"
+    for english, ours in zip(*texts, strict=True):
+        assert ours != english
+        for kept in (r"[A-Za-z_0-9]+ = [^\n.,]*[()⊙\]][^\n,.]*", r"∂L/∂\S+?(?=[,. ]|$)", r"\d+"):
+            assert re.findall(kept, ours) == re.findall(kept, english), "formulas and numbers stay"
+
+
 def test_nbgrader_finds_ten_points():
     cells_ = [c["metadata"]["nbgrader"] for c in graded(UNSOLVED)]
     assert all(c["schema_version"] == 3 and set(c) >= {"grade", "solution", "locked", "task"} for c in cells_)
@@ -124,6 +137,7 @@ def test_nbgrader_finds_ten_points():
 
 def test_the_folder_holds_all_that_a_student_needs():
     assert {p.name for p in FOLDER.iterdir() if p.name != "__pycache__"} == {
+        "exercicios.ipynb",
         "exercises.ipynb",
         "judge.py",
         "solved",
