@@ -14,6 +14,7 @@ import pytest
 import cells
 import viz
 from docs import make_exercises
+from tests.viz.languages import left_in_english
 
 FOLDER = make_exercises.FOLDER
 SOLVED = json.loads(make_exercises.SOLVED.read_text(encoding="utf-8"))
@@ -96,6 +97,29 @@ def test_a_fault_is_named_and_its_edge_is_marked(number, old, new, said, edge, j
     if edge:
         ends = [end.strip('" ') for end in line.split(" [")[0].strip().split(" -> ")]
         assert ends[0] == edge[0] and re.sub(r" \d$", "", ends[1]) == re.sub(r" \d$", "", edge[1])
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_judge_speaks_portuguese(number, judge):
+    """A hint of each exercise, and that the picture's title is in the same language."""
+    with viz.language("pt"):
+        with pytest.raises(
+            judge.Wrong, match=f"^O exercício {number} ainda está por preencher. Dica: "
+        ) as found:
+            run(UNSOLVED, number)
+        assert run(SOLVED, number) == f"Exercício {number}: certo.\n"
+    hint = judge.EXERCISES[number].hint if number in judge.EXERCISES else judge.CELLS[number][1]
+    assert hint not in str(found.value)
+
+
+@pytest.mark.parametrize(("number", "old", "new", "said", "edge"), FAULTS)
+def test_a_fault_is_named_in_portuguese(number, old, new, said, edge, judge):
+    with pytest.raises(judge.Wrong) as english:
+        run(SOLVED, number, old, new)
+    with viz.language("pt"), pytest.raises(judge.Wrong) as found:
+        run(SOLVED, number, old, new)
+    whole, ours = (f"{e.value} {e.value.picture.title}" for e in (english, found))
+    assert left_in_english(ours, whole, "pt", set(re.findall(r"\w+", "beta prev tilde"))) == set()
 
 
 def test_a_cell_that_is_right_but_cannot_be_compiled_is_told(judge):

@@ -202,6 +202,21 @@ def test_a_page_has_no_untranslated_word():
     assert left_in_english(texts(page.html), english, "pt", names_of(run)) == set()
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_slides_have_no_untranslated_word_and_stay_in_their_language(name):
+    loss, run = network(**{**EVERY[name], "T": 2})
+    english = viz.steps(loss)
+    with viz.language("pt"):
+        made = viz.steps(loss)
+        assert '<html lang="en">' in english.html and english.at(0).title.endswith(": edge 1")
+        known = names_of(run) - {"forward", "backward"}
+        told = [
+            " ".join([texts(s.html), s.at(0).title, *(x.text for x in s.slides)]) for s in (made, english)
+        ]
+        assert left_in_english(*told, "pt", known) == set()
+    assert '<html lang="pt-BR">' in made.html and made.at(0).title.endswith(": aresta 1")
+
+
 def test_what_is_left_in_english_is_found():
     with viz.language("pt"):
         assert left_in_english("O gradiente desaparece, tanh", "", "pt") == set()

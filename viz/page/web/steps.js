@@ -35,7 +35,7 @@
     clearInterval(timer);
     timer = 0;
     at("play").setAttribute("aria-pressed", "false");
-    at("play").textContent = "Play";
+    at("play").textContent = at("play").dataset.play;
   }
 
   function play() {
@@ -43,7 +43,7 @@
     if (now === slides.length - 1) show(0);
     timer = setInterval(() => show(now + 1), 1800);
     at("play").setAttribute("aria-pressed", "true");
-    at("play").textContent = "Stop";
+    at("play").textContent = at("play").dataset.stop;
   }
 
   const go = k => { stop(); show(k); };
