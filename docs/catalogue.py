@@ -23,6 +23,7 @@ from minigrad.compiler.rewrite import REWRITES  # noqa: E402
 from viz.page.page import messages_of  # noqa: E402
 
 FOLDER = ROOT / "viz" / "language" / "locale" / "pt" / "LC_MESSAGES"
+JUDGE = ROOT / "examples" / "exercises" / "judge.py"
 PLURALS = "nplurals=2; plural=(n > 1);"
 HEADER = """\
 # Portuguese of Brazil for the pictures, reports and pages of minigrad.
@@ -34,7 +35,7 @@ KEYWORDS = {"tr": None, "deferred": None, "trn": (1, 2)}
 def messages() -> Catalog:
     """What Python, the scripts and the pages ask for, in the order of the files."""
     found = Catalog(fuzzy=False)
-    for path in sorted([*ROOT.glob("viz/**/*.py"), *ROOT.glob("minigrad/command/*.py")]):
+    for path in sorted([*ROOT.glob("viz/**/*.py"), *ROOT.glob("minigrad/command/*.py"), JUDGE]):
         for _, said, _, _ in extract.extract("python", io.BytesIO(path.read_bytes()), KEYWORDS):
             if said:
                 found.add(said)

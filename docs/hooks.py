@@ -17,7 +17,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from mkdocs.structure.files import File  # noqa: E402
 
+import viz  # noqa: E402
 from docs import pages, reference  # noqa: E402
+from viz.language.catalogue import tag  # noqa: E402
+
+
+def language_of(file) -> str:
+    """The language of a page: its folder's name where that is one, else English."""
+    folder = file.src_uri.partition("/")[0]
+    return folder if folder in viz.language.LANGUAGES else "en"
 
 
 def on_files(files, config):
@@ -31,12 +39,18 @@ def on_page_markdown(markdown, page, config, files):
         return markdown
     logging.getLogger("mkdocs.hooks").info("runs %s", page.file.src_uri)
     with tempfile.TemporaryDirectory() as folder:
-        text, made = pages.shown(markdown, Path(folder), Path(page.file.src_uri).stem)
+        text, made = pages.shown(markdown, Path(folder), Path(page.file.src_uri).stem, language_of(page.file))
     beside = Path(config.site_dir) / Path(page.file.dest_uri).parent
     beside.mkdir(parents=True, exist_ok=True)
     for name, content in made.items():
         (beside / name).write_bytes(content)
     return text
+
+
+def on_post_page(output, page, config):
+    """Says of a page in another language which one it is, to hyphenate and to read aloud by."""
+    with viz.language(language_of(page.file)):
+        return output.replace('<html lang="en"', f'<html lang="{tag()}"', 1)
 
 
 def on_post_build(config):

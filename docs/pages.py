@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import viz
+
 FENCE = re.compile(
     r"^```(?P<language>\w*)(?P<options>[^\n`]*)\n(?P<code>.*?)^```[^\S\n]*$", re.MULTILINE | re.DOTALL
 )
@@ -102,22 +104,25 @@ def _in(folder: Path) -> Iterator[None]:
 
 # What a reader sees.
 
+APART = {"en": "The same on a page of its own", "pt": "O mesmo em uma página à parte"}  # words of a link
 
-def shown(text: str, folder: Path, name: str) -> tuple[str, dict[str, bytes]]:
-    """The page with the outputs of its blocks, and the files beside it by name."""
+
+def shown(text: str, folder: Path, name: str, language: str = "en") -> tuple[str, dict[str, bytes]]:
+    """The page with the outputs of its blocks in a language, and the files beside it by name."""
     parts, at, files = [], 0, {}
-    for k, output in enumerate(run(text, folder, name), 1):
-        block = output.block
-        parts += [text[at : block.start], f"```python\n{block.code}```\n"]
-        if "hide" not in block.options:
-            said, more = _shown(output, f"{name}-{k}")
-            parts.append(said)
-            files |= more
-        at = block.end
+    with viz.language(language):
+        for k, output in enumerate(run(text, folder, name), 1):
+            block = output.block
+            parts += [text[at : block.start], f"```python\n{block.code}```\n"]
+            if "hide" not in block.options:
+                said, more = _shown(output, f"{name}-{k}", language)
+                parts.append(said)
+                files |= more
+            at = block.end
     return "".join([*parts, text[at:]]), files
 
 
-def _shown(output: Output, stem: str) -> tuple[str, dict[str, bytes]]:
+def _shown(output: Output, stem: str, language: str = "en") -> tuple[str, dict[str, bytes]]:
     value, said, files = output.value, output.printed, {}
     picture = frame = ""
     if callable(getattr(value, "svg", None)):
@@ -129,7 +134,7 @@ def _shown(output: Output, stem: str) -> tuple[str, dict[str, bytes]]:
         title = html.escape(getattr(value, "title", "") or "page", quote=True)
         frame = (
             f'\n<iframe class="page" title="{title}" src="{stem}.html" loading="lazy"></iframe>\n'
-            f'\n<a href="{stem}.html">The same on a page of its own</a>\n'
+            f'\n<a href="{stem}.html">{APART[language]}</a>\n'
         )
     elif value is not None:
         said += f"{value!r}\n"

@@ -14,6 +14,7 @@ import pytest
 import cells
 import viz
 from docs import make_exercises
+from tests.viz.languages import left_in_english
 
 FOLDER = make_exercises.FOLDER
 SOLVED = json.loads(make_exercises.SOLVED.read_text(encoding="utf-8"))
@@ -98,6 +99,29 @@ def test_a_fault_is_named_and_its_edge_is_marked(number, old, new, said, edge, j
         assert ends[0] == edge[0] and re.sub(r" \d$", "", ends[1]) == re.sub(r" \d$", "", edge[1])
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_judge_speaks_portuguese(number, judge):
+    """A hint of each exercise, and that the picture's title is in the same language."""
+    with viz.language("pt"):
+        with pytest.raises(
+            judge.Wrong, match=f"^O exercício {number} ainda está por preencher. Dica: "
+        ) as found:
+            run(UNSOLVED, number)
+        assert run(SOLVED, number) == f"Exercício {number}: certo.\n"
+    hint = judge.EXERCISES[number].hint if number in judge.EXERCISES else judge.CELLS[number][1]
+    assert hint not in str(found.value)
+
+
+@pytest.mark.parametrize(("number", "old", "new", "said", "edge"), FAULTS)
+def test_a_fault_is_named_in_portuguese(number, old, new, said, edge, judge):
+    with pytest.raises(judge.Wrong) as english:
+        run(SOLVED, number, old, new)
+    with viz.language("pt"), pytest.raises(judge.Wrong) as found:
+        run(SOLVED, number, old, new)
+    whole, ours = (f"{e.value} {e.value.picture.title}" for e in (english, found))
+    assert left_in_english(ours, whole, "pt", set(re.findall(r"\w+", "beta prev tilde"))) == set()
+
+
 def test_a_cell_that_is_right_but_cannot_be_compiled_is_told(judge):
     class Peeks(cells.JANET):
         def step(self, x, h_prev):
@@ -114,6 +138,19 @@ def test_the_notebook_to_solve_is_made_from_the_solved_one():
     assert "SOLUTION" not in text and text.count("YOUR CODE HERE") == len(NUMBERS)
 
 
+def test_the_notebook_in_portuguese_is_the_same_but_for_its_texts():
+    made = json.loads(make_exercises.PORTUGUESE.read_text(encoding="utf-8"))
+    assert made == make_exercises.translated(UNSOLVED), "run python docs/make_exercises.py"
+    texts = [
+        ["".join(c["source"]) for c in n["cells"] if c["cell_type"] == "markdown"] for n in (UNSOLVED, made)
+    ]
+    assert list(make_exercises.TEXTS) == texts[0], "a text of the table that is in no cell"
+    for english, ours in zip(*texts, strict=True):
+        assert ours != english
+        for kept in (r"[A-Za-z_0-9]+ = [^\n.,]*[()⊙\]][^\n,.]*", r"∂L/∂\S+?(?=[,. ]|$)", r"\d+"):
+            assert re.findall(kept, ours) == re.findall(kept, english), "formulas and numbers stay"
+
+
 def test_nbgrader_finds_ten_points():
     cells_ = [c["metadata"]["nbgrader"] for c in graded(UNSOLVED)]
     assert all(c["schema_version"] == 3 and set(c) >= {"grade", "solution", "locked", "task"} for c in cells_)
@@ -124,6 +161,7 @@ def test_nbgrader_finds_ten_points():
 
 def test_the_folder_holds_all_that_a_student_needs():
     assert {p.name for p in FOLDER.iterdir() if p.name != "__pycache__"} == {
+        "exercicios.ipynb",
         "exercises.ipynb",
         "judge.py",
         "solved",

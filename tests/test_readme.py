@@ -18,6 +18,7 @@ from minigrad.command.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PORTUGUESE = ROOT / "docs" / "pt"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 (CELL,) = pages.blocks(README.read_text(encoding="utf-8"), "python")
 ORACLES = ("torch", "onnx")
@@ -53,10 +54,10 @@ def oracles():
     return ask
 
 
-# Python.
+# Python.  Pages in Portuguese have the blocks of the English ones, as a test below sees to, and are not run again.
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if python_of(p)], ids=of)
+@pytest.mark.parametrize("path", [p for p in PAGES if python_of(p) and PORTUGUESE not in p.parents], ids=of)
 def test_the_python_of_a_page_runs(path, tmp_path, oracles, monkeypatch):
     text = path.read_text(encoding="utf-8")
     oracles("".join(b.code for b in python_of(path)))
@@ -110,6 +111,50 @@ def test_blocks_are_of_languages_that_are_tested(path):
     found = pages.blocks(text)
     assert {b.language for b in found} <= {"python", "py", "sh", "text"}  # py: run by a test of its own
     assert text.count("```") == 2 * len(found) + 2 * text.count("````"), "a block that is not closed"
+
+
+# In Portuguese.
+
+
+FENCED = re.compile(r"```.*?```", re.DOTALL)
+
+
+def levels(text: str) -> list[int]:
+    """How deep each heading of a page is."""
+    return [len(marks) for marks in re.findall(r"^(#+) ", FENCED.sub("", text), re.MULTILINE)]
+
+
+def years(text: str) -> list[str]:
+    """What is cited, by its year."""
+    return re.findall(r"\b(?:19|20)\d\d\b", FENCED.sub("", text))
+
+
+def quoted(text: str) -> set[str]:
+    """Names of functions and quantities, which are not translated."""
+    return set(re.findall(r"`([^`\n]+)`", FENCED.sub("", text)))
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if PORTUGUESE in p.parents], ids=of)
+@pytest.mark.smoke
+def test_a_page_in_portuguese_is_the_english_one(path):
+    """The same headings, the same blocks of Python, in a chapter the same sources and names, and no line in English."""
+    texts = [p.read_text(encoding="utf-8") for p in (path, ROOT / "docs" / path.relative_to(PORTUGUESE))]
+    ours, english = map(levels, texts)
+    assert ours == english
+    if path.parent.name == "lecture":  # the other two are shorter
+        for same in (years, quoted):
+            ours, english = map(same, texts)
+            assert ours == english, same.__name__
+    ours, english = ([text[b.start : b.end] for b in pages.blocks(text, "python")] for text in texts)
+    assert ours == english, "the blocks are those of the English page, one by one"
+    ours, english = (set(re.findall(r"[^\n]{40,}", FENCED.sub("", text))) for text in texts)
+    assert ours and not ours & english, f"left in English: {ours & english}"
+
+
+@pytest.mark.smoke
+def test_every_chapter_is_there_in_portuguese():
+    names = [sorted(p.name for p in (folder / "lecture").iterdir()) for folder in (ROOT / "docs", PORTUGUESE)]
+    assert names[0] == names[1] and len(names[0]) > 6
 
 
 # Command lines.
@@ -180,7 +225,7 @@ def test_other_command_lines_name_what_is_there(path):
 # Links.
 
 
-@every_page
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.pt.md"], ids=of)
 @pytest.mark.smoke
 def test_every_picture_and_link_is_there(path):
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)

@@ -74,6 +74,8 @@ def test_nothing_is_fetched_from_elsewhere(site):
 def test_what_is_shown_was_made(site):
     lstm = (site / "lecture" / "lstm.html").read_text(encoding="utf-8")
     assert "dc_{t−1}" in lstm and "lstm-2.svg" in lstm
+    ours = (site / "pt" / "lecture" / "lstm.html").read_text(encoding="utf-8")
+    assert '<html lang="pt-BR"' in ours and "LSTM, passo t" in ours and "LSTM, passo t" not in lstm
     assert "sigmoid" in (site / "inside" / "compiler.html").read_text(encoding="utf-8")
     assert len(list(site.rglob("*.svg"))) > 20
 

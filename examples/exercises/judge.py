@@ -2,7 +2,7 @@
 
 The engine differentiates the exercise's function, `mg.check_grads` having compared that with finite differences, and each
 term of an answer is compared with what flowed.  A wrong answer raises `Wrong`, whose `picture` has the edge in question
-marked; in a notebook it is shown.
+marked; in a notebook it is shown.  What it says is in the language of `viz.language`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import cells
 import minigrad as mg
 import viz
+from viz.language.catalogue import deferred, tr
 
 CLOSE = dict(rtol=1e-6, atol=1e-9)
 
@@ -75,26 +76,32 @@ def quotient(a, b):
 
 ROW, PAIR = (1, 3), (1, 2)
 EXERCISES = {
-    1: Exercise("Each number of y is a sum over h; who multiplies whom?",
+    1: Exercise(deferred("Each number of y is a sum over h; who multiplies whom?"),
                 dict(W=(3, 2), b=(2,), h=ROW), layer, ("W", "b", "h")),
-    2: Exercise("The slope of the tanh can be written with its value h alone.",
+    2: Exercise(deferred("The slope of the tanh can be written with its value h alone."),
                 dict(a=ROW), function_of("h", mg.tanh), ("a",)),
-    3: Exercise("The slope of the sigmoid is largest where f = 1/2.",
+    3: Exercise(deferred("The slope of the sigmoid is largest where f = 1/2."),
                 dict(a=ROW), function_of("f", mg.sigmoid), ("a",)),
-    4: Exercise("Differentiate by one of the two while the other stands still.",
+    4: Exercise(deferred("Differentiate by one of the two while the other stands still."),
                 dict(a=ROW, b=ROW), quotient, ("a", "b")),
-    5: Exercise("W is read at both steps: add what each of them sends.",
+    5: Exercise(deferred("W is read at both steps: add what each of them sends."),
                 dict(W=(5, 2), b=(2,), x_1=ROW, x_2=ROW, h_0=PAIR), recurrent, ("h_1", "W")),
-    6: Exercise("Each product sends to either factor what arrives times the OTHER factor.",
+    6: Exercise(deferred("Each product sends to either factor what arrives times the OTHER factor."),
                 dict(f=ROW, i=ROW, c_tilde=ROW, c_prev=ROW), memory, ("f", "i", "c_tilde", "c_prev")),
-    7: Exercise("Two functions lie between h and c, a product and a tanh: multiply both slopes.",
+    7: Exercise(deferred("Two functions lie between h and c, a product and a tanh: multiply both slopes."),
                 dict(a_o=ROW, c=ROW), shown, ("o", "a_o", "c")),
-    8: Exercise("How often does the way from c_2 to c_0 pass a forget gate?",
+    8: Exercise(deferred("How often does the way from c_2 to c_0 pass a forget gate?"),
                 dict(f_1=ROW, f_2=ROW, c_0=ROW, u_1=ROW, u_2=ROW), twice, ("f_1", "c_0")),
 }  # fmt: skip
 CELLS = {
-    9: (cells.GRU, "r decides how much of the past the candidate sees; z how much of h is renewed."),
-    10: (cells.JANET, "What the gate keeps is of h_prev; what comes in is scaled by 1 − σ(s − beta)."),
+    9: (
+        cells.GRU,
+        deferred("r decides how much of the past the candidate sees; z how much of h is renewed."),
+    ),
+    10: (
+        cells.JANET,
+        deferred("What the gate keeps is of h_prev; what comes in is scaled by 1 − σ(s − beta)."),
+    ),
 }
 
 
@@ -107,11 +114,12 @@ def judge(number: int, answer) -> None:
             _gradients(answer, EXERCISES[number])
     except NotImplementedError:
         hint = EXERCISES[number].hint if number in EXERCISES else CELLS[number][1]
-        raise Wrong(f"Exercise {number} is still to be filled in. Hint: {hint}") from None
+        said = tr("Exercise {number} is still to be filled in. Hint: {hint}", number=number, hint=tr(hint))
+        raise Wrong(said) from None
     except Wrong as wrong:
         _show(wrong.picture)
         raise
-    print(f"Exercise {number}: right.")
+    print(tr("Exercise {number}: right.", number=number))
 
 
 # Gradients.
@@ -120,20 +128,24 @@ def judge(number: int, answer) -> None:
 def _gradients(answer: Callable, exercise: Exercise) -> None:
     loss, values, nodes = _run(exercise)
     found = answer(**{name: values[name] for name in inspect.signature(answer).parameters})
-    slides = viz.steps(loss, title="The edge in question is orange")
+    slides = viz.steps(loss, title=tr("The edge in question is orange"))
     for name in exercise.asked:
-        if not isinstance(found, Mapping) or f"d{name}" not in found:
-            raise Wrong(f"d{name} is missing: return dict({', '.join(f'd{n}=…' for n in exercise.asked)})")
-        given, right = np.asarray(found[f"d{name}"], np.float64), nodes[name].grad
+        term = f"d{name}"
+        if not isinstance(found, Mapping) or term not in found:
+            call = f"dict({', '.join(f'd{n}=…' for n in exercise.asked)})"
+            raise Wrong(tr("{name} is missing: return {call}", name=term, call=call))
+        given, right = np.asarray(found[term], np.float64), nodes[name].grad
         if given.shape != right.shape:
-            raise Wrong(
-                f"d{name} has the shape {given.shape}, and {name} {right.shape}: a gradient has the shape of what it is of",
-                slides.at(_edge(slides, name)),
+            said = deferred(
+                "{term} has the shape {given}, and {name} {right}: a gradient has the shape of what it is of"
             )
+            said = tr(said, term=term, given=given.shape, name=name, right=right.shape)
+            raise Wrong(said, slides.at(_edge(slides, name)))
         if not np.allclose(given, right, **CLOSE):
             why, reader = _why(given, right, nodes[name], nodes, values)
             raise Wrong(
-                f"d{name} is wrong: {why}. Hint: {exercise.hint}", slides.at(_edge(slides, name, reader))
+                tr("{name} is wrong: {why}. Hint: {hint}", name=term, why=why, hint=tr(exercise.hint)),
+                slides.at(_edge(slides, name, reader)),
             )
 
 
@@ -166,17 +178,17 @@ def _why(given, right, node, nodes, values) -> tuple[str, mg.Tensor | None]:
     ]
     for reader, part in parts if len(parts) > 1 else ():
         if np.allclose(given, right - part, **CLOSE):
-            return "what comes along the marked edge is missing", reader
+            return tr("what comes along the marked edge is missing"), reader
     if np.allclose(given, -right, **CLOSE):
-        return "its sign is turned", None
+        return tr("its sign is turned"), None
     for name, value in values.items():
         for said, factor in ((name, value), (f"(1 − {name})", 1 - value), (f"(1 − {name}²)", 1 - value**2)):
             if factor.shape == right.shape and np.allclose(given * factor, right, **CLOSE):
-                return f"the factor {said} is missing", None
+                return tr("the factor {factor} is missing", factor=said), None
             if factor.shape == right.shape and np.allclose(given, right * factor, **CLOSE):
-                return f"there is a factor {said} too many", None
+                return tr("there is a factor {factor} too many", factor=said), None
     off = np.abs(given - right).max() / np.abs(right).max()
-    return f"it is off by up to {off:.1g} of its largest number", None
+    return tr("it is off by up to {off:.1g} of its largest number", off=off), None
 
 
 def _end(nodes: Mapping[str, mg.Tensor]) -> mg.Tensor:
@@ -208,21 +220,20 @@ def _cell(answer: type[cells.Cell], right: type[cells.Cell], hint: str) -> None:
     )
     for name, value in expected.items():
         if name not in found:
-            raise Wrong(
-                f"step has to return {name} as well: return dict({', '.join(f'{n}={n}' for n in expected)})"
-            )
+            call = f"dict({', '.join(f'{n}={n}' for n in expected)})"
+            raise Wrong(tr("step has to return {name} as well: return {call}", name=name, call=call))
         if found[name].shape != value.shape or not np.allclose(found[name], value, **CLOSE):
             loss = own(x[None, :1], state=h[:1]).last.sum().named("L")
             loss.backward(record=True)
-            slides = viz.steps(loss, title=f"The orange edge leads into {name}")
+            slides = viz.steps(loss, title=tr("The orange edge leads into {name}", name=name))
             into = [k for k, s in enumerate(slides.slides) if s.reader.split()[-1] == name]
             raise Wrong(
-                f"{name} is the first quantity that is wrong. Hint: {hint}",
+                tr("{name} is the first quantity that is wrong. Hint: {hint}", name=name, hint=tr(hint)),
                 slides.at(into[0]) if into else slides.picture,
             )
     checked = cells.check(answer)
     if not checked:
-        raise Wrong(f"cells.check says:\n{checked}")
+        raise Wrong(tr("cells.check says:") + f"\n{checked}")
 
 
 def _show(picture: viz.Picture | None) -> None:

@@ -202,6 +202,22 @@ def test_a_page_has_no_untranslated_word():
     assert left_in_english(texts(page.html), english, "pt", names_of(run)) == set()
 
 
+IN_FORMULAS = {"axis", "axes", "not", "units"}  # Σ_{axis 0}, Σ_units, 1[not …]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_slides_have_no_untranslated_word_and_stay_in_their_language(name):
+    loss, run = network(**EVERY[name])
+    english = viz.steps(loss, window=(1, 2))
+    with viz.language("pt"):
+        made = viz.steps(loss, window=(1, 2))
+        assert '<html lang="en">' in english.html and english.at(0).title.endswith(": edge 1")
+    assert '<html lang="pt-BR">' in made.html and made.at(0).title.endswith(": aresta 1")
+    assert '<p class="backward"><span>para trás</span>' in made.html
+    told = [" ".join([texts(s.html), s.at(0).title]) for s in (made, english)]
+    assert left_in_english(*told, "pt", names_of(run) | IN_FORMULAS) == set()
+
+
 def test_what_is_left_in_english_is_found():
     with viz.language("pt"):
         assert left_in_english("O gradiente desaparece, tanh", "", "pt") == set()

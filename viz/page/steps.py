@@ -25,7 +25,7 @@ from ..diagram.operations import draw_operations, is_constant, select
 from ..diagram.render import Diagram
 from ..formula.edges import EdgeWords, EdgeWriter
 from ..formula.words import Words
-from ..language.catalogue import tr
+from ..language.catalogue import current, language, tr
 from ..language.scale import ORANGE, Scale
 from ..language.states import norm
 from ..language.text import clean, html, number, pretty, shape_text
@@ -81,11 +81,13 @@ class Slides:
 
     def __init__(self, title: str, picture: Diagram, slides: Sequence[Slide], begins: str = ""):
         self.title, self.picture, self.slides, self.begins = title, picture, list(slides), begins
+        self._language = current()  # in which it stays
 
     @property
     def html(self) -> str:
         """One HTML file: arrows, buttons or a touch go from edge to edge."""
-        return _document(self)
+        with language(self._language):
+            return _document(self)
 
     def save(self, path: str | os.PathLike, seconds: float = 2.0) -> Path:
         """Write the slides: a page (.html), a film (.gif, or .mp4 where ffmpeg is on PATH).
@@ -114,12 +116,9 @@ class Slides:
             _orange(line) if _ends(line) == (slide.source, slide.reader) else line
             for line in picture.dot.split("\n")
         ]
-        return Diagram(
-            "\n".join(lines),
-            tr("{title}: edge {k}", title=self.title, k=k % len(self.slides) + 1),
-            picture.engine,
-            picture.time_limit,
-        )
+        with language(self._language):
+            title = tr("{title}: edge {k}", title=self.title, k=k % len(self.slides) + 1)
+        return Diagram("\n".join(lines), title, picture.engine, picture.time_limit)
 
     def _repr_html_(self) -> str:
         """For notebooks: the page in a frame of its own, which its policy seals off."""
@@ -157,8 +156,7 @@ def steps(
     if not any(n.contributions for n in nodes):
         raise InputError("steps: no gradient was recorded; call loss.backward(record=True) first")
     shown = choose(network, "operation", budget, window) if network is not None else []
-    name = clean(root.name or tr("graph"))
-    title = clean(title or tr("{name}, backward, edge by edge", name=name), 200)
+    title = clean(title or tr("{name}, backward, edge by edge", name=clean(root.name or tr("graph"))), 200)
     picture = draw_operations(root, nodes, states, network, shown, budget, title, scale, time_limit)
     slides = _slides(root, nodes, network, shown, budget)
     if len(slides) > MOST:
@@ -170,8 +168,8 @@ def steps(
             "steps: no edge that is drawn has a gradient; draw more of it, by window= or budget="
         )
     ended = network is not None and network.end is not None
-    loss = clean(root.name or tr("the loss"))
-    begins = tr("The pass starts with what {loss} sends to what it is made of.", loss=loss) if ended else ""
+    name = clean(root.name or tr("the loss"))
+    begins = tr("The pass starts with what {name} sends to what it is made of.", name=name) if ended else ""
     return Slides(title, picture, slides, begins)
 
 
@@ -260,7 +258,7 @@ def _document(made: Slides) -> str:
         "slides": "\n".join(_slide(s, k, len(made.slides)) for k, s in enumerate(made.slides)),
         "last": str(len(made.slides)), "begins": html(made.begins, 400),
     }  # fmt: skip
-    return filled(page, parts, "")
+    return filled(page, parts, script)
 
 
 def _marked(made: Slides) -> str:
@@ -283,38 +281,38 @@ def _marked(made: Slides) -> str:
 
 def _slide(s: Slide, k: int, of: int) -> str:
     w = s.words
+    title = tr("edge {k} of {n}", k=k + 1, n=of)
+    if s.where:
+        title = tr("step {t}, {edge}", t=s.where, edge=title)
     rows = []
     if w.forward[0].text != w.forward[1].text:
         rows.append(
-            f'<p class="forward"><span>{html(tr("forward"))}</span>{_formula(w.forward[0])} = {_formula(w.forward[1])}</p>'
+            f'<p class="forward"><span>{tr("forward")}</span>{_formula(w.forward[0])} = {_formula(w.forward[1])}</p>'
         )
     goes = _formula(w.goes, w.arrives)
-    rows.append(
-        f'<p class="backward"><span>{html(tr("backward"))}</span>{_formula(w.into)} {s.sign} {goes}</p>'
-    )
+    rows.append(f'<p class="backward"><span>{tr("backward")}</span>{_formula(w.into)} {s.sign} {goes}</p>')
     rows.append('<div class="numbers">')
     rows.append(_array(tr("arrives"), w.arrives, s.sent, "up"))
     if w.slope is not None:
         rows.append(_array(tr("local derivative"), w.slope, s.factor, "slope"))
     else:
-        moved = html(tr("numbers are only moved"))
+        moved = tr("numbers are only moved")
         rows.append(f'<figure class="slope"><figcaption>{moved}</figcaption></figure>')
     rows.append(_array(tr("goes on"), w.into, s.product, "goes"))
     rows.append("</div>")
     if s.count[1] > 1:
-        first, all_of = s.count
-        said = tr("Part {k} of {n} of its gradient; it is complete now.", k=first, n=all_of)
-        if first < all_of:
-            said = tr("Part {k} of {n} of its gradient.", k=first, n=all_of)
-        rows.append(f'<p class="said">{_formula(w.into)}: {html(said)}</p>')
-    where = tr("step {t}, edge {k} of {n}", t=s.where, k=k + 1, n=of)
-    if not s.where:
-        where = tr("edge {k} of {n}", k=k + 1, n=of)
-    return f'<li id="edge-{k + 1}"><h2>{html(where)}</h2>{"".join(rows)}</li>'
+        part = dict(k=s.count[0], n=s.count[1], gradient=_formula(w.into))
+        said = (
+            tr("Part {k} of {n} of {gradient}; it is complete now.", **part)
+            if s.count[0] == s.count[1]
+            else tr("Part {k} of {n} of {gradient}.", **part)
+        )
+        rows.append(f'<p class="said">{said}</p>')
+    return f'<li id="edge-{k + 1}"><h2>{title}</h2>{"".join(rows)}</li>'
 
 
 def _array(caption: str, words: Words, array: np.ndarray | None, kind: str) -> str:
-    said = f"<figcaption>{html(caption)}<br>{_formula(words)}</figcaption>"
+    said = f"<figcaption>{caption}<br>{_formula(words)}</figcaption>"
     if array is None:
         return f'<figure class="{kind}">{said}</figure>'
     rows = np.asarray(array, np.float64)

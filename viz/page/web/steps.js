@@ -4,7 +4,6 @@
   const at = id => document.getElementById(id), slides = [...at("slides").children], parts = [...document.querySelectorAll("#sheet [data-slides]")];
   const of = new Map(parts.map(p => [p, p.dataset.slides.split(" ").map(Number)]));
   const still = matchMedia("(prefers-reduced-motion: reduce)");
-  const words = [at("play").textContent, at("play").dataset.stop];
   let now = 0, timer = 0, begun = false;
 
   function show(k) {
@@ -37,7 +36,7 @@
     clearInterval(timer);
     timer = 0;
     at("play").setAttribute("aria-pressed", "false");
-    at("play").textContent = words[0];
+    at("play").textContent = at("play").dataset.play;
   }
 
   function play() {
@@ -45,7 +44,7 @@
     if (now === slides.length - 1) show(0);
     timer = setInterval(() => show(now + 1), 1800);
     at("play").setAttribute("aria-pressed", "true");
-    at("play").textContent = words[1];
+    at("play").textContent = at("play").dataset.stop;
   }
 
   const go = k => { stop(); show(k); };
