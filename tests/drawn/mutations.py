@@ -87,7 +87,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a scan is split over threads though what it captures has a row for each sequence", "compiler.scans",
-        "ScanLoop._is_row", "return len(x.shape) < len(node.shape)", "return True",
+        "ScanLoop._alone", "x.number in batched if k in own else", "x.number in batched or not self._inside(x) if k in own else",
     ),
     Mutation(
         "a state of two slots in turn starts in the other slot", "compiler.scans", "ScanLoop._start",
