@@ -110,9 +110,8 @@ def test_a_chain_of_5000_operations(chain):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chain", [elementwise, products, mixed, sums, losses, moves])
-def test_a_chain_of_20000_operations(chain):
-    assert_compiled_is_eager(chain(20_000), x, more=[W, b], tolerance=1e-10)
+def test_a_chain_of_20000_operations_of_every_kind():
+    assert_compiled_is_eager(mixed(20_000), x, more=[W, b], tolerance=1e-10)
 
 
 def unequal(n):

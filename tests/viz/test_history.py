@@ -252,8 +252,8 @@ def test_it_takes_at_most_a_tenth_of_the_time_of_the_training():
     batch = np.eye(16, dtype="f")[codes], codes
     step, history = compile(loss), viz.History()
     probe = tuple(a[:, :2] for a in batch)
-    recording = best(lambda: history.record(0, loss, *probe), 4)
-    assert recording < 0.1 * 100 * best(lambda: step.backward(*batch), 8)
+    recording = best(lambda: history.record(0, loss, *probe), 12)  # of many, as other programs disturb it
+    assert recording < 0.1 * 100 * best(lambda: step.backward(*batch), 24)
 
 
 def best(action, times: int) -> float:

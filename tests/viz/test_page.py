@@ -147,7 +147,7 @@ def test_what_comes_from_outside_is_text():
     loss = steps[-1].h.sum().named(evil)
     loss.backward(record=True)
     made = viz.page([(evil, loss, steps)], title=evil, captions=[evil, evil])
-    assert made.html.count("<script") == 2 and "<img" not in made.html
+    assert made.html.count("<script") == 3 and "<img" not in made.html  # data, words and the program
     assert evil not in made.html
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', made.html, re.DOTALL)[1]
     assert "<" not in data and json.loads(data)["recordings"][0]["label"].startswith("</script>")
