@@ -56,6 +56,18 @@ def opened(screen, file, width: int = 1280, height: int = 900, media: dict | Non
     return screen.open(file, width, height, stands="html.ready", fragment=fragment, **(media or {}))
 
 
+def story(screen, words: str) -> dict:
+    """Press the story's button: the gradient's sizes, the mean of f at each step, and the number of weights."""
+    made, k = screen.run("now.made"), next(k for k, s in enumerate(viz.LECTURE) if words in s.label)
+    screen.run(f"document.getElementById('preset_{k}').click()")
+    screen.until(f"now.made > {made} && now.picture?.network === now.network")
+    screen.run("new Promise((done) => setTimeout(done, 60))")
+    return screen.run(
+        "(() => { const n = now.network, f = n.cell.quantities.indexOf('f'); return { arrived: [...n.arrived], "
+        "carried: [...n.carried], weights: n.value.length, f: f < 0 ? [] : Array.from(n.arrived, (_, t) => mean(n.values(f, t))) }; })()"
+    )
+
+
 def said(screen, *ids: str) -> str:
     return screen.run(f"{json.dumps(ids)}.map(id => document.getElementById(id).textContent).join(' ')")
 
@@ -355,6 +367,19 @@ class TestLearning:
             screen.click(*screen.middle(f"#preset_{k}"))
             screen.until(f"now.made > {made} && $('sheet').scrollLeft >= 0")
             screen.until(f"($('reach').textContent + $('stuck').textContent).includes({json.dumps(words)})")
+        quiet(screen, file)
+
+    def test_what_the_stories_say_of_arrows_is_in_their_numbers(self, screen, file):
+        opened(screen, file)
+        rnn = story(screen, "Vanishing")
+        sizes = np.array(rnn["arrived"])
+        assert (sizes[1:] > 1.2 * sizes[:-1]).all() and sizes[0] < 1e-3 * sizes[-1]
+        lstm = story(screen, "keeps it")
+        along = np.reshape(lstm["carried"], (-1, 2))[1:, 1] / np.array(lstm["arrived"])[1:]
+        np.testing.assert_allclose(along[:-1], np.array(lstm["f"])[1:-1], atol=0.1)
+        janet = story(screen, "JANET")
+        assert min(one["arrived"][0] / one["arrived"][-1] for one in (lstm, janet)) > 0.5
+        assert janet["weights"] == pytest.approx(lstm["weights"] / 2, rel=0.1)
         quiet(screen, file)
 
     def test_where_all_is_not_a_number_it_is_said_and_there_is_a_way_back(self, screen, file):
