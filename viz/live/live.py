@@ -85,7 +85,7 @@ def live(
         "presets": [{"chosen": dict(s.chosen), "story": tr(s.said)} for s in stories],
         "style": style_of(Scale(), 1.0), "bounds": _bounds(),
     }  # fmt: skip
-    return Page(_document(title, learners, stories, largest, data), title, {})
+    return Page(_document(title, learners, optimiser, stories, largest, data), title, {})
 
 
 def _learners(given: Any) -> tuple[list[Learner], dict[str, int]]:
@@ -191,7 +191,9 @@ def _bounds() -> dict[str, float]:
 # The document.
 
 
-def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story], largest, data: dict) -> str:
+def _document(
+    title: str, learners: Sequence[Learner], optimiser: Optimiser, stories: Sequence[Story], largest, data: dict
+) -> str:  # fmt: skip
     web = files(__package__ or "viz") / "web"
     pages = web.parent.parent / "page" / "web"  # type: ignore[attr-defined]
     template, style = ((web / name).read_text(encoding="utf-8") for name in ("live.html", "live.css"))
@@ -203,6 +205,7 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         "title": html(title, 200), "style": style, "script": script,
         "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners))
         + (_choice(ALL, False, tr("side by side")) if len(learners) > 1 else ""),
+        "optimiser": html(type(optimiser).__name__, 80),
         "picture": _still(learners[0], data["chosen"]["text"], largest),
         "presets": "".join(
             f'<button type="button" id="preset_{k}">{html(tr(s.label), 80)}</button>' for k, s in enumerate(stories)

@@ -58,7 +58,8 @@ LECTURE = (
         deferred("… clipped"),
         deferred(
             "The same, with the norm of the gradient held at 1: its direction stays, its size is bounded. "
-            "Press “One step”."
+            "Press “One step”. With Adam, which divides by the gradient’s recent size, the first step moves "
+            "the weights as far as without clipping."
         ),
         {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3, "clip": 1},
     ),

@@ -49,7 +49,7 @@ function label() {
   say($("bias_said"), cell.forget ? short(range("bias")) : tr("{cell} has none", { cell: cell.name }));
   $("bias").disabled = !cell.forget;
   say($("scale_said"), `× ${short(range("scale"))}`);
-  say($("truncate_said"), range("truncate") ? tr("every {n} steps", { n: range("truncate") }) : tr("never"));
+  say($("truncate_said"), range("truncate") > 1 ? tr("every {n} steps", { n: range("truncate") }) : range("truncate") ? tr("at every step") : tr("never"));
   say($("clip_said"), range("clip") ? tr("to {size}", { size: short(range("clip")) }) : tr("no"));
   say($("speed_said"), String(speed));
   for (const id of ["lr", "bias", "scale", "truncate", "clip", "speed"]) $(id).setAttribute("aria-valuetext", $(`${id}_said`).textContent);
@@ -115,7 +115,8 @@ function look(k) {
   const { network, picture } = now.all[k], { H, K, T } = network.sizes;
   Object.assign(now, { network, picture });
   now.all.forEach(({ head }, other) => head?.classList.toggle("chosen", k === other));
-  say($("size"), tr("{n} weights: {cell}, {units} hidden units, {letters} letters, {steps} steps", { n: network.value.length.toLocaleString("en"), cell: network.cell.name, units: H, letters: K, steps: T }));
+  const values = { n: grouped(network.value.length), cell: network.cell.name, units: H, letters: K, steps: T };
+  say($("size"), T > 1 ? tr("{n} weights: {cell}, {units} hidden units, {letters} letters, {steps} steps", values) : tr("{n} weights: {cell}, {units} hidden units, {letters} letters, 1 step", values));
 }
 
 /** A step is looked at, in the k-th network. @param {number} t @param {number} k */
