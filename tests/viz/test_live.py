@@ -149,6 +149,7 @@ def test_a_cell_of_ones_own_is_all_that_is_needed():
     )
     page = viz.live(Own(13, 11), text="hello")
     assert '"largest":{"T":40,"H":11,"K":13}' in page.html and "Own at its start, on" in page.html
+    assert re.findall(r"<option>(\d+)</option>", page.html) == ["2", "4", "8"] and '"hidden":8' in page.html
     assert all(p.grad is None for p in made.parameters.values())
     with pytest.raises(mg.InputError, match="int has no step, state, inputs, hidden, parameters"):
         viz.live(3)
@@ -446,6 +447,73 @@ class TestLearning:
         screen.run("(() => { for (let k = 0; k < 200; k++) learn(); show(true); })()")
         assert said(screen, "right") == "20 of 20"
         assert said(screen, "reach").endswith("and need not: the letters just before are enough.")
+        quiet(screen, file)
+
+    @pytest.mark.parametrize(
+        ("chosen", "named"),
+        [
+            ({"cell": "NOPE", "lr": "abc", "hidden": 999}, ["cell = NOPE", "lr = abc (−4 … 1)", "hidden = 999"]),
+            ({"lr": 5}, ["lr = 5 (−4 … 1)"]),
+            ({"lr": "", "clip": "NaN", "bias": -7},
+             ["lr =  (−4 … 1)", "clip = NaN (0 … 5)", "bias = -7 (−6 … 6)"]),
+            ({"seed": 1.5, "speed": "Infinity", "where": "first", "truncate": 2.5, "scale": "0x9"},
+             ["seed = 1.5 (0 … 99999)", "speed = Infinity (0 … 4)", "where = first", "truncate = 2.5 (0 … 12)",
+              "scale = 0x9 (0 … 4)"]),
+        ],
+    )  # fmt: skip
+    def test_what_a_link_asks_for_in_vain_is_named_and_left_as_it_was(self, screen, file, chosen, named):
+        opened(screen, file)
+        first = screen.run("chosen()")
+        opened(screen, file, **chosen)
+        assert screen.run("chosen()") == first and said(screen, "text_said") == ""
+        assert said(screen, "link_said") == (
+            f"The link asks for what this page does not have, so these stay as they were: {', '.join(named)}."
+        )
+        screen.run("(() => { for (let k = 0; k < 300; k++) learn(); show(true); })()")
+        assert said(screen, "writes") == "hello"
+        choose(screen, seed=1)
+        assert said(screen, "link_said") == ""
+        opened(screen, file, cell="*", lr="1e0", hidden=8, seed="0x2", scale=2, unknown=7)
+        assert said(screen, "link_said") == ""
+        assert screen.run("chosen()") == first | {
+            "cell": "*",
+            "lr": "1",
+            "hidden": "8",
+            "seed": "2",
+            "scale": "2",
+        }
+        quiet(screen, file)
+
+    @pytest.mark.parametrize("text", ["", "a"])
+    def test_nothing_is_trained_while_the_text_cannot_be_learned(self, screen, file, text):
+        for first in ("hello", text):
+            opened(screen, file, text=first)
+            screen.run(f"choose({{ text: {json.dumps(text)} }}), $('text').dispatchEvent(new Event('input'))")
+            screen.until("$('text').getAttribute('aria-invalid') === 'true'")
+            for button in ("train", "once"):
+                assert screen.run(f"$('{button}').disabled")
+                screen.click(*screen.middle(f"#{button}"))
+            screen.run("document.activeElement.blur()")
+            for key in "ts":
+                screen.press(key)
+            assert not screen.run("now.training || now.network?.count")
+        choose(screen, text="ab")
+        screen.click(*screen.middle("#once"))
+        assert screen.run("now.network.count") == 1
+        screen.click(*screen.middle("#train"))
+        screen.until("now.training && now.network.count > 2")
+        screen.run("train(false)")
+        quiet(screen, file)
+
+    def test_a_story_opens_at_the_first_letter(self, screen, file):
+        opened(screen, file, text="a+long+memory+is+hard")
+        step = (
+            "now.picture.steps[0].g.getBoundingClientRect().left >= $('sheet').getBoundingClientRect().left"
+        )
+        assert screen.run("$('sheet').scrollLeft > 0") and not screen.run(step)  # else the last letter
+        for words in ("Vanishing", "keeps it", "Exploding"):
+            story(screen, words)
+            assert screen.run("$('sheet').scrollLeft") == 0 and screen.run(step)
         quiet(screen, file)
 
     def test_where_all_is_not_a_number_it_is_said_and_there_is_a_way_back(self, screen, file):
