@@ -432,12 +432,13 @@ class TestLearning:
         assert screen.run("[1, 999, 1234, 1234567].map(grouped)") == [
             "1", "999", "1\u202f234", "1\u202f234\u202f567",
         ]  # fmt: skip
-        screen.run("choose({ text: 'hello' })")
-        cut_off = screen.run(
-            "[...document.querySelectorAll('.chart text')].filter((e) => { const b = e.getBBox(); "
-            "return b.width && (b.x < 0 || b.x + b.width > WIDE); }).map((e) => e.textContent)"
-        )
-        assert cut_off == []
+        for cell in ("LSTM", "RNN"):
+            choose(screen, text="hello", cell=cell)
+            cut_off = screen.run(
+                "[...document.querySelectorAll('.chart text')].filter((e) => { const b = e.getBBox(); "
+                "return b.width && (b.x < 0 || b.x + b.width > WIDE); }).map((e) => e.textContent)"
+            )
+            assert cut_off == []
 
     def test_where_all_is_right_the_letters_just_before_were_enough(self, screen, file):
         opened(screen, file)
