@@ -56,6 +56,19 @@ def opened(screen, file, width: int = 1280, height: int = 900, media: dict | Non
     return screen.open(file, width, height, stands="html.ready", fragment=fragment, **(media or {}))
 
 
+def story(screen, words: str) -> dict:
+    """Press the story's button: the gradient's sizes, the mean of f at each step, and the number of weights."""
+    made, k = screen.run("now.made"), next(k for k, s in enumerate(viz.LECTURE) if words in s.label)
+    screen.run(f"document.getElementById('preset_{k}').click()")
+    screen.until(f"now.made > {made} && now.picture?.network === now.network")
+    screen.run("new Promise((done) => setTimeout(done, 60))")
+    return screen.run(
+        "(() => { const n = now.network, f = n.cell.quantities.indexOf('f'); return { arrived: [...n.arrived], "
+        "carried: [...n.carried], weights: n.value.length, "
+        "f: f < 0 ? [] : Array.from(n.arrived, (_, t) => mean(n.values(f, t))) }; })()"
+    )
+
+
 def said(screen, *ids: str) -> str:
     return screen.run(f"{json.dumps(ids)}.map(id => document.getElementById(id).textContent).join(' ')")
 
@@ -136,6 +149,7 @@ def test_a_cell_of_ones_own_is_all_that_is_needed():
     )
     page = viz.live(Own(13, 11), text="hello")
     assert '"largest":{"T":40,"H":11,"K":13}' in page.html and "Own at its start, on" in page.html
+    assert re.findall(r"<option>(\d+)</option>", page.html) == ["2", "4", "8"] and '"hidden":8' in page.html
     assert all(p.grad is None for p in made.parameters.values())
     with pytest.raises(mg.InputError, match="int has no step, state, inputs, hidden, parameters"):
         viz.live(3)
@@ -357,6 +371,152 @@ class TestLearning:
             screen.until(f"($('reach').textContent + $('stuck').textContent).includes({json.dumps(words)})")
         quiet(screen, file)
 
+    def test_what_the_stories_say_of_arrows_is_in_their_numbers(self, screen, file):
+        opened(screen, file)
+        rnn = story(screen, "Vanishing")
+        sizes = np.array(rnn["arrived"])
+        assert (sizes[1:] > 1.2 * sizes[:-1]).all() and sizes[0] < 1e-3 * sizes[-1]
+        lstm = story(screen, "keeps it")
+        along = np.reshape(lstm["carried"], (-1, 2))[1:, 1] / np.array(lstm["arrived"])[1:]
+        np.testing.assert_allclose(along[:-1], np.array(lstm["f"])[1:-1], atol=0.1)
+        janet = story(screen, "JANET")
+        assert min(one["arrived"][0] / one["arrived"][-1] for one in (lstm, janet)) > 0.5
+        assert janet["weights"] == pytest.approx(lstm["weights"] / 2, rel=0.12)
+        quiet(screen, file)
+
+    def test_clipping_is_said_where_it_is_on_and_hardly_changes_adams_first_step(self, screen, file):
+        opened(screen, file)
+        assert "Learning rate (Adam)" in screen.run("document.querySelector('.controls').innerText")
+        moves = {}
+        for words in ("Exploding", "clipped"):
+            story(screen, words)
+            moves[words] = np.array(
+                screen.run(
+                    "(() => { const before = [...now.network.value]; learn(); "
+                    "return before.map((v, k) => now.network.value[k] - v); })()"
+                )
+            )
+            story(screen, words)
+            found = said(screen, "reach")
+            assert "it explodes" in found
+            assert ("Clip it" in found) == (words == "Exploding")
+            assert ("clipped to a norm of at most 1." in found) == (words == "clipped")
+        assert np.linalg.norm(moves["clipped"]) == pytest.approx(np.linalg.norm(moves["Exploding"]), rel=1e-2)
+        screen.run("choose({ clip: 1 }), moved(), now.network.broken = true, show(true)")
+        assert "is not a number" in said(screen, "progress") and "clipping" not in said(screen, "progress")
+        screen.run("choose({ clip: 0 }), moved(), show(true)")
+        assert ", or clipping, then" in said(screen, "progress")
+        quiet(screen, file)
+
+    @pytest.mark.parametrize(
+        ("language", "each", "cut", "step"),
+        [
+            ("en", [", halved every 2 steps", ", halved at each step", ", more than halved at each step"],
+             ("at every step", "reaches no step before its own"), "letters, 1 step"),
+            ("pt", [", reduzido à metade a cada 2 passos", ", reduzido à metade a cada passo",
+                    ", reduzido a menos da metade a cada passo"],
+             ("a cada passo", "não alcança nenhum passo antes do seu"), "letras, 1 passo"),
+        ],
+    )  # fmt: skip
+    def test_no_step_is_said_in_the_plural_or_as_a_fraction(
+        self, screen, tmp_path, language, each, cut, step
+    ):
+        with viz.language(language):
+            own = example.make("hello").save(tmp_path / "live.html")
+        opened(screen, own, truncate=1)
+        assert screen.run("[0.5 ** 0.5, 0.5, 0.49, 0.1, 0].map(halving)") == [*each[:2], *each[2:] * 3]
+        assert screen.run("[0.999, 1, 1.2].map(halving)") == [""] * 3
+        assert said(screen, "truncate_said") == cut[0] and cut[1] in said(screen, "reach")
+        choose(screen, text="ab", truncate=0)
+        assert said(screen, "size").endswith(step)
+        assert screen.run("[1, 999, 1234, 1234567].map(grouped)") == [
+            "1", "999", "1\u202f234", "1\u202f234\u202f567",
+        ]  # fmt: skip
+        for cell in ("LSTM", "RNN"):
+            choose(screen, text="hello", cell=cell)
+            cut_off = screen.run(
+                "[...document.querySelectorAll('.chart text')].filter((e) => { const b = e.getBBox(); "
+                "return b.width && (b.x < 0 || b.x + b.width > WIDE); }).map((e) => e.textContent)"
+            )
+            assert cut_off == []
+
+    def test_where_all_is_right_the_letters_just_before_were_enough(self, screen, file):
+        opened(screen, file)
+        story(screen, "Vanishing")
+        screen.run("choose({ where: 'each' }), moved(), show(true)")
+        assert said(screen, "reach").endswith("The last letter can hardly learn from the first.")
+        screen.run("(() => { for (let k = 0; k < 200; k++) learn(); show(true); })()")
+        assert said(screen, "right") == "20 of 20"
+        assert said(screen, "reach").endswith("and need not: the letters just before are enough.")
+        quiet(screen, file)
+
+    @pytest.mark.parametrize(
+        ("chosen", "named"),
+        [
+            ({"cell": "NOPE", "lr": "abc", "hidden": 999}, ["cell = NOPE", "lr = abc (−4 … 1)", "hidden = 999"]),
+            ({"lr": 5}, ["lr = 5 (−4 … 1)"]),
+            ({"lr": "", "clip": "NaN", "bias": -7},
+             ["lr =  (−4 … 1)", "clip = NaN (0 … 5)", "bias = -7 (−6 … 6)"]),
+            ({"seed": 1.5, "speed": "Infinity", "where": "first", "truncate": 2.5, "scale": "0x9"},
+             ["seed = 1.5 (0 … 99999)", "speed = Infinity (0 … 4)", "where = first", "truncate = 2.5 (0 … 12)",
+              "scale = 0x9 (0 … 4)"]),
+        ],
+    )  # fmt: skip
+    def test_what_a_link_asks_for_in_vain_is_named_and_left_as_it_was(self, screen, file, chosen, named):
+        opened(screen, file)
+        first = screen.run("chosen()")
+        opened(screen, file, **chosen)
+        assert screen.run("chosen()") == first and said(screen, "text_said") == ""
+        assert said(screen, "link_said") == (
+            f"The link asks for what this page does not have, so these stay as they were: {', '.join(named)}."
+        )
+        screen.run("(() => { for (let k = 0; k < 300; k++) learn(); show(true); })()")
+        assert said(screen, "writes") == "hello"
+        choose(screen, seed=1)
+        assert said(screen, "link_said") == ""
+        opened(screen, file, cell="*", lr="1e0", hidden=8, seed="0x2", scale=2, unknown=7)
+        assert said(screen, "link_said") == ""
+        assert screen.run("chosen()") == first | {
+            "cell": "*",
+            "lr": "1",
+            "hidden": "8",
+            "seed": "2",
+            "scale": "2",
+        }
+        quiet(screen, file)
+
+    @pytest.mark.parametrize("text", ["", "a"])
+    def test_nothing_is_trained_while_the_text_cannot_be_learned(self, screen, file, text):
+        for first in ("hello", text):
+            opened(screen, file, text=first)
+            screen.run(f"choose({{ text: {json.dumps(text)} }}), $('text').dispatchEvent(new Event('input'))")
+            screen.until("$('text').getAttribute('aria-invalid') === 'true'")
+            for button in ("train", "once"):
+                assert screen.run(f"$('{button}').disabled")
+                screen.click(*screen.middle(f"#{button}"))
+            screen.run("document.activeElement.blur()")
+            for key in "ts":
+                screen.press(key)
+            assert not screen.run("now.training || now.network?.count")
+        choose(screen, text="ab")
+        screen.click(*screen.middle("#once"))
+        assert screen.run("now.network.count") == 1
+        screen.click(*screen.middle("#train"))
+        screen.until("now.training && now.network.count > 2")
+        screen.run("train(false)")
+        quiet(screen, file)
+
+    def test_a_story_opens_at_the_first_letter(self, screen, file):
+        opened(screen, file, text="a+long+memory+is+hard")
+        step = (
+            "now.picture.steps[0].g.getBoundingClientRect().left >= $('sheet').getBoundingClientRect().left"
+        )
+        assert screen.run("$('sheet').scrollLeft > 0") and not screen.run(step)  # else the last letter
+        for words in ("Vanishing", "keeps it", "Exploding"):
+            story(screen, words)
+            assert screen.run("$('sheet').scrollLeft") == 0 and screen.run(step)
+        quiet(screen, file)
+
     def test_where_all_is_not_a_number_it_is_said_and_there_is_a_way_back(self, screen, file):
         opened(screen, file)
         screen.run("$('lr').max = 38, choose({ lr: 38 }), label()")
@@ -383,7 +543,7 @@ class TestLearning:
             ("aaaa", "", 3),
             ("ab", "", 1),
             ("👩‍🚀🙂👩‍🚀🙂🙂", "", 4),
-            ("ab" * 5000, "Only the first 41 of 10,000 letters are learned.", 40),
+            ("ab" * 5000, "Only the first 41 of 10\u202f000 letters are learned.", 40),
             ("abcdefghijklmnopqrstuvwxyzABCDEFGH", "Only 30 different letters fit", 29),
         ],
     )

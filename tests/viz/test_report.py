@@ -517,6 +517,12 @@ class Linear(cells.RNN):
         return {"h": super().step(x, h_prev)["h"].inputs[0]}  # without its tanh
 
 
+def test_one_step_is_said_in_the_singular():
+    for rho, words in ((0.5, "halves every 1 step (half-life)"), (2.0, "doubles every 1 step:")):
+        report = viz.report(unrolled(Linear, change=radius(rho), hidden=16))
+        assert any(words in finding.said for finding in report.findings), rho
+
+
 @pytest.mark.parametrize("rho", [0.5, 0.9, 1.0, 1.3])
 def test_half_life_and_rate_of_a_linear_layer(rho):
     """An orthogonal matrix times ρ: the half-life is ln 2/−ln ρ, the Lyapunov rate ln ρ, at every step."""

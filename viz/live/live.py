@@ -37,6 +37,7 @@ from .stories import Story
 FILES = ("program.js", "text.js", "network.js", "picture.js", "charts.js", "said.js", "main.js")
 MOST_COUNTS = 20_000  # steps after which the optimiser's numbers must stand still
 ALL = "*"  # the value of the choice of all cells side by side, as web/main.js has it
+HIDDEN = (2, 4, 8, 12, 16, 24, 32)  # what can be chosen, up to the largest
 STILL = 8  # steps of the picture that stands without scripts
 LARGEST = {"T": 40, "H": 24, "K": 30}
 
@@ -74,8 +75,9 @@ def live(
     programs["rule"] = _packed(
         sized(rule_of(optimiser), [flat] * (2 + slots) + [numbers], {"n": count}, False)
     )
+    hidden = max((n for n in HIDDEN if n <= min(16, largest["H"])), default=2)
     first = {
-        "text": text, "cell": learners[0].name, "hidden": 16, "lr": float(np.log10(optimiser.lr)), "bias": 1, "scale": 1,
+        "text": text, "cell": learners[0].name, "hidden": hidden, "lr": float(np.log10(optimiser.lr)), "bias": 1, "scale": 1,
         "where": "each", "truncate": 0, "clip": 0, "seed": 0, "speed": 2, **(chosen or {}),
     }  # fmt: skip
     data = {
@@ -85,7 +87,7 @@ def live(
         "presets": [{"chosen": dict(s.chosen), "story": tr(s.said)} for s in stories],
         "style": style_of(Scale(), 1.0), "bounds": _bounds(),
     }  # fmt: skip
-    return Page(_document(title, learners, stories, largest, data), title, {})
+    return Page(_document(title, learners, optimiser, stories, largest, data), title, {})
 
 
 def _learners(given: Any) -> tuple[list[Learner], dict[str, int]]:
@@ -191,7 +193,9 @@ def _bounds() -> dict[str, float]:
 # The document.
 
 
-def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story], largest, data: dict) -> str:
+def _document(
+    title: str, learners: Sequence[Learner], optimiser: Optimiser, stories: Sequence[Story], largest, data: dict
+) -> str:  # fmt: skip
     web = files(__package__ or "viz") / "web"
     pages = web.parent.parent / "page" / "web"  # type: ignore[attr-defined]
     template, style = ((web / name).read_text(encoding="utf-8") for name in ("live.html", "live.css"))
@@ -203,11 +207,12 @@ def _document(title: str, learners: Sequence[Learner], stories: Sequence[Story],
         "title": html(title, 200), "style": style, "script": script,
         "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners))
         + (_choice(ALL, False, tr("side by side")) if len(learners) > 1 else ""),
+        "optimiser": html(type(optimiser).__name__, 80),
         "picture": _still(learners[0], data["chosen"]["text"], largest),
         "presets": "".join(
             f'<button type="button" id="preset_{k}">{html(tr(s.label), 80)}</button>' for k, s in enumerate(stories)
         ),
-        "hidden": "".join(f"<option>{n}</option>" for n in (2, 4, 8, 12, 16, 24, 32) if n <= largest["H"]),
+        "hidden": "".join(f"<option>{n}</option>" for n in HIDDEN if n <= largest["H"]),
         "equations": "".join(
             f'<div data-cell="{html(x.name, 80)}"><h3>{html(x.name, 80)}</h3><pre>{_lines(x.equations)}</pre></div>'
             for x in learners

@@ -25,18 +25,18 @@ LECTURE = (
     Story(
         deferred("Vanishing: RNN"),
         deferred(
-            "Look to the left: arrows fade from step to step, and little arrives at the first letter. Then "
-            "the next story."
+            "The loss stands at the last letter alone. Look to the left: arrows fade from step to step, and "
+            "little arrives at the first letter. Then the next story."
         ),
-        {"cell": "RNN", "text": LONG, "scale": 0.6},
+        {"cell": "RNN", "text": LONG, "scale": 0.6, "where": "last"},
     ),
     Story(
         deferred("… the LSTM keeps it"),
         deferred(
-            "The same word, and recurrent weights of the same size. Along c, × is close to what f lets "
-            "through: the gradient arrives."
+            "The same text and recurrent weights of the same size. Along c, but for the last arrow, × is "
+            "close to what f lets through: the gradient arrives."
         ),
-        {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": 4},
+        {"cell": "LSTM", "text": LONG, "scale": 0.6, "bias": 4, "where": "last"},
     ),
     Story(
         deferred("Forget gate at −5"),
@@ -58,7 +58,8 @@ LECTURE = (
         deferred("… clipped"),
         deferred(
             "The same, with the norm of the gradient held at 1: its direction stays, its size is bounded. "
-            "Press “One step”."
+            "Press “One step”. With Adam, which divides by the gradient’s recent size, the first step moves "
+            "the weights as far as without clipping."
         ),
         {"cell": "RNN", "text": "hello world", "scale": 4, "lr": -1.3, "clip": 1},
     ),
@@ -74,7 +75,7 @@ LECTURE = (
     ),
     Story(
         deferred("One gate: JANET"),
-        deferred("Half the weights of the LSTM, a forget gate alone, and the gradient arrives."),
-        {"cell": "JANET", "text": LONG, "scale": 0.6, "bias": 4},
+        deferred("About half the weights of the LSTM, a forget gate alone, and the gradient arrives."),
+        {"cell": "JANET", "text": LONG, "scale": 0.6, "bias": 4, "where": "last"},
     ),
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from minigrad import Tensor
 
-from ..language.catalogue import deferred, listed, tr
+from ..language.catalogue import deferred, listed, tr, trn
 from ..language.states import CUT, NORMAL, VANISHED_BELOW, ZERO
 from ..language.text import clean, number, pretty
 from ..read.network import gradient_of, step_of
@@ -230,10 +230,17 @@ def _vanishing(facts: Facts) -> Iterator[Finding]:
 def _speed(decay: Decay) -> str:
     rate, half = decay.rate, decay.half_life
     assert rate is not None and half is not None
+    steps = number(abs(half))
+    count = 1 if steps == "1" else 2
     way = (
-        tr("halves every {steps} steps (half-life)", steps=number(half))
+        trn(
+            "halves every {steps} step (half-life)",
+            "halves every {steps} steps (half-life)",
+            count,
+            steps=steps,
+        )
         if half > 0
-        else tr("doubles every {steps} steps", steps=number(-half))
+        else trn("doubles every {steps} step", "doubles every {steps} steps", count, steps=steps)
     )
     return tr(
         "The gradient {way}: × {factor} per step back, rate λ = {rate}.",

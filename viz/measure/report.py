@@ -85,7 +85,7 @@ def _decay_row(decay: Decay) -> list[str]:
 
 
 def speed(decay: Decay) -> str:
-    """layer 1: c h: × 0.5 per step back, halves every 1 steps."""
+    """layer 1: c h: × 0.5 per step back, halves every 1 step."""
     names = _in(decay.band, " ".join(pretty(clean(s)) for s in decay.states))
     if decay.rate is None:
         why = listed(dict.fromkeys(tr(why) for why in decay.why.values())) or tr("nothing")

@@ -1,6 +1,6 @@
 // Three charts beside the picture: the loss, the gradient by distance, and the gates over time.
 
-const WIDE = 360, HIGH = 190, LEFT = 56, RIGHT = 10, ABOVE = 12, BELOW = 30;
+const WIDE = 360, HIGH = 190, LEFT = 70, RIGHT = 10, ABOVE = 12, BELOW = 30;
 
 class Chart {
   /** @param {Element} host @param {string} name @param {string} across what the axis says */
@@ -88,7 +88,8 @@ function drawDistance(chart, network, style, bounds) {
     chart.mark(3 + d, "circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: T > 20 ? 3 : 5, fill: colour });
   });
   chart.end(3 + T);
-  chart.svg.setAttribute("aria-label", tr("What is left of the last letter's gradient: × {share} after {n} steps back", { share: short(parts[T - 1], 3), n: T - 1 }));
+  const values = { share: short(parts[T - 1], 3), n: T - 1 };
+  chart.svg.setAttribute("aria-label", T === 2 ? tr("What is left of the last letter's gradient: × {share} after 1 step back", values) : tr("What is left of the last letter's gradient: × {share} after {n} steps back", values));
 }
 
 /** @param {Chart} chart @param {Network} network */

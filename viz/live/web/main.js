@@ -36,6 +36,28 @@ function choose(given) {
   }
 }
 
+/** A value of a link as its control can have it, else null. @param {string} id @param {string} v @returns {string|null} */
+function fitting(id, v) {
+  const control = $(id), number = Number(v), { min, max } = control;
+  const known = id === "cell" ? [.../** @type {any} */ (document.querySelectorAll("#cell input"))] : control.tagName === "SELECT" ? [...control.options] : null;
+  if (known) return known.some((one) => one.value === v) ? v : null;
+  if (control.type === "text") return v.length <= control.maxLength ? v : null;
+  const whole = Number.isInteger(Number(control.step)), inside = v.trim() !== "" && number >= Number(min) && number <= Number(max);
+  return inside && (!whole || Number.isInteger(number)) ? String(number) : null;
+}
+
+/** Choose what a link asks for, and name what no control can have. @param {string} fragment */
+function follow(fragment) {
+  const bad = [], minus = (/** @type {string} */ v) => v.replace("-", "−");
+  for (const [id, v] of new URLSearchParams(fragment)) {
+    if (!CONTROLS.includes(id)) continue;
+    const fit = fitting(id, v), { min, max } = $(id);
+    if (fit !== null) choose({ [id]: fit });
+    else bad.push(`${id} = ${v.length > 40 ? `${v.slice(0, 40)}…` : v}${min ? ` (${minus(min)} … ${minus(max)})` : ""}`);
+  }
+  say($("link_said"), bad.length ? tr("The link asks for what this page does not have, so these stay as they were: {values}.", { values: bad.join(", ") }) : "");
+}
+
 /** @returns {Settings} */
 function settings() {
   return { lr: rate(), bias: range("bias"), scale: range("scale"), last: $("where").value === "last", truncate: range("truncate"), clip: range("clip"), seed: range("seed") };
@@ -49,7 +71,7 @@ function label() {
   say($("bias_said"), cell.forget ? short(range("bias")) : tr("{cell} has none", { cell: cell.name }));
   $("bias").disabled = !cell.forget;
   say($("scale_said"), `× ${short(range("scale"))}`);
-  say($("truncate_said"), range("truncate") ? tr("every {n} steps", { n: range("truncate") }) : tr("never"));
+  say($("truncate_said"), range("truncate") > 1 ? tr("every {n} steps", { n: range("truncate") }) : range("truncate") ? tr("at every step") : tr("never"));
   say($("clip_said"), range("clip") ? tr("to {size}", { size: short(range("clip")) }) : tr("no"));
   say($("speed_said"), String(speed));
   for (const id of ["lr", "bias", "scale", "truncate", "clip", "speed"]) $(id).setAttribute("aria-valuetext", $(`${id}_said`).textContent);
@@ -84,6 +106,7 @@ async function anew() {
   const coded = encoded(text, largest);
   say($("text_said"), coded.said);
   $("text").setAttribute("aria-invalid", String(!coded.codes.length));
+  for (const id of ["train", "once"]) $(id).disabled = !coded.codes.length; // else the old text were learned
   if (!coded.codes.length) return train(false);
   const sizes = { T: coded.codes.length - 1, H: range("hidden"), K: coded.alphabet.length };
   const networks = await Promise.all((wanted === ALL ? Object.keys(data.cells) : [wanted]).map((name) => built(name, coded, sizes)));
@@ -105,9 +128,14 @@ async function anew() {
     const picture = new Picture(host, network, coded.letters, coded.alphabet, style, (t) => pick(t, k));
     return { network, picture, head };
   });
-  for (const host of document.querySelectorAll(".sheet")) host.scrollLeft = host.scrollWidth; // the gradient starts at the last letter
+  bring(1); // the gradient starts at the last letter
   look(0);
   show(true);
+}
+
+/** Bring the first (0) or the last (1) letter into view. @param {0|1} end */
+function bring(end) {
+  for (const host of document.querySelectorAll(".sheet")) host.scrollLeft = end * host.scrollWidth;
 }
 
 /** Charts and sentences speak of the k-th network. @param {number} k */
@@ -115,7 +143,8 @@ function look(k) {
   const { network, picture } = now.all[k], { H, K, T } = network.sizes;
   Object.assign(now, { network, picture });
   now.all.forEach(({ head }, other) => head?.classList.toggle("chosen", k === other));
-  say($("size"), tr("{n} weights: {cell}, {units} hidden units, {letters} letters, {steps} steps", { n: network.value.length.toLocaleString("en"), cell: network.cell.name, units: H, letters: K, steps: T }));
+  const values = { n: grouped(network.value.length), cell: network.cell.name, units: H, letters: K, steps: T };
+  say($("size"), T > 1 ? tr("{n} weights: {cell}, {units} hidden units, {letters} letters, {steps} steps", values) : tr("{n} weights: {cell}, {units} hidden units, {letters} letters, 1 step", values));
 }
 
 /** A step is looked at, in the k-th network. @param {number} t @param {number} k */
@@ -223,7 +252,7 @@ function frame(time) {
 
 /** @param {boolean} on */
 function train(on) {
-  if (on && (!now.network || broken())) return;
+  if (on && (!now.network || $("train").disabled || broken())) return;
   const was = now.training;
   now.training = on;
   say($("train"), on ? tr("❚❚ Pause") : tr("▶ Train"));
@@ -234,7 +263,7 @@ function train(on) {
 
 function once() {
   train(false);
-  if (!now.network) return;
+  if (!now.network || $("once").disabled) return;
   moved();
   learn();
   show(true);
@@ -255,9 +284,10 @@ function save() {
 function start() {
   now.charts = { loss: new Chart($("loss"), tr("Loss"), tr("training steps")), distance: new Chart($("distance"), tr("Gradient by distance"), tr("steps back from the last letter")), gates: new Chart($("gates"), tr("Gates over time"), tr("step t")) };
   choose(data.chosen);
-  choose(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
+  follow(location.hash.slice(1));
   for (const id of CONTROLS) {
     $(id).addEventListener("input", () => {
+      say($("link_said"), "");
       if (!MOVED.includes(id)) return anew();
       label();
       address();
@@ -276,7 +306,9 @@ function start() {
       train(false);
       choose({ ...data.chosen, ...given });
       say($("story"), story);
+      say($("link_said"), "");
       await anew();
+      bring(0); // stories speak of the first letter
     });
   });
   document.addEventListener("keydown", keys);

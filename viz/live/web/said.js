@@ -22,6 +22,13 @@ function stuck(network, bounds) {
   return share > bounds.saturated ? tr("{share} % of the units of {name} are saturated: their tanh is flat there, so hardly any gradient passes.", { share: percent(share), name: h }) : "";
 }
 
+/** In how many steps half of a gradient is gone. @param {number} each what is left of it after one step */
+function halving(each) {
+  const half = each < 1 ? Math.log(0.5) / Math.log(each) : Infinity, n = short(half);
+  if (half >= 100) return "";
+  return n === "1" ? tr(", halved at each step") : half < 1 ? tr(", more than halved at each step") : tr(", halved every {n} steps", { n });
+}
+
 /** What the last step's loss sends back. @param {Network} network @param {any} bounds @param {string[]} letters */
 function reach(network, bounds, letters) {
   const { T } = network.sizes, { distance, settings } = network;
@@ -31,14 +38,18 @@ function reach(network, bounds, letters) {
   if (start === 0) return tr("The loss of the last letter ({letter}) is 0: nothing is left to learn from it.", { letter });
   const left = distance[0] / start, each = left ** (1 / (T - 1));
   if (settings.truncate && settings.truncate < T) {
+    if (settings.truncate === 1) return tr("✂ Cut at every step: the loss of the last letter ({letter}) reaches no step before its own.", { letter });
     const first = Math.floor((T - 1) / settings.truncate) * settings.truncate + 1;
     return tr("✂ Cut every {n} steps: the loss of the last letter ({letter}) reaches back to t = {t} and no further.", { n: settings.truncate, letter, t: first });
   }
-  const half = each < 1 ? Math.log(0.5) / Math.log(each) : Infinity;
   const arrives = tr("Of the loss of the last letter ({letter}), × {left} of the gradient arrives at the first (× {each} per step)", { letter, left: short(left), each: short(each) });
-  if (each > bounds.exploding && left > bounds.growth) return tr("{arrives}: it explodes. Clip it, or make the recurrent weights smaller.", { arrives });
+  if (each > bounds.exploding && left > bounds.growth) {
+    return settings.clip ? tr("{arrives}: it explodes. All of the gradient is clipped to a norm of at most {bound}.", { arrives, bound: short(settings.clip) })
+      : tr("{arrives}: it explodes. Clip it, or make the recurrent weights smaller.", { arrives });
+  }
   if (left < bounds.left) {
-    const halved = half < 100 ? tr(", halved every {n} steps", { n: short(half) }) : "";
+    const halved = halving(each);
+    if (network.right() === T) return tr("{arrives}: it vanishes{halved}. The last letter can hardly learn from the first, and need not: the letters just before are enough.", { arrives, halved });
     return tr("{arrives}: it vanishes{halved}. The last letter can hardly learn from the first.", { arrives, halved });
   }
   return tr("{arrives}: it lives.", { arrives });
@@ -55,7 +66,9 @@ function way(losses) {
 function progress(network, training) {
   const { T } = network.sizes, { count, losses, settings, norm } = network;
   if (network.broken) {
-    return tr("Step {n}: loss or gradient is not a number, so nothing was moved and the training has stopped. The way back: a learning rate below {lr}, or clipping, then “Start anew”.", { n: count + 1, lr: short(settings.lr) });
+    const values = { n: count + 1, lr: short(settings.lr) };
+    if (settings.clip) return tr("Step {n}: loss or gradient is not a number, so nothing was moved and the training has stopped. The way back: a learning rate below {lr}, then “Start anew”.", values);
+    return tr("Step {n}: loss or gradient is not a number, so nothing was moved and the training has stopped. The way back: a learning rate below {lr}, or clipping, then “Start anew”.", values);
   }
   const right = network.right();
   if (!count) return tr("Not trained yet: it guesses {n} of {total} letters right. Press “Train”.", { n: right, total: T });

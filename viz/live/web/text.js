@@ -8,6 +8,9 @@ const lettersOf = (text) => (SEGMENTS ? Array.from(SEGMENTS.segment(text), (s) =
 /** @param {string} letter */
 const visible = (letter) => ({ " ": "␣", "\n": "⏎", "\t": "⇥" })[letter] || letter;
 
+/** A whole number, its thousands apart as in every language. @param {number} n */
+const grouped = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+
 /** A text as codes, cut to what the programs were made for, and a sentence about what was left out.
  * @param {string} text @param {{T: number, K: number}} largest */
 function encoded(text, largest) {
@@ -16,7 +19,7 @@ function encoded(text, largest) {
   if (whole < 2) return { letters, alphabet: [], codes: [], said: whole ? tr("One letter has no next one to learn. Type at least two.") : tr("Type a word to learn.") };
   if (whole > largest.T + 1) {
     letters = letters.slice(0, largest.T + 1);
-    said.push(tr("Only the first {n} of {total} letters are learned.", { n: largest.T + 1, total: whole.toLocaleString("en") }));
+    said.push(tr("Only the first {n} of {total} letters are learned.", { n: largest.T + 1, total: grouped(whole) }));
   }
   const alphabet = [...new Set(letters)].sort();
   if (alphabet.length > largest.K) {
