@@ -144,7 +144,7 @@ class Ranks(Alone):
         self.buffer = np.empty(0, np.float32)
 
     def __enter__(self) -> Ranks:
-        from mpi4py import MPI
+        from mpi4py import MPI  # pyright: ignore[reportMissingImports]
 
         self.MPI, self.comm = MPI, self.given.Dup()  # no message of the caller's is taken for one of ours
         self.over = False  # whether all ranks know that it has ended
@@ -445,7 +445,7 @@ def world():
     if count == 1 or (count is None and PMIX not in os.environ):
         return None
     try:
-        from mpi4py import MPI
+        from mpi4py import MPI  # pyright: ignore[reportMissingImports]
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI behind it
         if count is None:  # one of a batch system, as far as anybody can tell
             return None

@@ -352,7 +352,7 @@ def slow(comm, folder):
 
 
 def main(folder: str, *names: str) -> None:
-    from mpi4py import MPI
+    from mpi4py import MPI  # pyright: ignore[reportMissingImports]
 
     comm = MPI.COMM_WORLD
     for name in names:
