@@ -253,12 +253,16 @@ def _one_step(p: Program, path: tuple, s: Statement) -> Program:
 
 
 def without_dead_states(p: Program) -> Program:
-    """A tidy copy, without states that nothing reads but what computes them, in their loop or after it."""
+    """A tidy copy, without states that nothing reads but what computes them, and without sequences that no step reads."""
     p = _copy(p)
     tidy(p)
     for path in _paths(p.body):
         s = _at(p.body, path)
-        if s.op != "scan" or s.params["next"] == s.params["states"][:1]:
+        if s.op != "scan":
+            continue
+        if _drops_a_step(s):
+            return without_dead_states(p)
+        if s.params["next"] == s.params["states"][:1]:
             continue
         after = {n for other in p.statements() for n in reads(other)} | set(p.outputs)
         live = _live_states(s, after)
@@ -269,6 +273,20 @@ def without_dead_states(p: Program) -> Program:
             s.params["next"] = s.params["states"]
             return without_dead_states(p)
     return p
+
+
+def _drops_a_step(s: Statement) -> bool:
+    """Take from a scan a sequence that its step does not read; another one stays, to say how many steps there are."""
+    states, steps = s.params["states"], s.params["steps"]
+    read = {*s.params["next"], *s.params.get("outs", [])}
+    for b in s.body:
+        read.update(reads(b), [n for inner in b.body for n in reads(inner)])
+    dead = next((k for k, step in enumerate(steps) if step not in read), None)
+    if dead is None or len(steps) < 2:
+        return False
+    s.of = [name for k, name in enumerate(s.of) if k != len(states) + dead]
+    s.params["steps"] = [step for k, step in enumerate(steps) if k != dead]
+    return True
 
 
 def _live_states(s: Statement, after: set[str]) -> set[str]:
