@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .program import (
+    FIRST_MADE,
+    FIRST_ROW,
+    MADE_COUNT,
     PART,
     PARTS,
+    ROW_COUNT,
     ZERO,
     Call,
     For,
@@ -92,8 +96,8 @@ def _calls(p: Product, start: Index, count: Index) -> list[Statement]:
     """The product of `count` rows from `start`, as one thread's part of it."""
     (a, a_at), (b, b_at), (c, c_at) = p.a, p.b, p.c
     if p.is_sum:
-        row0, rows = Name("row0"), Name("rows")
-        own = share("row0", "rows", ZERO, p.width)
+        row0, rows = FIRST_ROW, ROW_COUNT
+        own = share(row0, rows, p.width)
         add: Index | bool = compared(">", start, 0) if start != ZERO and not p.accumulate else p.accumulate
         if p.shift is None:
             return [*own, Call("matmul_sum", [
@@ -104,7 +108,7 @@ def _calls(p: Product, start: Index, count: Index) -> list[Statement]:
             a, a_at + row0, p.width, p.long, p.shift, start, count, b, b_at, rows, p.columns, c,
             c_at + row0 * p.columns, add, SCRATCH,
         ])]  # fmt: skip
-    first, rows = Name("first_row"), Name("row_count")
+    first, rows = FIRST_MADE, MADE_COUNT
     own = _own_rows(start, count, p.long)
     if p.shift is None:
         return [*own, Call("matmul", [
@@ -119,17 +123,17 @@ def _calls(p: Product, start: Index, count: Index) -> list[Statement]:
 def _own_rows(start: Index, count: Index, long: Index) -> list[Statement]:
     """A thread's rows: the same ones in all statements of a stage, so that of a block it may have none."""
     if start == ZERO:
-        return share("first_row", "row_count", ZERO, long)
+        return share(FIRST_MADE, MADE_COUNT, long)
     first, end = long * PART // PARTS, long * (PART + 1) // PARTS
     return [
-        Set(("first_row",), (maximum(start, first),)),
-        Set(("row_count",), (maximum(0, minimum(start + count, end) - Name("first_row")),)),
+        Set((FIRST_MADE.text,), (maximum(start, first),)),
+        Set((MADE_COUNT.text,), (maximum(0, minimum(start + count, end) - FIRST_MADE),)),
     ]
 
 
-def share(first: str, count: str, start: Index, of: Index) -> list[Statement]:
-    """A thread's part of `of` rows from `start`."""
+def share(first: Name, count: Name, of: Index) -> list[Statement]:
+    """A thread's part of `of` rows."""
     return [
-        Set((first,), (start + of * PART // PARTS,)),
-        Set((count,), (start + of * (PART + 1) // PARTS - Name(first),)),
+        Set((first.text,), (of * PART // PARTS,)),
+        Set((count.text,), (of * (PART + 1) // PARTS - first,)),
     ]

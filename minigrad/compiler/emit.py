@@ -117,7 +117,12 @@ class Emitter(Walk):
         run = [f'@entry("{signature}")', "def run(table, scratch, part, parts, first, last):", *head, *body]
         header = HEADER.format(name=quotable(self.name))
         return "\n\n".join(
-            [header, *self.functions.values(), *merged.functions, "\n".join([*run, "    return bad"]) + "\n"]
+            [
+                header,
+                *(text for _, text in self.functions.values()),
+                *merged.functions,
+                "\n".join([*run, "    return bad"]) + "\n",
+            ]
         )
 
     def _stages(self, stages: list[Stage], merged: Merged, name: Naming) -> list[str]:

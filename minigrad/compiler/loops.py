@@ -152,23 +152,25 @@ class Loop:
         operands = [x for x in read.values() if not e.is_number(x)]
         places = {x.number: e.place(x, level) for x in operands}
         targets = self._targets(stored, operands, places)
-        parameters: dict[tuple, Place] = {}  # places, each once
+        parameters: dict[tuple, int] = {}  # places, each once
+        distinct: list[Place] = []
         arrays: dict[int, int] = {}  # which of them an operand or a result is
         for x, place in [
             *((x, places[x.number]) for x in operands),
             *((n, targets[n.number]) for n in stored),
         ]:
             key = (place.store, place.at, e.elements(place.shape))
-            parameters.setdefault(key, place)
-            arrays[x.number] = list(parameters).index(key)
+            arrays[x.number] = parameters.setdefault(key, len(parameters))
+            if len(parameters) > len(distinct):
+                distinct.append(place)
         written = {arrays[n.number] for n in stored}
         dims = self._dims(operands, places)
-        views = [e.view(place) for place in parameters.values()]
+        views = [e.view(place) for place in distinct]
         title = e._fresh(self._title(stored), e.store_names)
 
         def text(plain: bool) -> str:
             self._begin(plain)
-            words = [self.word(place.store.name) for place in parameters.values()]
+            words = [self.word(place.store.name) for place in distinct]
             names = {number: words[k] for number, k in arrays.items()}
             lines = self._lines(operands, places, names, stored, targets, dims)
             head = ", ".join([*self.scalars.values(), *(f"n{k}" for k in range(len(dims))), *words])
@@ -184,9 +186,8 @@ class Loop:
 
         key = text(plain=True)
         if key not in e.functions:
-            e.functions[key] = text(plain=False)
-            e.loop_names[key] = title
-        function = e.loop_names[key]
+            e.functions[key] = title, text(plain=False)
+        function, _ = e.functions[key]
         first = len(self.scalars) + len(dims)
         e.touched[function] = (
             [first + arrays[x.number] for x in operands],

@@ -33,7 +33,6 @@ from .places import (
 from .program import (
     FIRST_ROW,
     ROW_COUNT,
-    WRITTEN,
     ZERO,
     Buffer,
     Call,
@@ -43,8 +42,10 @@ from .program import (
     Product,
     Stage,
     Statement,
+    Touched,
     View,
     buffers_of,
+    touched_by,
 )
 
 RESHAPE, SHIFT, TRANSPOSE = (OPS[n] for n in ("reshape", "shift", "transpose"))
@@ -79,11 +80,9 @@ class Lowering:
         self.size_names: dict[str, Name] = {}
         self.counts: dict[str, Index] = {}  # numbers of elements
         self.sizes: list[Size | int] = []
-        self.functions: dict[str, str] = {}  # loops over elements, by their text with a number for each name
-        self.loop_names: dict[str, str] = {}  # the same text → the function's name
-        self.touched: dict[
-            str, tuple[list[int], tuple[int, ...]]
-        ] = {}  # operands that a function reads, and writes
+        # Loops over elements, (name, source) by their text with a number for each name.
+        self.functions: dict[str, tuple[str, str]] = {}
+        self.touched: dict[str, Touched] = {}  # by the name of such a function
         self.loops: dict[str, list[int]] = {}
         self.store_names = Taken()
         self.stages: list[Stage] = [Stage(False)]
@@ -190,8 +189,7 @@ class Lowering:
             return [s.c[0]]
         if not isinstance(s, Call):
             return []
-        places = WRITTEN[s.function] if s.function in WRITTEN else self.touched[s.function][1]
-        operands = [s.operands[k] for k in places]
+        operands = [s.operands[k] for k in touched_by(s, self.touched)[1]]
         return [x.buffer if isinstance(x, View) else x for x in operands if isinstance(x, (View, Buffer))]
 
     def view(self, place: Place) -> Buffer | View:

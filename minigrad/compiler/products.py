@@ -13,7 +13,9 @@ from .blocking import SCRATCH, share
 from .lowering import Lowering
 from .places import PANEL_MOST, CannotCompile, Level, Place, named, product_of
 from .program import (
+    FIRST_MADE,
     FIRST_ROW,
+    MADE_COUNT,
     ONE,
     ROW_COUNT,
     ZERO,
@@ -243,13 +245,13 @@ class Products(Lowering):
     def _rows_of_thread(self, axes: tuple, level: Level) -> tuple[Index, Index]:
         """The first row and how many of them, in lines that set them where they are not set yet."""
         if level.in_time:
-            return Name("first_row"), Name("row_count")
+            return FIRST_MADE, MADE_COUNT
         count = self.count(axes)
         if level.body is not None:
             return ZERO, count
         if self.stage.rows_of != count:
             self.stage.rows_of = count
-            self.write(level, *share("row0", "rows", ZERO, count))
+            self.write(level, *share(FIRST_ROW, ROW_COUNT, count))
         return FIRST_ROW, ROW_COUNT
 
     def _adds_onto(self, x: Tensor, total: Tensor, level: Level) -> bool:
@@ -305,9 +307,7 @@ class Products(Lowering):
             self.write(level, whole)
             self.stage.rows_of = None
             return
-        first, rows = (
-            (Name("first_row"), Name("row_count")) if level.in_time else (ZERO, self.count(shape[:-1]))
-        )
+        first, rows = (FIRST_MADE, MADE_COUNT) if level.in_time else (ZERO, self.count(shape[:-1]))
         self.write(level, Call("matmul", [
             a.store, a.at + first * k, rows, k, k, ONE, packed, ZERO, c.store, c.at + first * n, n, n, accumulate,
         ]))  # fmt: skip

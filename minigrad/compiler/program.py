@@ -60,13 +60,14 @@ class Name(Index):
 class Arithmetic(Index):
     """`if` has a condition, and what holds with it and without."""
 
-    operator: str  # + * - // % neg max min < > == and if
+    operator: str  # + * - // % neg max min < > == if
     parts: tuple[Index, ...]
 
 
 ZERO, ONE = Number(0), Number(1)
 PART, PARTS = Name("part"), Name("parts")  # which thread of how many runs this stage
-FIRST_ROW, ROW_COUNT = Name("row0"), Name("rows")  # which sequences, or rows of a product, are this thread's
+FIRST_ROW, ROW_COUNT = Name("row0"), Name("rows")  # which sequences, or rows of a sum, are this thread's
+FIRST_MADE, MADE_COUNT = Name("first_row"), Name("row_count")  # which rows of a product it makes now
 
 
 def index(x: Index | int) -> Index:
@@ -127,7 +128,6 @@ EVALUATED: dict[str, Callable[[int, int], int]] = {
     "<": int.__lt__,
     ">": int.__gt__,
     "==": int.__eq__,
-    "and": lambda a, b: int(bool(a and b)),
 }
 
 # Memory.
@@ -242,6 +242,10 @@ def buffers_of(s: Statement) -> Iterator[Buffer]:
                 yield x if isinstance(x, Buffer) else x.buffer
 
 
+Touched: TypeAlias = tuple[
+    list[int], tuple[int, ...]
+]  # the operands that are read, and those that are written
+
 # Which operands a kernel writes.
 WRITTEN: dict[str, tuple[int, ...]] = {
     "copy": (1,), "copy_slice": (1,), "count_outside": (), "count_up": (0,), "cumsum_columns": (1,), "fill": (0,),
@@ -250,6 +254,16 @@ WRITTEN: dict[str, tuple[int, ...]] = {
     "shift_rows": (1,), "start_rows": (2,),
     **{f"{kind}_{of}": (1,) for kind in ("sum", "max", "min", "top", "logsumexp") for of in ("rows", "columns")},
 }  # fmt: skip
+
+
+def touched_by(call: Call, loops: Mapping[str, Touched]) -> Touched:
+    """Which operands a call reads, and which it writes; loops : those of the program's own loops over elements."""
+    if call.function in loops:
+        return loops[call.function]
+    writes = WRITTEN[call.function]
+    arrays = [k for k, x in enumerate(call.operands) if isinstance(x, (Buffer, View))]
+    return [k for k in arrays if k not in writes], writes
+
 
 # What kernels with many operands call them: so many positions are unreadable.
 OPERANDS: dict[str, tuple[str, ...]] = {
@@ -301,7 +315,7 @@ class Program:
     lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
     scratch: str = "f4"  # the dtype of the scratch array
     # Of each loop over elements, which operands it reads and which it writes.
-    touched: dict[str, tuple[list[int], tuple[int, ...]]] = field(default_factory=dict)
+    touched: dict[str, Touched] = field(default_factory=dict)
     checks: list[str] = field(
         default_factory=list
     )  # what `run` may find wrong: it returns CHECKS less which, from 1

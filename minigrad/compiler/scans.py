@@ -18,7 +18,9 @@ from . import blocking
 from .blocking import share
 from .places import Level, Place, named, product_of, readers_of
 from .program import (
+    FIRST_MADE,
     FIRST_ROW,
+    MADE_COUNT,
     ONE,
     PARTS,
     ROW_COUNT,
@@ -85,7 +87,7 @@ class ScanLoop:
         for s in blocks:
             e.target(s, self.outer)
         if level.batch is not None:
-            e.write(self.outer, *share("row0", "rows", ZERO, e.size(level.batch)))
+            e.write(self.outer, *share(FIRST_ROW, ROW_COUNT, e.size(level.batch)))
         self._inputs(level)
         kept = self._carries(level)
         T = e.size(self.T)
@@ -130,7 +132,7 @@ class ScanLoop:
             loop = For(t0.text, ZERO, T, block, [Set((t1.text,), (minimum(T, t0 + block),))])
         e.statements(self.outer).append(loop)
         count = (t1 - t0 - 1) * N + rows
-        made: list[Statement] = [Set(("first_row", "row_count"), (t0 * N + row0, count))]
+        made: list[Statement] = [Set((FIRST_MADE.text, MADE_COUNT.text), (t0 * N + row0, count))]
         inside = replace(self.outer, statements=made, in_time=True, pending={})
         for node in blocks:
             if node.op is MATMUL:
@@ -139,7 +141,7 @@ class ScanLoop:
                 e._sum_of_products(node, inside)
         loop.body += made if alone else [If(compared("==", PARTS, 1), made)]
         if not alone:
-            own = share("first_row", "row_count", ZERO, e.count(tuple(blocks[0].shape[:2])))
+            own = share(FIRST_MADE, MADE_COUNT, e.count(tuple(blocks[0].shape[:2])))
             several_threads = If(compared(">", PARTS, 1), [*own, *made[1:]])
             self.beforehand = replace(e.stage, body=[several_threads], setup=[])
             e.stages.insert(-1, self.beforehand)

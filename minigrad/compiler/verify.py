@@ -9,15 +9,15 @@ how the program came about, and nothing of kernels but `EFFECTS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..errors import GraphError
 from ..sizes import Size
+from .places import DEFECT
 from .program import (
-    WRITTEN,
     Buffer,
     Call,
     For,
@@ -27,14 +27,12 @@ from .program import (
     Operand,
     Program,
     Set,
-    Stage,
     Statement,
     View,
+    touched_by,
     value_of,
 )
 from .text import lines_of
-
-DEFECT = "a defect of the compiler, please report it"
 
 
 class VerifyError(GraphError):
@@ -165,7 +163,7 @@ def verify(program: Program, number: Callable[[Size | int], int], threads: int =
         for memory in memories.values():
             memory.begin()
         for part in range(threads if stage.parallel else 1):
-            Walk(program, memories, sizes, k, part, threads if stage.parallel else 1).stage(stage)
+            Walk(program, memories, sizes, k, part, threads if stage.parallel else 1).statements(stage.body)
     for place in program.results:
         memories[place.store].demand(run(place.store, 0, memories[place.store].size), None)
 
@@ -250,9 +248,6 @@ class Walk:
         self.part, self.shared = part, parts > 1
         self.names = {**sizes, "part": part, "parts": parts}
 
-    def stage(self, stage: Stage) -> None:
-        self.statements(stage.body)
-
     def statements(self, body: Sequence[Statement]) -> None:
         for s in body:
             if isinstance(s, Set):
@@ -273,16 +268,13 @@ class Walk:
 
     def call(self, s: Call) -> None:
         operands = [self.operand(x) for x in s.operands]
-        elementwise = s.function not in EFFECTS and (s.function == "copy" or s.function not in WRITTEN)
+        elementwise = s.function == "copy" or s.function in self.program.touched
         if s.function in EFFECTS:
             effect = EFFECTS[s.function](*operands)
         else:  # each array as a whole
-            arrays = {k: x for k, x in enumerate(operands) if isinstance(x, Access)}
-            writes = WRITTEN.get(s.function)
-            reads = [k for k in arrays if k not in writes] if writes is not None else []
-            if writes is None:
-                reads, writes = self.program.touched[s.function]
-            effect = Effect([arrays[k] for k in reads], [arrays[k] for k in writes])
+            effect = Effect(
+                *([operands[k] for k in places] for places in touched_by(s, self.program.touched))
+            )
         said = Said(self, s)
         for x in (*effect.reads, *effect.adds):
             self.memories[x.buffer].read(x, self.part, self.shared, said)
@@ -293,7 +285,7 @@ class Walk:
                     raise VerifyError(f"{said} overwrites of {x.buffer.name} what it reads ({DEFECT})")
             self.memories[x.buffer].write(x, self.part, self.shared, said)
 
-    def operand(self, x: Operand):
+    def operand(self, x: Operand) -> Any:
         """A number or truth value as it is, an array as all of its elements."""
         if isinstance(x, Buffer):
             return run(x, 0, self.memories[x].size)
