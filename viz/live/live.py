@@ -29,7 +29,7 @@ from ..language.catalogue import tr
 from ..language.scale import RAMP, Scale
 from ..language.text import clean, html
 from ..measure import diagnosis
-from ..page.page import Page, filled, hash_of, style_of
+from ..page.page import Page, filled, style_of
 from ..page.parts import cleaned
 from .learner import Learner, learner
 from .stories import Story
@@ -202,9 +202,6 @@ def _document(
     script = (pages / "shapes.js").read_text(encoding="utf-8")
     script += "\n".join((web / name).read_text(encoding="utf-8") for name in FILES)
     parts = {
-        "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'wasm-unsafe-eval' {hash_of(script)}; style-src {hash_of(style)}",
-        "title": html(title, 200), "style": style, "script": script,
         "cells": "".join(_choice(learner.name, k == 0) for k, learner in enumerate(learners))
         + (_choice(ALL, False, tr("side by side")) if len(learners) > 1 else ""),
         "optimiser": html(type(optimiser).__name__, 80),
@@ -221,7 +218,7 @@ def _document(
         + "".join(f'<rect x="{7 * k}" width="7" height="9" fill="{c}"/>' for k, c in enumerate(RAMP)) + "</svg>",
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
     }  # fmt: skip
-    return filled(template, parts, script)
+    return filled(template, title, style, script, parts, "'wasm-unsafe-eval' ")
 
 
 def _lines(text: str) -> str:

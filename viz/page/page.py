@@ -85,12 +85,7 @@ class Page:
         return write(path, self.html.encode("utf-8"))
 
     def _repr_html_(self) -> str:
-        """For notebooks: the page in a frame of its own, which its policy seals off."""
-        inner = self.html.replace("&", "&amp;").replace('"', "&quot;")
-        return (
-            f'<iframe title="{html(self.title, 200)}" sandbox="allow-scripts" srcdoc="{inner}" '
-            'style="width:100%;height:680px;border:1px solid #c3c9d1"></iframe>'
-        )
+        return framed(self.html, self.title)
 
     def __repr__(self) -> str:
         return f"<Page {self.title!r}: {len(self.html):,} characters; .save('network.html') writes it>"
@@ -419,33 +414,50 @@ def _document(title: str, last: _Recording, first: str, legend_svg: str, data: d
     )
     script = shapes + script
     parts = {
-        "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src {hash_of(script)}; style-src {hash_of(style)}",
-        "title": html(title, 200), "style": style, "script": script,
         "said": html(" ".join(last.said), 2000),
         "picture": first, "legend": legend_svg,
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         "last": str(len(data["recordings"]) - 1), "steps": str(max(len(data["steps"]) - 1, 0)),
         "label": html(" · ".join(x for x in (last.label, last.loss_text) if x), 200),
     }  # fmt: skip
-    return filled(template, parts, script)
+    return filled(template, title, style, script, parts)
 
 
-def filled(template: str, parts: Mapping[str, str], script: str) -> str:
-    """The template with its parts, and with its own words and those of the script in the language that is chosen."""
+def filled(
+    template: str, title: str, style: str, script: str, parts: Mapping[str, str], sources: str = ""
+) -> str:
+    """A document: the head that all share, and a template with its parts, in the language that is chosen.
+
+    sources : what may run beside the script, as its policy says it.
+    """
+    head = (files(__package__ or "viz") / "web" / "head.html").read_text(encoding="utf-8")
     said = json.dumps(translated([*messages_of(script), *STATES]), ensure_ascii=False)
     parts = {
         **parts,
+        "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+        f"script-src {sources}{hash_of(script)}; style-src {hash_of(style)}",
+        "title": html(title, 200),
+        "style": style,
+        "script": script,
         "language": tag(),
         "words": said.replace("<", "\\u003c"),
     }
-    template = re.sub(r"\{\{tr:(.*?)\}\}", lambda found: html(tr(found[1]), 2000), template)
+    template = re.sub(r"\{\{tr:(.*?)\}\}", lambda found: html(tr(found[1]), 2000), head + template)
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
 def messages_of(script: str) -> list[str]:
     """What a script asks the catalogue for: the literal first arguments of its ``tr``."""
     return [json.loads(found) for found in re.findall(r"""\btr\(("(?:[^"\\]|\\.)*")""", script)]
+
+
+def framed(document: str, title: str) -> str:
+    """For notebooks: a document in a frame of its own, which its policy seals off."""
+    inner = document.replace("&", "&amp;").replace('"', "&quot;")
+    return (
+        f'<iframe title="{html(title, 200)}" sandbox="allow-scripts" srcdoc="{inner}" '
+        'style="width:100%;height:680px;border:1px solid #c3c9d1"></iframe>'
+    )
 
 
 def hash_of(text: str) -> str:

@@ -30,7 +30,7 @@ from ..language.scale import ORANGE, Scale
 from ..language.states import norm
 from ..language.text import clean, html, number, pretty, shape_text
 from ..read.network import END, FIRST, PARAMETER, Captions, Network, read, roots_of, states_of
-from .page import filled, hash_of
+from .page import filled, framed
 from .parts import cleaned
 
 MOST = 600  # slides
@@ -121,12 +121,7 @@ class Slides:
         return Diagram("\n".join(lines), title, picture.engine, picture.time_limit)
 
     def _repr_html_(self) -> str:
-        """For notebooks: the page in a frame of its own, which its policy seals off."""
-        inner = self.html.replace("&", "&amp;").replace('"', "&quot;")
-        return (
-            f'<iframe title="{html(self.title, 200)}" sandbox="allow-scripts" srcdoc="{inner}" '
-            'style="width:100%;height:680px;border:1px solid #c3c9d1"></iframe>'
-        )
+        return framed(self.html, self.title)
 
     def __len__(self) -> int:
         return len(self.slides)
@@ -252,13 +247,11 @@ def _document(made: Slides) -> str:
         (folder / f"steps.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )
     parts = {
-        "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
-        f"script-src {hash_of(script)}; style-src {hash_of(style)}",
-        "title": html(made.title, 200), "style": style, "script": script, "picture": _marked(made),
+        "picture": _marked(made),
         "slides": "\n".join(_slide(s, k, len(made.slides)) for k, s in enumerate(made.slides)),
         "last": str(len(made.slides)), "begins": html(made.begins, 400),
     }  # fmt: skip
-    return filled(page, parts, script)
+    return filled(page, made.title, style, script, parts)
 
 
 def _marked(made: Slides) -> str:
