@@ -297,6 +297,7 @@ A_BLOCK = 120
 PANELS_BLOCK = 1024 // VECTOR_BYTES
 # Rows that copies have fetched before they come to them: memory a whole row apart is not foreseen by the machine.
 AHEAD = 8
+UNROLLED = 4  # values of k that a whole tile takes in one round of its loop
 AHEAD_IN_PANEL = 4  # likewise, of a panel of B that is read as it stands
 
 
@@ -386,26 +387,72 @@ def _write_tile(kind, rows, vectors, build, *args):
     last_panel = build.sdiv(build.sub(column_count, INT64(1)), INT64(kind.panel))
     panel = [INT64(0)] + [_smaller(build, INT64(p), last_panel) for p in range(1, (vectors + 1) // 2)]
     b_panels = [build.gep(b, [build.mul(p, b_panel)]) for p in panel]
-    a_following = build.gep(a, [build.mul(row_count, a_row)])
     tile = [(r, v) for r in range(rows) for v in range(vectors)]
     for r, v in tile:  # for when the loop is done
         _prefetch(build, build.gep(c_rows[r], [INT64(v * kind.width)]), 1, 3)
-    with _counted_loop(build, k_count, [kind.zero] * len(tile)) as (k, totals, results):
-        b_at, a_at = build.mul(k, b_row), build.mul(k, a_col)
-        if (
-            rows == ROWS
-        ):  # of the next panel a share, and of A what follows: its next rows, where they lie together
-            _prefetch(build, build.gep(ahead, [build.mul(k, ahead_step)]), 0, 3)
-            _prefetch(build, build.gep(a_following, [build.mul(k, INT64(rows))]), 0, 3)
-        b_vectors = [
-            _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
-            for v in range(vectors)
-        ]
-        numbers = [_splat(build, build.load(build.gep(a_line, [a_at])), kind.width) for a_line in a_rows]
-        for (r, v), total in zip(tile, totals, strict=True):
-            results.append(_multiply_add(build, kind, numbers[r], b_vectors[v], total))
+    totals, done = [kind.zero] * len(tile), INT64(0)
+    if vectors <= 2:  # whole tiles whose rows, or columns, lie together
+        one, most = INT64(1), build.and_(k_count, INT64(-UNROLLED))
+        whole, packed, by_rows, by_columns = (
+            build.icmp_signed("==", x, y)
+            for x, y in ((row_count, INT64(rows)), (b_row, INT64(kind.panel)), (a_col, one), (a_row, one))
+        )
+        # Fetched ahead only where B may stand with rows far apart: a panel is foreseen by the machine.
+        for way, steps, fetched in (
+            (build.and_(by_rows, packed), (a_row, one, INT64(kind.panel)), []),
+            (by_columns, (one, a_col, b_row), [(ahead, ahead_step)] if rows == ROWS else []),
+        ):
+            here = build.select(build.and_(whole, way), build.sub(most, done), INT64(0))
+            totals = _unrolled(kind, build, tile, totals, here, a, b, steps, fetched)
+            done = build.add(done, here)
+    with _counted_loop(build, build.sub(k_count, done), totals) as (i, totals, results):
+        k = build.add(i, done)
+        a_at, b_at = build.mul(k, a_col), build.mul(k, b_row)
+        results.extend(_round(kind, build, tile, totals, a_rows, a_at, b_panels, b_at))
     _write_back(kind, build, dict(zip(tile, results, strict=True)), c_rows, column_count, accumulate)
     build.ret_void()
+
+
+def _unrolled(kind, build, tile, totals, count, a, b, steps, ahead):
+    """The totals after `count` k, a multiple of UNROLLED; rows and columns of A and rows of B are `steps` apart.
+
+    Few registers and instructions hold the addresses so: with one for each row there are as many of those as of products.
+    ahead : what to have fetched meanwhile, from where and how far with each k; or nothing.
+    """
+    row_step, col_step, b_step = steps
+    rows = 1 + max(r for r, _ in tile)
+    lines = [(a, col_step), (b, b_step), *ahead]
+    rounds = build.sdiv(count, INT64(UNROLLED))
+    with _counted_loop(build, rounds, [*totals, *(at for at, _ in lines)]) as (_, values, results):
+        sums, (a, b, *fetched) = values[: len(tile)], values[len(tile) :]
+        for u in range(UNROLLED):
+            a_at, b_at = (build.mul(INT64(u), step) for step in (col_step, b_step))
+            a_lines = [build.gep(a, [build.mul(INT64(r), row_step)]) for r in range(rows)]
+            sums = _round(kind, build, tile, sums, a_lines, a_at, [b], b_at)
+        for at, (_, step) in zip(fetched, ahead, strict=True):
+            for u in range(UNROLLED):
+                _prefetch(build, build.gep(at, [build.mul(INT64(u), step)]), 0, 3)
+        further = zip((a, b, *fetched), lines, strict=True)
+        results.extend(sums)
+        results.extend(build.gep(at, [build.mul(INT64(UNROLLED), step)]) for at, (_, step) in further)
+    return results[: len(tile)]
+
+
+def _round(kind, build, tile, totals, a_lines, a_at, b_panels, b_at):
+    """One k: a number of each row times the vectors of a row of B, added to the totals of the tile."""
+    vectors = 1 + max(v for _, v in tile)
+    b_vectors = [
+        _load(build, kind, build.gep(b_panels[v // 2], [build.add(b_at, INT64(v % 2 * kind.width))]))
+        for v in range(vectors)
+    ]
+    sums: list = []
+    for r, line in enumerate(a_lines):  # row by row, so that few of the numbers are in registers at a time
+        number = _splat(build, build.load(build.gep(line, [a_at])), kind.width)
+        row = totals[r * vectors : (r + 1) * vectors]
+        sums += [
+            _multiply_add(build, kind, number, b, total) for b, total in zip(b_vectors, row, strict=True)
+        ]
+    return sums
 
 
 @contextlib.contextmanager
