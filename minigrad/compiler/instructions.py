@@ -378,8 +378,7 @@ def _write_tile(kind, rows, vectors, build, *args):
     `column_count` are computed from the zeros of the packed panel (panels beyond the last one repeat it), and
     not stored.
     """
-    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate = args[:12]
-    ahead, ahead_step = args[12:]  # what to have fetched of B meanwhile: from where, and how far each round
+    a, a_row, a_col, b, b_row, b_panel, k_count, c, c_row, row_count, column_count, accumulate = args
     last_row = build.sub(row_count, INT64(1))
     row = [INT64(0)] + [_smaller(build, INT64(r), last_row) for r in range(1, rows)]
     a_rows = [build.gep(a, [build.mul(r, a_row)]) for r in row]
@@ -397,10 +396,11 @@ def _write_tile(kind, rows, vectors, build, *args):
             build.icmp_signed("==", x, y)
             for x, y in ((row_count, INT64(rows)), (b_row, INT64(kind.panel)), (a_col, one), (a_row, one))
         )
-        # Fetched ahead only where B may stand with rows far apart: a panel is foreseen by the machine.
+        # Rows of B that are a power of two apart throw each other out of the first-level cache; a panel is foreseen.
+        next_rows = (build.gep(b, [build.mul(b_row, INT64(AHEAD_IN_PANEL))]), b_row)
         for way, steps, fetched in (
             (build.and_(by_rows, packed), (a_row, one, INT64(kind.panel)), []),
-            (by_columns, (one, a_col, b_row), [(ahead, ahead_step)] if rows == ROWS else []),
+            (by_columns, (one, a_col, b_row), [next_rows] if rows == ROWS else []),
         ):
             here = build.select(build.and_(whole, way), build.sub(most, done), INT64(0))
             totals = _unrolled(kind, build, tile, totals, here, a, b, steps, fetched)
@@ -552,9 +552,7 @@ def _leave_alone(build, branch):
 def _tile(kind, module, rows, vectors):
     """The tile kernel of that size, as an LLVM function."""
     body = functools.partial(_write_tile, kind, rows, vectors)
-    whole = block_type(kind)
-    of = ir.FunctionType(whole.return_type, [*whole.args, kind.scalar.as_pointer(), INT64])
-    return _shared_function(module, f"tile_{rows}_{vectors}_{kind.name}", of, body)
+    return _shared_function(module, f"tile_{rows}_{vectors}_{kind.name}", block_type(kind), body)
 
 
 def block_type(kind):
@@ -572,46 +570,25 @@ def write_block(kind, build, *args):
     single = build.and_(build.icmp_signed("==", m, INT64(1)), build.icmp_signed(">", n, INT64(kind.panel)))
     few_tile = choose(single, tile(1, 8), choose(narrow, tile(FEW_ROWS, 1), tile(FEW_ROWS, 2)))
     many_tile = choose(narrow, tile(ROWS, 1), tile(ROWS, 2))
-
-    # While a tile is computed its share of the next panel of B comes into the cache; or the next rows of this one,
-    # where B is read as it stands: rows a power of two apart throw each other out of the first-level cache.
-    apart = build.icmp_signed("==", b_panel, INT64(0))
-    next_rows = build.gep(b, [build.mul(b_row, INT64(AHEAD_IN_PANEL))])
-    some = choose(build.icmp_signed(">", m, INT64(0)), m, INT64(1))
-    share = build.udiv(build.mul(k, INT64(kind.panel)), some)  # of a row
-    following = build.gep(b, [b_panel])
     before, loop, after = build.block, build.append_basic_block("rows"), build.append_basic_block("done")
     build.cbranch(build.icmp_signed(">", m, INT64(0)), loop, after)
     build.position_at_end(loop)
     row = build.phi(INT64)
     left = build.sub(m, row)
-    # Between one small tile and two, a whole tile of ROWS is less work where ROWS are no more than that.
     many = build.icmp_signed(">", left, INT64(2 * FEW_ROWS))
-    if ROWS < 2 * FEW_ROWS:
+    if ROWS < 2 * FEW_ROWS:  # between one small tile and two, a whole one of ROWS is less work
         fits = build.icmp_unsigned("<", build.sub(left, INT64(FEW_ROWS + 1)), INT64(ROWS - FEW_ROWS))
         many = build.or_(many, fits)
-    rows = _smaller(build, left, choose(many, INT64(ROWS), INT64(FEW_ROWS)))
-    step = build.add(build.udiv(build.mul(rows, INT64(kind.panel)), m), INT64(1))
+    most, function = choose(many, INT64(ROWS), INT64(FEW_ROWS)), choose(many, many_tile, few_tile)
+    if ROWS > 2 * FEW_ROWS:  # two small tiles as one
+        two = build.icmp_signed(">", left, INT64(FEW_ROWS))
+        two_tile = choose(narrow, tile(2 * FEW_ROWS, 1), tile(2 * FEW_ROWS, 2))
+        few = build.xor(build.icmp_signed(">", left, INT64(2 * FEW_ROWS)), ir.IntType(1)(1))
+        two = build.and_(two, few)
+        most, function = choose(two, INT64(2 * FEW_ROWS), most), choose(two, two_tile, function)
+    rows = _smaller(build, left, most)
     a_here, c_here = build.gep(a, [build.mul(row, a_row)]), build.gep(c, [build.mul(row, c_row)])
-    build.call(
-        choose(many, many_tile, few_tile),
-        [
-            a_here,
-            a_row,
-            a_col,
-            b,
-            b_row,
-            b_panel,
-            k,
-            c_here,
-            c_row,
-            rows,
-            n,
-            accumulate,
-            choose(apart, next_rows, build.gep(following, [build.mul(row, share)])),
-            choose(apart, b_row, step),
-        ],
-    )
+    build.call(function, [a_here, a_row, a_col, b, b_row, b_panel, k, c_here, c_row, rows, n, accumulate])
     row_next = build.add(row, rows)
     row.add_incoming(INT64(0), before)
     row.add_incoming(row_next, loop)
