@@ -98,7 +98,14 @@ def _refused(name: str, features: str) -> str:
     return said[0] if said else f"status {done.returncode}" if done.returncode else ""
 
 
-NAME, FEATURES = _processor()
+def _wide(name: str, features: str) -> tuple[str, str]:
+    """Vectors as wide as the processor has them: LLVM halves them by itself on some, which were slow to change to wide ones
+    and back; products have them in any case."""
+    known = "+avx512f" in features.split(",") and "prefer-256-bit" not in features
+    return name, f"{features},-prefer-256-bit" if known else features
+
+
+NAME, FEATURES = _wide(*_processor())
 LEVEL = _setting("NUMBA_OPT", {"0": 0, "1": 1, "2": 2, "3": 3, "max": 3}, 3)
 VECTORISE = os.environ.get("NUMBA_LOOP_VECTORIZE", "1") != "0"
 MADE_FOR = (TRIPLE, binding.llvm_version_info, NAME, FEATURES, LEVEL, VECTORISE)
