@@ -467,9 +467,38 @@ def test_constant_arguments_do_not_compile_again():
 
 HOST_FEATURES = get_host_cpu_features().flatten().split(",")
 SMALLER_MACHINES = {"haswell": "+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt", "generic": ""}
+WITH_AVX2 = pytest.mark.skipif(not {"+avx2", "+fma"} <= set(HOST_FEATURES), reason="a processor with AVX2")
+SPILLS = """
+import re
+from llvmlite import ir
+from minigrad.compiler import instructions, machine
+
+module, kind = ir.Module(), instructions.Kind(ir.FloatType())
+instructions._tile(kind, module, instructions.ROWS, 2).linkage = ""
+blocks = re.split(r"^\\.L\\w+:", machine._emitted(str(module), assembly=True), flags=re.M)
+loops = [b for b in blocks if b.count("vfmadd") >= 2 * instructions.ROWS]
+assert len(loops) == 3, len(loops)  # by rows, by columns, and what is left
+for loop in loops:
+    spilled = [line for line in loop.splitlines() if "mm" in line and "rsp" in line]
+    assert not spilled, spilled
+    products, all = loop.count("vfmadd"), len(re.findall(r"^\\t\\w", loop, flags=re.M))
+    assert products < 3 * instructions.ROWS or all <= 2 * products, (all, products)
+"""
 
 
-@pytest.mark.skipif(not {"+avx2", "+fma"} <= set(HOST_FEATURES), reason="a processor with AVX2")
+@WITH_AVX2
+@pytest.mark.parametrize("machine", ["this one", "haswell"])
+def test_a_tile_stays_in_registers(machine):
+    """Four instructions a cycle are all that many processors take: no more than one beside each product, none for a stack."""
+    other = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": SMALLER_MACHINES["haswell"]}
+    environment = (
+        os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | (other if machine == "haswell" else {})
+    )
+    done = subprocess.run([sys.executable, "-c", SPILLS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@WITH_AVX2
 @pytest.mark.parametrize("machine", SMALLER_MACHINES)
 def test_narrower_vectors(machine, tmp_path):
     """The same code for a machine with 32 or 16 bytes in a vector, in a process of its own."""
