@@ -311,9 +311,18 @@ def _wide_zero(like):
 
 @reduction
 def sum_rows(origin, target, rows, width):
+    if rows <= 0:
+        return
+    target[0] = 0
+    zero = target[0]  # of the right type
+    if width <= BLOCK:
+        for r in range(rows):
+            part = zero
+            for j in range(r * width, (r + 1) * width):
+                part += origin[j]
+            target[r] = part
+        return
     for r in range(rows):
-        target[r] = 0
-        zero = target[r]  # of the right type
         total = wide_zero(target)
         for j0 in range(0, width, BLOCK):
             part, row = zero, origin[r * width + j0 : r * width + min(j0 + BLOCK, width)]
