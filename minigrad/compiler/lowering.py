@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 
 from ..names import Taken, identifier, printable, unique
 from ..ops import OPS
+from ..reverse import ancestors
+from ..scanning import SCAN
 from ..sizes import SIZE, Size, Variable, resolve, source
 from ..tensor import Tensor, describe
 from ..trace import asked_of, leaves_of
@@ -66,6 +68,23 @@ NUMBERED = re.compile(
 )  # offsets in loops over steps, counters of loops over axes, sizes in loops
 
 
+def width_letters(outputs: Sequence[Tensor], arguments: Sequence[Tensor]) -> dict[int, str]:
+    """What people call the widths of the first loop over steps: H is that of its first state, D that of its input, which is
+    the first argument with as many steps.
+    """
+    loop = next((n for n in ancestors(*outputs) if n.op is SCAN), None)
+    if loop is None:
+        return {}
+    states, steps = loop.params[0].carry, source(loop.inputs[len(loop.params[0].carry)].shape[0])
+    inputs = [x for x in arguments if len(x.shape) > 1 and source(x.shape[0]) == steps]
+    letters: dict[int, str] = {}
+    for letter, (first, *_) in (("H", [*states, None]), ("D", [*inputs, None])):
+        width = resolve(first.shape[-1]) if first is not None and len(first.shape) > 1 else None
+        if isinstance(width, int):
+            letters.setdefault(width, letter)
+    return letters
+
+
 class Lowering:
     """What is known of a program while it is made, and what all that make it share."""
 
@@ -78,6 +97,7 @@ class Lowering:
         self.checks: list[str] = []  # what the program may find wrong at run time
         self.stores: list[Buffer] = []
         self.size_names: dict[str, Name] = {}
+        self.letters = width_letters(outputs, arguments)
         self.counts: dict[str, Index] = {}  # numbers of elements
         self.sizes: list[Size | int] = []
         # Loops over elements, (name, source) by their text with a number for each name.
@@ -128,7 +148,9 @@ class Lowering:
 
     def _size_name(self, v: Variable) -> Name:
         if v.name not in self.size_names:
-            wanted = f"n{len(self.size_names)}" if isinstance(v, Fixed) else v.name
+            wanted = v.name
+            if isinstance(v, Fixed):
+                wanted = self.letters.get(v.hint) or f"n{len(self.size_names)}"
             self.size_names[v.name] = Name(self._fresh(wanted, self.store_names), True)
             self.sizes.append(Size({(v,): 1}))
         return self.size_names[v.name]

@@ -35,7 +35,7 @@ INTEGERS = ("int64",) * 16 + ("int32",) * 8 + ("uint8", "int8", "uint16", "int16
 LABELS = (
     "h", "c", "y", "W", "b", "f", "dh", "T", "N", "t", "k", "row0", "rows", "part", "scratch", "at_0", "i0", "n0", "v",
     "h_new", "zero", "one", "number", "sum", "table", "lambda", "first", "view", "size_0", "packed_W", "x", "loss", "t_1",
-    "at_1_0",
+    "at_1_0", "H", "D",
 )  # fmt: skip
 CELLS = (
     "RNN", "IRNN", "LSTM", "PeepholeLSTM", "CoupledLSTM", "LayerNormLSTM", "GRU", "ResetAfterGRU", "JANET",
