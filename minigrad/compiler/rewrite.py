@@ -509,6 +509,7 @@ def _total(loop: Loop, term: Tensor) -> Tensor:
     if term.op is SUM:
         axes, keepdims = term.params
         total = apply(SUM, (loop.stack(term.inputs[0]),), ((0, *(a + 1 for a in axes)), keepdims))
+        stands_for(total, term.number)
         return total.reshape(term.shape) if keepdims else total
     return apply(SCATTER, tuple(loop.stack(x) for x in term.inputs), term.params)
 

@@ -113,7 +113,7 @@ def test_what_a_node_stands_for_has_its_value(kind):
 
 
 def moved(kind: str, last: str) -> list[str]:
-    """The products that a rewrite took out of a loop: of what, in words of the graph before."""
+    """The products and sums that a rewrite took out of a loop: of what, in words of the graph before."""
     outputs, *_ = graph(kind)
     for name, rewrite in REWRITES.items():
         before = places(outputs)
@@ -124,9 +124,9 @@ def moved(kind: str, last: str) -> list[str]:
     found = []
     for k, (n, loop) in places(outputs).items():
         old, from_loop = before.get(log.get(k, k), (None, None))
-        if n.op is OPS["matmul"] and loop is None and from_loop is not None:
+        if n.op in (OPS["matmul"], OPS["sum"]) and loop is None and from_loop is not None:
             assert old.op is n.op and old.number not in inside, "it is computed once"
-            found.append(" · ".join(said(x) for x in old.inputs))
+            found.append("Σ " * (n.op is OPS["sum"]) + " · ".join(said(x) for x in old.inputs))
     return sorted(found)
 
 
@@ -138,20 +138,32 @@ def said(x: mg.Tensor) -> str:
 
 
 @pytest.mark.parametrize(
-    (
-        "kind",
-        "gates",
-    ),  # of each: its weight, the gradient of its sum, and the state that the weight is multiplied with
+    ("kind", "gates"),  # of each gate: its weight, the gradient of its sum, the state that is multiplied
     [
         ("lstm", [(f"W_{g}", f"dz_{g}{'_tilde' * (g == 'c')}", "h") for g in "fico"]),
         ("gru", [("W_z", "dz_z", "h"), ("W_r", "dz_r", "h"), ("W", "dz_h_tilde", "…")]),
     ],
 )
-def test_the_log_says_which_products_left_the_loops(kind, gates):
-    """Those with the input stand before the forward loop; what makes y, dx and weight gradients stands after the loops."""
+def test_the_log_says_what_left_the_loops(kind, gates):
+    """Products with the input stand before the forward loop; what makes y, dx, dW and db stands after the loops."""
     assert moved(kind, "hoist") == sorted(["dy_t · W_yᵀ", *(f"x · {W}" for W, _, _ in gates)])
     expected = [p for W, dz, h in gates for p in (f"{dz} · {W}ᵀ", f"xᵀ · {dz}", f"{h}ᵀ · {dz}")]
-    assert moved(kind, "sink") == sorted(["h · W_y", "hᵀ · dy_t", *expected])
+    expected += [f"Σ {dz}" for _, dz, _ in gates if kind == "lstm"]  # this GRU has no biases
+    assert moved(kind, "sink") == sorted(["h · W_y", "hᵀ · dy_t", "Σ dy_t", *expected])
+
+
+def test_the_log_says_what_was_split():
+    """A sum stands for each product with a concatenation; the parts, and the slices of its weight, are new."""
+    cell = CELLS["lstm"](D, H, np.random.default_rng(0))
+    outputs = trace(lambda x: run(cell, x).h, [mg.Tensor(np.zeros((T, N, D), "f4"))], [False]).outputs
+    before = places(outputs)
+    outputs, log = rewritten(split_products, outputs)
+    pairs = [
+        (n.op.name, before[log[k]][0].op.name if k in log else "") for k, (n, _) in places(outputs).items()
+    ]
+    assert pairs.count(("add", "matmul")) == 4
+    assert pairs.count(("matmul", "")) == pairs.count(("slice", "")) == 8
+    assert all(old in (new, "") for new, old in pairs if old != "matmul")
 
 
 def test_source_of_the_lstm(golden):

@@ -70,16 +70,13 @@ def rewrites(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> dic
     _check(budget)
     stages = stages_of(compiled)
     pictures: dict[str, Diagram] = {}
-    looks: dict[str, tuple] = {}  # how many things the last picture of a loop shows, and where products stand
+    looks: dict[str, tuple] = {}  # of each loop: how many boxes, and where the products stand
     before: Stage | None = None
     for stage in stages:
         for loop in stage.loops.values():
             read_items(loop)
             mark(loop, stage, before)
-            look = (
-                len(loop.items),
-                sorted((i.where, i.kind) for i in loop.items if i.kind in (PRODUCT, MOVE)),
-            )
+            look = len(loop.items), sorted(i.where for i in loop.items if i.kind == PRODUCT)
             if any(i.mark for i in loop.items) or look != looks.get(loop.name):
                 # Products are split once before the derivative is taken, so that it is split as well.
                 name = "split products" if stage.name == "gradients" and loop.name in looks else stage.name
