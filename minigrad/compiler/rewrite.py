@@ -1,8 +1,8 @@
 """The rewrites: each a function from a graph to a graph that means the same.
 
 `rebuild` copies a graph, bodies of scans included, and lets a rule replace nodes on
-the way; what nobody asks for is not copied, and so is dropped.  Each rewrite can be
-run, tested and drawn alone:
+the way; what nobody asks for is not copied, and so is dropped.  What stands for what is
+logged there, see `rewritten`.  Each rewrite can be run, tested and drawn alone:
 
 1. `split_products`: a product with a concatenation becomes a sum of products.
 2. `hoist`: what depends on a scan's inputs alone leaves the loop.

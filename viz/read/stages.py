@@ -71,7 +71,8 @@ class Stage:
 
     def origins(self, nodes: Iterable[Tensor]) -> set[int]:
         """The numbers of the nodes that these stand for in the stage before; of what is new, its own."""
-        return {self.log.get(n.number, n.number) for n in nodes if n.op is not None}
+        numbers: set[int] = {n.number for n in nodes if n.op is not None}
+        return {self.log.get(k, k) for k in numbers}
 
 
 def stages_of(compiled) -> list[Stage]:
