@@ -1,8 +1,8 @@
 """The rewrites: each a function from a graph to a graph that means the same.
 
 `rebuild` copies a graph, bodies of scans included, and lets a rule replace nodes on
-the way; what nobody asks for is not copied, and so is dropped.  Each rewrite can be
-run, tested and drawn alone:
+the way; what nobody asks for is not copied, and so is dropped.  What stands for what is
+logged there, see `rewritten`.  Each rewrite can be run, tested and drawn alone:
 
 1. `split_products`: a product with a concatenation becomes a sum of products.
 2. `hoist`: what depends on a scan's inputs alone leaves the loop.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,11 +55,36 @@ from ..trace import everywhere
     )
 )  # fmt: skip
 Rule = Callable[[Tensor, tuple], "Tensor | None"]
+Rewrite = Callable[[Sequence[Tensor]], list[Tensor]]
+_log: ContextVar[dict[int, int] | None] = ContextVar("minigrad log of a rewrite", default=None)
+
+
+def rewritten(rewrite: Rewrite, outputs: Sequence[Tensor]) -> tuple[list[Tensor], dict[int, int]]:
+    """What a rewrite makes of a graph, and its log: the number of a node it made → that of the node it stands for there.
+
+    The one has the numbers of the other; if it left a loop, those of all steps, what every step has, or their sum, as
+    its shape says.  What is made and not in the log stands for no node alone: it is new.
+    """
+    log: dict[int, int] = {}
+    token = _log.set(log)
+    try:
+        return rewrite(outputs), log
+    finally:
+        _log.reset(token)
+
+
+def stands_for(fresh: Tensor, number: int) -> None:
+    """Log it, if `fresh` was made now; `number` may be a node that was made on the way."""
+    log = _log.get()
+    if log is not None and fresh.number > number:
+        log.setdefault(fresh.number, log.get(number, number))
 
 
 def remake(node: Tensor, inputs: tuple) -> Tensor:
     """The same operation, which is no scan's, on other inputs, under the same name."""
-    return again(node, inputs, {}, {})
+    fresh = again(node, inputs, {}, {})
+    stands_for(fresh, node.number)
+    return fresh
 
 
 def rebuild(
@@ -111,6 +137,7 @@ class Copying:
                 fresh = self.rule(node, inputs) if self.rule else None
                 fresh = remake(node, inputs) if fresh is None else fresh
             new[node.number] = fresh
+            stands_for(fresh, node.number)
             if fresh.name is None and fresh.op is not None:
                 fresh.name = node.name
 
@@ -209,6 +236,14 @@ class Loop:
         kept = [a for a in self.asked if a.number not in self.outside]
         return [n for n in ancestors_within(self.start, *self.carry_out, *kept) if n.op is not None]
 
+    def renew(self, new: dict[int, Tensor]) -> None:
+        """Let everything that refers to body nodes refer to their replacements."""
+        for number, fresh in new.items():
+            stands_for(fresh, number)
+        self.carry_out = [new.get(c.number, c) for c in self.carry_out]
+        self.asked = [new.get(a.number, a) for a in self.asked]
+        self.new = {old: new.get(n.number, n) for old, n in self.new.items()}
+
     def inside(self, node: Tensor) -> bool:
         return node.number > self.start and not (node.op is None and node._value is not None)
 
@@ -305,6 +340,8 @@ def _hoist_loop(loop: Loop) -> None:
                     term = lifted.get(p.number, p)
                     outer = term if outer is None else apply(ADD, (outer, term))
                 outer.name = node.name  # type: ignore[union-attr]
+                if not rest:
+                    stands_for(outer, node.number)  # type: ignore[arg-type]
                 fresh = symbol(outer.shape[1:], node.dtype, node.name, True)  # type: ignore[union-attr]
                 loop.xs.append(fresh)
                 loop.sequences.append(outer)  # type: ignore[arg-type]
@@ -323,7 +360,8 @@ def _hoist_loop(loop: Loop) -> None:
             continue
         if any(a is not b for a, b in zip(own, node.inputs, strict=True)):
             new[node.number] = again(node, own, new, asked)
-    _renamed(loop, new)
+    loop.renew(new)
+    _drop_inputs(loop)
 
 
 def _count_readers(nodes: list[Tensor], roots: Sequence[Tensor]) -> dict[int, int]:
@@ -331,14 +369,6 @@ def _count_readers(nodes: list[Tensor], roots: Sequence[Tensor]) -> dict[int, in
     for x in (*(x for n in nodes for x in n.inputs), *roots):
         readers[x.number] = readers.get(x.number, 0) + 1
     return readers
-
-
-def _renamed(loop: Loop, new: dict[int, Tensor]) -> None:
-    """Let everything that refers to body nodes refer to their replacements."""
-    loop.carry_out = [new.get(c.number, c) for c in loop.carry_out]
-    loop.asked = [new.get(a.number, a) for a in loop.asked]
-    loop.new = {old: new.get(n.number, n) for old, n in loop.new.items()}
-    _drop_inputs(loop)
 
 
 def _drop_inputs(loop: Loop) -> None:
@@ -466,6 +496,7 @@ def _over_steps(loop: Loop, term: Tensor) -> Tensor:
     for node in _inputs_first(term, _summed):
         own = tuple(totals[x.number] for x in _summed(node))
         totals[node.number] = remake(node, own) if own else _total(loop, node)
+        stands_for(totals[node.number], node.number)
     return totals[term.number]
 
 
@@ -478,6 +509,7 @@ def _total(loop: Loop, term: Tensor) -> Tensor:
     if term.op is SUM:
         axes, keepdims = term.params
         total = apply(SUM, (loop.stack(term.inputs[0]),), ((0, *(a + 1 for a in axes)), keepdims))
+        stands_for(total, term.number)
         return total.reshape(term.shape) if keepdims else total
     return apply(SCATTER, tuple(loop.stack(x) for x in term.inputs), term.params)
 
@@ -586,7 +618,8 @@ def move_captures_out(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 def _restart(loop: Loop, new: dict[int, Tensor], outer: list[Tensor]) -> None:
     """Give the body fresh numbers, so that what moved out is older than it."""
-    _renamed(loop, new)
+    loop.renew(new)
+    _drop_inputs(loop)
     nodes, out = loop.nodes(), {o.number for o in outer}
     start, asked = next_number(), asked_among(nodes)
     fresh = {s.number: symbol(s.shape, s.dtype, s.name, s.requires_grad) for s in (*loop.carry, *loop.xs)}
@@ -595,9 +628,7 @@ def _restart(loop: Loop, new: dict[int, Tensor], outer: list[Tensor]) -> None:
             fresh[node.number] = again(node, tuple(fresh.get(x.number, x) for x in node.inputs), fresh, asked)
     loop.start = start
     loop.carry, loop.xs = [fresh[c.number] for c in loop.carry], [fresh[x.number] for x in loop.xs]
-    loop.carry_out = [fresh.get(c.number, c) for c in loop.carry_out]
-    loop.asked = [fresh.get(a.number, a) for a in loop.asked]
-    loop.new = {old: fresh.get(n.number, n) for old, n in loop.new.items()}
+    loop.renew(fresh)
 
 
 def join_places(outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -715,6 +746,7 @@ def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
         product = apply(
             MATMUL, (a.reshape((rows, a.shape[-1])).transpose((1, 0)), b.reshape((rows, b.shape[-1])))
         )
+        stands_for(product, node.number)
         return product.reshape(node.shape) if keepdims else product
 
     return rebuild(outputs, rule)
@@ -873,7 +905,7 @@ def _param_key(param) -> str:
     return source(param) if isinstance(param, Size) else repr(param)
 
 
-REWRITES: dict[str, Callable[[Sequence[Tensor]], list[Tensor]]] = {
+REWRITES: dict[str, Rewrite] = {
     "split products": split_products,
     "move captures out": move_captures_out,
     "hoist": hoist,
@@ -896,6 +928,7 @@ __all__ = [
     "move_captures_out",
     "rebuild",
     "reduce_by_runs",
+    "rewritten",
     "sink",
     "split_products",
 ]

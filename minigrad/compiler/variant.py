@@ -24,7 +24,7 @@ from .memory import kept_bytes, too_large
 from .places import CHECKS, CHOOSING, DEFECT, DTYPES, NARROW, CannotCompile
 from .plan import Known, Plan, numbers_of, view_of
 from .program import Program
-from .rewrite import REWRITES, split_products
+from .rewrite import REWRITES, rewritten, split_products
 from .verify import verify
 
 FEW = 9  # steps, sequences and other sizes of arguments, with which a program is verified
@@ -98,6 +98,7 @@ class Variant:
             same_trace(self.traced.name, self.traced.outputs, again.outputs, self.traced.start)
         self._refuse_both_ways(call)
         self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
+        self.logs: dict[str, dict[int, int]] = {}  # of the rewrite that made the graph of a stage
         outputs = self.traced.outputs
         if not any(
             n.hooks for n in everywhere(outputs) if n.op is not None or n.is_symbol
@@ -105,7 +106,8 @@ class Variant:
             with reasons(
                 DEFECT
             ):  # before the gradients are made, so that they are products with the parts too
-                outputs = self.traced.outputs = split_products(outputs)
+                outputs, self.logs["gradients"] = rewritten(split_products, outputs)
+                self.traced.outputs = outputs
         self.of_arguments = [
             k for k, needed in enumerate(call.needs) if needed and (not call.twice or call.twice[k] == k)
         ]
@@ -152,7 +154,7 @@ class Variant:
         """Rewrite and emit what computes `outputs`."""
         with reasons(DEFECT):
             for name, rewrite in REWRITES.items():
-                outputs = rewrite(outputs)
+                outputs, self.logs[name] = rewritten(rewrite, outputs)
                 self.stages_of[name] = outputs
             self.program: Program = emit(outputs, self.traced.arguments, self.traced.name, self.traced.start)
         self.plans: dict[tuple, list[Plan]] = {}
@@ -203,7 +205,7 @@ class Variant:
         theirs = evaluate(asked, arguments, self.traced.sizes(call.shapes))  # type: ignore[arg-type]
         wider = copy.copy(self)
         wider.__dict__.pop("module", None)
-        wider.stages_of = {}
+        wider.stages_of, wider.logs = {}, {}
         wider._write([*graph, *asked])
         flat, plan = wider.run(call.arrays, call.shapes, threads)
         ours = [view_of(flat, part) for part in [*plan.values, *plan.gradients][len(graph) :]]

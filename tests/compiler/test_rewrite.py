@@ -7,10 +7,10 @@ import pytest
 
 import minigrad as mg
 from cells import CELLS, Output, run
-from minigrad.compiler.rewrite import REWRITES, split_products
+from minigrad.compiler.rewrite import REWRITES, rewritten, split_products
 from minigrad.ops import OPS
 from minigrad.reverse import ancestors
-from minigrad.scanning import SCAN
+from minigrad.scanning import SCAN, stacked
 from minigrad.trace import asked_of, evaluate, trace, trace_gradients
 
 T, N, D, H, K = 5, 3, 4, 6, 3
@@ -67,6 +67,103 @@ def test_what_the_rewrites_do_to_the_lstm():
     # Forward: one product with the state for each of four gates; backward: one for each gate back to the state.
     assert products(outputs) == [4, 4] and sum(before) > 20
     assert not any(n.op is OPS["transpose"] and n.inputs[0].name for body in bodies(outputs) for n in body)
+
+
+# The log: which node of the new graph stands for which one of the old.
+
+
+def places(outputs) -> dict[int, tuple[mg.Tensor, mg.Tensor | None]]:
+    """Every node that is computed, by number, with the scan in whose body it is."""
+    asked, found = asked_of(outputs), {}
+    for n in ancestors(*outputs):
+        inner = n.params[0].nodes(*asked.get(n.number, [])) if n.op is SCAN else []
+        found.update({x.number: (x, n) for x in inner})
+        found.update({n.number: (n, None)} if n.op not in (None, SCAN) else {})
+    return found
+
+
+def all_values(outputs, values, sizes) -> dict[int, np.ndarray]:
+    """What every node is worth; those in a body at all steps, which come first."""
+    found = places(outputs)
+    asked = [n if loop is None else stacked(loop, n) for n, loop in found.values()]
+    return dict(zip(found, evaluate(asked, values, sizes), strict=True))
+
+
+def same(new: np.ndarray, old: np.ndarray, left: bool) -> bool:
+    """Are these the same numbers, or, if it left the loop, what every step has, or the sum of all steps?"""
+    if left and new.size != old.size:
+        alike = all(np.array_equal(step, old[0]) for step in old)
+        old = old[0] if alike and np.array_equal(new.ravel(), old[0].ravel()) else old.sum(axis=0)
+    return new.size == old.size and np.allclose(new.ravel(), old.ravel(), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", sorted(CELLS))
+def test_what_a_node_stands_for_has_its_value(kind):
+    outputs, values, sizes, _ = graph(kind)
+    for name, rewrite in REWRITES.items():
+        before, was = places(outputs), all_values(outputs, values, sizes)
+        outputs, log = rewritten(rewrite, outputs)
+        after, now = places(outputs), all_values(outputs, values, sizes)
+        pairs = [(n, loop, *before[log[k]]) for k, (n, loop) in after.items() if log.get(k) in before]
+        assert len(pairs) >= sum(k not in before for k in after) * 0.5, f"{name} logs what it copies"
+        for new, loop, old, from_loop in pairs:
+            left = from_loop is not None and loop is None
+            assert left or (loop is None) == (from_loop is None), f"{name} moved {new} into a loop"
+            assert same(now[new.number], was[old.number], left), f"{name}: {new} does not stand for {old}"
+
+
+def moved(kind: str, last: str) -> list[str]:
+    """The products and sums that a rewrite took out of a loop: of what, in words of the graph before."""
+    outputs, *_ = graph(kind)
+    for name, rewrite in REWRITES.items():
+        before = places(outputs)
+        outputs, log = rewritten(rewrite, outputs)
+        if name == last:
+            break
+    inside = {log.get(k, k) for k, (_, loop) in places(outputs).items() if loop is not None}
+    found = []
+    for k, (n, loop) in places(outputs).items():
+        old, from_loop = before.get(log.get(k, k), (None, None))
+        if n.op in (OPS["matmul"], OPS["sum"]) and loop is None and from_loop is not None:
+            assert old.op is n.op and old.number not in inside, "it is computed once"
+            found.append("Σ " * (n.op is OPS["sum"]) + " · ".join(said(x) for x in old.inputs))
+    return sorted(found)
+
+
+def said(x: mg.Tensor) -> str:
+    """The name of a tensor, ᵀ for one that was turned; a slice of a weight has its name."""
+    if x.op is OPS["transpose"]:
+        return said(x.inputs[0]) + "ᵀ"
+    return said(x.inputs[0]) if x.op is not None and x.op.name in ("slice", "reshape") else x.name or "…"
+
+
+@pytest.mark.parametrize(
+    ("kind", "gates"),  # of each gate: its weight, the gradient of its sum, the state that is multiplied
+    [
+        ("lstm", [(f"W_{g}", f"dz_{g}{'_tilde' * (g == 'c')}", "h") for g in "fico"]),
+        ("gru", [("W_z", "dz_z", "h"), ("W_r", "dz_r", "h"), ("W", "dz_h_tilde", "…")]),
+    ],
+)
+def test_the_log_says_what_left_the_loops(kind, gates):
+    """Products with the input stand before the forward loop; what makes y, dx, dW and db stands after the loops."""
+    assert moved(kind, "hoist") == sorted(["dy_t · W_yᵀ", *(f"x · {W}" for W, _, _ in gates)])
+    expected = [p for W, dz, h in gates for p in (f"{dz} · {W}ᵀ", f"xᵀ · {dz}", f"{h}ᵀ · {dz}")]
+    expected += [f"Σ {dz}" for _, dz, _ in gates if kind == "lstm"]  # this GRU has no biases
+    assert moved(kind, "sink") == sorted(["h · W_y", "hᵀ · dy_t", "Σ dy_t", *expected])
+
+
+def test_the_log_says_what_was_split():
+    """A sum stands for each product with a concatenation; the parts, and the slices of its weight, are new."""
+    cell = CELLS["lstm"](D, H, np.random.default_rng(0))
+    outputs = trace(lambda x: run(cell, x).h, [mg.Tensor(np.zeros((T, N, D), "f4"))], [False]).outputs
+    before = places(outputs)
+    outputs, log = rewritten(split_products, outputs)
+    pairs = [
+        (n.op.name, before[log[k]][0].op.name if k in log else "") for k, (n, _) in places(outputs).items()
+    ]
+    assert pairs.count(("add", "matmul")) == 4
+    assert pairs.count(("matmul", "")) == pairs.count(("slice", "")) == 8
+    assert all(old in (new, "") for new, old in pairs if old != "matmul")
 
 
 def test_source_of_the_lstm(golden):

@@ -15,7 +15,7 @@ from test_escaping import NASTY, harmless
 
 import cells
 import viz
-from minigrad import InputError, compile, cross_entropy, scan
+from minigrad import InputError, compile, cross_entropy, one_hot, scan
 from minigrad.compiler import cache
 from viz.read.stages import stages_of
 
@@ -118,8 +118,24 @@ def test_what_left_is_marked_at_that_stage_alone(pictures):
     assert pictures["split products forward"].dot.count(">new<") == 16  # 8 products, 8 slices of weights
 
 
+def test_a_product_that_reads_what_was_rewritten_is_not_new():
+    """One-hot rows are looked up: products before the loop become look-ups, and those in the loop are what they were."""
+    rng = np.random.default_rng(0)
+    cell = cells.LSTM(5, 6, rng)
+    output = cells.Output(cell.outputs, 5, rng)
+    made = compile(lambda k: cross_entropy(cells.run(cell, one_hot(k[:-1], 5), output=output).y, k[1:]))
+    made.variant((np.zeros((6, 2), np.int64),), True, load=False)
+    pictures = viz.rewrites(made)
+    before = pictures["hoist forward"].dot
+    for way in ("forward", "backward"):
+        dot = pictures[f"look up one-hot {way}"].dot
+        assert ">new<" not in dot and ">left the loop<" not in dot and "4 products, as before" in dot
+    assert len(products(before, "before")) == 4
+    assert not products(pictures["look up one-hot forward"].dot, "before")
+
+
 def test_what_is_counted_is_what_the_graph_holds(lstm, pictures):
-    for stage in stages_of(lstm)[0]:
+    for stage in stages_of(lstm):
         for name, loop in stage.loops.items():
             picture = pictures.get(f"{stage.name} {name}")
             if picture is not None:

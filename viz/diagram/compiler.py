@@ -68,16 +68,16 @@ def rewrites(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> dic
     Raises InputError before the first call, and where there is no loop.
     """
     _check(budget)
-    stages, signatures = stages_of(compiled)
+    stages = stages_of(compiled)
     pictures: dict[str, Diagram] = {}
-    looks: dict[str, list] = {}
+    looks: dict[str, tuple] = {}  # of each loop: how many boxes, and where the products stand
     before: Stage | None = None
     for stage in stages:
         for loop in stage.loops.values():
             read_items(loop)
-            mark(loop, stage, before, signatures)
-            look = [(i.where, i.kind, i.name, i.said, i.mark) for i in loop.items]
-            if _marked(loop) or loop.name not in looks or len(look) != len(looks[loop.name]):
+            mark(loop, stage, before)
+            look = len(loop.items), sorted(i.where for i in loop.items if i.kind == PRODUCT)
+            if any(i.mark for i in loop.items) or look != looks.get(loop.name):
                 # Products are split once before the derivative is taken, so that it is split as well.
                 name = "split products" if stage.name == "gradients" and loop.name in looks else stage.name
                 pictures[f"{name} {loop.name}"] = _picture(loop, name, before, budget, time_limit)
@@ -89,10 +89,6 @@ def rewrites(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> dic
 def _check(budget: object) -> None:
     if not isinstance(budget, int) or budget < 10:
         raise InputError(f"budget = {budget!r} nodes; give a whole number of at least 10")
-
-
-def _marked(loop: Loop) -> bool:
-    return any(i.mark for i in loop.items)
 
 
 def _explained(name: str) -> str:
@@ -284,7 +280,7 @@ def loops(compiled, *, budget: int = BUDGET, time_limit: float = 20.0) -> Diagra
     compiled, budget, time_limit : as for `rewrites`; raises what `rewrites` raises.
     """
     _check(budget)
-    stages, _ = stages_of(compiled)
+    stages = stages_of(compiled)
     functions = compiled.last.program.loops
     title = tr("{name}: what one step runs", name=clean(compiled.name))
     graph = _sheet(title, [], tr(LOOP_NOTE))

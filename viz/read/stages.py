@@ -1,15 +1,13 @@
 """Reads the stages of a compiled function as loops: what one step computes, what stands before and after it.
 
-Nothing here knows the rewrites.  A number is given to what every node computes, the
-same at every stage and the same for one step as for all steps; so a product that was
-inside the loop at one stage and is outside at the next has left it.
+What a rewrite moved it has logged: which node of its graph stands for which node of the
+graph before.  So a product that stands outside for one that was in the loop has left it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from minigrad import InputError, Tensor, ancestors
 from minigrad.scanning import LAST, SCAN, STACKED, Body
@@ -67,12 +65,17 @@ class Loop:
 @dataclass(eq=False)
 class Stage:
     name: str
-    outputs: list[Tensor]
+    nodes: list[Tensor]  # what is computed anywhere
     loops: dict[str, Loop]
-    everything: set[int]  # what is computed anywhere
+    log: dict[int, int]  # of the rewrite that made it, see `minigrad.compiler.rewrite.rewritten`
+
+    def origins(self, nodes: Iterable[Tensor]) -> set[int]:
+        """The numbers of the nodes that these stand for in the stage before; of what is new, its own."""
+        numbers: set[int] = {n.number for n in nodes if n.op is not None}
+        return {self.log.get(k, k) for k in numbers}
 
 
-def stages_of(compiled) -> tuple[list[Stage], Signatures]:
+def stages_of(compiled) -> list[Stage]:
     """All stages of the last call of a compiled function; raises InputError where there was none, or loops in loops."""
     variant = getattr(compiled, "last", None)
     if not hasattr(compiled, "last"):
@@ -91,7 +94,6 @@ def stages_of(compiled) -> tuple[list[Stage], Signatures]:
                 f"{clean(compiled.name)} has a scan in the step of a scan, of which there is no picture yet; its `source` "
                 "shows one loop in the other"
             )
-    signatures = Signatures()
     count = len(variant.traced.outputs)
     labels: list[str] = []  # the rewrites do not keep the names of all results
     for outputs in variant.stages_of.values():
@@ -99,15 +101,12 @@ def stages_of(compiled) -> tuple[list[Stage], Signatures]:
         labels = [label or o.name or "" for label, o in zip(labels, outputs, strict=False)]
     found = []
     for name, outputs in variant.stages_of.items():
-        signatures.read(outputs)
         loops = _loops(outputs, count, labels)
         nodes = [*ancestors(*outputs), *(n for loop in loops.values() for n in loop.nodes)]
-        found.append(
-            Stage(name, outputs, loops, {signatures.of[n.number] for n in nodes if n.op is not None})
-        )
+        found.append(Stage(name, nodes, loops, variant.logs.get(name, {})))
     if not any(s.loops for s in found):
         raise InputError(f"{clean(compiled.name)} has no loop over steps; draw shows it by its operations")
-    return found, signatures
+    return found
 
 
 def _loops(outputs: Sequence[Tensor], count: int, labels: Sequence[str]) -> dict[str, Loop]:
@@ -170,81 +169,6 @@ def _is_product(n: Tensor) -> bool:
 
 def _moves(n: Tensor) -> bool:
     return n.op is not None and n.op.kind == "structure" and not n.op.variadic
-
-
-# What a node computes.
-
-
-class Signatures:
-    """A number for what a node computes, through all stages; for one step the same as for all."""
-
-    def __init__(self):
-        self.of: dict[int, int] = {}
-        self.numbers: dict[tuple, int] = {}
-        self.terms: dict[int, tuple[int, ...]] = {}  # of sums, without order and brackets
-        self.parts: dict[int, list[tuple[int, Any]]] = {}  # of concatenations: what, and how wide
-
-    def read(self, outputs: Sequence[Tensor]) -> None:
-        asked = asked_of(outputs)
-        for n in ancestors(*outputs):
-            if n.op is SCAN:
-                body: Body = n.params[0]
-                way = "reverse" if body.reverse else ""
-                for k, c in enumerate(body.carry):
-                    self.of[c.number] = self._number("carry", c.name or k, way)
-                for x, sequence in zip(body.xs, n.inputs[len(body.carry) :], strict=False):
-                    self.of[x.number] = self.of[sequence.number]
-                for inner in body.nodes(*asked.get(n.number, [])):
-                    self.of[inner.number] = self._of_node(inner)
-            self.of[n.number] = self._of_node(n)
-
-    def _number(self, *key) -> int:
-        return self.numbers.setdefault(key, len(self.numbers))
-
-    def _of_node(self, n: Tensor) -> int:
-        if n.op is None:
-            scalar = n._value is not None and not n.requires_grad and n.role is None and n._value.ndim == 0
-            return self._number("number", repr(n._value)) if scalar else self._number("leaf", n.number)
-        if n.op is SCAN:
-            return self._number("scan", n.number)
-        if n.op is STACKED:
-            return self.of.get(n.params[0].number, -1)
-        if n.op is LAST:
-            return self._number("last", self.of[n.inputs[0].params[0].carry_out[n.params[0]].number])
-        inputs = [self._known(x) for x in n.inputs]
-        if n.op.name in ("reshape", "broadcast_to"):
-            return inputs[0]
-        if n.op.name == "sum":
-            return self._number("sum", inputs[0])
-        if n.op.name == "add":
-            return self._sum([t for x in inputs for t in self.terms.get(x, (x,))])
-        if n.op.name == "matmul" and inputs[0] in self.parts:
-            return self._sum(self._split(inputs))
-        params = tuple(map(str, n.params))
-        found = self._number(n.op.name, params, *inputs)
-        if n.op.name == "concat" and n.params[0] in (len(n.shape) - 1, -1):
-            self.parts[found] = [(x, own.shape[-1]) for x, own in zip(inputs, n.inputs, strict=True)]
-        return found
-
-    def _known(self, x: Tensor) -> int:
-        if x.number not in self.of:  # a constant that only a body reads
-            self.of[x.number] = self._of_node(x)
-        return self.of[x.number]
-
-    def _sum(self, terms: Sequence[int]) -> int:
-        found = self._number("add", *sorted(terms))
-        self.terms[found] = tuple(terms)
-        return found
-
-    def _split(self, inputs: Sequence[int]) -> list[int]:
-        """[a, b] · W means a · W[:A] + b · W[A:]."""
-        terms, start = [], 0
-        for part, width in self.parts[inputs[0]]:
-            stop = start + width
-            rows = self._number("slice", ("0", str(start), str(stop), "1"), inputs[1])
-            terms.append(self._number("matmul", (), part, rows))
-            start = stop
-        return terms
 
 
 # What is said of a node.
@@ -497,24 +421,22 @@ def _say_all(loop: Loop) -> None:
             item.said = formula(last, loop.names | own, 4, products - {last.number})
 
 
-def mark(loop: Loop, stage: Stage, before: Stage | None, signatures: Signatures) -> None:
+def mark(loop: Loop, stage: Stage, before: Stage | None) -> None:
     """Mark what is new, and what left the loop, against the stage before."""
     old = before.loops.get(loop.name) if before is not None else None
     if before is None or old is None:
         loop.items = [i for i in loop.items if i.kind != MOVE or i.where == INSIDE]
         return
-    of = signatures.of
-    was = {of[n.number] for n in old.nodes}
-    now = {of[n.number] for n in loop.nodes}
+    left = {n.number for n in old.nodes} - stage.origins(loop.nodes)
+    known = {n.number for n in before.nodes}
     for item in loop.items:
-        own = {of[n.number] for n in item.nodes if n.op is not None and n.number in of}
-        left = own & was - now
-        if item.where != INSIDE and left and (item.kind != VALUE or left == own):
+        own = stage.origins(item.nodes)
+        was = own & known
+        if item.where != INSIDE and was & left and (item.kind != VALUE or was <= left):
             item.mark = LEFT
-        elif item.kind in (PRODUCT, MOVE) and own and not own & before.everything:
+        elif item.kind in (PRODUCT, MOVE) and own and not was:
             item.mark = NEW
-    shown = {of[n.number] for i in loop.items for n in i.nodes if n.number in of}
-    gone = [of[n.number] for n in old.products() if of[n.number] not in now | shown]
-    loop.elsewhere = sum(number in stage.everything for number in gone)
+    elsewhere = stage.origins(stage.nodes) - stage.origins(n for i in loop.items for n in i.nodes)
+    loop.elsewhere = sum(n.number in left & elsewhere for n in old.products())
     # What was made of a parameter is said in the product that reads it, unless it has just left the loop.
     loop.items = [i for i in loop.items if i.kind != MOVE or i.where == INSIDE or i.mark]
