@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..names import Taken, identifier, printable, unique
 from ..ops import OPS
@@ -64,6 +64,12 @@ NUMBERS, COMMON = 32, (0, 0.5, 1, 2)
 NUMBERED = re.compile(
     r"at_\d+(_\d+)?|t_\d+|i\d+|size_\d+"
 )  # offsets in loops over steps, counters of loops over axes, sizes in loops
+
+
+def of_rows(lines: Callable) -> Callable:
+    """Mark the method of an operation whose lines can be for the rows of one thread alone, as those of a step's are."""
+    lines.of_rows = True  # type: ignore[attr-defined]
+    return lines
 
 
 class Lowering:

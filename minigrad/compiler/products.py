@@ -10,7 +10,7 @@ from ..scanning import LAST, SCAN, STACKED
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor, describe
 from .blocking import SCRATCH, share
-from .lowering import Lowering
+from .lowering import Lowering, of_rows
 from .places import PANEL_MOST, CannotCompile, Level, Place, named, product_of
 from .program import (
     FIRST_MADE,
@@ -175,6 +175,7 @@ class Products(Lowering):
 
     # Their statements.
 
+    @of_rows
     def _matmul(self, node: Tensor, level: Level) -> None:
         if node.dtype.kind != "f":
             raise CannotCompile(

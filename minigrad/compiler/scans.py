@@ -43,12 +43,7 @@ from .program import (
 )  # fmt: skip
 from .walk import Walk
 
-BROADCAST_TO, CONCAT, DETACH, MATMUL, PLACE, RESHAPE, SLICE = (
-    OPS[n]
-    for n in (
-        "broadcast_to", "concat", "detach", "matmul", "place", "reshape", "slice",
-    )
-)  # fmt: skip
+BROADCAST_TO, MATMUL = (OPS[n] for n in ("broadcast_to", "matmul"))
 
 
 class ScanLoop:
@@ -158,7 +153,7 @@ class ScanLoop:
         if is_one(N) or any(s.number not in batched for s in (*self.body.carry,)):
             return None
         for n in nodes:
-            ok = len(n.shape) >= 2 and source(n.shape[0]) == source(N) and self._by_rows(n)
+            ok = len(n.shape) >= 2 and source(n.shape[0]) == source(N) and self.e.by_rows(n)
             if not ok or not self._alone(n, batched):
                 return None
             batched.add(n.number)
@@ -174,12 +169,6 @@ class ScanLoop:
         return len(own) == len(entries) and all(
             x.number in batched if k in own else not self._inside(x) for k, x in enumerate(n.inputs)
         )
-
-    @staticmethod
-    def _by_rows(n: Tensor) -> bool:
-        """Are there lines for the rows of one thread alone?"""
-        matrices = len(n.shape) == 2 or n.op.kind != "product"  # type: ignore[union-attr]
-        return matrices and (n.op.kind != "structure" or n.op in (BROADCAST_TO, CONCAT, DETACH, PLACE, SLICE))  # type: ignore[union-attr]
 
     @property
     def _depth(self) -> str:
