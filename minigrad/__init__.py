@@ -27,7 +27,7 @@ from .arrays import (
     std,
     var,
 )
-from .audit import audit, grad_states
+from .audit import audit, grad_status
 from .check import check_grads
 from .elements import (
     abs,
@@ -186,7 +186,7 @@ __all__ = [
     "gather",
     "gelu",
     "grad",
-    "grad_states",
+    "grad_status",
     "huber",
     "indexing",
     "init",

@@ -75,10 +75,10 @@ def of_rows(lines: Callable) -> Callable:
 class Lowering:
     """What is known of a program while it is made, and what all that make it share."""
 
-    def __init__(self, outputs: list[Tensor], arguments: list[Tensor], name: str, start: int):
-        self.results, self.arguments, self.name, self.start = outputs, arguments, name, start
-        self.asked = asked_of(outputs)
-        self.written = {x.value.item() for x in leaves_of(outputs) if self._is_written(x)}
+    def __init__(self, results: list[Tensor], arguments: list[Tensor], name: str, start: int):
+        self.results, self.arguments, self.name, self.start = results, arguments, name, start
+        self.asked = asked_of(results)
+        self.written = {x.value.item() for x in leaves_of(results) if self._is_written(x)}
         self.places = Places()
         self.done: set[int] = set()  # nodes whose lines are written: they read nothing any more
         self.checks: list[str] = []  # what the program may find wrong at run time
@@ -245,8 +245,8 @@ class Lowering:
         """Where a new value goes: where it has to, or into an array of its own."""
         if node.number in self.places:
             return self.places[node.number]
-        if node.number in level.outputs:
-            place = level.outputs[node.number]().reshaped(self.local_shape(node, level))
+        if node.number in level.targets:
+            place = level.targets[node.number]().reshaped(self.local_shape(node, level))
         elif node.number in level.stacks:
             place = level.stacks[node.number]()
         else:
@@ -283,7 +283,7 @@ class Lowering:
 
     def _alias(self, node: Tensor, level: Level, place: Place) -> None:
         held = node.op is RESHAPE and node.inputs[0].number in level.stacks  # for all steps already
-        if (node.number in level.outputs and place.store.kind != "output") or (
+        if (node.number in level.targets and place.store.kind != "output") or (
             node.number in level.stacks and not held
         ):
             self.copy(level, place, self.target(node, level))

@@ -114,7 +114,7 @@ class Operations(Lowering):
                 for x in node.inputs:
                     alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
                     if x.op is MATMUL and alone:
-                        level.outputs[x.number] = lambda x=x, node=node, at=start: self._part_of(
+                        level.targets[x.number] = lambda x=x, node=node, at=start: self._part_of(
                             node, x, at, level
                         )
                     start = resolve(start + x.shape[node.params[0]])

@@ -96,7 +96,7 @@ class ScanLoop:
         level.statements = []
         e.push_down(level)
         level.nodes = e.scheduled(level)
-        self._outputs(level)
+        self._stacks(level)
         e.run_level(level)
         self._close_carries(level, kept)
         offsets = [Set((name.text,), (value,)) for value, name in self.offsets.items()]
@@ -218,7 +218,7 @@ class ScanLoop:
             target = Place(store, at_new, e.local_shape(before, level))
             if after.number not in claimed and after.number > self.body.start and after.op is not None:
                 claimed.add(after.number)
-                level.outputs[after.number] = lambda target=target: target
+                level.targets[after.number] = lambda target=target: target
             self._start(level, k, before, store, all_steps)
         return kept
 
@@ -236,13 +236,13 @@ class ScanLoop:
             here = Place(origin.store, e.batch_offset(before, level, origin.at), e.local_shape(before, level))
             e.copy(flat, here, target)
 
-    def _outputs(self, level: Level) -> None:
+    def _stacks(self, level: Level) -> None:
         """Stacks of values that are not carries: an array with all steps, or the place of an input that dies."""
         e = self.e
         xs = {x.number for x in self.body.xs}
         carries = {c.number for c in self.body.carry}
         for a in self.asked:
-            if a.number in xs or a.number in carries or a.number in level.outputs or a.op is None:
+            if a.number in xs or a.number in carries or a.number in level.targets or a.op is None:
                 continue
 
             reader = self._kept_by(a)

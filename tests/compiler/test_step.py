@@ -78,7 +78,7 @@ def test_it_is_loss_clipping_and_optimiser_one_after_the_other(make, dtype, clip
         assert value.item() == pytest.approx(expected, rel=1e-9 if dtype == "float64" else 1e-4)
         assert step.norm == pytest.approx(norm, rel=1e-9 if dtype == "float64" else 1e-3)
         assert all(x.grad is None for x in p.values())
-    assert step.state is not None and one.counts == two.counts == [8] * len(p) and one.steps == 8
+    assert step.now is not None and one.counts == two.counts == [8] * len(p) and one.steps == 8
     assert_alike(one, two, dtype)
 
 
@@ -112,7 +112,7 @@ def test_elements_are_clipped_before_the_norm(clip):
         _, norm = one_by_one(compiled, two, batch, clip, 0.01)
         assert step.norm == pytest.approx(norm, rel=1e-9)
         assert step.norm < 0.9 * free.norm
-    assert step.state is not None
+    assert step.now is not None
     assert_alike(one, two)
 
 
@@ -181,7 +181,7 @@ def test_what_somebody_holds_is_never_written_over(make):
             ]
             held += [(a, a.copy()) for a in arrays]
         if k == 4:
-            held.append((step.state.views[2][0], step.state.views[2][0].copy()))  # a view of a view
+            held.append((step.now.views[2][0], step.now.views[2][0].copy()))  # a view of a view
     for array, as_it_was in held:
         np.testing.assert_array_equal(array, as_it_was)
 
@@ -192,7 +192,7 @@ def test_memory_is_used_again_where_nobody_holds_it():
     states = []
     for batch in batches(10):
         step(*batch)
-        states.append(id(step.state))
+        states.append(id(step.now))
     assert len({*states[2:]}) == 2
 
 
@@ -287,7 +287,7 @@ def test_an_optimiser_of_ones_own(make, whole):
     for batch in batches(4):
         step(*batch)
         one_by_one(compiled, two, batch, 0.3)
-    assert (step.state is not None) == whole and getattr(one, "heard", 4) == 4
+    assert (step.now is not None) == whole and getattr(one, "heard", 4) == 4
     for x, y in zip(one.parameters, two.parameters, strict=True):
         np.testing.assert_allclose(x.value, y.value, rtol=1e-9, atol=1e-12)
 
@@ -378,7 +378,7 @@ def test_parameters_that_joined_later_or_are_in_groups_are_moved_by_a_run_for_ea
     for batch in batches(5):
         step(*batch)
         one_by_one(compiled, two, batch, 0.3)
-    assert (step.state is not None) == whole and one.counts == two.counts
+    assert (step.now is not None) == whole and one.counts == two.counts
     assert_alike(one, two)
 
 

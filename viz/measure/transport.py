@@ -19,7 +19,7 @@ from minigrad import InputError, Tensor
 from minigrad.items import flows_back, itemised, pulled, reach
 
 from ..language.catalogue import tr
-from ..language.states import norm, norms
+from ..language.status import norm, norms
 from ..language.text import clean, columns, number
 from ..read.network import QUANTITY, SHARED, Network, gradient_of, read, roots_of
 from .recurrence import cut_states, operations
@@ -193,7 +193,7 @@ def _transport(network: Network, band: str) -> Transport:
     came, added, within, straight = _parts(network, band, of, after)
     for t, own in nodes.items():
         for name, x in own.items():
-            gradient = gradient_of(network.states, x)
+            gradient = gradient_of(network.statuses, x)
             if gradient is not None:  # of a loss outside the graph at hand no reader is known
                 rest = gradient - sum(found.get((t, name), 0) for found in (came, added, within))
                 if norm(rest) > 1e-5 * norm(gradient):
