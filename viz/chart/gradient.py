@@ -19,7 +19,8 @@ from ..language.scale import Scale
 from ..language.status import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, UNKNOWN, VANISHED
 from ..language.text import pretty
 from ..measure import words
-from ..measure.transport import Link, Transport, transports
+from ..measure.links import Link, Transport
+from ..measure.transport import transports
 from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split, told
 from ..read.network import Captions, Network, read, roots_of
 from ..read.titles import heading

@@ -11,8 +11,8 @@ from ..language.scale import INK, SOFT
 from ..language.text import number, span
 from ..measure import words
 from ..measure.folding import held, product
+from ..measure.links import Transport
 from ..measure.reasons import zero_said
-from ..measure.transport import Transport
 from ..read.network import QUANTITY, SHARED, Group, Network, gradient_status, joined, parameter_flows
 from ..read.titles import equations_of, sizes
 from .canvas import Box, Canvas

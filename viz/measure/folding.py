@@ -15,8 +15,9 @@ import numpy as np
 from ..language.catalogue import deferred, tr
 from ..language.text import number, pretty
 from ..read.network import QUANTITY, Group, Network, gradient_status
+from .links import Transport
 from .recurrence import real_sequences
-from .transport import Transport, transports
+from .transport import transports
 
 WHOLE, MOST, LEAST_FOLD = 8, 12, 3  # steps that are drawn whole; with events among them; that a fold hides
 

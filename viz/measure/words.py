@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +10,7 @@ from ..language.catalogue import deferred, listed, tr, trn
 from ..language.status import CUT, NOT_COMPUTED
 from ..language.text import clean, number, pretty
 from ..read.network import Flow, Network
-
-if TYPE_CHECKING:
-    from .transport import Transport
+from .links import Transport
 
 
 def factor(value: float) -> str:

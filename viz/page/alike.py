@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from minigrad import Tensor
 from minigrad.audit import NOT_COMPUTED as UNKNOWN
 
-from ..measure.transport import Transport
+from ..measure.links import Transport
 from ..read.network import (
     END,
     FIRST,

@@ -47,7 +47,8 @@ from ..language.status import (
 )
 from ..language.text import clean, html, identifier, number, pretty, shape_text
 from ..measure import words
-from ..measure.transport import Transport, transports
+from ..measure.links import Transport
+from ..measure.transport import transports
 from ..read.network import (
     END,
     QUANTITY,

@@ -26,7 +26,7 @@ from ..language.scale import Scale
 from ..language.status import CUT, NOT_COMPUTED
 from ..language.text import Keys, clean, identifier, pretty, shape_text
 from ..measure import words
-from ..measure.transport import Transport
+from ..measure.links import Transport
 from ..read.network import (
     END,
     INPUT,
