@@ -138,14 +138,18 @@ class Plan:
             array = arrays[entry[0]]
             if array is not entry[2]:  # the array of the last call is still where it was
                 self._enter(entry, array, held)
-        for entry in self.leaves:
-            array = entry[0]._value
-            if array is not entry[2]:
-                self._enter(entry, array, held)
+        self.enter_leaves(held)
         flat = self._output()
         bad = self._run_threads(threads, held) if threads > 1 and self.large else self.run_alone()
         self.refuse(bad)
         return flat
+
+    def enter_leaves(self, held: list[np.ndarray]) -> None:
+        """Put the addresses of what the program reads from outside into the table; held : copies that must outlive the call."""
+        for entry in self.leaves:
+            array = entry[0]._value
+            if array is not entry[2]:
+                self._enter(entry, array, held)
 
     def know(self, known: Known) -> None:
         """Put the addresses of these leaves into the table, all at once."""

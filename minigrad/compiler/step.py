@@ -22,8 +22,9 @@ import numpy as np
 
 import minigrad
 
+from ..errors import InputError, MinigradError
 from ..optim import Optimiser, check_limit, clip_by_norm, clip_grad_value, commit
-from ..tensor import Tensor, next_number
+from ..tensor import Tensor, describe, next_number
 from .call import Gradients, constant
 from .compile import Compiled, compile
 from .places import CannotCompile
@@ -179,12 +180,13 @@ class Rule:
         return made
 
     def __call__(self, now: FlatValues, gradient: int, numbers: tuple, new: FlatValues) -> None:
-        """gradient : the address of its flat array."""
-        plan = self.plan
+        """gradient : the address of its flat array.  Raises InputError for an index out of range."""
+        plan, held = self.plan, []
         self.numbers[:] = numbers
         plan.table[self.values_at] = now.addresses
         plan.table[self.gradient_at] = gradient
         plan.table[plan.output_at] = plan.output_offsets + (new.addresses[0] - self.output_from[0])
+        plan.enter_leaves(held)
         plan.refuse(plan.run_alone())
 
 
@@ -317,9 +319,26 @@ class TrainingStep:
                 np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
             square = float(np.vdot(gradient, gradient))
             if 1 / FAR < square < FAR and self._ruled(layout):
-                self._move_all(layout, address + layout.start, math.sqrt(square), kinds)
+                try:
+                    self._move_all(layout, address + layout.start, math.sqrt(square), kinds)
+                except InputError as error:
+                    raise self._named(error, layout, gradient, math.sqrt(square)) from None
                 return
         self._move_each(self._gradients(found))
+
+    def _named(self, error: InputError, layout: Layout, gradient: np.ndarray, norm: float) -> InputError:
+        """What a check in the rule has found, with the parameter and the index: the rule runs again, one by one."""
+        optimiser, name = self.optimiser, type(self.optimiser).__name__
+        scale = self.clip / norm if self.clip is not None and norm > self.clip else 1.0
+        for k, p in enumerate(optimiser.parameters):
+            own = view_of(gradient, layout.parts[k]) * gradient.dtype.type(scale)
+            slots = tuple(Tensor(getattr(optimiser, slot)[k]) for slot in optimiser.slots)
+            numbers = optimiser.numbers_of(k, optimiser.counts[k] + 1)
+            try:
+                optimiser.moved(minigrad, Tensor(p.value), Tensor(own), slots, numbers)
+            except MinigradError as found:
+                return InputError(f"{name}, moving {describe(p)}: {found}")
+        return error
 
     def _move_each(self, gradients: Gradients) -> None:
         """Parameter by parameter."""

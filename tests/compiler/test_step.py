@@ -463,3 +463,63 @@ def test_a_copy_of_the_optimiser_has_slots_of_its_own():
     for batch in batches(3):
         step(*batch)
     assert [a.tobytes() for a in other.state_dict().values()] == before
+
+
+RATES = Tensor(np.linspace(0.4, 0.1, 4), name="rates")
+
+
+class Looked(optim.SGD):
+    """Its rate is looked up in a table by the size of the gradient."""
+
+    @staticmethod
+    def moved(xp, value, gradient, slots, numbers):
+        if xp is np:
+            return value - RATES.value[np.floor(np.abs(gradient)).astype("int64")] * gradient, slots
+        return value - RATES[mg.floor(mg.abs(gradient)).astype("int64")] * gradient, slots
+
+
+def test_a_rule_that_reads_a_table():
+    p = {
+        name: Tensor(np.ones(shape), requires_grad=True, name=name)
+        for name, shape in (("v", 2), ("w", (2, 3)))
+    }
+    step = mg.training_step(lambda x: (p["w"] * x).sum() + p["v"].sum(), Looked([*p.values()], lr=1.0))
+    x = np.array([[0.5, 1.5, 2.5], [3.5, -1.5, 0.0]])
+    for turn in (1, 2):
+        step(x)
+        rates = RATES.value[np.abs(x).astype(int)]
+        assert step.now is not None
+        np.testing.assert_allclose(p["w"].value, 1 - turn * rates * x, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(p["v"].value, 1 - turn * RATES.value[1] * np.ones(2), rtol=1e-12)
+    before = image(step.optimiser)
+    x[1, 1] = -7
+    with pytest.raises(InputError, match=r"Looked, moving 'w' \(2, 3\) .*index 7 at \(1, 1\) outside 0 … 3"):
+        step(x)
+    assert image(step.optimiser) == before
+
+
+@pytest.mark.parametrize("taken", [0, 2])
+def test_an_index_out_of_range_is_named_with_its_place_and_moves_nothing(taken):
+    rng = np.random.default_rng(3)
+    table, output = (
+        Tensor(rng.standard_normal((9, H)), requires_grad=True, name="E"),
+        cells.Output(H, D, rng, "float64"),
+    )
+
+    def loss(codes, targets):
+        return mg.cross_entropy(output(mg.gather(table, codes)), targets)
+
+    step = mg.training_step(loss, optim.Adam([table, *output.parameters().values()]))
+    codes, targets = rng.integers(0, 9, (T, N)), rng.integers(0, D, (T, N))
+    for _ in range(taken):
+        step(codes, targets)
+    before = image(step.optimiser)
+    wrong, beyond = codes.copy(), targets.copy()
+    wrong[2, 1], beyond[1, 0] = 9, -5
+    with pytest.raises(InputError, match=r"the rows of 'E' \(9, 5\).*index 9 at \(2, 1\) outside 0 … 8"):
+        step(wrong, targets)
+    with pytest.raises(InputError, match=r"the classes, 0 … 3: index -5 at \(1, 0\)"):
+        step(codes, beyond)
+    assert image(step.optimiser) == before
+    step(codes, targets)
+    assert image(step.optimiser) != before
