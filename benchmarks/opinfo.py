@@ -149,7 +149,7 @@ SAID: dict[str, Callable[..., Any]] = {
     "maximum": plain(mg.maximum), "minimum": plain(mg.minimum), "pow": plain(mg.power),
     "__rpow__": plain(lambda a, b: b**a), "float_power": plain(lambda a, b: _double(a) ** _double(b)),
     "remainder": plain(mg.mod), "__rmod__": plain(lambda a, b: b % a), "floor_divide": plain(mg.floor_divide),
-    "logaddexp": plain(mg.logaddexp), "isnan": plain(mg.isnan), "isfinite": plain(mg.isfinite), "isinf": plain(mg.isinf),
+    "logaddexp": plain(mg.logaddexp), "hypot": plain(mg.hypot), "isnan": plain(mg.isnan), "isfinite": plain(mg.isfinite), "isinf": plain(mg.isinf),
     "bitwise_and": plain(lambda a, b: a & b), "bitwise_or": plain(lambda a, b: a | b),
     "bitwise_xor": plain(lambda a, b: a ^ b), "bitwise_not": plain(lambda a: ~a),
     "__rand__": plain(lambda a, b: b & a), "__ror__": plain(lambda a, b: b | a), "__rxor__": plain(lambda a, b: b ^ a),

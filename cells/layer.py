@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from keyword import iskeyword
 from typing import Any
@@ -21,9 +21,11 @@ from minigrad.names import printable
 from minigrad.roles import CONSTANT, PARAMETER, Role
 
 from .state import Loaded, set_by_name
+from .summary import tree
+from .within import Holder, holds, leaves_in, leaves_within, shared_within
 
 
-class Layer:
+class Layer(Holder):
     """Holds parameters as attributes: ``self.W_f`` is a tensor named "W_f".
 
     An attribute that is a layer, or a list, tuple or dictionary of them, brings its parameters along:
@@ -37,12 +39,9 @@ class Layer:
     what is shared inside (tied weights) is shared inside the copy, and in what a pickle gives.
     """
 
-    numbered = ""  # the attribute whose layers are called by their numbers alone: "1.W_f"
-    _names: tuple[str, ...] = ()  # attributes that are parameters, also when they do not learn for a while
-    _constants: tuple[str, ...] = ()  # attributes that are constants
-
     def __init_subclass__(cls, **options):
         super().__init_subclass__(**options)
+        cls._own_way = cls.parameters is not Layer.parameters
         if callable(vars(cls).get("forward")) and not any("__call__" in vars(kind) for kind in cls.__mro__):
             raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
 
@@ -201,7 +200,7 @@ class Layer:
 
     def __setattr__(self, name: str, value) -> None:
         old = vars(self).get(name)
-        if name in self._constants and not (value is None or isinstance(value, Tensor) or _holds(value)):
+        if name in self._constants and not (value is None or isinstance(value, Tensor) or holds(value)):
             self.constant(name, value)
             return
         if name in self._names and isinstance(value, (np.ndarray, np.generic, int, float)):
@@ -211,7 +210,7 @@ class Layer:
             )
         if name in self._constants and isinstance(value, Tensor) and _is_plain(value):
             value.role = Role(CONSTANT)
-        if _holds(value):
+        if holds(value):
             self._check_name(name)
             if isinstance(value, Tensor):
                 self._enter(name, value)
@@ -270,8 +269,6 @@ class Layer:
         return sum(p.size for p in self.parameters().values())
 
     def __repr__(self) -> str:
-        from .summary import tree  # it reads layers, so only now
-
         return tree(self)
 
     def described(self) -> str:
@@ -345,79 +342,6 @@ def _is_plain(leaf: Tensor) -> bool:
     return leaf.is_leaf and leaf.role is None and not leaf.requires_grad
 
 
-def _holds(value, within: tuple = ()) -> bool:
-    """Is this something that a layer keeps by name?  It may stand in itself, `within` is what it stands in."""
-    if isinstance(value, Tensor):
-        return value.is_leaf and (value.requires_grad or value.role is not None)
-    if isinstance(value, (list, tuple, dict)):
-        return not any(value is w for w in within) and any(
-            _holds(part, (*within, value)) for _, part in parts_of(value)
-        )
-    return isinstance(value, Layer)
-
-
-def parts_of(value) -> Iterator[tuple[object, object]]:
-    """The parts of a list or tuple by their numbers, from 1, or of a dictionary by their keys."""
-    yield from value.items() if isinstance(value, dict) else enumerate(value, 1)
-
-
-def attributes_of(layer: Layer) -> Iterator[tuple[str, object]]:
-    """What a layer keeps, attribute by attribute."""
-    for attribute, value in vars(layer).items():
-        known = attribute in layer._names or attribute in layer._constants
-        if known or (not isinstance(value, Tensor) and _holds(value)):
-            yield attribute, value
-
-
-def leaves_within(layer: Layer, without: Iterable[int] = ()) -> Iterator[tuple[str, Tensor, str]]:
-    """What a layer keeps: (name, leaf, parameter or constant), in the order of its attributes, each once.
-
-    without : ids of layers and leaves that are passed over.
-    """
-    yield from _within(layer, "", dict.fromkeys((*without, id(layer)), (None, "")), {})
-
-
-def shared_within(layer: Layer) -> dict[str, str]:
-    """The further names of what a layer keeps more than once, a tensor, a layer or a list, and the first of each."""
-    others: dict[str, str] = {}
-    for _ in _within(layer, "", {id(layer): (layer, "")}, others):
-        pass
-    return others
-
-
-def _within(layer: Layer, prefix: str, seen: dict, others: dict[str, str]) -> Iterator:
-    for attribute, value in attributes_of(layer):
-        kind = CONSTANT if attribute in layer._constants else PARAMETER
-        own = "" if attribute == layer.numbered else attribute
-        yield from _named(f"{prefix}{own}", value, kind, seen, others)
-
-
-def _named(name: str, value, kind: str, seen: dict, others: dict[str, str]) -> Iterator:
-    """What is kept in an attribute, whatever it is."""
-    if id(value) in seen:
-        others[name.rstrip(".")] = seen[id(value)][1]
-        return
-    seen[id(value)] = value, name.rstrip(".")
-    if isinstance(value, Tensor):
-        yield name, value, kind
-    elif isinstance(value, (list, tuple, dict)):
-        for key, part in parts_of(value):
-            if _holds(part):
-                own = part.role.kind if isinstance(part, Tensor) and part.role is not None else PARAMETER
-                yield from _named(_joined(name, key), part, own, seen, others)
-    elif isinstance(value, Layer):
-        if type(value).parameters is Layer.parameters:
-            yield from _within(value, f"{name}.", seen, others)
-            return
-        for inner, p in value.parameters().items():  # one that has a way of its own
-            yield from _named(f"{name}.{inner}", p, PARAMETER, seen, others)
-        yield from (leaf for leaf in _within(value, f"{name}.", seen, others) if leaf[2] == CONSTANT)
-
-
-def _joined(name: str, key) -> str:
-    return f"{name}{'.' if name and not name.endswith('.') else ''}{key}"
-
-
 def _let_go(old) -> None:
     """An attribute has got another value: programs that read the leaves of the old one look anew which they read.
 
@@ -425,7 +349,7 @@ def _let_go(old) -> None:
     """
     if not isinstance(old, (Tensor, Layer, list, tuple, dict)) or modes()[3]:
         return
-    for _, leaf, kind in _named("", old, PARAMETER, {}, {}) if _holds(old) else ():
+    for _, leaf, kind in leaves_in(old):
         leaf.role = Role(kind if leaf.role is None else leaf.role.kind)
 
 

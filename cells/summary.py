@@ -10,7 +10,7 @@ from minigrad.errors import dims
 from minigrad.names import name_of, printable
 from minigrad.roles import PARAMETER
 
-from .layer import Layer, attributes_of, leaves_within, parts_of
+from .within import Holder, attributes_of, leaves_within, parts_of
 
 
 class Row(NamedTuple):
@@ -21,7 +21,7 @@ class Row(NamedTuple):
     said: str = ""
 
 
-def tree(layer: Layer) -> str:
+def tree(layer: Holder) -> str:
     """One line for each layer and leaf, what stands within a layer below it."""
     own = layer.parameters().values()
     frozen = sum(p.size for p in own if not p.requires_grad)
@@ -34,13 +34,13 @@ def tree(layer: Layer) -> str:
         for name, row, count in zip(left, rows, counts, strict=True)
     ]
     some = f" ({frozen:,} frozen)" if frozen else ""
-    title = f"{printable(layer.described())}, {layer.size:,} parameters{some}, {layer.dtype}"
+    title = f"{printable(layer.described())}, {sum(p.size for p in own):,} parameters{some}, {layer.dtype}"
     return "\n".join([title, *lines])
 
 
-def _rows(layer: Layer, depth: int, path: str, seen: dict[int, str]) -> Iterator[Row]:
+def _rows(layer: Holder, depth: int, path: str, seen: dict[int, str]) -> Iterator[Row]:
     """The rows of what a layer keeps; seen : by id, the first place of what was shown."""
-    if type(layer).parameters is not Layer.parameters:  # it has a way of its own
+    if layer._own_way:  # it has a way of its own
         for name, p in layer.parameters().items():
             yield from _of(name, p, depth, f"{path}{name}", seen)
     for attribute, value in attributes_of(layer):
@@ -65,7 +65,7 @@ def _of(name: str, value, depth: int, path: str, seen: dict[int, str]) -> Iterat
     if isinstance(value, Tensor):
         said = "constant" if value.is_constant else "" if value.requires_grad else "frozen"
         yield Row(depth, label, _shape(value), None if value.is_constant else value.size, said)
-    elif isinstance(value, Layer):
+    elif isinstance(value, Holder):
         fresh = [p for _, p, kind in leaves_within(value, before) if kind == PARAMETER]
         count = sum(p.size for p in fresh)
         still = bool(fresh) and not any(p.requires_grad for p in fresh)
@@ -81,7 +81,7 @@ def _of(name: str, value, depth: int, path: str, seen: dict[int, str]) -> Iterat
 def _of_parts(value, depth: int, path: str, seen: dict[int, str]) -> Iterator[Row]:
     """Layers, leaves and functions in a list or dictionary."""
     for key, part in parts_of(value):
-        if isinstance(part, (Tensor, Layer, list, tuple, dict)):
+        if isinstance(part, (Tensor, Holder, list, tuple, dict)):
             yield from _of(str(key), part, depth, f"{path}{key}", seen)
         elif callable(part):
             yield Row(depth, f"{printable(key)}: {_kind(part)}")
@@ -92,6 +92,6 @@ def _shape(value) -> str:
 
 
 def _kind(value) -> str:
-    if isinstance(value, Layer):
+    if isinstance(value, Holder):
         return printable(value.described())
     return printable(name_of(value)) if callable(value) else type(value).__name__

@@ -27,7 +27,7 @@ from .arrays import (
     std,
     var,
 )
-from .audit import audit, grad_states
+from .audit import audit, grad_status
 from .check import check_grads
 from .elements import (
     abs,
@@ -38,6 +38,7 @@ from .elements import (
     floor,
     floor_divide,
     full,
+    hypot,
     logaddexp,
     mod,
     ones,
@@ -186,8 +187,9 @@ __all__ = [
     "gather",
     "gelu",
     "grad",
-    "grad_states",
+    "grad_status",
     "huber",
+    "hypot",
     "indexing",
     "init",
     "isfinite",

@@ -1,4 +1,4 @@
-"""What a backward pass has left: which state each gradient is in, and whether the contributions sum to it."""
+"""What a backward pass has left: which status each gradient has, and whether the contributions sum to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .tensor import Tensor
 NOT_COMPUTED, CUT, ZERO, VALUE, NOT_FINITE = "not computed", "cut", "zero", "value", "not finite"
 
 
-def grad_states(*roots: Tensor) -> dict[int, str]:
+def grad_status(*roots: Tensor) -> dict[int, str]:
     """For every ancestor, by number: is its gradient not computed, cut, zero, a value, or not finite?
 
     "cut" is a node whose every way to the roots leads through detach; a node that
@@ -25,17 +25,17 @@ def grad_states(*roots: Tensor) -> dict[int, str]:
             has_user.add(x.number)
             if node.op is not DETACH and node.number in open_ways:
                 open_ways.add(x.number)
-    states = {}
+    statuses = {}
     for node in nodes:
         if node.number in has_user and node.number not in open_ways:
-            states[node.number] = CUT
+            statuses[node.number] = CUT
         elif node.grad is None:
-            states[node.number] = NOT_COMPUTED
+            statuses[node.number] = NOT_COMPUTED
         elif not np.isfinite(node.grad).all():
-            states[node.number] = NOT_FINITE
+            statuses[node.number] = NOT_FINITE
         else:
-            states[node.number] = VALUE if node.grad.any() else ZERO
-    return states
+            statuses[node.number] = VALUE if node.grad.any() else ZERO
+    return statuses
 
 
 def audit(root: Tensor) -> float:

@@ -85,9 +85,9 @@ def check_grads(
 
 def _projected(function: Callable, points: Sequence[np.ndarray], rng) -> Callable:
     with no_grad():
-        outputs = function(*map(Tensor, points))
-    outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-    weights = [rng.standard_normal(y.shape) for y in outputs]
+        results = function(*map(Tensor, points))
+    results = results if isinstance(results, (tuple, list)) else (results,)
+    weights = [rng.standard_normal(y.shape) for y in results]
 
     def projected(*xs):
         ys = function(*xs)

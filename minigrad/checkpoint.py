@@ -81,8 +81,8 @@ def save_training(
 
     Raises what `save` raises.
     """
-    states = {name: rng.bit_generator.state for name, rng in generators(rng).items()}
-    write_training(path, optimiser, states, tensors or {}, notes or {})
+    positions = {name: rng.bit_generator.state for name, rng in generators(rng).items()}
+    write_training(path, optimiser, positions, tensors or {}, notes or {})
 
 
 def load_training(
@@ -117,21 +117,21 @@ def training_from(path, optimiser: Optimiser, rng) -> tuple[list[tuple], Arrays]
 
 
 def write_training(
-    path, optimiser: Optimiser, states: dict[str, Any], tensors: Mapping, notes: Mapping
+    path, optimiser: Optimiser, positions: dict[str, Any], tensors: Mapping, notes: Mapping
 ) -> None:
-    """`save_training` with the states of the generators in place of these; raises what `save` raises."""
+    """`save_training` with what NumPy calls the states of the generators in place of these; raises what `save` raises."""
     parts = {
         "parameters": dict(zip(optimiser.labels, optimiser.parameters, strict=True)),
         "optimiser": optimiser.state_dict(),
         "tensors": _named(tensors),
     }
     arrays = {f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
-    _write(path, arrays, {**_texts(notes), GENERATORS: text_of_states(states)})
+    _write(path, arrays, {**_texts(notes), GENERATORS: text_of_generators(positions)})
 
 
-def text_of_states(states: dict[str, Any]) -> str:
-    """The states of random generators as JSON."""
-    return json.dumps(states, default=lambda array: array.tolist())
+def text_of_generators(positions: dict[str, Any]) -> str:
+    """The positions of random generators as JSON."""
+    return json.dumps(positions, default=lambda array: array.tolist())
 
 
 def generators(rng) -> dict[str, Generator]:
@@ -146,26 +146,26 @@ def generators(rng) -> dict[str, Generator]:
 
 
 def _generators_put_back(who: str, own: dict[str, Generator], text: str) -> list[tuple]:
-    """The changes that give generators the states in a note."""
+    """The changes that give generators the positions in a note."""
     try:
-        states = dict(json.loads(text))
-        if set(states) != set(own):
+        positions = dict(json.loads(text))
+        if set(positions) != set(own):
             raise InputError(
-                f"{who}: its random generators are {sorted(states) or 'none'}, those given as rng "
+                f"{who}: its random generators are {sorted(positions) or 'none'}, those given as rng "
                 f"{sorted(own) or 'none'}"
             )
         for name, generator in own.items():
-            kind, given = states[name]["bit_generator"], type(generator.bit_generator)
+            kind, given = positions[name]["bit_generator"], type(generator.bit_generator)
             if kind != given.__name__:
                 raise InputError(
                     f"{who}: the generator {name} is {given.__name__}, that of the file {kind!r:.40}"
                 )
-            given(0).state = states[name]  # a state that is none shows here, and changes nothing
+            given(0).state = positions[name]  # a state that is none shows here, and changes nothing
     except InputError:
         raise
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise InputError(f"{who}: the states of its random generators make no sense ({error})") from None
-    return [(generator.bit_generator, "state", states[name]) for name, generator in own.items()]
+    return [(generator.bit_generator, "state", positions[name]) for name, generator in own.items()]
 
 
 def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

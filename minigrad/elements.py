@@ -92,6 +92,18 @@ def _share_of_logaddexp(a, b):
     return either(SIGMOID, either(WHERE, same, 0, difference))
 
 
+def _nonzero(y):
+    """For 0 / 0 to be 0."""
+    return either(WHERE, y == 0, 1, y)
+
+
+# As large · √(1 + (small / large)²), which neither overflows nor loses small numbers; an infinity wins over NaN.
+_LARGE, _SMALL = "maximum(abs({0}), abs({1}))", "minimum(abs({0}), abs({1}))"
+_HYPOT_SOURCE = (
+    "(abs({0}) if abs({0}) == {kind}(1e999) else abs({1}) if abs({1}) == {kind}(1e999) else "
+    f"{_LARGE} * sqrt({{kind}}(1) + ({_SMALL} / ({_LARGE} if {_LARGE} != 0 else {{kind}}(1))) ** 2))"
+)
+
 # The records.
 
 EXPM1 = define("expm1", np.expm1, _same, (lambda g, y, x: g * either(EXP, x),),
@@ -100,6 +112,10 @@ LOGADDEXP = define("logaddexp", np.logaddexp, broadcast,
     (lambda g, y, a, b: g * _share_of_logaddexp(a, b), lambda g, y, a, b: g * _share_of_logaddexp(b, a)),
     kind="elementwise", smooth=False, source="(maximum({0}, {1}) + softplus(-abs({0} - {1} if {0} != {1} else {kind}(0))))",
     tex=r"\mathrm{{logaddexp}}({0}, {1})", text="logaddexp({0}, {1})", symbol="log Σ exp")  # fmt: skip
+HYPOT = define("hypot", np.hypot, broadcast,
+    (lambda g, y, a, b: g * (a / _nonzero(y)), lambda g, y, a, b: g * (b / _nonzero(y))),
+    kind="elementwise", smooth=False, source=_HYPOT_SOURCE,
+    tex=r"\sqrt{{{0}^{{2}} + {1}^{{2}}}}", text="√({0}² + {1}²)", symbol="√x²+y²")  # fmt: skip
 ERF = define("erf", _erf, _same, (lambda g, y, x: g * (2 / math.sqrt(math.pi) * either(EXP, -(x * x))),),
     kind="elementwise", smooth=False, source="erf({0})", tex=r"\mathrm{{erf}}({0})", text="erf({0})", symbol="erf")  # fmt: skip
 POW = define("pow", _raised, broadcast,
@@ -169,6 +185,11 @@ def logaddexp(a, b) -> Tensor:
     Two infinities of one sign, whose shares nobody knows, get one half each.
     """
     return apply(LOGADDEXP, (a, b))
+
+
+def hypot(a, b) -> Tensor:
+    """√(a² + b²), element by element, without overflow: the length of (a, b); the gradient at (0, 0) is 0."""
+    return apply(HYPOT, (a, b))
 
 
 def mod(a, b) -> Tensor:
@@ -254,7 +275,7 @@ def invert(x) -> Tensor:
 
 
 _UFUNCS.update(
-    expm1=expm1, logaddexp=logaddexp, remainder=mod, floor_divide=floor_divide, floor=floor, ceil=ceil, rint=rint,
+    expm1=expm1, hypot=hypot, logaddexp=logaddexp, remainder=mod, floor_divide=floor_divide, floor=floor, ceil=ceil, rint=rint,
     positive=_positive, bitwise_and=bitwise_and, bitwise_or=bitwise_or, bitwise_xor=bitwise_xor, invert=invert,
 )  # fmt: skip
 _FUNCTIONS.update(

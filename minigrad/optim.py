@@ -255,18 +255,18 @@ class Optimiser:
         """The lists of whole numbers, one for each parameter."""
         return ("counts", "group") if self.groups else ("counts",)
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+    def load_state_dict(self, values: Mapping[str, np.ndarray]) -> None:
         """Put back what `state_dict` gave, the options too.
 
         Raises InputError for what is missing or surplus, ShapeError and DTypeError for what does not fit; nothing
         is changed then.
         """
-        commit(self.loaded(state))
+        commit(self.loaded(values))
 
-    def loaded(self, state: Mapping[str, np.ndarray]) -> list[tuple]:
+    def loaded(self, values: Mapping[str, np.ndarray]) -> list[tuple]:
         """The changes that `load_state_dict` makes; raises what `fitting` raises."""
         kind = type(self).__name__
-        found = fitting(f"{kind}.load_state_dict", state, self.state_dict())
+        found = fitting(f"{kind}.load_state_dict", values, self.state_dict())
         changes: list[tuple] = [(self, "steps", found[f"{kind}.steps"].item())]
         changes += [(self, option, _plain(found[f"{kind}.{option}"])) for option in self.options]
         groups = [

@@ -329,9 +329,9 @@ def reverse_scan(parts: Parts, loop: Tensor) -> list:
         for n, (node, _) in parts.stacks.items()
     }
 
-    outputs = [*body.carry_out, *(node for node, _ in parts.stacks.values())]
+    results = [*body.carry_out, *(node for node, _ in parts.stacks.values())]
     cotangents = [*d_carry, *given.values()]
-    found = gradients_within(body, outputs, cotangents, [*body.carry, *body.xs, *wanted])
+    found = gradients_within(body, results, cotangents, [*body.carry, *body.xs, *wanted])
     new_carry = [g if g is not None else _zeros(c) for g, c in zip(found, body.carry, strict=False)]
     dx = found[count : count + len(body.xs)]
     new_totals = [
@@ -364,14 +364,14 @@ def reverse_scan(parts: Parts, loop: Tensor) -> list:
     return [*lasts[:count], *dxs, *(by_capture.get(c.number) for c in body.captures)]
 
 
-def gradients_within(body: Body, outputs, cotangents, wrt: Sequence[Tensor]) -> list:
+def gradients_within(body: Body, results, cotangents, wrt: Sequence[Tensor]) -> list:
     """The vjp of the body's graph, as a graph; None where nothing flows."""
     targets = {x.number for x in wrt if x.dtype.kind == "f"}
     depends = set(targets)
-    for node in ancestors_within(body.start, *outputs):
+    for node in ancestors_within(body.start, *results):
         if lets_through(node) and any(x.number in depends for x in node.inputs):
             depends.add(node.number)
-    starts = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.number in depends]
+    starts = [(y, g) for y, g in zip(results, cotangents, strict=True) if y.number in depends]
     found = {}
     # Captures end the walk: how one of them was made of another is the graph outside's to differentiate.
     for node, gradient, _ in walk(starts, None, depends, True, body.start):

@@ -347,11 +347,11 @@ class Tensor(Methods):
                 f"copy or pickle of {describe(self)}: it was computed, and a graph is not copied; copy what it was "
                 "computed from, or take its value alone: .detach() or .numpy()"
             )
-        state = self.name, self.scope, self.hooks, self.grad, self.role
-        return Tensor, (self._value, self.requires_grad), state
+        kept = self.name, self.scope, self.hooks, self.grad, self.role
+        return Tensor, (self._value, self.requires_grad), kept
 
-    def __setstate__(self, state) -> None:
-        self.name, self.scope, self.hooks, grad, self.role = state
+    def __setstate__(self, kept) -> None:
+        self.name, self.scope, self.hooks, grad, self.role = kept
         self.grad = None if grad is None else np.array(grad)
 
 

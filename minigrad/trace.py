@@ -24,11 +24,11 @@ from .tensor import Tensor, as_tensor, describe, next_number, symbol
 
 @dataclass(eq=False)
 class Traced:
-    """A traced function: its argument symbols, its outputs, and the leaves that it reads from outside."""
+    """A traced function: its argument symbols, its results, and the leaves that it reads from outside."""
 
     name: str
     arguments: list[Tensor]
-    outputs: list[Tensor]
+    results: list[Tensor]
     rebuild: Callable  # list of output leaves → what the function returns
     variables: list[tuple[int, int, Variable]]  # (argument, axis, its size)
     start: int  # nodes with larger numbers were made by the function
@@ -38,7 +38,7 @@ class Traced:
     def captures(self) -> list[Tensor]:
         """Leaves that are neither arguments nor constants: parameters, by rising number."""
         own = {a.number for a in self.arguments}
-        return [n for n in leaves_of(self.outputs) if n.requires_grad and n.number not in own]
+        return [n for n in leaves_of(self.results) if n.requires_grad and n.number not in own]
 
     def sizes(self, shapes: Sequence[tuple]) -> Callable[[Variable], int] | None:
         """What the free size variables are for these argument shapes; None if the trace does not hold for them."""
@@ -64,15 +64,15 @@ class Traced:
         return of
 
 
-def leaves_of(outputs: Sequence[Tensor]) -> list[Tensor]:
+def leaves_of(results: Sequence[Tensor]) -> list[Tensor]:
     """Leaves with values, inside bodies of scans too, by rising number."""
-    found = {n.number: n for n in everywhere(outputs) if n.op is None and n._value is not None}
+    found = {n.number: n for n in everywhere(results) if n.op is None and n._value is not None}
     return [found[n] for n in sorted(found)]
 
 
-def everywhere(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """All nodes behind `outputs`, those inside the bodies of scans too."""
-    return _with_bodies(ancestors(*outputs))
+def everywhere(results: Sequence[Tensor]) -> list[Tensor]:
+    """All nodes behind `results`, those inside the bodies of scans too."""
+    return _with_bodies(ancestors(*results))
 
 
 def _with_bodies(nodes: list[Tensor]) -> list[Tensor]:
@@ -115,28 +115,28 @@ def trace(
             given[id(argument)] = symbols[-1]
             symbols[-1].hooks = argument.hooks if needs else ()
     with recording(tracing=True), noting_comparisons() as compared:
-        outputs, rebuild = flatten(form.call(function, symbols))
-    if not outputs:
+        results, rebuild = flatten(form.call(function, symbols))
+    if not results:
         raise InputError(f"{printable(name_of(function))} returns no tensor, so there is nothing to compile")
-    outputs = [as_tensor(o) for o in outputs]
-    name_sums(outputs)
-    name_sizes(outputs, {v.name for _, _, v in variables})
-    return Traced(printable(name_of(function)), symbols, outputs, rebuild, variables, start, compared)
+    results = [as_tensor(o) for o in results]
+    name_sums(results)
+    name_sizes(results, {v.name for _, _, v in variables})
+    return Traced(printable(name_of(function)), symbols, results, rebuild, variables, start, compared)
 
 
-def name_sums(outputs: Sequence[Tensor]) -> None:
+def name_sums(results: Sequence[Tensor]) -> None:
     """What a named activation is taken of has a name too: f = σ(z_f); so its gradient will be called dz_f."""
-    for node in everywhere(outputs):
+    for node in everywhere(results):
         if node.name and len(node.inputs) == 1 and node.op is not None and node.op.kind == "elementwise":
             (x,) = node.inputs
             if x.name is None and x.op is not None and x.is_symbol:
                 x.name = f"z_{node.name}"
 
 
-def name_sizes(outputs: Sequence[Tensor], others: set[str]) -> None:
+def name_sizes(results: Sequence[Tensor], others: set[str]) -> None:
     """The steps of a scan are called T and its sequences N, as in the shapes that people write."""
     taken: set[str] = set()
-    for node in ancestors(*outputs):
+    for node in ancestors(*results):
         if node.op is SCAN:
             body: Body = node.params[0]
             sizes = {"T": node.inputs[len(body.carry)].shape[0]}
@@ -153,7 +153,7 @@ def name_sizes(outputs: Sequence[Tensor], others: set[str]) -> None:
 
 def trace_gradients(traced: Traced, wrt: Sequence[Tensor]) -> list[Tensor]:
     """∂loss/∂wrt as more of the same graph; the loss is the function's first result and a single number."""
-    loss = traced.outputs[0]
+    loss = traced.results[0]
     if loss.shape:
         raise ShapeError(
             f"gradients of {traced.name}: its first result is {describe(loss)}; return a single number first, e.g. a mean"
@@ -162,23 +162,23 @@ def trace_gradients(traced: Traced, wrt: Sequence[Tensor]) -> list[Tensor]:
 
 
 def evaluate(
-    outputs: Sequence[Tensor], values: dict[int, np.ndarray], of: Callable[[Variable], int]
+    results: Sequence[Tensor], values: dict[int, np.ndarray], of: Callable[[Variable], int]
 ) -> list[np.ndarray]:
     """Run a traced graph node by node in NumPy: slow, and right by construction.
 
     values : arrays of the argument symbols, by number; of : the sizes.
     """
     known = dict(values)
-    asked = asked_of(outputs)
-    for node in ancestors(*outputs):
+    asked = asked_of(results)
+    for node in ancestors(*results):
         if node.number not in known:
             known[node.number] = _value_of(node, known, of, asked)
-    return [known[y.number] for y in outputs]
+    return [known[y.number] for y in results]
 
 
-def asked_of(outputs: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+def asked_of(results: Sequence[Tensor]) -> dict[int, list[Tensor]]:
     """For every scan node, in bodies of others too, by number, the body nodes whose stacks are read."""
-    return asked_among(everywhere(outputs))
+    return asked_among(everywhere(results))
 
 
 def _value_of(node: Tensor, known: dict, of, asked: dict):

@@ -384,7 +384,7 @@ class _Record:
             ranks.steps = lambda: optimiser.steps
             moment = self._as_on_first(moment)
         self.start = optimiser.steps - len(self.losses)
-        self.moments = {optimiser.steps: moment._replace(generators=self._states())}
+        self.moments = {optimiser.steps: moment._replace(generators=self._positions())}
         self.saved = -1
         self._save()  # what cannot be written is known before the training, not after
 
@@ -409,8 +409,8 @@ class _Record:
         """Let all ranks begin with what rank 0 has; returns the moment, with this rank's part of the carried state."""
         optimiser, ranks = self.optimiser, self.ranks
         values = [p.value for p in optimiser.parameters]
-        told = (values, optimiser.state_dict(), self._states(), moment, self.losses, self.notes)
-        values, slots, states, moment, self.losses, self.notes = ranks.first(lambda: told)
+        told = (values, optimiser.state_dict(), self._positions(), moment, self.losses, self.notes)
+        values, slots, positions, moment, self.losses, self.notes = ranks.first(lambda: told)
         if ranks.rank:
             own = dict(zip(optimiser.labels, optimiser.parameters, strict=True))
             found = fitting(
@@ -420,7 +420,7 @@ class _Record:
             )
             changes = [change for name, p in own.items() for change in assigned(p, found[name])]
             commit([*changes, *optimiser.loaded(slots)])
-            self._put_back(states)
+            self._put_back(positions)
         self.first = ranks.own_state(self.first)
         return moment._replace(state=ranks.own_state(moment.state))
 
@@ -428,9 +428,9 @@ class _Record:
         """What a function of the caller's returns, which rank 0 alone calls; what it has drawn, all have drawn."""
         if self.ranks is ALONE:
             return function(*arguments)
-        found, states = self.ranks.first(lambda: (function(*arguments), self._states()))
+        found, positions = self.ranks.first(lambda: (function(*arguments), self._positions()))
         if self.ranks.rank:
-            self._put_back(states)
+            self._put_back(positions)
         return found
 
     @property
@@ -446,7 +446,7 @@ class _Record:
         if epoch == self.moment.epoch:
             self._put_back(self.moment.generators_then)
         elif epoch > self.moment.epoch:
-            now = self._states()
+            now = self._positions()
             moment = self.moment._replace(generators=now, state=self.first, epoch=epoch, generators_then=now)
             self.moments = {self.optimiser.steps: moment}
 
@@ -485,7 +485,7 @@ class _Record:
     def step(self, loss: float, state: tuple, move: Callable[[], None]) -> None:
         self.losses.append(loss)
         now, old = self.optimiser.steps, self.moment
-        self.moments = {now: old, now + 1: old._replace(generators=self._states(), state=state)}
+        self.moments = {now: old, now + 1: old._replace(generators=self._positions(), state=state)}
         move()
 
     def judge(self, number: int, value: float) -> None:
@@ -498,7 +498,7 @@ class _Record:
             else old.best
         )
         validated = (*old.validated, (number, value))
-        moment = old._replace(generators=self._states(), validated=validated, best=best)
+        moment = old._replace(generators=self._positions(), validated=validated, best=best)
         self.moments = {self.optimiser.steps: moment}
 
     def put_back_best(self) -> None:
@@ -506,15 +506,15 @@ class _Record:
         if best is not None:
             commit([c for p, v in zip(self.optimiser.parameters, best, strict=True) for c in assigned(p, v)])
 
-    def _states(self) -> dict[str, Any]:
+    def _positions(self) -> dict[str, Any]:
         return {name: generator.bit_generator.state for name, generator in self.generators.items()}
 
-    def _put_back(self, states: dict[str, Any] | None) -> None:
-        for name, state in (states or {}).items():
-            self.generators[name].bit_generator.state = state
+    def _put_back(self, positions: dict[str, Any] | None) -> None:
+        for name, position in (positions or {}).items():
+            self.generators[name].bit_generator.state = position
 
     def _mark(self) -> None:
-        self.moments = {self.optimiser.steps: self.moment._replace(generators=self._states())}
+        self.moments = {self.optimiser.steps: self.moment._replace(generators=self._positions())}
 
     def _save(self) -> None:
         now, ranks = self.optimiser.steps, self.ranks
@@ -530,7 +530,7 @@ class _Record:
     def _write(self, now: int, moment: Moment) -> None:
         tensors = {"losses": np.array(self.losses[: now - self.start], np.float64)}
         if moment.epoch:
-            text = checkpoint.text_of_states(moment.generators_then or {})
+            text = checkpoint.text_of_generators(moment.generators_then or {})
             tensors |= {"epoch": np.array(moment.epoch), "epoch rng": np.frombuffer(text.encode(), np.uint8)}
         tensors |= {f"state/{k}": x for k, x in enumerate(flatten(moment.state)[0])}
         if moment.validated:

@@ -13,7 +13,7 @@ import numpy as np
 
 import viz
 from viz.language.catalogue import deferred, tag, tr
-from viz.measure.transport import Transport
+from viz.measure.links import Transport
 
 # Every picture answers one question.
 QUESTIONS = {

@@ -22,7 +22,7 @@ from minigrad import files
 from minigrad.errors import dims
 from minigrad.names import printable, shown
 from viz.language.catalogue import deferred, tr
-from viz.measure.transport import Transport
+from viz.measure.links import Transport
 
 from .gallery import QUESTIONS, Section, document, faults, figure, link, paragraph, speed, words
 from .given import UsageError, prepare

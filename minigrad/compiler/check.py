@@ -100,11 +100,11 @@ class Quantity:
     backwards: bool = False
 
 
-def quantities(outputs: Sequence[Tensor]) -> list[list[Quantity]]:
+def quantities(results: Sequence[Tensor]) -> list[list[Quantity]]:
     """All that has a name, loop by loop, in the order in which it is computed."""
     groups: list[list[Quantity]] = []
-    asked = asked_of(outputs)
-    for node in ancestors(*outputs):
+    asked = asked_of(results)
+    for node in ancestors(*results):
         if node.op is SCAN:
             body = node.params[0]
             inside = [n for n in body.nodes(*asked.get(node.number, [])) if n.name]

@@ -29,9 +29,9 @@ HEADER = '''"""Generated from {name}: the whole of it, forward and backward, as 
 from minigrad.compiler.runtime import *'''
 
 
-def emit(outputs: Sequence[Tensor], arguments: Sequence[Tensor], name: str, start: int) -> Program:
+def emit(results: Sequence[Tensor], arguments: Sequence[Tensor], name: str, start: int) -> Program:
     """Source for a graph traced from node number `start` on; raises CannotCompile, naming the operation and why."""
-    return Emitter(list(outputs), list(arguments), name, start).program()
+    return Emitter(list(results), list(arguments), name, start).program()
 
 
 class Emitter(Walk):
@@ -48,8 +48,8 @@ class Emitter(Walk):
             if node.op is None and (node.number in own or not self.is_number(node)):
                 self.input(node)
         for k, r in enumerate(self.results):
-            if r.op is not None and r.number not in level.outputs:
-                level.outputs[r.number] = once(lambda r=r, k=k: self.output(r, k))
+            if r.op is not None and r.number not in level.targets:
+                level.targets[r.number] = once(lambda r=r, k=k: self.output(r, k))
         self.push_down(level)
         self._place_concats(level)
         level.nodes = self.scheduled(level)

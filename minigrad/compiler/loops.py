@@ -222,7 +222,7 @@ class Loop:
         able = [
             n
             for n in stored
-            if n.number in level.stacks and n.number not in e.places and n.number not in level.outputs
+            if n.number in level.stacks and n.number not in e.places and n.number not in level.targets
         ]
         for alike in (True, False):  # f where z_f stood and dz_f where f stood; then what is left
             for n in able:

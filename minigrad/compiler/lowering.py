@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..names import Taken, identifier, printable, unique
 from ..ops import OPS
@@ -68,11 +68,11 @@ NUMBERED = re.compile(
 )  # offsets in loops over steps, counters of loops over axes, sizes in loops
 
 
-def width_letters(outputs: Sequence[Tensor], arguments: Sequence[Tensor]) -> dict[int, str]:
+def width_letters(results: Sequence[Tensor], arguments: Sequence[Tensor]) -> dict[int, str]:
     """What people call the widths of the first loop over steps: H is that of its first state, D that of its input, which is
     the first argument with as many steps.
     """
-    loop = next((n for n in ancestors(*outputs) if n.op is SCAN), None)
+    loop = next((n for n in ancestors(*results) if n.op is SCAN), None)
     if loop is None:
         return {}
     states, steps = loop.params[0].carry, source(loop.inputs[len(loop.params[0].carry)].shape[0])
@@ -85,19 +85,25 @@ def width_letters(outputs: Sequence[Tensor], arguments: Sequence[Tensor]) -> dic
     return letters
 
 
+def of_rows(lines: Callable) -> Callable:
+    """Mark the method of an operation whose lines can be for the rows of one thread alone, as those of a step's are."""
+    lines.of_rows = True  # type: ignore[attr-defined]
+    return lines
+
+
 class Lowering:
     """What is known of a program while it is made, and what all that make it share."""
 
-    def __init__(self, outputs: list[Tensor], arguments: list[Tensor], name: str, start: int):
-        self.results, self.arguments, self.name, self.start = outputs, arguments, name, start
-        self.asked = asked_of(outputs)
-        self.written = {x.value.item() for x in leaves_of(outputs) if self._is_written(x)}
+    def __init__(self, results: list[Tensor], arguments: list[Tensor], name: str, start: int):
+        self.results, self.arguments, self.name, self.start = results, arguments, name, start
+        self.asked = asked_of(results)
+        self.written = {x.value.item() for x in leaves_of(results) if self._is_written(x)}
         self.places = Places()
         self.done: set[int] = set()  # nodes whose lines are written: they read nothing any more
         self.checks: list[str] = []  # what the program may find wrong at run time
         self.stores: list[Buffer] = []
         self.size_names: dict[str, Name] = {}
-        self.letters = width_letters(outputs, arguments)
+        self.letters = width_letters(results, arguments)
         self.counts: dict[str, Index] = {}  # numbers of elements
         self.sizes: list[Size | int] = []
         # Loops over elements, (name, source) by their text with a number for each name.
@@ -261,8 +267,8 @@ class Lowering:
         """Where a new value goes: where it has to, or into an array of its own."""
         if node.number in self.places:
             return self.places[node.number]
-        if node.number in level.outputs:
-            place = level.outputs[node.number]().reshaped(self.local_shape(node, level))
+        if node.number in level.targets:
+            place = level.targets[node.number]().reshaped(self.local_shape(node, level))
         elif node.number in level.stacks:
             place = level.stacks[node.number]()
         else:
@@ -299,7 +305,7 @@ class Lowering:
 
     def _alias(self, node: Tensor, level: Level, place: Place) -> None:
         held = node.op is RESHAPE and node.inputs[0].number in level.stacks  # for all steps already
-        if (node.number in level.outputs and place.store.kind != "output") or (
+        if (node.number in level.targets and place.store.kind != "output") or (
             node.number in level.stacks and not held
         ):
             self.copy(level, place, self.target(node, level))

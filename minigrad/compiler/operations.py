@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..ops import OPS
 from ..sizes import Size, is_one, resolve
 from ..tensor import Tensor, describe
-from .lowering import Lowering
+from .lowering import Lowering, of_rows
 from .places import DEFECT, CannotCompile, Level, Place, contiguous_leading, named, product_of
 from .program import ONE, ZERO, Call, Constant, For, Index, Name, Number, View
 
@@ -13,15 +13,17 @@ CONCAT, MATMUL = (OPS[n] for n in ("concat", "matmul"))
 
 
 class Operations(Lowering):
-    """A method for each operation, by its name."""
+    """A method for each operation, by its name; `of_rows` marks those that write for the rows of a thread as well as for all."""
 
     def _reshape(self, node: Tensor, level: Level) -> None:
         origin = self.place(node.inputs[0], level)
         self._alias(node, level, origin.reshaped(self.local_shape(node, level)))
 
+    @of_rows
     def _detach(self, node: Tensor, level: Level) -> None:
         self._alias(node, level, self.place(node.inputs[0], level))
 
+    @of_rows
     def _slice(self, node: Tensor, level: Level) -> None:
         axis, start, _, step = node.params
         origin = self.place(node.inputs[0], level)
@@ -65,6 +67,7 @@ class Operations(Lowering):
             ),
         )
 
+    @of_rows
     def _place(self, node: Tensor, level: Level) -> None:
         axis, start, _, step, size = node.params
         origin, target = self.place(node.inputs[0], level), self.target(node, level)
@@ -80,6 +83,7 @@ class Operations(Lowering):
             ]),
         )  # fmt: skip
 
+    @of_rows
     def _concat(self, node: Tensor, level: Level) -> None:
         axis = node.params[0]
         target = self.target(node, level)
@@ -110,7 +114,7 @@ class Operations(Lowering):
                 for x in node.inputs:
                     alone = len(level.readers.get(x.number, [])) == 1 and x.number not in level.wanted
                     if x.op is MATMUL and alone:
-                        level.outputs[x.number] = lambda x=x, node=node, at=start: self._part_of(
+                        level.targets[x.number] = lambda x=x, node=node, at=start: self._part_of(
                             node, x, at, level
                         )
                     start = resolve(start + x.shape[node.params[0]])
@@ -196,6 +200,7 @@ class Operations(Lowering):
             node.shape[0],
         )
 
+    @of_rows
     def _reduction(self, node: Tensor, level: Level) -> None:
         axes, x = node.params[0], node.inputs[0]
         origin, target = self.place(x, level), self.target(node, level)

@@ -149,7 +149,7 @@ class Level:
     )
     batch: Size | int | None = None
     pending: dict[int, Tensor] = field(default_factory=dict)  # operations whose loop is not written yet
-    outputs: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
+    targets: dict[int, Callable[[], Place]] = field(default_factory=dict)  # where a value has to go
     scan: Tensor | None = None  # whose body this is
     above: Level | None = None  # in which that scan stands
     depth: int = 0  # in how many loops over steps it stands

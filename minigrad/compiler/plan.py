@@ -75,7 +75,7 @@ class Plan:
         # [argument, position in the table, the array whose address stands there, whether it is of small integers]
         self.arguments: list[list] = []
         self.leaves: list[list] = []  # likewise, [leaf, position, array, …]
-        work, outputs = [], []
+        work, results = [], []
         for k, store in enumerate(program.stores):
             if store.kind in ("input", "constant"):
                 node: Tensor = store.node  # type: ignore[assignment]
@@ -84,9 +84,9 @@ class Plan:
                 )
                 entries.append([key, 2 * k, None, str(node.dtype) in NARROW])
             else:
-                (outputs if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
+                (results if store.kind == "output" else work).append((2 * k, number(store.size), store.dtype))
         offsets, total = _layout([n * itemsize(d) for _, n, d in work])
-        output_offsets, self.output_bytes = _layout([n * itemsize(d) for _, n, d in outputs])
+        output_offsets, self.output_bytes = _layout([n * itemsize(d) for _, n, d in results])
         self.bytes = self.output_bytes + total
         refuse_beyond(traced.name, shapes, self.output_bytes, total)
         self.table = np.array([0] * (2 * count) + sizes + program.lists, np.int64)
@@ -103,10 +103,10 @@ class Plan:
         self.address = 0  # of the last results
         self.known: dict | None = None
         self.layout: Any = None  # what a training step has found out about where gradients lie
-        self.output_at = np.array([at for at, _, _ in outputs], np.int64)
+        self.output_at = np.array([at for at, _, _ in results], np.int64)
         self.output_offsets = np.array(output_offsets, np.int64)
         by_name = {
-            program.stores[at // 2].name: o for (at, _, _), o in zip(outputs, output_offsets, strict=True)
+            program.stores[at // 2].name: o for (at, _, _), o in zip(results, output_offsets, strict=True)
         }
         parts = [
             (
@@ -116,7 +116,7 @@ class Plan:
             )
             for r in program.results
         ]
-        count = len(traced.outputs)
+        count = len(traced.results)
         self.values, self.gradients = parts[:count], parts[count:]
         self.scratch: list[np.ndarray] = []
         self.rooms: list[
@@ -138,14 +138,18 @@ class Plan:
             array = arrays[entry[0]]
             if array is not entry[2]:  # the array of the last call is still where it was
                 self._enter(entry, array, held)
-        for entry in self.leaves:
-            array = entry[0]._value
-            if array is not entry[2]:
-                self._enter(entry, array, held)
+        self.enter_leaves(held)
         flat = self._output()
         bad = self._run_threads(threads, held) if threads > 1 and self.large else self.run_alone()
         self.refuse(bad)
         return flat
+
+    def enter_leaves(self, held: list[np.ndarray]) -> None:
+        """Put the addresses of what the program reads from outside into the table; held : copies that must outlive the call."""
+        for entry in self.leaves:
+            array = entry[0]._value
+            if array is not entry[2]:
+                self._enter(entry, array, held)
 
     def know(self, known: Known) -> None:
         """Put the addresses of these leaves into the table, all at once."""

@@ -10,7 +10,7 @@ from ..scanning import LAST, SCAN, STACKED
 from ..sizes import is_one, resolve, source
 from ..tensor import Tensor, describe
 from .blocking import SCRATCH, share
-from .lowering import Lowering
+from .lowering import Lowering, of_rows
 from .places import PANEL_MOST, CannotCompile, Level, Place, named, product_of
 from .program import (
     FIRST_MADE,
@@ -58,7 +58,7 @@ class Products(Lowering):
         readers = level.readers.get(node.number, [])
         if level.body is not None or node.number in level.wanted or len(node.shape) != 3:
             return False
-        if len(readers) != 1 or readers[0].op is not SCAN or node.number in level.outputs:
+        if len(readers) != 1 or readers[0].op is not SCAN or node.number in level.targets:
             return False
         scan, body = readers[0], readers[0].params[0]
         count = len(body.carry)
@@ -175,6 +175,7 @@ class Products(Lowering):
 
     # Their statements.
 
+    @of_rows
     def _matmul(self, node: Tensor, level: Level) -> None:
         if node.dtype.kind != "f":
             raise CannotCompile(
@@ -211,8 +212,8 @@ class Products(Lowering):
         if others:
             (other,) = others
             origin = self.place(other, level)
-            pushed = level.outputs.get(other.number)
-            if (pushed is not None and pushed is level.outputs.get(node.number)) or self._adds_onto(
+            pushed = level.targets.get(other.number)
+            if (pushed is not None and pushed is level.targets.get(node.number)) or self._adds_onto(
                 other, node, level
             ):
                 self._go_on_at(origin.store, node, level)
@@ -256,7 +257,7 @@ class Products(Lowering):
 
     def _adds_onto(self, x: Tensor, total: Tensor, level: Level) -> bool:
         """May products be added where x stands, because the sum is all that reads it?"""
-        if x.number in level.outputs or total.number in level.outputs or x.dtype != total.dtype:
+        if x.number in level.targets or total.number in level.targets or x.dtype != total.dtype:
             return False
         if self.elements(x.shape) != self.elements(total.shape):
             return False
@@ -431,7 +432,7 @@ class Products(Lowering):
     def push_down(self, level: Level) -> None:
         """What a value is computed from goes where the value has to go, if that is only a reshape or a sum of products."""
         for node in reversed(level.nodes):
-            if node.number not in level.outputs:
+            if node.number not in level.targets:
                 continue
             if node.op is RESHAPE:
                 inner = [node.inputs[0]]
@@ -444,4 +445,4 @@ class Products(Lowering):
                 if (alone and x.op not in (None, STACKED, LAST, RESHAPE, SLICE)) or (
                     alone and x.op is RESHAPE
                 ):
-                    level.outputs[x.number] = level.outputs[node.number]
+                    level.targets[x.number] = level.targets[node.number]

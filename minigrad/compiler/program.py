@@ -310,7 +310,7 @@ class Program:
     sizes: list[Size | int]
     size_names: list[str]
     stores: list[Buffer]
-    results: list[Any]  # places, in the order of the outputs
+    results: list[Any]  # places, in the order of the graph's
     loops: dict[str, list[int]] = field(default_factory=dict)  # function of a loop → numbers of its nodes
     lists: list[int] = field(default_factory=list)  # what stands in the table behind the sizes
     scratch: str = "f4"  # the dtype of the scratch array

@@ -7,7 +7,7 @@ logged there, see `rewritten`.  Each rewrite can be run, tested and drawn alone:
 1. `split_products`: a product with a concatenation becomes a sum of products.
 2. `hoist`: what depends on a scan's inputs alone leaves the loop.
 3. `sink`: sums of products over the steps leave the backward loop, and so do
-   products that only the outputs need.
+   products that only the results need.
 4. `drop_carries`: a carry that nobody reads is not carried.
 5. `shift_before_products`: what a convolution shifts is read where it stands.
 6. `reduce_by_runs`: a reduction over axes that stand apart becomes one for each run of them.
@@ -88,23 +88,23 @@ def remake(node: Tensor, inputs: tuple) -> Tensor:
 
 
 def rebuild(
-    outputs: Sequence[Tensor],
+    results: Sequence[Tensor],
     rule: Rule | None = None,
     scan_rule: Callable | None = None,
     in_bodies: bool = True,
 ) -> list[Tensor]:
-    """Copy the graph behind `outputs`.
+    """Copy the graph behind `results`.
 
     rule(node, new inputs) may return a replacement for a node, also inside bodies if `in_bodies`;
     scan_rule(Loop) may change a loop that was copied before it is made a node, inner loops before outer ones.
     Where there is nothing to replace, the graph is what it was.
     """
-    nodes = ancestors(*outputs)
+    nodes = ancestors(*results)
     if not any(n.op is SCAN or (n.op is not None and rule and rule(n, n.inputs) is not None) for n in nodes):
-        return list(outputs)
+        return list(results)
     done: dict[int, Tensor] = {}
     Copying(rule, rule if in_bodies else None, scan_rule).copy(nodes, done)
-    return [done.get(y.number, y) for y in outputs]
+    return [done.get(y.number, y) for y in results]
 
 
 @dataclass
@@ -156,7 +156,7 @@ def _inputs_first(root: Tensor, inputs: Callable[[Tensor], Sequence[Tensor]]) ->
 
 @dataclass
 class Loop:
-    """A scan taken apart, in which carries, inputs and outputs can be added or removed.
+    """A scan taken apart, in which carries, inputs and results can be added or removed.
 
     `stacks` and `lasts` say how a reader of the old scan gets what it read: from a
     body node of the new one, or from a node outside.
@@ -251,7 +251,7 @@ class Loop:
 # 1. Products with a concatenation.
 
 
-def split_products(outputs: Sequence[Tensor]) -> list[Tensor]:
+def split_products(results: Sequence[Tensor]) -> list[Tensor]:
     """[a, b] · W = a · W[:A] + b · W[A:], so that each part can go its own way."""
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
@@ -270,15 +270,15 @@ def split_products(outputs: Sequence[Tensor]) -> list[Tensor]:
             total.name = node.name
         return total
 
-    return rebuild(outputs, rule)
+    return rebuild(results, rule)
 
 
 # 2. What depends on the inputs alone.
 
 
-def hoist(outputs: Sequence[Tensor]) -> list[Tensor]:
+def hoist(results: Sequence[Tensor]) -> list[Tensor]:
     """Products of a step's input with captures, and the biases added to them, leave the loop."""
-    return rebuild(outputs, None, _hoist_loop)
+    return rebuild(results, None, _hoist_loop)
 
 
 def _hoist_loop(loop: Loop) -> None:
@@ -383,10 +383,10 @@ def _drop_inputs(loop: Loop) -> None:
 # 3. Sums over the steps.
 
 
-def sink(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Weight gradients become one product over all steps, and so do products that only outputs need."""
-    made = min((n.number for n in everywhere(outputs) if n.is_symbol), default=0)
-    return rebuild(outputs, None, lambda loop: _sink_loop(loop, made))
+def sink(results: Sequence[Tensor]) -> list[Tensor]:
+    """Weight gradients become one product over all steps, and so do products that only results need."""
+    made = min((n.number for n in everywhere(results) if n.is_symbol), default=0)
+    return rebuild(results, None, lambda loop: _sink_loop(loop, made))
 
 
 def _sink_loop(loop: Loop, made: int) -> None:
@@ -594,7 +594,7 @@ def _drop_carries(loop: Loop, leaving: list[int]) -> None:
     loop.first = [loop.first[k] for k in kept]
 
 
-def move_captures_out(outputs: Sequence[Tensor]) -> list[Tensor]:
+def move_captures_out(results: Sequence[Tensor]) -> list[Tensor]:
     """Slices and transposes of captures are the same at every step: they leave the loop."""
 
     def loop_rule(loop: Loop) -> None:
@@ -613,7 +613,7 @@ def move_captures_out(outputs: Sequence[Tensor]) -> list[Tensor]:
         if outer:
             _restart(loop, new, outer)
 
-    return rebuild(outputs, None, loop_rule)
+    return rebuild(results, None, loop_rule)
 
 
 def _restart(loop: Loop, new: dict[int, Tensor], outer: list[Tensor]) -> None:
@@ -631,13 +631,13 @@ def _restart(loop: Loop, new: dict[int, Tensor], outer: list[Tensor]) -> None:
     loop.renew(fresh)
 
 
-def join_places(outputs: Sequence[Tensor]) -> list[Tensor]:
+def join_places(results: Sequence[Tensor]) -> list[Tensor]:
     """place(a, 0…A) + place(b, A…B) over a whole axis is a concatenation: no zeros, no sum.
 
     What is placed where something else is placed too, as the parts of a weight's gradient are at every step, is
     added before it is placed.
     """
-    sums = _sums_of_places(outputs)
+    sums = _sums_of_places(results)
     new: dict[int, Tensor] = {}  # the operands of sums, as they are in the new graph
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
@@ -645,14 +645,14 @@ def join_places(outputs: Sequence[Tensor]) -> list[Tensor]:
             new.update((x.number, fresh) for x, fresh in zip(node.inputs, inputs, strict=True))
         return _joined(node, sums[node.number], new) if node.number in sums else None
 
-    return rebuild(outputs, rule) if sums else list(outputs)
+    return rebuild(results, rule) if sums else list(results)
 
 
-def _sums_of_places(outputs: Sequence[Tensor]) -> dict[int, list[Tensor]]:
+def _sums_of_places(results: Sequence[Tensor]) -> dict[int, list[Tensor]]:
     """The terms of every sum of which two or more are placed along one axis."""
-    nodes = everywhere(outputs)
+    nodes = everywhere(results)
     roots = [y for n in nodes if n.op is SCAN for y in n.params[0].carry_out]
-    roots += [*outputs, *(n.params[0] for n in nodes if n.op is STACKED)]
+    roots += [*results, *(n.params[0] for n in nodes if n.op is STACKED)]
     readers = _count_readers(nodes, roots)
     inner = {
         x.number for n in nodes if n.op is ADD for x in n.inputs if x.op is ADD and readers[x.number] == 1
@@ -722,7 +722,7 @@ def _sum_of(terms: Sequence[Tensor]) -> Tensor:
     return functools.reduce(lambda a, b: apply(ADD, (a, b)), terms)
 
 
-def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
+def merge_batches(results: Sequence[Tensor]) -> list[Tensor]:
     """Σ over a batch of aᵀ·b is one product: the weight gradient of a layer that all steps share."""
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
@@ -749,12 +749,12 @@ def merge_batches(outputs: Sequence[Tensor]) -> list[Tensor]:
         stands_for(product, node.number)
         return product.reshape(node.shape) if keepdims else product
 
-    return rebuild(outputs, rule)
+    return rebuild(results, rule)
 
 
-def shift_before_products(outputs: Sequence[Tensor]) -> list[Tensor]:
+def shift_before_products(results: Sequence[Tensor]) -> list[Tensor]:
     """shift(a · W) = shift(a) · W: a product reads shifted rows where they stand, and nothing is moved."""
-    readers = _count_readers(ancestors(*outputs), outputs)
+    readers = _count_readers(ancestors(*results), results)
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
         (x, *_) = node.inputs or (None,)
@@ -763,10 +763,10 @@ def shift_before_products(outputs: Sequence[Tensor]) -> list[Tensor]:
         a, W = inputs[0].inputs
         return apply(MATMUL, (apply(SHIFT, (a,), node.params), W))
 
-    return rebuild(outputs, rule, in_bodies=False)
+    return rebuild(results, rule, in_bodies=False)
 
 
-def reduce_by_runs(outputs: Sequence[Tensor]) -> list[Tensor]:
+def reduce_by_runs(results: Sequence[Tensor]) -> list[Tensor]:
     """Σ over axes that do not stand side by side is a sum of sums, the last axes first; so are maxima and log Σ exp."""
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
@@ -785,18 +785,18 @@ def reduce_by_runs(outputs: Sequence[Tensor]) -> list[Tensor]:
         x.name, x.scope = node.name, node.scope
         return x
 
-    return rebuild(outputs, rule)
+    return rebuild(results, rule)
 
 
 # 7. Products with one-hot rows.
 
 
-def look_up_one_hot(outputs: Sequence[Tensor]) -> list[Tensor]:
+def look_up_one_hot(results: Sequence[Tensor]) -> list[Tensor]:
     """one_hot(k) · W = W[k], and one_hot(k)ᵀ · G adds the rows of G where k says: nothing is multiplied by 0.
 
     But 0 · ∞ and 0 · NaN are NaN: so becomes, as before, what another row than its own spoils.
     """
-    made = min((n.number for n in everywhere(outputs) if n.is_symbol), default=0)
+    made = min((n.number for n in everywhere(results) if n.is_symbol), default=0)
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
         if node.op is not MATMUL or len(inputs[1].shape) != 2 or node.dtype.kind != "f":
@@ -813,10 +813,10 @@ def look_up_one_hot(outputs: Sequence[Tensor]) -> list[Tensor]:
         result = apply(WHERE, (spoilt, nan, result))
         return result if turned else apply(GATHER, (result, codes))
 
-    if not any(n.op is MATMUL and rule(n, n.inputs) is not None for n in ancestors(*outputs)):
-        return list(outputs)
+    if not any(n.op is MATMUL and rule(n, n.inputs) is not None for n in ancestors(*results)):
+        return list(results)
     # The rows themselves, which a loop was given to hand them to the product, are not made any more.
-    return rebuild(rebuild(outputs, rule, in_bodies=False), None, _drop_inputs, in_bodies=False)
+    return rebuild(rebuild(results, rule, in_bodies=False), None, _drop_inputs, in_bodies=False)
 
 
 def _codes(rows: Tensor, made: int) -> Tensor | None:
@@ -851,9 +851,9 @@ def _counts_up(values: np.ndarray | None) -> bool:
 # 8. Products with 1.
 
 
-def drop_ones(outputs: Sequence[Tensor]) -> list[Tensor]:
+def drop_ones(results: Sequence[Tensor]) -> list[Tensor]:
     """1 · x = x to the last bit, NaN and infinity too: no array is read and written to be what it was."""
-    made = min((n.number for n in everywhere(outputs) if n.is_symbol), default=0)
+    made = min((n.number for n in everywhere(results) if n.is_symbol), default=0)
 
     def rule(node: Tensor, inputs: tuple) -> Tensor | None:
         if node.op is not MUL or node.dtype.kind != "f":
@@ -863,7 +863,7 @@ def drop_ones(outputs: Sequence[Tensor]) -> list[Tensor]:
                 return x
         return None
 
-    return rebuild(outputs, rule)
+    return rebuild(results, rule)
 
 
 def _is_one(x: Tensor, made: int) -> bool:
@@ -874,9 +874,9 @@ def _is_one(x: Tensor, made: int) -> bool:
     return not x.shape and x._value.item() == 1
 
 
-def share(outputs: Sequence[Tensor]) -> list[Tensor]:
+def share(results: Sequence[Tensor]) -> list[Tensor]:
     """Nodes that compute the same from the same become one, outside of loops."""
-    nodes = ancestors(*outputs)
+    nodes = ancestors(*results)
     if any(n.op is SCAN for n in nodes) or _any_alike(nodes):
         known: dict[tuple, Tensor] = {}
 
@@ -886,8 +886,8 @@ def share(outputs: Sequence[Tensor]) -> list[Tensor]:
                 known[key] = remake(node, inputs)
             return known[key]
 
-        return rebuild(outputs, rule, in_bodies=False)
-    return list(outputs)
+        return rebuild(results, rule, in_bodies=False)
+    return list(results)
 
 
 def _any_alike(nodes: Sequence[Tensor]) -> bool:

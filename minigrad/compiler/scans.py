@@ -43,12 +43,7 @@ from .program import (
 )  # fmt: skip
 from .walk import Walk
 
-BROADCAST_TO, CONCAT, DETACH, MATMUL, PLACE, RESHAPE, SLICE = (
-    OPS[n]
-    for n in (
-        "broadcast_to", "concat", "detach", "matmul", "place", "reshape", "slice",
-    )
-)  # fmt: skip
+BROADCAST_TO, MATMUL = (OPS[n] for n in ("broadcast_to", "matmul"))
 
 
 class ScanLoop:
@@ -101,7 +96,7 @@ class ScanLoop:
         level.statements = []
         e.push_down(level)
         level.nodes = e.scheduled(level)
-        self._outputs(level)
+        self._stacks(level)
         e.run_level(level)
         self._close_carries(level, kept)
         offsets = [Set((name.text,), (value,)) for value, name in self.offsets.items()]
@@ -158,7 +153,7 @@ class ScanLoop:
         if is_one(N) or any(s.number not in batched for s in (*self.body.carry,)):
             return None
         for n in nodes:
-            ok = len(n.shape) >= 2 and source(n.shape[0]) == source(N) and self._by_rows(n)
+            ok = len(n.shape) >= 2 and source(n.shape[0]) == source(N) and self.e.by_rows(n)
             if not ok or not self._alone(n, batched):
                 return None
             batched.add(n.number)
@@ -174,12 +169,6 @@ class ScanLoop:
         return len(own) == len(entries) and all(
             x.number in batched if k in own else not self._inside(x) for k, x in enumerate(n.inputs)
         )
-
-    @staticmethod
-    def _by_rows(n: Tensor) -> bool:
-        """Are there lines for the rows of one thread alone?"""
-        matrices = len(n.shape) == 2 or n.op.kind != "product"  # type: ignore[union-attr]
-        return matrices and (n.op.kind != "structure" or n.op in (BROADCAST_TO, CONCAT, DETACH, PLACE, SLICE))  # type: ignore[union-attr]
 
     @property
     def _depth(self) -> str:
@@ -229,7 +218,7 @@ class ScanLoop:
             target = Place(store, at_new, e.local_shape(before, level))
             if after.number not in claimed and after.number > self.body.start and after.op is not None:
                 claimed.add(after.number)
-                level.outputs[after.number] = lambda target=target: target
+                level.targets[after.number] = lambda target=target: target
             self._start(level, k, before, store, all_steps)
         return kept
 
@@ -247,13 +236,13 @@ class ScanLoop:
             here = Place(origin.store, e.batch_offset(before, level, origin.at), e.local_shape(before, level))
             e.copy(flat, here, target)
 
-    def _outputs(self, level: Level) -> None:
+    def _stacks(self, level: Level) -> None:
         """Stacks of values that are not carries: an array with all steps, or the place of an input that dies."""
         e = self.e
         xs = {x.number for x in self.body.xs}
         carries = {c.number for c in self.body.carry}
         for a in self.asked:
-            if a.number in xs or a.number in carries or a.number in level.outputs or a.op is None:
+            if a.number in xs or a.number in carries or a.number in level.targets or a.op is None:
                 continue
 
             reader = self._kept_by(a)

@@ -22,8 +22,9 @@ import numpy as np
 
 import minigrad
 
+from ..errors import InputError, MinigradError
 from ..optim import Optimiser, check_limit, clip_by_norm, clip_grad_value, commit
-from ..tensor import Tensor, next_number
+from ..tensor import Tensor, describe, next_number
 from .call import Gradients, constant
 from .compile import Compiled, compile
 from .places import CannotCompile
@@ -77,7 +78,7 @@ class Slot(Sequence):
         return view_of(self.flat, self.parts[k])
 
 
-class State:
+class FlatValues:
     """Values and slots of all parameters in flat arrays, and what a table of addresses says of them."""
 
     def __init__(self, layout: Layout, memory: np.ndarray, parts: Sequence[tuple], places: dict[int, int]):
@@ -113,8 +114,8 @@ class State:
                 view_of(flat, part)[...] = array
         values.setflags(write=False)
 
-    def take(self, other: State, members: Sequence[int]) -> None:
-        """Values and entries of some parameters from another state of the same layout."""
+    def take(self, other: FlatValues, members: Sequence[int]) -> None:
+        """Values and entries of some parameters from others of the same layout."""
         count = 1 + len(self.slots)
         own, theirs = self.held[1 : 1 + count], other.held[1 : 1 + count]
         own[0].setflags(write=True)
@@ -153,7 +154,7 @@ def rule_of(optimiser: Optimiser) -> Compiled:
 
 
 class Rule:
-    """The rule laid out for one layout: it reads one state and writes another."""
+    """The rule laid out for one layout: it reads some flat values and writes others."""
 
     def __init__(self, optimiser: Optimiser, layout: Layout, places: dict[int, int]):
         """Raises CannotCompile."""
@@ -165,26 +166,27 @@ class Rule:
             raise CannotCompile(call.reason)
         self.plan = Plan(variant, call.shapes)
         at = {argument: place for argument, place, *_ in self.plan.arguments}  # in the table
-        self.state_at = np.array([at[k] for k in (0, *range(2, 2 + self.slots))], np.int64)
+        self.values_at = np.array([at[k] for k in (0, *range(2, 2 + self.slots))], np.int64)
         self.gradient_at = at[1]
         self.plan.table[at[2 + self.slots]] = address_of(self.numbers)
         # What the program returns stands in this order in its memory.
         self.output_from = np.array([part[0] for part in self.plan.values], np.int64)
 
-    def state(self) -> State:
+    def fresh(self) -> FlatValues:
         memory = np.empty(self.plan.output_bytes, np.uint8)
-        made = State(self.layout, memory, self.plan.values, self.places)
+        made = FlatValues(self.layout, memory, self.plan.values, self.places)
         del memory
         made.alone = made.references()
         return made
 
-    def __call__(self, now: State, gradient: int, numbers: tuple, new: State) -> None:
-        """gradient : the address of its flat array."""
-        plan = self.plan
+    def __call__(self, now: FlatValues, gradient: int, numbers: tuple, new: FlatValues) -> None:
+        """gradient : the address of its flat array.  Raises InputError for an index out of range."""
+        plan, held = self.plan, []
         self.numbers[:] = numbers
-        plan.table[self.state_at] = now.addresses
+        plan.table[self.values_at] = now.addresses
         plan.table[self.gradient_at] = gradient
         plan.table[plan.output_at] = plan.output_offsets + (new.addresses[0] - self.output_from[0])
+        plan.enter_leaves(held)
         plan.refuse(plan.run_alone())
 
 
@@ -221,9 +223,9 @@ class TrainingStep:
         )
         self.places = {p.number: k for k, p in enumerate(optimiser.parameters)}
         self.rule: Rule | None = None
-        self.state: State | None = None  # as the last step left it
-        self.spare: State | None = None  # that of the step before
-        self.other: State | None = None  # where parameters of another kind are moved
+        self.now: FlatValues | None = None  # as the last step left it
+        self.spare: FlatValues | None = None  # that of the step before
+        self.other: FlatValues | None = None  # where parameters of another kind are moved
         self._found: tuple = ()
 
     def __call__(self, /, *batch, **named) -> Any:
@@ -233,7 +235,7 @@ class TrainingStep:
 
     def compute(self, /, *batch, **named) -> Any:
         """The results of the loss; the gradients are kept for `move`."""
-        loss, state = self.loss, self.state
+        loss, now = self.loss, self.now
         variant, call = loss.variant(batch, True, named)
         loss.refuse_computed(call.arguments)
         if variant is None:
@@ -241,7 +243,7 @@ class TrainingStep:
             self._found = None, 0, None, gradients
             return result
         flat, plan = variant.run(
-            call.arrays, call.shapes, loss.threads, state.known if state is not None else None
+            call.arrays, call.shapes, loss.threads, now.known if now is not None else None
         )
         if plan.layout is None or plan.layout[0] is not self.places:
             plan.layout = self.places, self._laid(variant.targets(call), plan.gradients)
@@ -317,9 +319,26 @@ class TrainingStep:
                 np.clip(gradient, -self.clip_value, self.clip_value, out=gradient)
             square = float(np.vdot(gradient, gradient))
             if 1 / FAR < square < FAR and self._ruled(layout):
-                self._move_all(layout, address + layout.start, math.sqrt(square), kinds)
+                try:
+                    self._move_all(layout, address + layout.start, math.sqrt(square), kinds)
+                except InputError as error:
+                    raise self._named(error, layout, gradient, math.sqrt(square)) from None
                 return
         self._move_each(self._gradients(found))
+
+    def _named(self, error: InputError, layout: Layout, gradient: np.ndarray, norm: float) -> InputError:
+        """What a check in the rule has found, with the parameter and the index: the rule runs again, one by one."""
+        optimiser, name = self.optimiser, type(self.optimiser).__name__
+        scale = self.clip / norm if self.clip is not None and norm > self.clip else 1.0
+        for k, p in enumerate(optimiser.parameters):
+            own = view_of(gradient, layout.parts[k]) * gradient.dtype.type(scale)
+            slots = tuple(Tensor(getattr(optimiser, slot)[k]) for slot in optimiser.slots)
+            numbers = optimiser.numbers_of(k, optimiser.counts[k] + 1)
+            try:
+                optimiser.moved(minigrad, Tensor(p.value), Tensor(own), slots, numbers)
+            except MinigradError as found:
+                return InputError(f"{name}, moving {describe(p)}: {found}")
+        return error
 
     def _move_each(self, gradients: Gradients) -> None:
         """Parameter by parameter."""
@@ -341,7 +360,7 @@ class TrainingStep:
             return True
         try:
             rule = Rule(self.optimiser, layout, self.places)
-            self.rule, self.state, self.spare, self.other = rule, None, None, None
+            self.rule, self.now, self.spare, self.other = rule, None, None, None
         except CannotCompile as reason:
             self.whole = False
             name = type(self.optimiser).__name__
@@ -360,18 +379,18 @@ class TrainingStep:
 
     def _move_all(self, layout: Layout, gradient: int, norm: float, kinds: list[Sequence[int]]) -> None:
         """In one call for each kind; gradient : the address of its flat array."""
-        optimiser, rule, now, new = self.optimiser, self.rule, self.state, self.spare
+        optimiser, rule, now, new = self.optimiser, self.rule, self.now, self.spare
         assert rule is not None
         counts = [count + 1 for count in optimiser.counts]
         scale = self.clip / norm if self.clip is not None and norm > self.clip else 1.0
         if now is None or not now.holds(layout, optimiser):
-            now = rule.state()
+            now = rule.fresh()
             now.fill(optimiser)
         if new is None or not new.free:
-            new = rule.state()
+            new = rule.fresh()
         rule(now, gradient, (scale, *optimiser.numbers_of(kinds[0][0], counts[kinds[0][0]])), new)
         for members in kinds[1:]:
-            self.other = other = self.other or rule.state()
+            self.other = other = self.other or rule.fresh()
             rule(now, gradient, (scale, *optimiser.numbers_of(members[0], counts[members[0]])), other)
             new.take(other, members)
         self.norm, parameters = norm, optimiser.parameters
@@ -383,7 +402,7 @@ class TrainingStep:
                 [
                     (optimiser, "steps", optimiser.steps + 1),
                     (optimiser, "counts", counts),
-                    (self, "state", new),
+                    (self, "now", new),
                     (self, "spare", now),
                 ],
             )

@@ -92,22 +92,22 @@ class Variant:
         ):
             self.traced: Traced = trace(function, call.leaves(constant), call.needs, call.form)
             if gradients:
-                only_number(self.traced.outputs, function)
+                only_number(self.traced.results, function)
         if check:  # before sizes are bound by what is done with the graph
             again = trace(function, call.leaves(constant), call.needs, call.form)
-            same_trace(self.traced.name, self.traced.outputs, again.outputs, self.traced.start)
+            same_trace(self.traced.name, self.traced.results, again.results, self.traced.start)
         self._refuse_both_ways(call)
-        self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.outputs}
+        self.stages_of: dict[str, list[Tensor]] = {"traced": self.traced.results}
         self.logs: dict[str, dict[int, int]] = {}  # of the rewrite that made the graph of a stage
-        outputs = self.traced.outputs
+        results = self.traced.results
         if not any(
-            n.hooks for n in everywhere(outputs) if n.op is not None or n.is_symbol
+            n.hooks for n in everywhere(results) if n.op is not None or n.is_symbol
         ):  # a copy would have none
             with reasons(
                 DEFECT
             ):  # before the gradients are made, so that they are products with the parts too
-                outputs, self.logs["gradients"] = rewritten(split_products, outputs)
-                self.traced.outputs = outputs
+                results, self.logs["gradients"] = rewritten(split_products, results)
+                self.traced.results = results
         self.of_arguments = [
             k for k, needed in enumerate(call.needs) if needed and (not call.twice or call.twice[k] == k)
         ]
@@ -117,46 +117,46 @@ class Variant:
                 "while its gradient was traced, when values are not known; return a new gradient from hooks"
             ):
                 symbols = [self.traced.arguments[k] for k in self.of_arguments]
-                outputs = outputs + trace_gradients(self.traced, symbols + self.leaves)
+                results = results + trace_gradients(self.traced, symbols + self.leaves)
         self.learning = [
             (leaf, leaf.requires_grad, leaf.hooks, leaf.role)
-            for leaf in leaves_of(outputs)
+            for leaf in leaves_of(results)
             if leaf.role is not None
             or (leaf.dtype.kind == "f" and (leaf.number < self.traced.start or leaf.requires_grad))
         ]
         # Numbers that the function made itself stand in the source.
-        self.frozen = [n for n in leaves_of(outputs) if n.number > self.traced.start and not n.shape]
+        self.frozen = [n for n in leaves_of(results) if n.number > self.traced.start and not n.shape]
         self.computed = computed_before(self.stages_of["traced"], self.traced.start)
-        self.stages_of["gradients"] = outputs
-        self._refuse_wrapping(outputs)
-        self._write(outputs)
+        self.stages_of["gradients"] = results
+        self._refuse_wrapping(results)
+        self._write(results)
 
     def _refuse_both_ways(self, call: Call) -> None:
         """A tensor that is an argument and is read from outside too would be two, each with a part of the gradient."""
         own = {a.number for a in call.arguments if type(a) is Tensor}
-        for leaf in leaves_of(self.traced.outputs):
+        for leaf in leaves_of(self.traced.results):
             if leaf.number in own and leaf.dtype.kind == "f":
                 raise CannotCompile(
                     f"{describe(leaf)} is an argument, and the function reads it from outside too: read it in one way"
                 )
 
-    def _refuse_wrapping(self, outputs: Sequence[Tensor]) -> None:
+    def _refuse_wrapping(self, results: Sequence[Tensor]) -> None:
         """Small integers are held as int64, in which they would not wrap, and are not returned."""
-        made = [n for n in everywhere(outputs) if n.op is not None and n.op.name not in CHOOSING]
-        for node in (*made, *self.traced.outputs):
+        made = [n for n in everywhere(results) if n.op is not None and n.op.name not in CHOOSING]
+        for node in (*made, *self.traced.results):
             if str(node.dtype) in NARROW:
                 raise CannotCompile(
                     f"{describe(node)}: the compiler looks up, compares, moves and converts {node.dtype}, and does not "
                     "compute or return it: convert it, e.g. with .astype('int64')"
                 )
 
-    def _write(self, outputs: list[Tensor]) -> None:
-        """Rewrite and emit what computes `outputs`."""
+    def _write(self, results: list[Tensor]) -> None:
+        """Rewrite and emit what computes `results`."""
         with reasons(DEFECT):
             for name, rewrite in REWRITES.items():
-                outputs, self.logs[name] = rewritten(rewrite, outputs)
-                self.stages_of[name] = outputs
-            self.program: Program = emit(outputs, self.traced.arguments, self.traced.name, self.traced.start)
+                results, self.logs[name] = rewritten(rewrite, results)
+                self.stages_of[name] = results
+            self.program: Program = emit(results, self.traced.arguments, self.traced.name, self.traced.start)
         self.plans: dict[tuple, list[Plan]] = {}
 
     def compare(self, function: Callable, call: Call, threads: int) -> None:
@@ -268,7 +268,7 @@ class Variant:
         arguments = {a.number: array for a, array in zip(self.traced.arguments, arrays, strict=True)}
         try:
             with np.errstate(all="ignore"):
-                evaluate(self.traced.outputs, arguments, self.traced.sizes(shapes))  # type: ignore[arg-type]
+                evaluate(self.traced.results, arguments, self.traced.sizes(shapes))  # type: ignore[arg-type]
         except IndexError as found:
             return f": {found}"
         except Exception:  # the error that is told already is the one that matters
@@ -295,7 +295,7 @@ class Variant:
         return Plan(self, shapes)
 
 
-def computed_before(outputs: Sequence[Tensor], start: int) -> list[tuple[Tensor, Tensor]]:
+def computed_before(results: Sequence[Tensor], start: int) -> list[tuple[Tensor, Tensor]]:
     """(leaf, node) for what was computed from leaves before the function was traced: its value is that of then."""
-    nodes = [n for n in everywhere(outputs) if n.op is not None and n._value is not None and n.number < start]
+    nodes = [n for n in everywhere(results) if n.op is not None and n._value is not None and n.number < start]
     return [(x, n) for n in nodes for x in n.inputs if x.op is None]

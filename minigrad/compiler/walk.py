@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from heapq import heappop, heappush
 
 from ..ops import OPS
@@ -73,6 +74,12 @@ class Walk(Products, Operations):
     def is_elementwise(node: Tensor) -> bool:
         return node.op is not None and (node.op.kind == "elementwise" or node.op is BROADCAST_TO)
 
+    def by_rows(self, node: Tensor) -> bool:
+        """Can the lines of this operation be for the rows of one thread alone?  Each says so where they are written."""
+        if node.op is MATMUL and len(node.shape) > 2:
+            return False
+        return self.is_elementwise(node) or hasattr(self._lines_of(node), "of_rows")
+
     def flush(self, level: Level, needed_by: list[Tensor] | None) -> None:
         """Write the loops of all pending operations, if one of them is needed now."""
         waiting = level.pending
@@ -126,12 +133,15 @@ class Walk(Products, Operations):
         elif node.op in (STACKED, LAST):
             pass  # placed when their scan was written
         else:
-            handler = getattr(self, f"_{node.op.name}", None)
+            handler = self._lines_of(node)
             if handler is None:
                 raise CannotCompile(
                     f"{self.name}: {node.op.name} of {describe(node)} is not compiled; run the part that needs it eagerly"
                 )
             handler(node, level)
+
+    def _lines_of(self, node: Tensor) -> Callable | None:
+        return getattr(self, f"_{node.op.name}", None)  # type: ignore[union-attr]
 
     def scan(self, node: Tensor, level: Level) -> None:
         """Write a loop over steps, whose body is another level: scans.py does."""

@@ -11,7 +11,7 @@ import pytest
 
 import minigrad as mg
 from cells import CELLS, GRU, JANET, LSTM, RNN, Bidirectional, Stack, dropped, recurrent_masks, run
-from minigrad import DTypeError, InputError, ShapeError, Tensor, check_grads, grad_states, scan
+from minigrad import DTypeError, InputError, ShapeError, Tensor, check_grads, grad_status, scan
 
 T, N, D, H = 6, 4, 3, 5
 every_cell = pytest.mark.parametrize("name", list(CELLS))
@@ -321,7 +321,7 @@ def test_a_cut_is_seen_in_the_graph(rng):
     r = run(cell, rng.standard_normal((T, N, D)), truncate=2)
     loss = r.steps[-1].h.sum()
     loss.backward(record=True)
-    states = grad_states(loss)
+    states = grad_status(loss)
     assert [states[s.h.number] for s in r.steps] == ["cut"] * 4 + ["value"] * 2
     detached = [n for n in mg.ancestors(loss) if n.op is not None and n.op.name == "detach"]
     assert [n.scope for n in detached] == [("t=3",), ("t=5",)]

@@ -16,6 +16,7 @@ import minigrad as mg
 from cells import CELLS, Output, Stack, run
 from minigrad import Tensor
 from minigrad.compiler import CannotCompile, compile, plan
+from minigrad.compiler.program import For
 from minigrad.scanning import scan
 from minigrad.tensor import apply
 
@@ -424,3 +425,39 @@ def test_loss_must_be_one_number():
 
 def test_cannot_compile_is_a_graph_error():
     assert issubclass(CannotCompile, mg.GraphError)
+
+
+# Threads share the sequences of a loop if the lines of all operations of its step can be for some rows.
+
+BY_ROWS = {
+    "broadcast": lambda h, x: h * x[:, :1],
+    "concat and slice": lambda h, x: mg.concat(h, x)[:, 3:],
+    "detach": lambda h, x: h.detach() * x[:, :1],
+    "reductions": lambda h, x: h * x.sum(axis=1, keepdims=True) + mg.logsumexp(h, axis=1, keepdims=True),
+    "product": lambda h, x: h @ Tensor(np.ones((4, 4)), name="W"),
+}
+BY_ONE = {
+    "a row of another": lambda h, x: h[::-1] + x[:, :1],
+    "batched product": lambda h, x: (h.reshape(-1, 2, 2) @ h.reshape(-1, 2, 2)).reshape(-1, 4),
+    "no lines for rows": lambda h, x: mg.cumsum(h, axis=1),
+}
+
+
+@pytest.mark.parametrize("what", [*BY_ROWS, *BY_ONE])
+def test_which_steps_are_shared_among_threads(what, rng, monkeypatch):
+    step = {**BY_ROWS, **BY_ONE}[what]
+    monkeypatch.setattr(plan, "THREADS_FROM", -1)
+
+    def function(x):
+        def both(h, x):
+            h = step(h, x)
+            return h, h
+
+        return mg.scan(both, mg.broadcast_to(x[0, :, :1], (x.shape[1], 4)), x)[1].sum()
+
+    x = rng.normal(size=(3, 5, 3))
+    compiled = mg.compile(function, threads=3)
+    stages = compiled.variant([x], False)[0].program.stages
+    (shared,) = [s.parallel for s in stages if any(isinstance(x, For) and x.counter == "t" for x in s.body)]
+    assert shared == (what in BY_ROWS)
+    np.testing.assert_allclose(compiled(x).value, function(mg.Tensor(x)).value, rtol=1e-12)

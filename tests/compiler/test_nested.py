@@ -409,7 +409,7 @@ def test_every_rewrite_leaves_values_as_they_were(program):
     _, right = eagerly(program, arguments)
     own = {a.number: k for k, a in enumerate(arguments)}
     traced = trace(program, arguments, [True] * len(arguments))
-    traced.outputs = split_products(traced.outputs)
+    traced.results = split_products(traced.results)
     wrt = [traced.arguments[own[x.number]] if x.number in own else x for x, _ in right]
     outputs = trace_gradients(traced, wrt)
     values = {s.number: a.value for s, a in zip(traced.arguments, arguments, strict=True)}

@@ -30,8 +30,8 @@ def graph(kind: str):
     eager = loss(x, targets)
     eager.backward()
     traced = trace(loss, [x, targets], [True, False])
-    traced.outputs = split_products(traced.outputs)
-    outputs = [*traced.outputs, *trace_gradients(traced, [traced.arguments[0], *leaves])]
+    traced.results = split_products(traced.results)
+    outputs = [*traced.results, *trace_gradients(traced, [traced.arguments[0], *leaves])]
     values = dict(zip((a.number for a in traced.arguments), (x.value, targets), strict=True))
     return (
         outputs,

@@ -196,7 +196,7 @@ def test_every_slice_is_numpys_at_every_size():
             for n in range(12):
                 sizes, x = traced.sizes([(n,)]), np.arange(float(n))
                 if sizes is not None:
-                    (y,) = evaluate(traced.outputs, {traced.arguments[0].number: x}, sizes)
+                    (y,) = evaluate(traced.results, {traced.arguments[0].number: x}, sizes)
                     np.testing.assert_array_equal(y, x[part], err_msg=f"{part} of {n}, traced at {first}")
                     held += 1
     assert held > 30_000

@@ -78,7 +78,7 @@ def test_it_is_loss_clipping_and_optimiser_one_after_the_other(make, dtype, clip
         assert value.item() == pytest.approx(expected, rel=1e-9 if dtype == "float64" else 1e-4)
         assert step.norm == pytest.approx(norm, rel=1e-9 if dtype == "float64" else 1e-3)
         assert all(x.grad is None for x in p.values())
-    assert step.state is not None and one.counts == two.counts == [8] * len(p) and one.steps == 8
+    assert step.now is not None and one.counts == two.counts == [8] * len(p) and one.steps == 8
     assert_alike(one, two, dtype)
 
 
@@ -112,7 +112,7 @@ def test_elements_are_clipped_before_the_norm(clip):
         _, norm = one_by_one(compiled, two, batch, clip, 0.01)
         assert step.norm == pytest.approx(norm, rel=1e-9)
         assert step.norm < 0.9 * free.norm
-    assert step.state is not None
+    assert step.now is not None
     assert_alike(one, two)
 
 
@@ -181,7 +181,7 @@ def test_what_somebody_holds_is_never_written_over(make):
             ]
             held += [(a, a.copy()) for a in arrays]
         if k == 4:
-            held.append((step.state.views[2][0], step.state.views[2][0].copy()))  # a view of a view
+            held.append((step.now.views[2][0], step.now.views[2][0].copy()))  # a view of a view
     for array, as_it_was in held:
         np.testing.assert_array_equal(array, as_it_was)
 
@@ -192,7 +192,7 @@ def test_memory_is_used_again_where_nobody_holds_it():
     states = []
     for batch in batches(10):
         step(*batch)
-        states.append(id(step.state))
+        states.append(id(step.now))
     assert len({*states[2:]}) == 2
 
 
@@ -287,7 +287,7 @@ def test_an_optimiser_of_ones_own(make, whole):
     for batch in batches(4):
         step(*batch)
         one_by_one(compiled, two, batch, 0.3)
-    assert (step.state is not None) == whole and getattr(one, "heard", 4) == 4
+    assert (step.now is not None) == whole and getattr(one, "heard", 4) == 4
     for x, y in zip(one.parameters, two.parameters, strict=True):
         np.testing.assert_allclose(x.value, y.value, rtol=1e-9, atol=1e-12)
 
@@ -378,7 +378,7 @@ def test_parameters_that_joined_later_or_are_in_groups_are_moved_by_a_run_for_ea
     for batch in batches(5):
         step(*batch)
         one_by_one(compiled, two, batch, 0.3)
-    assert (step.state is not None) == whole and one.counts == two.counts
+    assert (step.now is not None) == whole and one.counts == two.counts
     assert_alike(one, two)
 
 
@@ -463,3 +463,63 @@ def test_a_copy_of_the_optimiser_has_slots_of_its_own():
     for batch in batches(3):
         step(*batch)
     assert [a.tobytes() for a in other.state_dict().values()] == before
+
+
+RATES = Tensor(np.linspace(0.4, 0.1, 4), name="rates")
+
+
+class Looked(optim.SGD):
+    """Its rate is looked up in a table by the size of the gradient."""
+
+    @staticmethod
+    def moved(xp, value, gradient, slots, numbers):
+        if xp is np:
+            return value - RATES.value[np.floor(np.abs(gradient)).astype("int64")] * gradient, slots
+        return value - RATES[mg.floor(mg.abs(gradient)).astype("int64")] * gradient, slots
+
+
+def test_a_rule_that_reads_a_table():
+    p = {
+        name: Tensor(np.ones(shape), requires_grad=True, name=name)
+        for name, shape in (("v", 2), ("w", (2, 3)))
+    }
+    step = mg.training_step(lambda x: (p["w"] * x).sum() + p["v"].sum(), Looked([*p.values()], lr=1.0))
+    x = np.array([[0.5, 1.5, 2.5], [3.5, -1.5, 0.0]])
+    for turn in (1, 2):
+        step(x)
+        rates = RATES.value[np.abs(x).astype(int)]
+        assert step.now is not None
+        np.testing.assert_allclose(p["w"].value, 1 - turn * rates * x, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(p["v"].value, 1 - turn * RATES.value[1] * np.ones(2), rtol=1e-12)
+    before = image(step.optimiser)
+    x[1, 1] = -7
+    with pytest.raises(InputError, match=r"Looked, moving 'w' \(2, 3\) .*index 7 at \(1, 1\) outside 0 … 3"):
+        step(x)
+    assert image(step.optimiser) == before
+
+
+@pytest.mark.parametrize("taken", [0, 2])
+def test_an_index_out_of_range_is_named_with_its_place_and_moves_nothing(taken):
+    rng = np.random.default_rng(3)
+    table, output = (
+        Tensor(rng.standard_normal((9, H)), requires_grad=True, name="E"),
+        cells.Output(H, D, rng, "float64"),
+    )
+
+    def loss(codes, targets):
+        return mg.cross_entropy(output(mg.gather(table, codes)), targets)
+
+    step = mg.training_step(loss, optim.Adam([table, *output.parameters().values()]))
+    codes, targets = rng.integers(0, 9, (T, N)), rng.integers(0, D, (T, N))
+    for _ in range(taken):
+        step(codes, targets)
+    before = image(step.optimiser)
+    wrong, beyond = codes.copy(), targets.copy()
+    wrong[2, 1], beyond[1, 0] = 9, -5
+    with pytest.raises(InputError, match=r"the rows of 'E' \(9, 5\).*index 9 at \(2, 1\) outside 0 … 8"):
+        step(wrong, targets)
+    with pytest.raises(InputError, match=r"the classes, 0 … 3: index -5 at \(1, 0\)"):
+        step(codes, beyond)
+    assert image(step.optimiser) == before
+    step(codes, targets)
+    assert image(step.optimiser) != before

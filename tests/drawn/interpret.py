@@ -226,6 +226,6 @@ def interpreted(compiled: Compiled, *arguments, parts: int = 1, gradients: bool 
         memory = memories[program.stores.index(r.store)]
         shape = tuple(number(n) for n in r.shape)
         found.append(memory.read(np.arange(math.prod(shape))).reshape(shape))
-    count = len(traced.outputs)
+    count = len(traced.results)
     values = traced.rebuild([Tensor(v) for v in found[:count]])
     return values, Gradients(variant.targets(call), found[count:])

@@ -110,7 +110,7 @@ def operations_of(program: Program) -> set[str]:
             found += mg.ancestors(loss)
             if program.gradients and built.leaves:
                 found += mg.ancestors(*mg.grad(loss, list(built.leaves.values()), create_graph=True))
-            for y in trace(built.function, built.calls[0]).outputs:
+            for y in trace(built.function, built.calls[0]).results:
                 found += mg.ancestors(y)
     except (mg.MinigradError, TypeError):  # it is refused, or cannot be traced
         pass

@@ -18,6 +18,7 @@ from minigrad import DTypeError, InputError, ShapeError, Tensor, check_grads
 CALLS = [
     "np.abs(x)", "np.sign(x) * x", "np.floor(x) * x", "np.ceil(x) * x", "np.rint(x) * x", "np.round(x, 1) * x", "np.expm1(x)",
     "np.clip(x, -0.5, 0.7)", "np.clip(x, None, v)", "np.clip(x, v, None)", "x.clip(-0.5, 0.7)", "np.logaddexp(x, v)",
+    "np.hypot(x, v)",
     "x % 0.7", "x % p", "0.7 % p", "x // p * x", "p**v", "2.0**x", "p**x", "p**-1.5", "+x", "np.positive(x)",
     "np.where((x > 0) & (x < 1) | ~(v < 0.5), x, 0)", "np.where((x > 0) ^ (v > 0), x, 0)",
     "np.where(np.isnan(x) | np.isfinite(x) & ~np.isinf(x), x, 0)",
@@ -106,6 +107,7 @@ def test_the_gradients_at_kinks_are_those_that_the_docstrings_name():
         [0.5, 0.5, 1, 0.5],
         [0.5, 0.5, 0, 0.5],
     ]
+    assert slope(mg.hypot, [3, 0, 0], [-4, 0, 2]) == [[0.6, 0, 0], [-0.8, 0, 1]]
     assert slope(mg.power, [0, 0, 2], [0, 2, 0]) == [[0, 0, 0], [0, 0, np.log(2)]]
     assert slope(mg.mod, [5, -5], [3, 3]) == [[1, 1], [-1, 2]]
 

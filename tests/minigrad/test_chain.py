@@ -10,7 +10,7 @@ import weakref
 
 import numpy as np
 
-from minigrad import Tensor, ancestors, audit, grad, grad_states
+from minigrad import Tensor, ancestors, audit, grad, grad_status
 
 LENGTH = 100_000
 
@@ -43,6 +43,6 @@ def test_a_long_chain_can_be_recorded_audited_and_freed_by_backward(rng):
     for _ in range(LENGTH):
         y = -y
     y.backward(record=True)
-    assert audit(y) <= 1e-12 and len(grad_states(y)) == LENGTH + 1
+    assert audit(y) <= 1e-12 and len(grad_status(y)) == LENGTH + 1
     y.backward(free=True)
     assert ancestors(y) == [y]

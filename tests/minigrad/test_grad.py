@@ -1,4 +1,4 @@
-"""Reverse mode: `backward`, `grad`, contributions, the states of a gradient, hooks, cuts, and what is
+"""Reverse mode: `backward`, `grad`, contributions, the status of gradients, hooks, cuts, and what is
 refused.
 
 A refusal must name the node, its shape and the remedy, and leave every gradient as it was.
@@ -25,7 +25,7 @@ from minigrad import (
     exp,
     gather,
     grad,
-    grad_states,
+    grad_status,
     layer_norm,
     logsumexp,
     maximum,
@@ -146,7 +146,7 @@ def test_a_cotangent_weighs_the_outputs(rng):
     np.testing.assert_allclose(grad(x * x, x, Tensor(weights)).value, 2 * x.value * weights)
 
 
-# The states of a gradient.
+# The status of a gradient.
 
 
 def test_the_states_of_a_gradient():
@@ -157,12 +157,12 @@ def test_the_states_of_a_gradient():
     bad = Tensor([0.0, 1.0], requires_grad=True, name="bad")
     with np.errstate(divide="ignore", invalid="ignore"):
         y = (x * (cut * 2).detach() + maximum(zero, 0.0) + x * whole + minigrad.sqrt(bad)).sum()
-        before = grad_states(y)
+        before = grad_status(y)
         assert {before[t.number] for t in (x, zero, whole, bad)} == {"not computed"}
         assert before[cut.number] == "cut", "a cut stands in the graph, whether or not backward has run"
         y.backward(record=True)
     states = {
-        node.name: state for node in ancestors(y) if (state := grad_states(y)[node.number]) and node.name
+        node.name: state for node in ancestors(y) if (state := grad_status(y)[node.number]) and node.name
     }
     assert states == {
         "x": "value",
@@ -178,7 +178,7 @@ def test_a_node_with_an_open_way_beside_a_cut_is_not_cut():
     x = Tensor([1.0, 2.0], requires_grad=True)
     y = (x * x.detach()).sum()
     y.backward()
-    assert grad_states(y)[x.number] == "value"
+    assert grad_status(y)[x.number] == "value"
     np.testing.assert_array_equal(x.grad, x.value)  # half of what x·x would give
 
 

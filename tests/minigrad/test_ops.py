@@ -175,6 +175,7 @@ SAMPLES = {
     "sigmoid": unary(),
     "softplus": unary(),
     "logaddexp": together(normal, normal),
+    "hypot": together(nonzero, nonzero),
     "erf": unary(),
     "pow": together(positive, normal),
     "mod": between_wholes,

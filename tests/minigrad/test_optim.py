@@ -390,7 +390,7 @@ def changed(state: dict, **changes) -> dict:
     return {n: a for n, a in (state | changes).items() if a is not None}
 
 
-STATES = {
+STATUSES = {
     "missing": (
         lambda s: changed(s, **{"Adam.first.p1": None}),
         InputError,
@@ -418,7 +418,7 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize(("change", "kind", "words"), STATES.values(), ids=STATES)
+@pytest.mark.parametrize(("change", "kind", "words"), STATUSES.values(), ids=STATUSES)
 def test_a_state_that_does_not_fit_is_named_and_changes_nothing(change, kind, words, rng):
     ours = parameters(rng)
     optimiser = optim.Adam(ours)

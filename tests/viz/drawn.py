@@ -105,10 +105,10 @@ def described(sheet) -> str:
             if hasattr(panel, "rows"):
                 names = [*panel.labels, *[""] * len(panel.rows)]
                 for name, cells_ in zip(names, panel.rows, strict=False):
-                    lines.append(f"  {name}: " + ", ".join(c.said or c.state or "-" for c in cells_))
+                    lines.append(f"  {name}: " + ", ".join(c.said or c.status or "-" for c in cells_))
                 lines.append("  columns: " + " ".join(panel.columns))
             else:
                 for mark in panel.marks:
                     said = getattr(mark, "said", "") or getattr(mark, "label", "")
                     lines.append(f"  {type(mark).__name__.lower()} {said}".rstrip())
-    return "\n".join([*lines, *(f"legend: {s}" for s in sheet.states), *sheet.notes]) + "\n"
+    return "\n".join([*lines, *(f"legend: {s}" for s in sheet.statuses), *sheet.notes]) + "\n"

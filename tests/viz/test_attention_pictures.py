@@ -16,7 +16,7 @@ import viz
 from minigrad import InputError, Tensor, scope, softmax
 from viz.chart.panels import NEVER, Heat, Line, Words
 from viz.language.scale import SHADES, SOFT, line_of, shade
-from viz.language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO
+from viz.language.status import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO
 from viz.language.text import number
 from viz.measure.attention import Places, sharpness, sizes, together
 from viz.read.attention import order
@@ -332,14 +332,14 @@ def test_a_single_step(view):
     assert picture.svg() and picture.data["alpha"].shape == (1, 1, 1)
 
 
-# The states of a gradient.
+# The status of a gradient.
 
 
 def test_before_backward_nothing_is_computed():
     loss, _ = looked(backward=False)
     picture = viz.attention(loss, gradient=True)
     panel = matrix(picture, "∂L/∂α  block 1, head 0")
-    assert panel.said == "not computed" and {(c.state, c.said) for c in cells_of(panel)} == {
+    assert panel.said == "not computed" and {(c.status, c.said) for c in cells_of(panel)} == {
         (NOT_COMPUTED, "–")
     }
     assert "No gradient is known yet" in words_of(picture) and "–" in texts(picture.svg())
@@ -354,7 +354,7 @@ def test_weights_behind_a_detach_are_cut():
     loss.backward(record=True)
     picture = viz.attention(loss, gradient=True)
     panel, said = matrix(picture, "∂L/∂α"), texts(picture.svg())
-    assert panel.said == "cut" and {(c.state, c.said) for c in cells_of(panel)} == {(CUT, "✂")}
+    assert panel.said == "cut" and {(c.status, c.said) for c in cells_of(panel)} == {(CUT, "✂")}
     assert said[said.index("∂L/∂α") + 1] == "cut" and "cut (detach)" in said
     assert "No gradient is known yet" not in " ".join(said)
     assert "d alpha" not in picture.data
@@ -366,7 +366,7 @@ def test_a_gradient_of_zero_is_zero():
     zero.backward(record=True)
     picture = viz.attention(zero, gradient=True)
     assert not picture.data["d alpha"].any()
-    found = [(c.state, c.said) for c in cells_of(matrix(picture, "∂L/∂α  block 1, head 0"))]
+    found = [(c.status, c.said) for c in cells_of(matrix(picture, "∂L/∂α  block 1, head 0"))]
     assert found == [(ZERO, "0")] * alpha.value[0, 0].size and "exactly zero" in words_of(picture)
 
 
@@ -378,7 +378,7 @@ def test_what_is_no_number_is_drawn(view, bad):
     picture = viz.attention(alpha, view=view)
     said = texts(picture.svg())
     if view == "matrix":
-        odd = [(c.said, c.state) for c in cells_of(matrix(picture)) if c.state]
+        odd = [(c.said, c.status) for c in cells_of(matrix(picture)) if c.status]
         assert odd == [("?", NOT_A_NUMBER)] and "?" in said and "not a number (NaN, ∞)" in said
     else:
         dashed = [at for at, line in drawn_lines(picture).items() if line.stroke.dash == "dashed"]
@@ -393,7 +393,7 @@ def test_a_gradient_that_is_no_number():
     loss = (alpha * Tensor(np.array([np.nan, 1.0, 2.0]))).sum()
     loss.backward(record=True)
     picture = viz.attention(loss, gradient=True)
-    states = [(c.said, c.state) for c in cells_of(matrix(picture, "∂L/∂α"))]
+    states = [(c.said, c.status) for c in cells_of(matrix(picture, "∂L/∂α"))]
     assert states == [("?", NOT_A_NUMBER), ("1", NORMAL), ("2", NORMAL)] * 2
     assert "not a number (NaN, ∞)" in texts(picture.svg())
 

@@ -12,7 +12,7 @@ import viz
 from minigrad import InputError, Tensor
 from viz.chart.panels import Heat, Plot
 from viz.language.scale import BLUE, ORANGE
-from viz.language.states import norm
+from viz.language.status import norm
 from viz.language.text import number
 
 

@@ -9,7 +9,7 @@ from forward import EVERY, carried_states, network
 
 import cells
 import viz
-from viz.language.states import norm, norms
+from viz.language.status import norm, norms
 
 
 @pytest.mark.parametrize("case", ["lstm", "gru", "janet", "masked"])

@@ -15,7 +15,7 @@ import cells
 import viz
 from minigrad import GraphError, InputError, Tensor, cross_entropy, scope, stack, tanh
 from viz.diagram.unrolled import Unrolled
-from viz.language.states import norm
+from viz.language.status import norm
 from viz.language.text import number, tight
 from viz.read.network import QUANTITY, read
 

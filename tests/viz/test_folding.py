@@ -11,7 +11,7 @@ from drawn import GRU, network
 import cells
 import viz
 from minigrad import scope
-from viz.language.states import norm
+from viz.language.status import norm
 from viz.measure.folding import LEAST_FOLD, MOST, folds, steps_shown
 from viz.read.network import QUANTITY, read
 

@@ -13,7 +13,7 @@ import cells
 import viz
 from minigrad import GraphError, InputError, Tensor, concat, cross_entropy, grad, scope, stack, tanh
 from viz.chart.panels import NO_WAY, Dots, Heat, Line, Plot
-from viz.language.states import CUT, NORMAL, NOT_A_NUMBER, ZERO, norm
+from viz.language.status import CUT, NORMAL, NOT_A_NUMBER, ZERO, norm
 from viz.language.text import number
 from viz.measure.bptt import CUT_OFF, FLOWS, matrices
 from viz.measure.ways import where
@@ -111,7 +111,7 @@ def test_what_comes_later_has_no_way_and_a_cut_is_no_zero():
     assert list(heat.labels) == [str(s) for s in m.losses] and list(heat.columns) == [str(t) for t in m.times]
     for r, s in enumerate(m.losses):
         for k, t in enumerate(m.times):
-            state = heat.rows[r][k].state
+            state = heat.rows[r][k].status
             block = (s - 1) // 2 == (max(t, 1) - 1) // 2
             assert (state == NO_WAY) == (t > s)
             assert (state == CUT) == (t <= s and not block), (s, t)
@@ -135,7 +135,7 @@ def test_a_layer_that_reads_from_the_end_is_the_mirror():
     later = np.subtract.outer(m.losses, m.times) <= 0
     np.testing.assert_array_equal(m.ways == FLOWS, later)
     heat = heat_of(viz.bptt(loss))
-    np.testing.assert_array_equal([[c.state == NORMAL for c in row] for row in heat.rows], later)
+    np.testing.assert_array_equal([[c.status == NORMAL for c in row] for row in heat.rows], later)
 
 
 def test_padding_sends_nothing_and_passes_all():
@@ -146,7 +146,7 @@ def test_padding_sends_nothing_and_passes_all():
     t4, t3 = f.times.index(4), f.times.index(3)
     assert not np.nan_to_num(f.norms[:, t4]).any() and f.ways[4, t4] == FLOWS
     heat = heat_of(viz.bptt(loss, of="f"))
-    assert heat.rows[4][list(heat.columns).index("4")].state == ZERO and "0" not in heat.columns
+    assert heat.rows[4][list(heat.columns).index("4")].status == ZERO and "0" not in heat.columns
     assert h.norms[4, h.times.index(4)] == pytest.approx(h.norms[4, t4]) and h.norms[4, t3] > 0
 
 
@@ -240,11 +240,11 @@ def test_not_a_number_zero_and_a_single_step():
     nothing = (run.h * 0.0).sum()
     picture = viz.bptt(nothing)
     assert "Exactly zero everywhere" in words_of(picture)
-    assert {c.state for c in heat_of(picture).rows[-1]} == {ZERO}
+    assert {c.status for c in heat_of(picture).rows[-1]} == {ZERO}
     bad = run.steps[0].h.sum() + run.steps[1].h[0, 0] * np.inf + run.steps[2].h.sum()
     picture = viz.bptt(bad)
     assert "It is not a number in places." in words_of(picture) and np.isfinite(picture.data["h"][2, 3])
-    states = np.array([[c.state for c in row] for row in heat_of(picture).rows])
+    states = np.array([[c.status for c in row] for row in heat_of(picture).rows])
     flows = ~np.isnan(picture.data["h"]) | (np.subtract.outer(picture.data["s"], picture.data["t"]) >= 0)
     np.testing.assert_array_equal(states == NOT_A_NUMBER, flows & ~np.isfinite(picture.data["h"]))
     assert NOT_A_NUMBER in states and "not a number (NaN, ∞)" in words_of(picture)

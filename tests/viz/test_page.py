@@ -22,7 +22,7 @@ from viz.diagram.unrolled import draw_gates
 from viz.language.text import number, shape_text
 from viz.page.numbers import decimals
 from viz.page.parts import contrast
-from viz.read.network import gradient_state, read
+from viz.read.network import gradient_status, read
 
 WIDE = 1280
 CAPTIONS = ["h → e", "e → l", "l → l", "l → o"]
@@ -299,7 +299,7 @@ def test_every_step_has_the_numbers_of_its_own_nodes(name):
             else:
                 g = own[box["band"], box["key"]]
                 seen += 1
-            gradient, state = gradient_state(net.states, g.out)
+            gradient, state = gradient_status(net.statuses, g.out)
             assert shape == shape_text(g.out.shape) and (state or "") == why
             expected = [norm(g.out.value), gradient, g.out.value.min(), g.out.value.max()]
             for column, number_ in zip(columns, expected, strict=False):
@@ -433,7 +433,7 @@ class TestInTheBrowser:
         assert found[""] == {"x": "x, t = 4", "output": "y, t = 2"}.get(
             name[4:], name if not t else f"{name[4:]}, t = {t}"
         )
-        assert found["state of the gradient"] == "normal"
+        assert found["status of the gradient"] == "normal"
         quiet(screen, file)
 
     def test_hover_over_a_line_tells_its_gradient(self, screen, file, recordings):

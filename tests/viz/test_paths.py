@@ -15,7 +15,7 @@ from minigrad import InputError, Tensor, stack
 from viz.chart.direct import verdict as verdict_of_direct
 from viz.chart.panels import Bar, Heat, Plot, Words
 from viz.chart.paths import percent
-from viz.language.states import CUT, NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
+from viz.language.status import CUT, NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
 from viz.language.text import number
 from viz.measure.direct import Direct, measured
 from viz.measure.shares import NOTHING_LEFT, cancelled, shares
@@ -34,8 +34,8 @@ def panels_of(picture, head) -> tuple[Plot | None, Heat]:
     return (every[k], every[k + 1]) if isinstance(every[k], Plot) else (None, every[k])
 
 
-def states_of(picture) -> set[str]:
-    return {c.state for c in picture.sheet.cells} - {""}
+def statuses_of(picture) -> set[str]:
+    return {c.status for c in picture.sheet.cells} - {""}
 
 
 def every_state(net, far):
@@ -212,7 +212,7 @@ def test_before_backward_nothing_is_computed_and_nothing_is_zero():
         assert "–" in words and words.count("0") == 2  # two steps t = 0
         assert words.count("not computed: run loss.backward(record=True)") == 2
         assert "No gradient is known yet: loss.backward(record=True) was not run." in words
-        assert picture.sheet.states == [NOT_COMPUTED] and states_of(picture) == {NOT_COMPUTED}
+        assert picture.sheet.statuses == [NOT_COMPUTED] and statuses_of(picture) == {NOT_COMPUTED}
         assert np.isnan(picture.data["dh" if "dh" in picture.data else "dh total"]).all()
 
 
@@ -222,9 +222,9 @@ def test_a_cut_shows_as_a_cut():
     _, heat = panels_of(picture, "∂L/∂h")
     rows = dict(zip(heat.labels, heat.rows, strict=True))
     for gate in ("f", "i", "c̃", "o"):  # windows of two steps: nothing comes back into t = 2 and 4
-        assert [k for k, c in enumerate(rows[f"through {gate}"]) if c.state == CUT] == [2, 4]
-    assert not any(c.state == CUT for c in rows["from the loss"])
-    drawn = sum(c.state == CUT for c in picture.sheet.cells)
+        assert [k for k, c in enumerate(rows[f"through {gate}"]) if c.status == CUT] == [2, 4]
+    assert not any(c.status == CUT for c in rows["from the loss"])
+    drawn = sum(c.status == CUT for c in picture.sheet.cells)
     assert texts(picture.svg()).count("✂") == drawn + 1 > 6  # the legend has one
 
 
@@ -237,22 +237,22 @@ def test_not_a_number_zero_and_a_single_step():
     nothing.backward(record=True)
     picture = viz.paths(nothing)
     assert texts(picture.svg()).count("exactly zero") == 3  # of c, of h, and in the legend
-    assert states_of(picture) == {ZERO} and not any(isinstance(p, Plot) for p in picture.sheet.every)
+    assert statuses_of(picture) == {ZERO} and not any(isinstance(p, Plot) for p in picture.sheet.every)
     picture = viz.direct(nothing)
-    assert states_of(picture) == {ZERO} and texts(picture.svg()).count("0") > 20
+    assert statuses_of(picture) == {ZERO} and texts(picture.svg()).count("0") > 20
     assert "no step's own loss sends anything that has a size" in words_of(picture)
     bad = run.steps[0].h.sum() + (run.steps[1].h * np.inf).sum()
     with np.errstate(invalid="ignore"):
         bad.backward(record=True)
         for picture in (viz.paths(bad), viz.direct(bad)):
-            assert NOT_A_NUMBER in states_of(picture) and "?" in texts(picture.svg())
+            assert NOT_A_NUMBER in statuses_of(picture) and "?" in texts(picture.svg())
             assert "not a number (NaN, ∞)" in words_of(picture)
             for name in "ch":
                 _, heat = panels_of(picture, f"∂L/∂{name}")
                 whole = picture.data[f"d{name}" if f"d{name}" in picture.data else f"d{name} total"]
                 finite = [bool(np.isfinite(v).all()) for v in whole]
                 row = heat.rows[heat.bold[0]]
-                assert not all(finite) and [c.state != NOT_A_NUMBER for c in row] == finite
+                assert not all(finite) and [c.status != NOT_A_NUMBER for c in row] == finite
         assert "NaN" in viz.paths(bad).text
 
 

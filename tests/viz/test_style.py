@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from viz.diagram.canvas import spline
 from viz.language.scale import Scale, ramp, signed
-from viz.language.states import norm
+from viz.language.status import norm
 from viz.language.text import number, pretty
 
 
@@ -64,7 +64,7 @@ def test_signed_colours_are_white_in_the_middle_and_fall_to_both_ends():
 def test_the_scale_covers_whole_decades():
     scale = Scale.of([0.003, 0.2, 0.0, float("nan"), 1e-30])
     assert (scale.low, scale.high) == (-3, 0) and scale.share(1e-3) == 0 and scale.share(1) == 1
-    assert [scale.state(v) for v in (None, 0, 1e-9, 0.1, 1e5, math.inf)] == [
+    assert [scale.status(v) for v in (None, 0, 1e-9, 0.1, 1e5, math.inf)] == [
         "not computed", "exactly zero", "vanished", "normal", "exploded", "not a number"
     ]  # fmt: skip
     assert len(Scale(-6, 3).ticks()) <= 7

@@ -347,7 +347,7 @@ def test_heads_that_are_products_of_their_own():
     assert viz.taps(y).data["alpha/y/x"].shape == (3, 5, 5)
 
 
-# The states of a gradient.
+# The status of a gradient.
 
 
 def test_before_backward_nothing_is_computed():

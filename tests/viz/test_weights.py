@@ -11,7 +11,7 @@ import cells
 import viz
 from minigrad import InputError, Tensor, concat, cross_entropy, sqrt, tanh
 from viz.chart.panels import Heat
-from viz.language.states import NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
+from viz.language.status import NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
 from viz.language.text import number
 from viz.measure.ways import weight_names
 from viz.measure.weights import AT_ONCE, by_step
@@ -104,8 +104,8 @@ def test_an_output_layer_over_all_steps_stands_apart():
     k, size = list(steps.labels).index("W_y"), number(norm(head.W_y.grad))
     assert list(sums.columns) == [AT_ONCE, "sum", "agree"]
     assert [c.said for c in sums.rows[k]] == [size, size, ""]
-    assert {(c.said, c.state) for c in steps.rows[k]} == {("", "")}  # no step adds any, and none is missing
-    assert sums.rows[0][0].said == sums.rows[0][0].state == ""
+    assert {(c.said, c.status) for c in steps.rows[k]} == {("", "")}  # no step adds any, and none is missing
+    assert sums.rows[0][0].said == sums.rows[0][0].status == ""
 
 
 def test_numbers_and_data():
@@ -144,13 +144,15 @@ def test_states_before_backward_zero_nan_single_and_a_thousand():
     assert "Not computed: run loss.backward(record=True)." in words and "0" not in words
     assert "No gradient is known yet: loss.backward(record=True) was not run." in words
     assert (
-        {c.state for row in steps.rows for c in row} == {row[0].state for row in sums.rows} == {NOT_COMPUTED}
+        {c.status for row in steps.rows for c in row}
+        == {row[0].status for row in sums.rows}
+        == {NOT_COMPUTED}
     )
-    assert picture.sheet.states == [NOT_COMPUTED] and np.isnan(picture.data["dW_f"]).all()
+    assert picture.sheet.statuses == [NOT_COMPUTED] and np.isnan(picture.data["dW_f"]).all()
     nothing = (run.h * 0.0).sum()
     nothing.backward(record=True)
     picture = viz.weights_by_step(nothing)
-    assert "Exactly zero at every step." in texts(picture.svg()) and picture.sheet.states == [ZERO]
+    assert "Exactly zero at every step." in texts(picture.svg()) and picture.sheet.statuses == [ZERO]
     bad = run.steps[0].h.sum() + run.steps[1].h[0, 0] * np.inf
     with np.errstate(invalid="ignore"):
         bad.backward(record=True)
@@ -160,7 +162,7 @@ def test_states_before_backward_zero_nan_single_and_a_thousand():
     steps, _ = heats_of(picture)
     for name, row in zip(steps.labels, steps.rows, strict=True):
         finite = np.isfinite(picture.data[f"d{name}"])
-        np.testing.assert_array_equal([c.state != NOT_A_NUMBER for c in row], finite)
+        np.testing.assert_array_equal([c.status != NOT_A_NUMBER for c in row], finite)
     assert viz.weights_by_step(network(T=1)[0]).data["dW_f"].shape == (1,)
     long = viz.weights_by_step(network(T=1000, N=1, H=2)[0])
     assert long.data["dW_f"].shape == (1000,)

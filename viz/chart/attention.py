@@ -17,7 +17,7 @@ from minigrad import InputError, Tensor
 from ..language.catalogue import tr, trn
 from ..language.picture import Picture
 from ..language.scale import NAN, SOFT, Scale, line_of
-from ..language.states import CUT, NOT_COMPUTED, UNKNOWN
+from ..language.status import CUT, NOT_COMPUTED, UNKNOWN
 from ..language.text import brief, clean, number
 from ..measure.attention import LEAST, Places, sharpness, sizes, together, with_lines
 from ..read.attention import Weights, find
@@ -182,7 +182,7 @@ class _Head:
     sharp: float
     alpha: np.ndarray
     gradient: np.ndarray | None
-    state: str | None
+    status: str | None
 
     @property
     def said(self) -> str:
@@ -207,7 +207,7 @@ def _in_lines(chosen: list[tuple[Weights, int]], rows: Places, columns: Places) 
         alpha = weights.alpha[head]
         slopes = None if weights.gradient is None else sizes(weights.gradient[head], rows, columns)
         shown = together(alpha, rows, columns)
-        lines[-1].append(_Head(", ".join(parts), sharpness(alpha), shown, slopes, weights.state))
+        lines[-1].append(_Head(", ".join(parts), sharpness(alpha), shown, slopes, weights.status))
     return lines
 
 
@@ -259,7 +259,7 @@ def _matrices(
     sheet.notes.append(tr("•: the largest of a row."))
     if gradient:
         sheet.scale = scale
-        if any(head.gradient is None and head.state != CUT for line in lines for head in line):
+        if any(head.gradient is None and head.status != CUT for line in lines for head in line):
             sheet.notes.insert(0, tr(UNKNOWN))
         grouped = rows.each > 1 or columns.each > 1
         sheet.notes.append(
@@ -296,21 +296,21 @@ class _Look:
         return weight_cell(alpha, (brief(alpha, self.cell - 3) if room else "") + "•" * largest)
 
     def slopes(self, head: _Head) -> Heat:
-        state = head.state or NOT_COMPUTED if head.gradient is None else None
+        status = head.status or NOT_COMPUTED if head.gradient is None else None
         found = np.zeros_like(head.alpha) if head.gradient is None else head.gradient
         cells = [
-            [self._slope(float(g), state) if a else Cell(NEVER) for a, g in zip(*both, strict=True)]
+            [self._slope(float(g), status) if a else Cell(NEVER) for a, g in zip(*both, strict=True)]
             for both in zip(head.alpha, found, strict=True)
         ]
-        return self.heat(cells, f"∂L/∂α  {head.name}".strip(), tr(state) if state else "")
+        return self.heat(cells, f"∂L/∂α  {head.name}".strip(), tr(status) if status else "")
 
-    def _slope(self, size: float, state: str | None) -> Cell:
+    def _slope(self, size: float, status: str | None) -> Cell:
         said = None
-        if state is None and np.isfinite(size) and size:
+        if status is None and np.isfinite(size) and size:
             said = number(size, 1)
             if self.cell < 30 or 6.2 * len(said) > self.cell - 2:
                 said = "−" if size < 0 else ""  # the sign, which no colour tells
-        return gradient_cell(abs(size) if state is None else None, self.scale, state, said)
+        return gradient_cell(abs(size) if status is None else None, self.scale, status, said)
 
 
 # As lines.

@@ -11,7 +11,7 @@ from minigrad import InputError, Tensor
 from ..language.catalogue import deferred, tr, trn
 from ..language.picture import Picture
 from ..language.scale import SOFT, Scale, Stroke
-from ..language.states import CUT, VANISHED
+from ..language.status import CUT, VANISHED
 from ..language.text import number, pretty
 from ..measure.bptt import FLOWS, MOST_LOSSES, NO_WAY, Matrix, arrays, losses_of, matrices
 from ..measure.words import half_lives
@@ -177,7 +177,7 @@ def verdict(m: Matrix, scale: Scale) -> str:
         more = tr(" and {n} more", n=len(cuts) - 3) if len(cuts) > 3 else ""
         where = ", ".join(tr("{t} and {next}", t=a, next=b) for a, b in cuts[:3]) + more
         said.append(tr("✂ Cut between t = {where}: a loss does not reach back over it.", where=where))
-    small = [d for d, v in m.by_distance.items() if scale.state(float(np.median(v))) == VANISHED]
+    small = [d for d, v in m.by_distance.items() if scale.status(float(np.median(v))) == VANISHED]
     if small:
         said.append(tr("Vanished from {n} steps on.", n=min(small)))
     return " ".join(said)

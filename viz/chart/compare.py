@@ -11,7 +11,7 @@ from minigrad import InputError, Tensor
 from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import BLUE, ORANGE, Scale, mix
-from ..language.states import UNKNOWN
+from ..language.status import UNKNOWN
 from ..language.text import clean, number, pretty
 from ..measure.runs import Run, Shared, arrays, ratio, run_of, same_inputs, shared_quantities, verdict
 from ..read.network import Captions

@@ -15,7 +15,7 @@ from minigrad import Tensor
 from ..language.catalogue import deferred, tr
 from ..language.picture import Picture
 from ..language.scale import Scale
-from ..language.states import UNKNOWN
+from ..language.status import UNKNOWN
 from ..language.text import clean, key, pretty
 from ..measure.diagnosis import spans
 from ..measure.direct import Direct, arrays, measured

@@ -22,7 +22,7 @@ from minigrad import InputError
 from ..language.catalogue import deferred, language, tr
 from ..language.picture import Picture, checked_width
 from ..language.scale import Scale, Stroke, ink_on, mix, opening, shade, signed
-from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
+from ..language.status import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import clean, number
 from .panels import (
     CELL,
@@ -342,7 +342,9 @@ def _in_cell(cell: Cell, wide: float, size: float, bold: bool) -> str:
     if said and width_of(said, size, bold) <= wide - 2:
         return said
     return (
-        gradient_cell(None, Scale(), cell.state).said if cell.state not in ("", NORMAL) and wide >= 9 else ""
+        gradient_cell(None, Scale(), cell.status).said
+        if cell.status not in ("", NORMAL) and wide >= 9
+        else ""
     )
 
 
@@ -427,7 +429,7 @@ def _plot(ax, panel: Plot, width: float) -> None:
 def _bar(ax, m: Bar, unit: float, inks: _Inks) -> None:
     from matplotlib.patches import Rectangle
 
-    odd = m.state not in ("", NORMAL)
+    odd = m.status not in ("", NORMAL)
     ax.add_artist(
         Rectangle(
             (m.x - m.width / 2, m.low), m.width, m.high - m.low, facecolor=m.colour,
@@ -435,7 +437,7 @@ def _bar(ax, m: Bar, unit: float, inks: _Inks) -> None:
         )
     )  # fmt: skip
     if m.said and width_of(m.said, 9, True) <= unit + 6:
-        _above(ax, m.x, m.high, m.said + (f"\n{tr(m.state)}" if odd and unit > 44 else ""), 9)
+        _above(ax, m.x, m.high, m.said + (f"\n{tr(m.status)}" if odd and unit > 44 else ""), 9)
     if m.inside and width_of(m.inside, 8.5) <= unit * m.width - 2:
         _write(ax, m.x, (m.low + m.high) / 2, m.inside, 8.5, ink_on(m.colour))
 
@@ -719,7 +721,7 @@ class _Page:
     # The legend.
 
     def _legend(self) -> None:
-        """What occurs and nothing else: scales of colours, states, keys; then the notes."""
+        """What occurs and nothing else: scales of colours, status of gradients, keys; then the notes."""
         sheet, x, top = self.sheet, EDGE, self.y
         scales = sheet.scales
         if GRADIENT in scales and sheet.scale is not None:
@@ -773,13 +775,13 @@ class _Page:
         self.todo.append(do)
 
     def _samples(self) -> None:
-        """States that occur, and keys, each with a sample of its colour."""
+        """Each status that occurs, and keys, each with a sample of its colour."""
         scale = self.sheet.scale or Scale()
         bounds = {
             VANISHED: tr("vanished: < {bound}", bound=number(scale.vanished)),
             EXPLODES: tr("exploded: > {bound}", bound=number(scale.exploded)),
         }
-        found = [(gradient_cell(None, scale, s), bounds.get(s) or tr(SAID[s])) for s in self.sheet.states]
+        found = [(gradient_cell(None, scale, s), bounds.get(s) or tr(SAID[s])) for s in self.sheet.statuses]
         found += [(Cell(colour), clean(said, 80)) for colour, said in self.sheet.keys]
         x = EDGE
         for cell, said in found:

@@ -17,7 +17,7 @@ from minigrad import InputError, Tensor
 from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import Scale
-from ..language.states import NOT_COMPUTED, UNKNOWN
+from ..language.status import NOT_COMPUTED, UNKNOWN
 from ..language.text import brief, clean, number, pretty
 from ..measure.gates import Quantity, quantities
 from ..read.network import Captions, read, roots_of
@@ -180,14 +180,14 @@ class _View:
         return self._heat(head, q.figures(), rows, labels)
 
     def _value(self, q: Quantity, k: int, value: float, said: str | None) -> Cell:
-        if q.states[k] == "":
+        if q.statuses[k] == "":
             return BLANK
         return share_cell(value, said) if q.is_gate else value_cell(value, self.top, said)
 
     def gradients(self, q: Quantity) -> Heat:
         """The norm over all, and a row of cells per unit, in line with those of the values."""
         known = q.gradients is not None
-        norms = q.sizes if known else np.full(len(q.states), np.nan)
+        norms = q.sizes if known else np.full(len(q.statuses), np.nan)
         rows = [[self._gradient(q, k, float(norms[k]), None) for k in self.kept]]
         rows += [[BLANK] * len(self.kept)] * bool(q.kind and known)
         units = evenly(q.values.shape[2], MOST_UNITS) if known else []
@@ -201,11 +201,11 @@ class _View:
         return self._gradient(q, k, abs(value), said if value and math.isfinite(value) else None)
 
     def _gradient(self, q: Quantity, k: int, size: float, said: str | None) -> Cell:
-        state = q.states[k]
-        if state == "":
+        status = q.statuses[k]
+        if status == "":
             return BLANK
         return gradient_cell(
-            size if state is None else None, self.scale, state and (state or NOT_COMPUTED), said
+            size if status is None else None, self.scale, status and (status or NOT_COMPUTED), said
         )
 
     def _heat(self, head: str, said: str, rows: list[list[Cell]], labels: list[str]) -> Heat:

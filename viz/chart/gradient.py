@@ -16,10 +16,11 @@ from minigrad import Tensor
 from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import Scale
-from ..language.states import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, UNKNOWN, VANISHED
+from ..language.status import CUT, EXPLODES, NOT_A_NUMBER, NOT_COMPUTED, UNKNOWN, VANISHED
 from ..language.text import pretty
 from ..measure import words
-from ..measure.transport import Link, Transport, transports
+from ..measure.links import Link, Transport
+from ..measure.transport import transports
 from ..measure.ways import FROM_LOSS, STRAIGHT, State, arrays, carried, split, told
 from ..read.network import Captions, Network, read, roots_of
 from ..read.titles import heading
@@ -164,7 +165,7 @@ def _verdict(
     """In words: what happens between the last step and the first."""
     if not known:
         return tr(NOT_YET)
-    bad = [t for t, v in known.items() if scale.state(v) == NOT_A_NUMBER]
+    bad = [t for t, v in known.items() if scale.status(v) == NOT_A_NUMBER]
     if bad:
         return tr("not a number from t = {last} back to t = {first}", last=max(bad), first=min(bad))
     positive = {t: v for t, v in known.items() if v > 0}
@@ -177,7 +178,7 @@ def _verdict(
     if transport is not None and len(transport.states) > 1:  # of a single state the headline says it
         said.append(words.carried(transport.factors(state.name), pretty(state.name)))
     for kind in (VANISHED, EXPLODES):
-        times = [t for t, v in positive.items() if scale.state(v) == kind]
+        times = [t for t, v in positive.items() if scale.status(v) == kind]
         if times:
             said.append(
                 tr(

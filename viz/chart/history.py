@@ -12,7 +12,7 @@ from minigrad import InputError
 from ..language.catalogue import deferred, tr
 from ..language.picture import Picture
 from ..language.scale import ORANGE, Scale, Stroke, mix
-from ..language.states import NOT_COMPUTED
+from ..language.status import NOT_COMPUTED
 from ..language.text import clean, key, number, of_gradient, pretty
 from ..measure.history import Recording
 from ..measure.words import half_lives

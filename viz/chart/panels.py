@@ -15,7 +15,7 @@ import numpy as np
 
 from ..language.catalogue import deferred, tr
 from ..language.scale import NAN, Scale, Stroke, opening, shade, signed
-from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
+from ..language.status import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, VANISHED, ZERO
 from ..language.text import number
 
 CELL = 17.0  # the height of a row of cells with numbers
@@ -29,30 +29,30 @@ GRADIENT, VALUE, SHARE, WEIGHT = "gradient", "value", "share", "weight"  # the s
 
 @dataclass(frozen=True)
 class Cell:
-    """A coloured place with a few letters in it; `of` is the scale of its colour, `state` that of a gradient."""
+    """A coloured place with a few letters in it; `of` is the scale of its colour, `status` that of a gradient."""
 
     colour: str = ""  # "": paper
     said: str = ""
     of: str = ""
-    state: str = ""
+    status: str = ""
     framed: bool = True
 
 
 BLANK = Cell(framed=False)
 NEVER = "#dfe3e8"  # of a weight that is exactly 0
-NAN_CELL = Cell(NAN, "?", state=NOT_A_NUMBER)
+NAN_CELL = Cell(NAN, "?", status=NOT_A_NUMBER)
 
 
 def gradient_cell(
-    value: float | None, scale: Scale, state: str | None = None, said: str | None = None
+    value: float | None, scale: Scale, status: str | None = None, said: str | None = None
 ) -> Cell:
-    """A gradient's norm; what has none bears its state's mark.
+    """A gradient's norm; what has none bears the mark of its status.
 
-    value : None where there is none, and `state` says why; said : in place of the number.
+    value : None where there is none, and `status` says why; said : in place of the number.
     """
-    kind = scale.state(value) if state is None else state
+    kind = scale.status(value) if status is None else status
     if kind == NO_WAY:
-        return Cell(state=NO_WAY, framed=False)
+        return Cell(status=NO_WAY, framed=False)
     if kind == NORMAL and value is not None:
         return Cell(scale.colour(value, kind), number(value) if said is None else said, GRADIENT, kind)
     colour = {CUT: "#e4e6ea"}.get(kind) or (
@@ -104,7 +104,7 @@ class Bar:
     width: float = 0.62
     said: str = ""  # above it
     inside: str = ""  # in it, where there is room
-    state: str = ""  # what is odd about it: a dashed frame
+    status: str = ""  # what is odd about it: a dashed frame
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,10 @@ class Sheet:
         return [c for p in self.every if isinstance(p, Heat) for row in p.rows for c in row]
 
     @property
-    def states(self) -> list[str]:
+    def statuses(self) -> list[str]:
         """Those of gradients that occur, which the legend explains."""
-        found = {c.state for c in self.cells} | {
-            m.state for p in self.every if isinstance(p, Plot) for m in p.marks if isinstance(m, Bar)
+        found = {c.status for c in self.cells} | {
+            m.status for p in self.every if isinstance(p, Plot) for m in p.marks if isinstance(m, Bar)
         }
         return [s for s in (NOT_COMPUTED, CUT, ZERO, VANISHED, EXPLODES, NOT_A_NUMBER) if s in found]
 
@@ -266,7 +266,7 @@ def gradient_panel(
     """Bars of norms over columns on a logarithmic axis, with the number on each; a nan gets no bar."""
     low, high = ends_of(values, scale)
     bars = [
-        Bar(k + 0.5, low, v, scale.colour(v), said=number(v), state="" if scale.state(v) == NORMAL else scale.state(v))
+        Bar(k + 0.5, low, v, scale.colour(v), said=number(v), status="" if scale.status(v) == NORMAL else scale.status(v))
         for k, v in enumerate(values.tolist()) if math.isfinite(v) and v > 0
     ]  # fmt: skip
     ticks = [(k + 0.5, c) for k, c in enumerate(columns)]

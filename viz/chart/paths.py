@@ -17,7 +17,7 @@ from minigrad import Tensor
 from ..language.catalogue import deferred, tr
 from ..language.picture import Picture
 from ..language.scale import Scale, mix
-from ..language.states import CUT, UNKNOWN
+from ..language.status import CUT, UNKNOWN
 from ..language.text import clean, columns, key, number, pretty
 from ..measure.diagnosis import spans
 from ..measure.shares import cancelled, shares

@@ -14,7 +14,7 @@ from minigrad import Tensor
 
 from ..language.catalogue import tr
 from ..language.scale import EXPLODED, ORANGE, Scale, mix
-from ..language.states import CUT, NORMAL, NOT_COMPUTED, ZERO, norm
+from ..language.status import CUT, NORMAL, NOT_COMPUTED, ZERO, norm
 from ..language.text import clean, ending, number, pretty
 from ..measure.diagnosis import Finding, findings
 from ..measure.health import FROZEN, Facts, Weight, facts_of
@@ -276,7 +276,7 @@ def _factor(own: Sequence[tuple[float, str | None, list[str] | None]]) -> Cell:
         return gradient_cell(None, Scale(), CUT if CUT in whys else whys[0])
     cut = sorted({s for _, _, cuts in own for s in cuts or ()})
     if cut:
-        return Cell("#e4e6ea", f"✂ {' '.join(map(pretty, cut))}", state=CUT)
+        return Cell("#e4e6ea", f"✂ {' '.join(map(pretty, cut))}", status=CUT)
     known = [v for v, _, _ in own if np.isfinite(v)]
     if not known:
         return Cell()
@@ -330,7 +330,7 @@ def _units(facts: Facts, scale: Scale) -> Iterator[Panel]:
 def _weights(facts: Facts, scale: Scale) -> list[list[Panel]]:
     """The norm of each weight's gradient, on the scale of gradients, and what does not learn; in three columns."""
     weights = facts.weights
-    shown = sorted(weights, key=lambda w: w.state == NORMAL)[:MOST_WEIGHTS]
+    shown = sorted(weights, key=lambda w: w.status == NORMAL)[:MOST_WEIGHTS]
     shown = [w for w in weights if any(w is s for s in shown)]
     per = max(1, -(-len(shown) // 3))
     row: list[Panel] = []
@@ -342,8 +342,8 @@ def _weights(facts: Facts, scale: Scale) -> list[list[Panel]]:
 
 
 def _weight(w: Weight, scale: Scale) -> Cell:
-    if w.state == FROZEN:
+    if w.status == FROZEN:
         return Cell("#c3c9d1", tr(FROZEN))
-    if w.state == CUT or w.norm is None:
-        return gradient_cell(None, scale, CUT if w.state == CUT else NOT_COMPUTED)
+    if w.status == CUT or w.norm is None:
+        return gradient_cell(None, scale, CUT if w.status == CUT else NOT_COMPUTED)
     return gradient_cell(w.norm, scale, ZERO if not w.norm else None)

@@ -11,7 +11,7 @@ from minigrad import InputError, Tensor
 from ..language.catalogue import tr
 from ..language.picture import Picture
 from ..language.scale import Scale, mix
-from ..language.states import NOT_COMPUTED, UNKNOWN, ZERO, norm
+from ..language.status import NOT_COMPUTED, UNKNOWN, ZERO, norm
 from ..language.text import clean, number, of_gradient
 from ..measure.weights import AT_ONCE, Parts, by_step
 from ..read.network import Captions, read, roots_of

@@ -12,9 +12,9 @@ from minigrad import Tensor
 
 from ..language.catalogue import tr
 from ..language.scale import INK, SOFT, Scale, opening, signed
-from ..language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
+from ..language.status import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, is_small, norm
 from ..language.text import ending, number, pretty, shape_text, tight
-from ..read.network import FIRST, SHARED, Group, gradient_of, gradient_state
+from ..read.network import FIRST, SHARED, Group, gradient_of, gradient_status
 from .markup import strip, text
 
 BOUNDED = ("sigmoid", "tanh")
@@ -24,7 +24,7 @@ VALUES, GATES, NUMBERS, BEYOND = (
     "gates",
     "gradients",
     "beyond",
-)  # what a legend explains besides states
+)  # what a legend explains besides the status of gradients
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Look:
 
     scale: Scale
     top: float  # the end of the scale of values
-    states: dict[int, str]
+    statuses: dict[int, str]
     seen: set[str] = field(default_factory=set)  # what occurred, for the legend
 
 
@@ -107,12 +107,12 @@ def value_words(node: Tensor, width: float) -> list[str]:
 
 def gradient_line(node: Tensor, width: float, look: Look) -> str:
     """The gradient as cells on the scale of the whole picture; a minus marks the negative ones."""
-    gradient = gradient_of(look.states, node)
+    gradient = gradient_of(look.statuses, node)
     if gradient is None or gradient.size == 1 or not is_small(gradient):
         return ""
 
     look.seen.add(NUMBERS)
-    look.seen.update(look.scale.state(abs(g)) for g in np.asarray(gradient, np.float64).ravel() if g)
+    look.seen.update(look.scale.status(abs(g)) for g in np.asarray(gradient, np.float64).ravel() if g)
 
     def colour(g: float) -> str:
         return "#ffffff" if g == 0 else look.scale.colour(abs(g))
@@ -124,11 +124,11 @@ def gradient_line(node: Tensor, width: float, look: Look) -> str:
 
 
 def gradient_text(
-    value: float | None, state: str | None, name: str, size: float = 8.5, narrow: bool = False
+    value: float | None, status: str | None, name: str, size: float = 8.5, narrow: bool = False
 ) -> str:
-    """`∂f 0.012`, or the state where there is no number; bold where something is wrong."""
+    """`∂f 0.012`, or the status where there is no number; bold where something is wrong."""
     if value is None:
-        return text(f"∂{name} {'–' if state in (NOT_COMPUTED, CUT) else tr(state or '')}", size, SOFT)
+        return text(f"∂{name} {'–' if status in (NOT_COMPUTED, CUT) else tr(status or '')}", size, SOFT)
     return text(f"∂{name} {tight(value, 5) if narrow else number(value)}", size, INK)
 
 
@@ -141,7 +141,7 @@ def card(
 ) -> tuple[list[str], float]:
     """Rows of markup for a group's box and the height that they need."""
     node = group.out
-    norm_, state = gradient_state(look.states, node)
+    norm_, status = gradient_status(look.statuses, node)
     called = short(name)
     size = min(13.0, (width - 8) / (0.72 * len(called)))
     title = text(called, round(size, 1), INK, True)
@@ -163,7 +163,7 @@ def card(
         gradient_line(node, width - 8, look),
         gradient_text(
             norm_,
-            state,
+            status,
             pretty(name) if len(pretty(name)) <= 3 and name[:1].isalpha() else "",
             9.5,
             width < 60,
@@ -171,22 +171,22 @@ def card(
         *extra,
     ]
     # Zero is said by its number and in its cells.
-    if norm_ is not None and look.scale.state(norm_) not in (NORMAL, ZERO):
-        rows.append(text(wrong(look.scale.state(norm_)), 8, look.scale.colour(norm_), True))
+    if norm_ is not None and look.scale.status(norm_) not in (NORMAL, ZERO):
+        rows.append(text(wrong(look.scale.status(norm_)), 8, look.scale.colour(norm_), True))
     rows = [r for r in rows if r]
     heights = [19.0] + [13 + 9 * (r.count("<TR>") - 1) if r.startswith("<TABLE") else 15 for r in rows[1:]]
     return rows, 8 + sum(heights)
 
 
-def flow_said(value: float | None, state: str | None, scale: Scale) -> str:
+def flow_said(value: float | None, status: str | None, scale: Scale) -> str:
     """For the tooltip of a line: how much gradient flows along it, or why none."""
     if value is None:
-        return tr(state or NOT_COMPUTED)
-    return tr("gradient {size} ({state})", size=number(value, 4), state=tr(scale.state(value)))
+        return tr(status or NOT_COMPUTED)
+    return tr("gradient {size} ({status})", size=number(value, 4), status=tr(scale.status(value)))
 
 
-def wrong(state: str) -> str:
-    return tr("NaN or ∞") if state == NOT_A_NUMBER else tr(state)
+def wrong(status: str) -> str:
+    return tr("NaN or ∞") if status == NOT_A_NUMBER else tr(status)
 
 
 def held_as(node: Tensor) -> str:
@@ -209,8 +209,8 @@ def tip(node: Tensor, look: Look, name: str) -> str:
         if node.value.dtype.kind == "f"
         else ""
     )
-    gradient, state = gradient_state(look.states, node)
-    said = tr(state or NOT_COMPUTED) if gradient is None else tr("norm {size}", size=number(gradient, 4))
+    gradient, status = gradient_status(look.statuses, node)
+    said = tr(status or NOT_COMPUTED) if gradient is None else tr("norm {size}", size=number(gradient, 4))
     held = f", {held_as(node)}" if held_as(node) else ""
     return tr(
         "{name}: {shape} {dtype}{held}{value}; gradient: {said}",

@@ -9,7 +9,7 @@ from ..language.scale import Scale
 from ..language.text import clean
 from ..measure.arrays import of_network, of_nodes
 from ..measure.folding import LEAST_FOLD, MOST, WHOLE, steps_shown
-from ..read.network import Captions, Network, read, roots_of, states_of
+from ..read.network import Captions, Network, read, roots_of, statuses_of
 from .operations import draw_operations
 from .render import Diagram
 from .sequence import draw_steps
@@ -56,9 +56,9 @@ def draw(
     if network is None:
         if captions is not None:
             raise InputError("draw: captions are for steps, and nothing in this graph stands in one")
-        nodes, states = ancestors(root), states_of(root)
-        picture = draw_operations(root, nodes, states, None, [], budget, title, scale, time_limit)
-        picture.data = of_nodes(nodes, states)
+        nodes, statuses = ancestors(root), statuses_of(root)
+        picture = draw_operations(root, nodes, statuses, None, [], budget, title, scale, time_limit)
+        picture.data = of_nodes(nodes, statuses)
         return picture
     level = level or "gate"
     shown = choose(network, level, budget, window)
@@ -67,7 +67,7 @@ def draw(
     )
     if level == "operation":
         picture = draw_operations(
-            root, network.nodes, network.states, network, shown, budget, title, scale, time_limit
+            root, network.nodes, network.statuses, network, shown, budget, title, scale, time_limit
         )
     else:
         picture = (draw_steps if level == "step" else draw_gates)(network, shown, title, scale, time_limit)

@@ -1,10 +1,10 @@
-"""The legend that stands under every picture: the scale of gradients, the states, the scale of values."""
+"""The legend that stands under every picture: the scale of gradients, the status of gradients, the scale of values."""
 
 from __future__ import annotations
 
 from ..language.catalogue import deferred, tr
 from ..language.scale import BLUE, INK, ORANGE, SOFT, Scale, mix, opening
-from ..language.states import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATES, VANISHED, ZERO
+from ..language.status import CUT, EXPLODES, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, STATUSES, VANISHED, ZERO
 from ..language.text import decade, number
 from .canvas import Canvas
 from .cards import BEYOND, GATES, OPEN_ABOVE, SHUT_BELOW, VALUES
@@ -50,7 +50,7 @@ def legend(
         value_scale(canvas, left, rule + 72, values)
     if gates:
         gate_scale(canvas, left, rule + 72 + 28 * (values is not None))
-    _states(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 132), scale, seen)
+    _statuses(canvas, right if width >= 760 else left, rule + (12 if width >= 760 else 132), scale, seen)
     y = rule + (72 if width >= 760 else 186)
     for k, note in enumerate(notes):
         canvas.words(right if width >= 760 else left, y + 13 * k, note, 9, SOFT, align="left", longest=150)
@@ -95,23 +95,23 @@ def gate_scale(canvas: Canvas, left: float, y: float) -> None:
     canvas.words(left + 286, y, tr("1 open"), 9, align="left")
 
 
-def _states(canvas: Canvas, left: float, y: float, scale: Scale, seen: set[str] | None = None) -> None:
-    """A sample of every state that occurs, as a line, with the bounds in figures."""
+def _statuses(canvas: Canvas, left: float, y: float, scale: Scale, seen: set[str] | None = None) -> None:
+    """A sample of every status that occurs, as a line, with the bounds in figures."""
     said = {
         NOT_COMPUTED: tr("– no gradient arrives"), CUT: tr("cut (detach)"), ZERO: tr("exactly zero"),
         VANISHED: tr("vanished: < {bound}", bound=number(scale.vanished)),
         EXPLODES: tr("exploded: > {bound}", bound=number(scale.exploded)),
         NOT_A_NUMBER: tr("not a number (NaN, ∞)"),
     }  # fmt: skip
-    found = [s for s in STATES if s != NORMAL and (seen is None or s in seen)]
+    found = [s for s in STATUSES if s != NORMAL and (seen is None or s in seen)]
     if found:
-        canvas.words(left, y, tr("states"), 10, INK, True, "left")
-    for k, state in enumerate(found):
+        canvas.words(left, y, tr("status"), 10, INK, True, "left")
+    for k, status in enumerate(found):
         x, row = left + 56 + 196 * (k % 3), y + 22 * (k // 3)
-        stroke = scale.stroke(None, state)
-        a = canvas.box(f"state {k} a", x, row, 0.1, 0.1, border=0)
-        b = canvas.box(f"state {k} b", x + 40, row, 0.1, 0.1, border=0)
-        canvas.line(a.key, b.key, [(x, row), (x + 40, row)], stroke, arrow="none", tooltip=tr(state))
-        if stroke.mark and state not in (VANISHED, EXPLODES):
+        stroke = scale.stroke(None, status)
+        a = canvas.box(f"status {k} a", x, row, 0.1, 0.1, border=0)
+        b = canvas.box(f"status {k} b", x + 40, row, 0.1, 0.1, border=0)
+        canvas.line(a.key, b.key, [(x, row), (x + 40, row)], stroke, arrow="none", tooltip=tr(status))
+        if stroke.mark and status not in (VANISHED, EXPLODES):
             canvas.words(x + 20, row, stroke.mark, 9, stroke.colour.split(":")[0], True, paper="#ffffff")
-        canvas.words(x + 46, row, said[state], 9, INK, align="left")
+        canvas.words(x + 46, row, said[status], 9, INK, align="left")

@@ -17,7 +17,7 @@ from minigrad import Tensor
 
 from ..language.catalogue import deferred, tr, trn
 from ..language.scale import FAINT, FONT, INK, PANEL, SOFT, Scale, ramp, signed
-from ..language.states import (
+from ..language.status import (
     CUT,
     EXPLODES,
     NORMAL,
@@ -31,7 +31,7 @@ from ..language.states import (
 )
 from ..language.text import Keys, decade, identifier, number, plain, shape_text, span
 from ..read.network import (
-    CUT_STATE,
+    CUT_STATUS,
     END,
     FIRST,
     PARAMETER,
@@ -41,7 +41,7 @@ from ..read.network import (
     Network,
     edge_gradient,
     gradient_of,
-    gradient_state,
+    gradient_status,
 )
 from .cards import Look, flow_said, gradient_line, gradient_text, held_as, short, tip, value_line, value_top
 from .markup import cell, node_label, square, table, text
@@ -70,20 +70,20 @@ class Edge:
 
 
 def draw_operations(
-    root: Tensor, nodes: Sequence[Tensor], states: dict[int, str], network: Network | None, shown: list[int],
+    root: Tensor, nodes: Sequence[Tensor], statuses: dict[int, str], network: Network | None, shown: list[int],
     budget: int, title: str, scale: Scale | None, time_limit: float,
 ) -> Diagram:  # fmt: skip
     items, edges = select(root, nodes, network, shown, budget)
-    gradients = [_edge_norm(states, e) for e in edges]
+    gradients = [_edge_norm(statuses, e) for e in edges]
     drawn = [i for i in items if not i.said]
-    own = [gradient_state(states, i.nodes[0])[0] for i in drawn]
+    own = [gradient_status(statuses, i.nodes[0])[0] for i in drawn]
     scale = scale or Scale.of([*(g for g, _ in gradients if g), *(g for g in own if g)])
     look = Look(
         scale,
         value_top([i.nodes[0] for i in drawn if i.nodes[0].is_symbol or is_small(i.nodes[0].value)]),
-        states,
+        statuses,
     )
-    seen = [state or scale.state(value) for value, state in gradients]
+    seen = [status or scale.status(value) for value, status in gradients]
     graph = graphviz.Digraph("minigrad", comment="Lay out with dot.")
     graph.attr(
         "graph", rankdir="LR", bgcolor="white", pad="0.15", nodesep="0.16", ranksep="0.42", fontname=FONT,
@@ -112,8 +112,8 @@ def draw_operations(
         _node(into, item, look, few, weight and n.requires_grad)
 
     frames(graph, items, network, write)
-    for edge, (value, state) in zip(edges, gradients, strict=True):
-        _edge(graph, edge, value, state, scale, few)
+    for edge, (value, status) in zip(edges, gradients, strict=True):
+        _edge(graph, edge, value, status, scale, few)
     return Diagram(graph.source, title, "dot", time_limit)
 
 
@@ -292,12 +292,12 @@ def _depths(nodes: Sequence[Tensor]) -> dict[int, int]:
     return depth
 
 
-def _edge_norm(states: dict[int, str], edge: Edge) -> tuple[float | None, str | None]:
+def _edge_norm(statuses: dict[int, str], edge: Edge) -> tuple[float | None, str | None]:
     """What flowed along all graph edges that this line stands for."""
     sums: dict[int, np.ndarray] = {}
     why = None
     for node, k, x in edge.parts:
-        part, reason = edge_gradient(states, node, k, x)
+        part, reason = edge_gradient(statuses, node, k, x)
         if part is None:
             why = CUT if CUT in (why, reason) else reason
         else:
@@ -362,7 +362,7 @@ def _node(into, item: Item, look: Look, few: bool, everywhere: bool) -> None:
         _left_out(into, item)
         return
     n = item.nodes[0]
-    gradient, state = gradient_state(look.states, n)
+    gradient, status = gradient_status(look.statuses, n)
     name = short(n.name) if n.name else ""
     said = " · ".join(filter(None, [shape_text(n.shape), held_as(n)]))
     shape = text(said, 8.5, SOFT) if n.shape or not n.op else ""
@@ -373,13 +373,13 @@ def _node(into, item: Item, look: Look, few: bool, everywhere: bool) -> None:
         rows += [value_line(n, 66, look) or text(f"‖·‖ {number(norm(n.value))}", 9.5, SOFT)]
         rows.append(gradient_line(n, 66, look))
     if n.dtype.kind == "f":
-        said = gradient_text(gradient, state, name if len(name) < 9 else "", 10)
+        said = gradient_text(gradient, status, name if len(name) < 9 else "", 10)
         rows.append(text(tr("all t:") + "\u00a0\u00a0", 8.5, SOFT) + said if everywhere else said)
-        wrong = look.scale.state(gradient)
+        wrong = look.scale.status(gradient)
         if gradient is not None and wrong not in (NORMAL, NOT_COMPUTED):
             rows.append(text(tr(wrong), 8.5, look.scale.colour(gradient), True))
     fill = "#fff9e8" if n.name and n.op is not None else "#eef4fb" if n.op is None else "#ffffff"
-    dashed = {"style": "rounded,filled,dashed"} if look.states.get(n.number) == CUT_STATE else {}
+    dashed = {"style": "rounded,filled,dashed"} if look.statuses.get(n.number) == CUT_STATUS else {}
     said = tip(n, look, n.name or (n.op.name if n.op else tr("constant")))
     into.node(item.key, label=node_label(rows), fillcolor=fill, tooltip=plain(said), **dashed)
 
@@ -442,7 +442,7 @@ def _numbers(n: Tensor, look: Look) -> list[str]:
         return table(["".join(square(colours(v), 38, 14, number(v), 8) for v in row) for row in rows])
 
     lines = [grid(n.value.astype(np.float64), lambda v: signed(v, look.top))]
-    gradient = gradient_of(look.states, n)
+    gradient = gradient_of(look.statuses, n)
     if gradient is not None:
         lines.append(
             grid(
@@ -453,13 +453,13 @@ def _numbers(n: Tensor, look: Look) -> list[str]:
     return lines
 
 
-def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scale, few: bool) -> None:
-    stroke = scale.stroke(value, state)
+def _edge(graph, edge: Edge, value: float | None, status: str | None, scale: Scale, few: bool) -> None:
+    stroke = scale.stroke(value, status)
     attributes = {
         "color": stroke.colour,
         "penwidth": f"{stroke.width:g}",
         "style": stroke.dash,
-        "tooltip": plain(flow_said(value, state, scale)),
+        "tooltip": plain(flow_said(value, status, scale)),
         "arrowsize": "0.7",
     }
     said = number(value) if few and value is not None and (value or not stroke.mark) else stroke.mark
@@ -469,7 +469,7 @@ def _edge(graph, edge: Edge, value: float | None, state: str | None, scale: Scal
 
 
 def _heading(title: str, scale: Scale, look: Look, seen: Sequence[str], computed: bool) -> str:
-    """The title, and below it the legend: the scales, and the states that occur."""
+    """The title, and below it the legend: the scales, and each status that occurs."""
     rows = [text(title, 15, INK, True, 200)] if title else []
     if not computed:
         rows.append(text(tr(UNKNOWN), 10, INK, True, 100))

@@ -11,9 +11,9 @@ from ..language.scale import INK, SOFT
 from ..language.text import number, span
 from ..measure import words
 from ..measure.folding import held, product
+from ..measure.links import Transport
 from ..measure.reasons import zero_said
-from ..measure.transport import Transport
-from ..read.network import QUANTITY, SHARED, Group, Network, gradient_state, joined, parameter_flows
+from ..read.network import QUANTITY, SHARED, Group, Network, gradient_status, joined, parameter_flows
 from ..read.titles import equations_of, sizes
 from .canvas import Box, Canvas
 from .cards import Look, card, short, tip
@@ -87,7 +87,7 @@ class Band:
             said = "–" if flow.norm is None else number(flow.norm)
             line = f"∂{short(flow.source.name or 'W')} {said}"
             extra.append(text(line, min(9.5, 60 / (0.62 * len(line))), SOFT))
-        if gradient_state(network.states, g.out)[0] == 0 and (why := zero_said(network, g)):
+        if gradient_status(network.statuses, g.out)[0] == 0 and (why := zero_said(network, g)):
             extra.insert(0, text(why, min(8, 58 / (0.62 * len(why))), SOFT))
         width = COLUMN
         if g.name in self.top_states:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..language.catalogue import tr
 from ..language.scale import INK, PANEL, SOFT, Scale
-from ..language.states import UNKNOWN
+from ..language.status import UNKNOWN
 from ..language.text import clean, fitting
 from ..measure import words
 from ..measure.transport import transports
@@ -20,7 +20,7 @@ from ..read.network import (
     Network,
     bridges,
     flows,
-    gradient_state,
+    gradient_status,
 )
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
@@ -58,11 +58,11 @@ class _Sequence:
             for s in self.shown_states[b]
             if (g := network.find(b, t, s))
         ]
-        own = [v for g in groups if (v := gradient_state(network.states, g.out)[0])]
+        own = [v for g in groups if (v := gradient_status(network.statuses, g.out)[0])]
         self.scale = scale or Scale.of(
             [*(f.norm for f in self.flows if f.norm and f.source.kind != PARAMETER), *own]
         )
-        self.look = Look(self.scale, value_top(g.out for g in groups), network.states)
+        self.look = Look(self.scale, value_top(g.out for g in groups), network.statuses)
         self.tall = max([card(g, 60, self.look, g.name)[1] for g in groups], default=60.0)
         self.boxes: dict[object, Box] = {}
         self.lane: dict[tuple[str, str], float] = {}
@@ -251,10 +251,10 @@ class _Sequence:
         for r in self.routes:
             f = r.what
             assert isinstance(f, Flow)
-            state, label = words.on_arrow(self.transport, f) if r.lane else (f.state, "")
-            stroke = self.scale.stroke(f.norm, state)
-            self.look.seen.add(state or self.scale.state(f.norm))
-            said = flow_said(f.norm, state, self.scale)
+            status, label = words.on_arrow(self.transport, f) if r.lane else (f.status, "")
+            stroke = self.scale.stroke(f.norm, status)
+            self.look.seen.add(status or self.scale.status(f.norm))
+            said = flow_said(f.norm, status, self.scale)
             label = label or stroke.mark
             (x0, y0), (x1, y1) = r.points[0], r.points[-1]
             at = ((x0 + x1) / 2, y0 - 8 - stroke.width / 2) if r.lane else (x1 + 18, (y0 + y1) / 2)

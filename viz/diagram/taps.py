@@ -16,7 +16,7 @@ from minigrad import InputError, Tensor
 
 from ..language.catalogue import tr, trn
 from ..language.scale import FAINT, INK, PANEL, SOFT, Scale, Stroke, line_of, mix, signed
-from ..language.states import CUT, UNKNOWN
+from ..language.status import CUT, UNKNOWN
 from ..language.text import clean, fitting, number, pretty, span
 from ..measure.attention import LEAST, with_lines
 from ..read.attention import arranged
@@ -356,8 +356,8 @@ class _Drawing:
             size = None if way.norms is None else float(way.norms[t])
             said = _from(row, t, way, t + way.offset) + ": "
             strength = -1.0 if size is None else np.inf if np.isnan(size) else size
-            stroke = self.scale.stroke(size, way.state)
-            said += flow_said(size, way.state, self.scale)
+            stroke = self.scale.stroke(size, way.status)
+            said += flow_said(size, way.status, self.scale)
             found.append(_Line(way, (way.source, t + way.offset), (row, t), stroke, strength, said))
         return found
 
@@ -587,7 +587,7 @@ def ways_said(row: Row, below: Row) -> list[str]:
             "" if source is below else tr("from {source}", source=source.label or tr("a row below")),
         )
         lines += [f"{said} {where}".strip()] if len(said) + len(where) <= 22 else [*parts, where]
-        if any(way.state == CUT for way in ways):
+        if any(way.status == CUT for way in ways):
             lines.append(tr("✂ cut (detach)"))
     return [line for line in lines if line]
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..language.catalogue import tr
 from ..language.scale import INK, PANEL, SOFT, Scale
-from ..language.states import UNKNOWN
+from ..language.status import UNKNOWN
 from ..language.text import fitting, identifier
 from ..measure import words
 from ..measure.transport import transports
@@ -32,7 +32,7 @@ from ..read.network import (
     Network,
     bridges,
     flows,
-    gradient_state,
+    gradient_status,
 )
 from .canvas import Box, Canvas
 from .cards import Look, card, flow_said, tip, value_top
@@ -73,10 +73,10 @@ class Unrolled:
         self.gap_flows = self._flows_into_gaps()
         numbers = [f.norm for f in self.flows + self.gap_flows if f.norm and f.source.kind != PARAMETER]
         # The end's own gradient is 1 by definition and says nothing.
-        numbers += [gradient_state(network.states, g.out)[0] for g in groups if g is not network.end]
+        numbers += [gradient_status(network.statuses, g.out)[0] for g in groups if g is not network.end]
         self.scale = scale or Scale.of(n for n in numbers if n)
         visible = [g.out for g in groups if g.kind == QUANTITY]
-        self.look = Look(self.scale, value_top(visible), network.states)
+        self.look = Look(self.scale, value_top(visible), network.statuses)
         self.boxes: dict[int, Box] = {}  # by id of the group; only to look up, never to write
         self.gaps: list[tuple[Column, Box]] = []
         self.routes: list[Route] = []
@@ -507,13 +507,13 @@ class Unrolled:
     def _line(self, route: Route) -> None:
         f = route.what
         assert isinstance(f, Flow)
-        state, said_of = words.on_arrow(self.transport, f) if self._between(f) else (f.state, "")
-        stroke = self.scale.stroke(f.norm, state)
-        self.look.seen.add(state or self.scale.state(f.norm))
+        status, said_of = words.on_arrow(self.transport, f) if self._between(f) else (f.status, "")
+        stroke = self.scale.stroke(f.norm, status)
+        self.look.seen.add(status or self.scale.status(f.norm))
         ends = [
             f"{g.name or tr(g.kind)} t={g.t}" if g.kind != END else tr("loss") for g in (f.source, f.target)
         ]
-        said = flow_said(f.norm, state, self.scale)
+        said = flow_said(f.norm, status, self.scale)
         label, at = "", None
         if route.lane:
             # In the open piece of the lane, right of what it leaves.

@@ -2,7 +2,7 @@
 
 A gradient is shown by colour AND width on a logarithmic scale, a signed value by
 blue, white and orange on a linear one.  Both ramps keep their order in greyscale
-and for colour-blind readers, and no state is told by colour alone: see `STATES`.
+and for colour-blind readers, and no status is told by colour alone: see `STATUSES`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .catalogue import tr
-from .states import (
+from .status import (
     CUT,
     EXPLODED_ABOVE,
     EXPLODES,
@@ -91,7 +91,7 @@ def ink_on(colour: str) -> str:
 
 @dataclass(frozen=True)
 class Stroke:
-    """How a line is drawn: everything that tells its state."""
+    """How a line is drawn: everything that tells its status."""
 
     colour: str
     width: float
@@ -133,8 +133,8 @@ class Scale:
         """Where a norm above 0 lies on the scale: 0 at its lower end, 1 at its upper."""
         return (math.log10(value) - self.low) / (self.high - self.low)
 
-    def state(self, value: float | None) -> str:
-        """The state of a gradient by its norm; None is not computed."""
+    def status(self, value: float | None) -> str:
+        """The status of a gradient by its norm; None is not computed."""
         if value is None:
             return NOT_COMPUTED
         if not math.isfinite(value):
@@ -143,29 +143,29 @@ class Scale:
             return ZERO
         return VANISHED if value < self.vanished else EXPLODES if value > self.exploded else NORMAL
 
-    def colour(self, value: float | None, state: str | None = None) -> str:
+    def colour(self, value: float | None, status: str | None = None) -> str:
         """The colour of a gradient by its norm, as #rrggbb; None is not computed."""
-        state = state or self.state(value)
-        if state == NORMAL and value:
+        status = status or self.status(value)
+        if status == NORMAL and value:
             return ramp(self.share(value))
         return {EXPLODES: EXPLODED, NOT_A_NUMBER: NAN, VANISHED: "#a59d3a", CUT: CUT_INK}.get(
-            state, "#9aa1ab"
+            status, "#9aa1ab"
         )
 
-    def stroke(self, value: float | None, state: str | None = None) -> Stroke:
+    def stroke(self, value: float | None, status: str | None = None) -> Stroke:
         """Colour, width and dashes of an arrow by the norm of its gradient, and the mark on it."""
-        state = state or self.state(value)
-        colour = self.colour(value, state)
-        if state == NORMAL and value:
+        status = status or self.status(value)
+        colour = self.colour(value, status)
+        if status == NORMAL and value:
             return Stroke(colour, round(1.2 + 4.8 * min(max(self.share(value), 0.0), 1.0), 2), "solid", "")
-        if state == EXPLODES:
+        if status == EXPLODES:
             return Stroke(f"{colour}:{colour}:{colour}", 2.6, "solid", tr("exploded"))
         width, dash, mark = {
             NOT_A_NUMBER: (2.4, "dashed", "NaN"),
             VANISHED: (1.4, "dotted", tr("vanished")),
             CUT: (1.4, "dashed", "✂"),
             ZERO: (0.8, "solid", "0"),
-        }.get(state, (0.8, "dashed", ""))
+        }.get(status, (0.8, "dashed", ""))
         return Stroke(colour, width, dash, mark)
 
     def ticks(self) -> list[int]:

@@ -30,11 +30,11 @@ def of_network(network: Network, shown: Sequence[int]) -> dict[str, np.ndarray]:
     for (band, name), own in by_name.items():
         nodes = [own[t].out if t in own else None for t in shown]
         data[key(band, name)] = _stacked(nodes, lambda n: None if n.is_symbol else n.value)
-        data[key(band, f"d{name}")] = _stacked(nodes, lambda n: gradient_of(network.states, n))
+        data[key(band, f"d{name}")] = _stacked(nodes, lambda n: gradient_of(network.statuses, n))
     names = weight_names(network)
     for n in network.nodes:
         if n.number in names:
-            data |= _both(names[n.number], n, network.states)
+            data |= _both(names[n.number], n, network.statuses)
     for f in flows(network, [*inside, *ends, *([network.end] if network.end is not None else [])]):
         when = f.source.t if f.target.kind == END else f.target.t
         if f.norm is not None and when in shown and f.source.kind != PARAMETER:
@@ -45,17 +45,17 @@ def of_network(network: Network, shown: Sequence[int]) -> dict[str, np.ndarray]:
     return data
 
 
-def of_nodes(nodes: Sequence[Tensor], states: dict[int, str]) -> dict[str, np.ndarray]:
+def of_nodes(nodes: Sequence[Tensor], statuses: dict[int, str]) -> dict[str, np.ndarray]:
     """Value and gradient of each node, by its name or its operation, numbered where two are called alike."""
     fresh, data = Keys().fresh, {}
     for n in nodes:
-        data |= _both(fresh(n.name or (n.op.name if n.op is not None else "constant")), n, states)
+        data |= _both(fresh(n.name or (n.op.name if n.op is not None else "constant")), n, statuses)
     return data
 
 
-def _both(name: str, n: Tensor, states: dict[int, str]) -> dict[str, np.ndarray]:
+def _both(name: str, n: Tensor, statuses: dict[int, str]) -> dict[str, np.ndarray]:
     """Value and gradient."""
-    gradient = gradient_of(states, n)
+    gradient = gradient_of(statuses, n)
     return {
         name: np.array(np.nan) if n.is_symbol else np.asarray(n.value),
         of_gradient(name): np.full(n.shape if not n.is_symbol else (), np.nan)

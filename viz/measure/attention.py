@@ -10,7 +10,7 @@ import numpy as np
 from minigrad import InputError
 
 from ..language.catalogue import deferred, tr
-from ..language.states import norm
+from ..language.status import norm
 from ..language.text import clean, span
 
 MOST = 40  # places along an axis

@@ -15,7 +15,7 @@ import numpy as np
 from minigrad import InputError, Tensor, describe
 from minigrad.items import itemised, reach, rows_of, together
 
-from ..language.states import norms
+from ..language.status import norms
 from ..read.network import QUANTITY, SHARED, Network
 from .transport import halving, rate
 from .ways import where

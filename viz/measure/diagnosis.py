@@ -17,7 +17,7 @@ import numpy as np
 from minigrad import Tensor
 
 from ..language.catalogue import deferred, listed, tr, trn
-from ..language.states import CUT, NORMAL, VANISHED_BELOW, ZERO
+from ..language.status import CUT, NORMAL, VANISHED_BELOW, ZERO
 from ..language.text import clean, number, pretty
 from ..read.network import gradient_of, step_of
 from .health import FROZEN, Facts
@@ -104,7 +104,9 @@ def _numbers(facts: Facts) -> Iterator[Finding]:
         said = tr("No gradient is known, so nothing is said of it below but how fast it would go.")
         yield Finding(deferred("not computed"), "", said, tr(TRY["not computed"]), fault=False)
     bad = [
-        n for n in facts.nodes if (g := gradient_of(facts.states, n)) is not None and not np.isfinite(g).all()
+        n
+        for n in facts.nodes
+        if (g := gradient_of(facts.statuses, n)) is not None and not np.isfinite(g).all()
     ]
     if bad or (facts.root.dtype.kind == "f" and not np.isfinite(facts.root.value).all()):
         values = [n for n in facts.nodes if n.dtype.kind == "f" and not np.isfinite(n.value).all()]
@@ -125,8 +127,8 @@ def _numbers(facts: Facts) -> Iterator[Finding]:
             (at[1],) if at else (),
         )
     elif facts.computed:
-        zero = [w for w in facts.weights if w.state == ZERO]
-        if zero and not any(w.state == NORMAL for w in facts.weights):
+        zero = [w for w in facts.weights if w.status == ZERO]
+        if zero and not any(w.status == NORMAL for w in facts.weights):
             said = tr("The gradient of every weight is exactly zero: nothing can be learned.")
             yield Finding(deferred("exactly zero"), "", said, tr(TRY["zero"]))
         elif zero:
@@ -388,7 +390,7 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 deferred("no derivative"), clean(decay.band), said, tr(TRY["no derivative"]), fault=False
             )
-    behind = [w.name for w in facts.weights if w.state == CUT]
+    behind = [w.name for w in facts.weights if w.status == CUT]
     if behind:
         said = tr(
             "No gradient reaches {names}: every way to the loss leads through detach.", names=_list(behind)
@@ -437,7 +439,7 @@ def _silent(facts: Facts) -> Iterator[Finding]:
 def _not_learning(facts: Facts) -> Iterator[Finding]:
     by_layer: dict[str, list[str]] = {}
     for w in facts.weights:
-        if w.state == FROZEN:
+        if w.status == FROZEN:
             layer, _, own = w.name.rpartition(" / ")
             by_layer.setdefault(layer, []).append(own)
     for layer, names in by_layer.items():
@@ -451,7 +453,9 @@ def _not_learning(facts: Facts) -> Iterator[Finding]:
             tr(TRY["unused"]),
         )
     if facts.given is not None:
-        left_out = [w.name for w in facts.weights if w.tensor.number not in facts.given and w.state != FROZEN]
+        left_out = [
+            w.name for w in facts.weights if w.tensor.number not in facts.given and w.status != FROZEN
+        ]
         if left_out:
             said = tr(
                 "Not among the parameters given, so that training does not move them: {names}.",

@@ -7,9 +7,9 @@ import numpy as np
 from minigrad import Tensor
 from minigrad.items import itemised
 
-from ..language.states import norm
+from ..language.status import norm
 from ..language.text import key
-from ..read.network import Network, gradient_of, gradient_state
+from ..read.network import Network, gradient_of, gradient_status
 from .ways import where
 
 NOTHING_LEFT = 1e-3  # of both parts' norms; of less, which may be rounding, a share says nothing
@@ -56,7 +56,7 @@ def measured(network: Network, root: Tensor, which: list[tuple[str, str]], times
             g = network.find(d.band, t, d.name) or (first if first is not None and first.t == t else None)
             if g is not None:
                 nodes[g.out.number] = (d, g.out)
-                d.why[t] = gradient_state(network.states, g.out)[1]
+                d.why[t] = gradient_status(network.statuses, g.out)[1]
         through = at_step.get(t, set()) | places.outside
         parts = {
             n.number: batch[0]
@@ -64,7 +64,7 @@ def measured(network: Network, root: Tensor, which: list[tuple[str, str]], times
             if n.number in nodes
         }
         for number_, (d, node) in nodes.items():
-            total = gradient_of(network.states, node)
+            total = gradient_of(network.statuses, node)
             if total is not None and known:
                 own = np.asarray(parts.get(number_, np.zeros(node.shape)), np.float64)
                 total = np.asarray(total, np.float64)

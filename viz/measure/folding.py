@@ -14,9 +14,10 @@ import numpy as np
 
 from ..language.catalogue import deferred, tr
 from ..language.text import number, pretty
-from ..read.network import QUANTITY, Group, Network, gradient_state
+from ..read.network import QUANTITY, Group, Network, gradient_status
+from .links import Transport
 from .recurrence import real_sequences
-from .transport import Transport, transports
+from .transport import transports
 
 WHOLE, MOST, LEAST_FOLD = 8, 12, 3  # steps that are drawn whole; with events among them; that a fold hides
 
@@ -88,7 +89,7 @@ def _rows(network: Network, gates: bool) -> list[dict[int, Group]]:
 
 
 def _sizes(network: Network, groups: dict[int, Group]) -> dict[int, float]:
-    found = {t: gradient_state(network.states, g.out)[0] for t, g in groups.items()}
+    found = {t: gradient_status(network.statuses, g.out)[0] for t, g in groups.items()}
     return {t: v for t, v in found.items() if v is not None}
 
 
@@ -96,7 +97,7 @@ def _kinds(network: Network, groups: dict[int, Group]) -> dict[int, object]:
     """What a step's value and gradient are like: a change from one step to the next is an event."""
     found = {}
     for t, g in groups.items():
-        size, why = gradient_state(network.states, g.out)
+        size, why = gradient_status(network.statuses, g.out)
         value = g.out.value if not g.out.is_symbol and g.out.dtype.kind == "f" else np.zeros(0)
         mask = real_sequences(g.out)
         masked = "" if mask is None else mask.tobytes()

@@ -9,9 +9,9 @@ import numpy as np
 from minigrad import InputError
 
 from ..language.catalogue import deferred, tr
-from ..language.states import norms
+from ..language.status import norms
 from ..language.text import number, pretty
-from ..read.network import QUANTITY, Group, Network, gradient_of, gradient_state
+from ..read.network import QUANTITY, Group, Network, gradient_of, gradient_status
 from ..read.units import NEAR, RANGES
 from .reasons import zero_because
 
@@ -26,7 +26,7 @@ class Quantity:
     symbol: str
     values: np.ndarray
     gradients: np.ndarray | None  # of the same shape, NaN at steps where none is known; None: at no step
-    states: list[
+    statuses: list[
         str | None
     ]  # why there is none, by step; None where there is one, "" where there is no quantity
     zeros: dict[int, str]  # steps at which the gradient is exactly zero, and why, where it is known
@@ -116,20 +116,20 @@ def _quantity(network: Network, band: str, name: str) -> Quantity:
         )
     shape = np.asarray(last.value).reshape(-1, last.shape[-1] if last.shape else 1).shape
     values, gradients = np.full((2, len(groups), *shape), np.nan)
-    states: list[str | None] = []
+    statuses: list[str | None] = []
     zeros: dict[int, str] = {}
     for k, g in enumerate(groups):
         if g is None:
-            states.append("")
+            statuses.append("")
             continue
         values[k] = g.out.value.reshape(shape)
-        part = gradient_of(network.states, g.out)
-        states.append(None if part is not None else gradient_state(network.states, g.out)[1])
+        part = gradient_of(network.statuses, g.out)
+        statuses.append(None if part is not None else gradient_status(network.statuses, g.out)[1])
         if part is not None:
             gradients[k] = part.reshape(shape)
             if not part.any():
                 zeros[network.steps[k]] = zero_because(network, g)
     kind = last.op.name if last.op is not None and last.op.name in RANGES else ""
-    known = any(s is None for s in states)
+    known = any(s is None for s in statuses)
     symbol = last.op.symbol if kind and last.op is not None else ""
-    return Quantity(band, name, kind, symbol, values, gradients if known else None, states, zeros)
+    return Quantity(band, name, kind, symbol, values, gradients if known else None, statuses, zeros)

@@ -11,24 +11,24 @@ import numpy as np
 from minigrad import InputError, Tensor, ancestors, describe
 
 from ..language.catalogue import deferred
-from ..language.states import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
+from ..language.status import CUT, NORMAL, NOT_A_NUMBER, NOT_COMPUTED, ZERO, norm
 from ..language.text import Keys, clean
-from ..read.network import CUT_STATE, Network, gradient_of, read, roots_of, states_of, step_of
+from ..read.network import CUT_STATUS, Network, gradient_of, read, roots_of, statuses_of, step_of
 from ..read.units import Gate, Rectifier, gates_of, rectifier_input, rectifiers_of
 from .recurrence import Decay, decays
 from .ways import weight_names, where
 
-FROZEN = deferred("frozen")  # the state of a weight beside those of its gradient
+FROZEN = deferred("frozen")  # the status of a weight beside those of its gradient
 
 
 @dataclass
 class Weight:
-    """A parameter: its name, the norm of its gradient, and its state in a word."""
+    """A parameter: its name, the norm of its gradient, and its status in a word."""
 
     name: str
     tensor: Tensor
     norm: float | None
-    state: str
+    status: str
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Facts:
     root: Tensor
     nodes: list[Tensor]
     network: Network | None
-    states: dict[int, str]
+    statuses: dict[int, str]
     given: dict[int, str] | None  # names of the parameters that training moves, by number
     unused: list[str]
     decays: list[Decay] = field(default_factory=list)
@@ -70,13 +70,13 @@ class Facts:
                 for band in [decay.band]
             ]  # fmt: skip
             return found if len(found) > 1 and not self.network.mirrored else []
-        chain = [n for n in self.nodes if _activation(n) and gradient_of(self.states, n) is not None]
+        chain = [n for n in self.nodes if _activation(n) and gradient_of(self.statuses, n) is not None]
         return [(n.name or f"{k}", norm(n.grad)) for k, n in enumerate(chain, 1)] if len(chain) > 1 else []
 
     def _state_gradient(self, decay: Decay, t: int) -> np.ndarray | None:
         assert self.network is not None
         g = self.network.find(decay.band, t, decay.states[-1])
-        return gradient_of(self.states, g.out) if g is not None else None
+        return gradient_of(self.statuses, g.out) if g is not None else None
 
 
 def facts_of(what, steps=None, parameters=None) -> Facts:
@@ -91,7 +91,7 @@ def facts_of(what, steps=None, parameters=None) -> Facts:
     given = _given(parameters)
     there = {n.number for n in nodes}
     unused = [name for number_, name in (given or {}).items() if number_ not in there]
-    facts = Facts(root, nodes, network, states_of(root), given, unused)
+    facts = Facts(root, nodes, network, statuses_of(root), given, unused)
     if network is not None:
         facts.decays = decays(network)
     facts.gates, facts.rectifiers = gates_of(nodes, network), rectifiers_of(nodes, network)
@@ -134,14 +134,14 @@ def _weights(facts: Facts) -> list[Weight]:
             band = frozen.get(n.number, "")
             several = facts.network is not None and len(facts.network.bands) > 1
             name = fresh(f"{band} / {n.name or 'weight'}" if band and several else n.name or "weight")
-        gradient = gradient_of(facts.states, n)
+        gradient = gradient_of(facts.statuses, n)
         size = None if gradient is None or not facts.computed else norm(gradient)
         if not learns:
-            state = FROZEN
-        elif facts.states.get(n.number) == CUT_STATE:
-            state = CUT
+            status = FROZEN
+        elif facts.statuses.get(n.number) == CUT_STATUS:
+            status = CUT
         else:
-            state = (
+            status = (
                 NOT_COMPUTED
                 if size is None
                 else NOT_A_NUMBER
@@ -150,7 +150,7 @@ def _weights(facts: Facts) -> list[Weight]:
                 if size
                 else ZERO
             )
-        found.append(Weight(clean(name), n, size, state))
+        found.append(Weight(clean(name), n, size, status))
     return found
 
 

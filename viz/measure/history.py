@@ -17,7 +17,7 @@ import numpy as np
 from minigrad import GraphError, InputError, Tensor, ancestors
 from minigrad.files import write
 
-from ..language.states import norm
+from ..language.status import norm
 from ..language.text import Keys, key, of_gradient
 from ..read.network import QUANTITY, Network, gradient_of, read
 from ..read.units import NEAR, RANGES
@@ -206,7 +206,7 @@ def _quantity(network: Network, band: str, name: str) -> dict[str, np.ndarray]:
         g = network.find(band, t, name)
         if g is None or g.out.is_symbol or g.out.dtype.kind != "f" or not g.out.size:
             continue
-        gradient, value = gradient_of(network.states, g.out), g.out.value
+        gradient, value = gradient_of(network.statuses, g.out), g.out.value
         gradients[k] = np.nan if gradient is None else norm(gradient)
         means[k] = value.mean(dtype=np.float64)
         ends = RANGES.get(g.out.op.name if g.out.op is not None else "")

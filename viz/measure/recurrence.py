@@ -16,7 +16,7 @@ import numpy as np
 from minigrad import Tensor
 from minigrad.items import itemised, reach
 
-from ..language.states import CUT, NOT_A_NUMBER, ZERO
+from ..language.status import CUT, NOT_A_NUMBER, ZERO
 from ..language.text import clean
 from ..read.network import Network, step_of
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..language.catalogue import listed, tr, trn
-from ..language.states import NORMAL, NOT_COMPUTED, norm
+from ..language.status import NORMAL, NOT_COMPUTED, norm
 from ..language.text import clean, columns, key, number, of_gradient, pretty
 from .diagnosis import Finding, folded, power
 from .health import Facts
@@ -60,7 +60,7 @@ def tables(facts: Facts) -> list[tuple[str, list[str], list[list[str]]]]:
     if rectifiers:
         found.append(("ReLU", ["", tr("units"), tr("off everywhere"), tr("samples")], rectifiers))
     weights = [
-        [w.name, "–" if w.norm is None else number(w.norm), number(norm(w.tensor.value)), _odd(w.state)]
+        [w.name, "–" if w.norm is None else number(w.norm), number(norm(w.tensor.value)), _odd(w.status)]
         for w in facts.weights
     ]  # fmt: skip
     if weights:
@@ -99,8 +99,8 @@ def speed(decay: Decay) -> str:
     )
 
 
-def _odd(state: str) -> str:
-    return "" if state in (NORMAL, NOT_COMPUTED) else tr(state)
+def _odd(status: str) -> str:
+    return "" if status in (NORMAL, NOT_COMPUTED) else tr(status)
 
 
 def _shortened(rows: list[list[str]]) -> list[list[str]]:

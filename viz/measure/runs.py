@@ -10,7 +10,7 @@ from minigrad import InputError
 
 from ..language.catalogue import tr
 from ..language.text import pretty
-from ..read.network import QUANTITY, Network, gradient_state, read, roots_of
+from ..read.network import QUANTITY, Network, gradient_status, read, roots_of
 from . import words
 from .transport import transports
 
@@ -30,7 +30,7 @@ class Run:
         g = self.network.find(self.band, t, self.state) or (
             first if first is not None and first.t == t else None
         )
-        return gradient_state(self.network.states, g.out) if g is not None else (None, "")
+        return gradient_status(self.network.statuses, g.out) if g is not None else (None, "")
 
     @property
     def quantities(self) -> list[str]:

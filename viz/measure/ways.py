@@ -14,7 +14,7 @@ from minigrad import InputError, Tensor
 from minigrad.items import itemised, pulled
 
 from ..language.catalogue import deferred, tr
-from ..language.states import norm
+from ..language.status import norm
 from ..language.text import Keys, key, pretty
 from ..read.network import (
     CUT,
@@ -27,7 +27,7 @@ from ..read.network import (
     Network,
     edge_gradient,
     gradient_of,
-    gradient_state,
+    gradient_status,
     step_of,
 )
 
@@ -154,7 +154,7 @@ def split(network: Network, band: str, name: str, times: list[int], far: bool = 
 def _split_at(network: Network, state: State, node: Tensor, t: int, far: bool, readers, ahead) -> None:
     """One step of `split`: what each reader sent back, carried to `node` way by way."""
     following = state.after.get(t)
-    state.total[t], state.why[t] = gradient_state(network.states, node)
+    state.total[t], state.why[t] = gradient_status(network.statuses, node)
     region, clear = _region(network, state.band, t, node, following, far)
     labels: dict[str, int] = {}
     seeds = []
@@ -162,7 +162,7 @@ def _split_at(network: Network, state: State, node: Tensor, t: int, far: bool, r
         for n, k in readers.get(x.number, ()):
             reader, part = network.group_of[n.number], n.contributions[k] if n.contributions else None
             is_next = (reader.band, reader.t) == (state.band, following) and reader.kind in (QUANTITY, SHARED)
-            if part is None and is_next and edge_gradient(network.states, n, k, x)[1] == CUT:
+            if part is None and is_next and edge_gradient(network.statuses, n, k, x)[1] == CUT:
                 state.cut.append(t)
             if part is None or n.number in region:
                 continue
@@ -179,7 +179,7 @@ def _split_at(network: Network, state: State, node: Tensor, t: int, far: bool, r
 
 def _put(network: Network, state: State, node: Tensor, t: int, vectors: dict, hooked: bool) -> None:
     """Write down the parts, and what no reader accounts for: a loss outside the graph at hand, or a hook."""
-    gradient = gradient_of(network.states, node)
+    gradient = gradient_of(network.statuses, node)
     if gradient is not None:
         with np.errstate(invalid="ignore"):  # ∞ − ∞
             rest = gradient - sum(vectors.values(), np.zeros(node.shape))
@@ -282,7 +282,7 @@ def passed_on(network: Network, state: State, way: str, t: int) -> float | None:
     """How much of the gradient that reaches a gate of the next step comes back to the state: a ratio of norms."""
     gate = network.find(state.band, state.after.get(t, t), state.gates[way])
     part = state.parts.get(way, {}).get(t)  # none where a cut lies between
-    arrives = gradient_state(network.states, gate.out)[0] if gate is not None else None
+    arrives = gradient_status(network.statuses, gate.out)[0] if gate is not None else None
     if part is None or not arrives or not np.isfinite(arrives):
         return None
     return part / arrives

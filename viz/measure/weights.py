@@ -9,7 +9,7 @@ import numpy as np
 from minigrad.items import itemised
 
 from ..language.catalogue import deferred
-from ..language.states import norm
+from ..language.status import norm
 from ..read.network import OUTPUT, Network
 from .ways import before_steps, weight_names, where
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..language.catalogue import deferred, listed, tr, trn
-from ..language.states import CUT, NOT_COMPUTED
+from ..language.status import CUT, NOT_COMPUTED
 from ..language.text import clean, number, pretty
 from ..read.network import Flow, Network
-
-if TYPE_CHECKING:
-    from .transport import Transport
+from .links import Transport
 
 
 def factor(value: float) -> str:
@@ -70,11 +67,11 @@ def first_step(transport: Transport) -> float | None:
 
 def inputs_cut(network: Network) -> str:
     """The steps at which the gradient is cut on its way to an input that gets one at others."""
-    states = {
-        t: network.states.get(g.out.number) == CUT for (_, t), own in network.inputs.items() for g in own
+    statuses = {
+        t: network.statuses.get(g.out.number) == CUT for (_, t), own in network.inputs.items() for g in own
     }
-    times = sorted(t for t, cut in states.items() if cut)
-    if not times or len(times) == len(states):
+    times = sorted(t for t, cut in statuses.items() if cut)
+    if not times or len(times) == len(statuses):
         return ""
     more = tr(" and {n} more", n=len(times) - 3) if len(times) > 3 else ""
     return tr("✂ x is cut at t = {times}.", times=", ".join(map(str, times[:3])) + more)
@@ -167,7 +164,7 @@ def on_arrow(found: Mapping[str, Transport], f: Flow) -> tuple[str | None, str]:
     if f.norm is None:
         links = one.links if one is not None else []
         cut = any(f.source.name in x.cut for x in links if (x.t, x.after) == (f.source.t, f.target.t))
-        return (CUT, tr("✂ cut")) if cut or (one is None and f.state == CUT) else (NOT_COMPUTED, "")
+        return (CUT, tr("✂ cut")) if cut or (one is None and f.status == CUT) else (NOT_COMPUTED, "")
     size = one.size.get(f.target.t) if one is not None else None
     return None, factor(f.norm / size) if size else ""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from minigrad import Tensor
 from minigrad.audit import NOT_COMPUTED as UNKNOWN
 
-from ..measure.transport import Transport
+from ..measure.links import Transport
 from ..read.network import (
     END,
     FIRST,
@@ -50,7 +50,7 @@ class Kind:
     """Steps that are alike; `at`: their places in the order of time."""
 
     signature: tuple
-    states: dict[int, str]
+    statuses: dict[int, str]
     steps: list[Step] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
     outside: list[int] = field(default_factory=list)  # uses that read what a picture shows besides: weights
@@ -67,7 +67,7 @@ class Kind:
 
     def gradient(self, k: int) -> bool:
         """Whether the gradient of the k-th node is known."""
-        return gradient_of(self.states, self.node(self.example, k)) is not None
+        return gradient_of(self.statuses, self.node(self.example, k)) is not None
 
     def part(self, u: int) -> bool:
         """Whether it is known what flowed along a use."""
@@ -76,12 +76,12 @@ class Kind:
 
 
 def kinds(
-    network: Network | None, nodes: Sequence[Tensor], states: dict[int, str], transport: Sequence[Transport]
+    network: Network | None, nodes: Sequence[Tensor], statuses: dict[int, str], transport: Sequence[Transport]
 ) -> list[Kind]:
     """The steps of a network by their structure, in the order in which they occur; a graph without steps is one."""
     if network is None:
         whole = Step(None, list(nodes), [(n, k, x) for n in nodes for k, x in enumerate(n.inputs)])
-        return [Kind(("graph", *_signature(whole, None, states, ())), states, [whole], [0])]
+        return [Kind(("graph", *_signature(whole, None, statuses, ())), statuses, [whole], [0])]
     found: dict[tuple, Kind] = {}
     cuts: dict[int, list[tuple]] = {}
     for one in transport:
@@ -90,8 +90,8 @@ def kinds(
                 cuts.setdefault(link.after, []).append((one.band, *link.cut))
     for k, step in enumerate(_steps(network, nodes)):
         ends = min(k, 1), min(len(network.steps) - 1 - k, 1)
-        signature = (*ends, *_signature(step, network, states, cuts.get(step.t or 0, ())))
-        kind = found.setdefault(signature, Kind(signature, states))
+        signature = (*ends, *_signature(step, network, statuses, cuts.get(step.t or 0, ())))
+        kind = found.setdefault(signature, Kind(signature, statuses))
         kind.steps.append(step)
         kind.at.append(k)
     return list(found.values())
@@ -126,7 +126,7 @@ def _reader(network: Network, first: Group) -> int | None:
     return next((t for b, t in network.cells if b == first.band), None)
 
 
-def _signature(step: Step, network: Network | None, states: dict[int, str], cuts: Sequence) -> tuple:
+def _signature(step: Step, network: Network | None, statuses: dict[int, str], cuts: Sequence) -> tuple:
     """All on which the picture of a step depends besides its numbers."""
     own = {n.number: k for k, n in enumerate(step.nodes)}
     others: dict[int, int] = {}  # by order of appearance, as numbers differ from step to step
@@ -142,7 +142,7 @@ def _signature(step: Step, network: Network | None, states: dict[int, str], cuts
 
     def inside(n: Tensor) -> tuple:
         g = network.group_of[n.number] if network is not None else None
-        known = None if n.grad is not None and states.get(n.number) != UNKNOWN else states.get(n.number)
+        known = None if n.grad is not None and statuses.get(n.number) != UNKNOWN else statuses.get(n.number)
         power = n.params[0] if n.op is not None and n.op.name == "power" else None
         role = (g.kind, g.band, g.name) if g is not None else ()
         return (
@@ -158,7 +158,7 @@ def _signature(step: Step, network: Network | None, states: dict[int, str], cuts
         )
 
     def use(n: Tensor, k: int, x: Tensor) -> tuple:
-        part, why = edge_gradient(states, n, k, x)
+        part, why = edge_gradient(statuses, n, k, x)
         reads = own.get(n.number)
         ends = (
             (reads, k) if reads is not None else outside(n),

@@ -16,7 +16,7 @@ import numpy as np
 from minigrad import Tensor
 
 from ..language.scale import Scale
-from ..language.states import is_small, norm, norms
+from ..language.status import is_small, norm, norms
 from ..read.network import gradient_of
 from ..read.units import NEAR, RANGES
 from .alike import Kind
@@ -133,9 +133,9 @@ class Columns:
     top: float  # the end of the scale of values
 
     def __init__(
-        self, wanted: Wanted, kind: Kind, states: dict[int, str], sizes: Mapping[str, Mapping[int, float]]
+        self, wanted: Wanted, kind: Kind, statuses: dict[int, str], sizes: Mapping[str, Mapping[int, float]]
     ):
-        self.wanted, self.kind, self.states, self.sizes = wanted, kind, states, sizes
+        self.wanted, self.kind, self.statuses, self.sizes = wanted, kind, statuses, sizes
         kind.outside = wanted.kind.outside
         self.values = cache(self.values)  # type: ignore[method-assign]
         self.gradients = cache(self.gradients)  # type: ignore[method-assign]
@@ -146,7 +146,7 @@ class Columns:
         return _rows(s.nodes[k].value for s in self.kind.steps)
 
     def gradients(self, k: int) -> np.ndarray:
-        return _rows(gradient_of(self.states, s.nodes[k]) for s in self.kind.steps)
+        return _rows(gradient_of(self.statuses, s.nodes[k]) for s in self.kind.steps)
 
     def column(self, key: tuple) -> np.ndarray:
         """The numbers of one column by step."""
@@ -160,7 +160,7 @@ class Columns:
         own = [self.kind.node(s, k) for s in self.kind.steps]
         known = {}
         for n in {n.number: n for n in own}.values():
-            array = n.value if kind == "node" else gradient_of(self.states, n)
+            array = n.value if kind == "node" else gradient_of(self.statuses, n)
             known[n.number] = float(
                 {"norm": norm, "min": np.min, "max": np.max, "mean": np.mean}[what](array)
             )

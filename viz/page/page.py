@@ -33,12 +33,12 @@ from ..diagram.sequence import draw_steps
 from ..language.catalogue import tag, tr, trn
 from ..language.catalogue import words as translated
 from ..language.scale import Scale, ramp, signed
-from ..language.states import (
+from ..language.status import (
     CUT,
     EXPLODES,
     NOT_A_NUMBER,
     NOT_COMPUTED,
-    STATES,
+    STATUSES,
     UNKNOWN,
     VANISHED,
     ZERO,
@@ -47,8 +47,19 @@ from ..language.states import (
 )
 from ..language.text import clean, html, identifier, number, pretty, shape_text
 from ..measure import words
-from ..measure.transport import Transport, transports
-from ..read.network import END, QUANTITY, SHARED, Captions, Network, gradient_state, read, roots_of, states_of
+from ..measure.links import Transport
+from ..measure.transport import transports
+from ..read.network import (
+    END,
+    QUANTITY,
+    SHARED,
+    Captions,
+    Network,
+    gradient_status,
+    read,
+    roots_of,
+    statuses_of,
+)
 from .alike import Kind, kinds
 from .numbers import LEVELS, Columns, Wanted, deflated, has_numbers, packed
 from .parts import cleaned
@@ -68,7 +79,7 @@ class Page:
     def data(self) -> dict[str, dict[str, list]]:
         """The numbers of the boxes, by recording and by part such as "t=3 c".
 
-        Each is a list of name, step, shape, norm of the value, norm of the gradient, its state, smallest,
+        Each is a list of name, step, shape, norm of the value, norm of the gradient, its status, smallest,
         largest, share of saturated units, all as they are written.
         """
         return {label: made.numbers() for label, made in self._made.items()}
@@ -141,7 +152,7 @@ def page(
 
 @dataclass
 class _Recording:
-    """One state of the network: its label, its graph, and everything that can be pointed at."""
+    """The network at one point: its label, its graph, and everything that can be pointed at."""
 
     label: str
     root: Tensor
@@ -149,12 +160,12 @@ class _Recording:
     captions: Captions | None
     network: Network | None = None
     nodes: list[Tensor] = field(default_factory=list)
-    states: dict[int, str] = field(default_factory=dict)
+    statuses: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.network = read(self.root, self.records, self.captions)
         self.nodes = self.network.nodes if self.network is not None else ancestors(self.root)
-        self.states = self.network.states if self.network is not None else states_of(self.root)
+        self.statuses = self.network.statuses if self.network is not None else statuses_of(self.root)
 
     @cached_property
     def transport(self) -> list[Transport]:
@@ -162,7 +173,7 @@ class _Recording:
 
     @cached_property
     def kinds(self) -> list[Kind]:
-        return kinds(self.network, self.nodes, self.states, self.transport)
+        return kinds(self.network, self.nodes, self.statuses, self.transport)
 
     @property
     def end(self) -> Tensor:
@@ -191,7 +202,7 @@ class _Made:
         self.which = [order[kind.signature] for kind in recording.kinds]
         sizes = {one.band: one.size for one in recording.transport}
         self.columns = [
-            Columns(p.wanted, kind, recording.states, sizes)
+            Columns(p.wanted, kind, recording.statuses, sizes)
             for p, kind in zip(self.plans, recording.kinds, strict=True)
         ]
 
@@ -199,7 +210,7 @@ class _Made:
     def end(self) -> list:
         """Of the end of the graph: as `Page.data` has it."""
         n, name = self.recording.end, pretty(clean(self.recording.end.name or tr("loss")))
-        gradient, why = gradient_state(self.recording.states, n)
+        gradient, why = gradient_status(self.recording.statuses, n)
         value = np.asarray(n.value, np.float64).ravel() if has_numbers(n) else None
         return _entry(name, None, shape_text(n.shape), gradient, why, value, self.columns[0].scale)
 
@@ -284,7 +295,7 @@ class _Made:
                     key = f"t={t} output" if box["output"] else f"{box['band']} t={t} {box['key']}".strip()
                     found[identifier(key)] = [
                         name, t, shape, "" if size is None else number(size, 4),
-                        "" if gradient is None else number(gradient, 4), why or c.scale.state(gradient),
+                        "" if gradient is None else number(gradient, 4), why or c.scale.status(gradient),
                         "" if least is None else number(least, 4), "" if most is None else number(most, 4),
                         "" if share is None else f"{share:.0f} %",
                     ]  # fmt: skip
@@ -294,7 +305,7 @@ class _Made:
 def _entry(name, t, shape, gradient, why, value, scale: Scale) -> list:
     said = ["", "", ""] if value is None else [number(v, 4) for v in (norm(value), value.min(), value.max())]
     known = "" if gradient is None else number(gradient, 4)
-    return [name, t, shape, said[0], known, why or scale.state(gradient), *said[1:], ""]
+    return [name, t, shape, said[0], known, why or scale.status(gradient), *said[1:], ""]
 
 
 def _plans(recordings: Sequence[_Recording], time_limit: float) -> tuple[dict[tuple, Plan], list[dict]]:
@@ -371,7 +382,7 @@ def _title(r: _Recording) -> str:
 def _first(r: _Recording, title: str, scale: Scale, time_limit: float) -> str:
     """What stands there without scripts: some steps at both ends."""
     if r.network is None:
-        picture = draw_operations(r.root, r.nodes, r.states, None, [], 400, title, scale, time_limit)
+        picture = draw_operations(r.root, r.nodes, r.statuses, None, [], 400, title, scale, time_limit)
     else:
         steps = r.network.steps
         shown = steps if len(steps) <= 8 else [*steps[:4], *steps[-4:]]
@@ -388,7 +399,7 @@ def _legend(scale: Scale, top: float, time_limit: float) -> str:
     ]
     legend(canvas, 8, 0, 1000, scale, top, notes)
     svg = Diagram(canvas.picture_text(), "legend", "nop2", time_limit).svg()
-    return cleaned(svg, tr("Legend: the scale of gradients, of values, and the states"))
+    return cleaned(svg, tr("Legend: the scales of gradients and of values, and the status of gradients"))
 
 
 def style_of(scale: Scale, top: float) -> dict:
@@ -431,7 +442,7 @@ def filled(
     sources : what may run beside the script, as its policy says it.
     """
     head = (files(__package__ or "viz") / "web" / "head.html").read_text(encoding="utf-8")
-    said = json.dumps(translated([*messages_of(script), *STATES]), ensure_ascii=False)
+    said = json.dumps(translated([*messages_of(script), *STATUSES]), ensure_ascii=False)
     parts = {
         **parts,
         "policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "

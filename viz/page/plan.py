@@ -23,10 +23,10 @@ from ..diagram.sequence import _Sequence
 from ..diagram.unrolled import Unrolled
 from ..language.catalogue import deferred, tr
 from ..language.scale import Scale
-from ..language.states import CUT, NOT_COMPUTED
+from ..language.status import CUT, NOT_COMPUTED
 from ..language.text import Keys, clean, identifier, pretty, shape_text
 from ..measure import words
-from ..measure.transport import Transport
+from ..measure.links import Transport
 from ..read.network import (
     END,
     INPUT,
@@ -38,7 +38,7 @@ from ..read.network import (
     Group,
     Network,
     edge_gradient,
-    gradient_state,
+    gradient_status,
     joined,
     parameter_flows,
 )
@@ -88,7 +88,7 @@ class Plan:
             k = self.place[n.number] = len(self.kind.example.nodes) + len(self.kind.outside)
             self.kind.outside.append(next(u for u, use in enumerate(self.kind.example.uses) if use[2] is n))
         if k not in self.nodes:
-            why = gradient_state(self.kind.states, n)[1] or ""
+            why = gradient_status(self.kind.statuses, n)[1] or ""
             gate = int(n.op is not None and n.op.name == "sigmoid")
             columns, strip = self.wanted.node(k), self.wanted.strip(k, self.few)
             self.nodes[k] = [name, shape_text(n.shape), columns, strip, why, gate, n.dtype.kind]
@@ -257,9 +257,9 @@ def _line(p: Plan, level: str, network: Network, route, t: int, left: float, tra
     column, factor = p.wanted.flow(
         uses, f.target.band if arrow and (route.lane or route.leave in ("left", "right")) else None
     )
-    state = ""
+    status = ""
     if column < 0:
-        state = words.on_arrow({one.band: one for one in transport}, f)[0] if arrow else f.state
+        status = words.on_arrow({one.band: one for one in transport}, f)[0] if arrow else f.status
     turn = -1
     if column >= 0:
         what = (END,) if f.target.kind == END else (f.target.kind == OUTPUT, p.place[f.target.out.number])
@@ -269,7 +269,7 @@ def _line(p: Plan, level: str, network: Network, route, t: int, left: float, tra
         points,
         column,
         factor,
-        state or NOT_COMPUTED,
+        status or NOT_COMPUTED,
         turn,
         *_said_end(f.source, t),
         *_said_end(f.target, t),
@@ -330,9 +330,9 @@ def lay_operations(p: Plan, nodes: Sequence[Tensor], root: Tensor, time_limit: f
         edge = by_ends[names[e["tail"]], names[e["head"]]]
         uses = [use[n.number, k] for n, k, _ in edge.parts]
         column, _ = p.wanted.flow(uses)
-        state = "" if column >= 0 else _why(p, edge)
+        status = "" if column >= 0 else _why(p, edge)
         ends = [drawn[k]["name"] or drawn[k]["symbol"] for k in (edge.source, edge.target)]
-        lines.append([_spline(e["pos"], height), column, -1, state, -1, ends[0], None, ends[1], None, 1])
+        lines.append([_spline(e["pos"], height), column, -1, status, -1, ends[0], None, ends[1], None, 1])
     p.levels[OPERATIONS] = {
         "frames": sorted(frame_list, key=lambda f: f[5]), "boxes": list(drawn.values()), "lines": lines,
         "size": [round(width, 1), round(height, 1)],
@@ -344,7 +344,7 @@ def _cluster(frame: Sequence[str]) -> str:
 
 
 def _why(p: Plan, edge: Edge) -> str:
-    reasons = [edge_gradient(p.kind.states, *part)[1] for part in edge.parts]
+    reasons = [edge_gradient(p.kind.statuses, *part)[1] for part in edge.parts]
     return CUT if CUT in reasons else NOT_COMPUTED
 
 
@@ -417,5 +417,5 @@ def _operation(p: Plan, item: Item) -> dict:
     return {
         "at": [0, 0, round(width, 1), float(rows)], "n": k, "name": name, "key": name or symbol, "symbol": symbol,
         "fill": fill, "shape": shape_text(n.shape) if n.shape or not n.op else "", "op": 1,
-        "cut": int(p.kind.states.get(n.number) == CUT), "all": int(k >= len(p.kind.example.nodes)),
+        "cut": int(p.kind.statuses.get(n.number) == CUT), "all": int(k >= len(p.kind.example.nodes)),
     }  # fmt: skip

@@ -27,9 +27,9 @@ from ..formula.edges import EdgeWords, EdgeWriter
 from ..formula.words import Words
 from ..language.catalogue import current, language, tr
 from ..language.scale import ORANGE, Scale
-from ..language.states import norm
+from ..language.status import norm
 from ..language.text import clean, html, number, pretty, shape_text
-from ..read.network import END, FIRST, PARAMETER, Captions, Network, read, roots_of, states_of
+from ..read.network import END, FIRST, PARAMETER, Captions, Network, read, roots_of, statuses_of
 from .page import filled, framed
 from .parts import cleaned
 
@@ -147,12 +147,12 @@ def steps(
     root, records = roots_of(what, steps)
     network = read(root, records, captions)
     nodes = network.nodes if network is not None else ancestors(root)
-    states = network.states if network is not None else states_of(root)
+    statuses = network.statuses if network is not None else statuses_of(root)
     if not any(n.contributions for n in nodes):
         raise InputError("steps: no gradient was recorded; call loss.backward(record=True) first")
     shown = choose(network, "operation", budget, window) if network is not None else []
     title = clean(title or tr("{name}, backward, edge by edge", name=clean(root.name or tr("graph"))), 200)
-    picture = draw_operations(root, nodes, states, network, shown, budget, title, scale, time_limit)
+    picture = draw_operations(root, nodes, statuses, network, shown, budget, title, scale, time_limit)
     slides = _slides(root, nodes, network, shown, budget)
     if len(slides) > MOST:
         raise InputError(

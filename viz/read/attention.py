@@ -9,7 +9,7 @@ import numpy as np
 from minigrad import InputError, Tensor, ancestors
 
 from ..language.text import clean
-from .network import gradient_of, gradient_state, states_of, step_of
+from .network import gradient_of, gradient_status, statuses_of, step_of
 
 LETTERS = {"n": "sequence", "h": "head", "q": "output step", "k": "input step"}
 
@@ -21,7 +21,7 @@ class Weights:
     label: str
     alpha: np.ndarray
     gradient: np.ndarray | None = None  # ∂L/∂α, of the same shape
-    state: str | None = None  # why there is none
+    status: str | None = None  # why there is none
     sequences: int = 1
 
 
@@ -95,7 +95,7 @@ def find(what, steps, name: str, axes: str | None, sequence: int, who: str) -> l
         found = [n for n in nodes if n.name == name and n.op is not None] or [
             n for n in nodes if n.name == name
         ]
-        states = states_of(what)
+        statuses = statuses_of(what)
         if not found or what.name == name:
             if what.ndim < 2:
                 raise InputError(
@@ -108,9 +108,9 @@ def find(what, steps, name: str, axes: str | None, sequence: int, who: str) -> l
             raise InputError(f"{who}: {clean(type(what).__name__)} holds no weights; give a tensor or steps")
         found = [_of_step(record, name, who) for record in records]
         last = max(found, key=lambda n: n.number)
-        states = states_of(what if isinstance(what, Tensor) else last)
+        statuses = statuses_of(what if isinstance(what, Tensor) else last)
         if not isinstance(what, Tensor):  # what backward left on them is the steps' own
-            states = {**states, **{n.number: "" for n in found}}
+            statuses = {**statuses, **{n.number: "" for n in found}}
     for n in found:
         if n.is_symbol:
             raise InputError(
@@ -129,7 +129,9 @@ def find(what, steps, name: str, axes: str | None, sequence: int, who: str) -> l
         else:
             bands.setdefault(place[0] if place else "", []).append(n)
     groups = [(" / ".join(g[0].scope), g, False) for g in alone] + [(b, g, True) for b, g in bands.items()]
-    return [_weights(label, group, by_step, states, axes, sequence, who) for label, group, by_step in groups]
+    return [
+        _weights(label, group, by_step, statuses, axes, sequence, who) for label, group, by_step in groups
+    ]
 
 
 def _of_step(record, name: str, who: str) -> Tensor:
@@ -141,11 +143,11 @@ def _of_step(record, name: str, who: str) -> Tensor:
 
 
 def _weights(
-    label: str, nodes: list[Tensor], by_step: bool, states: dict[int, str], axes: str | None, sequence: int,
+    label: str, nodes: list[Tensor], by_step: bool, statuses: dict[int, str], axes: str | None, sequence: int,
     who: str,
 ) -> Weights:  # fmt: skip
     """One set: a tensor of all outputs, or a tensor per output step."""
-    gradients = [gradient_of(states, n) for n in nodes]
+    gradients = [gradient_of(statuses, n) for n in nodes]
     known = all(g is not None for g in gradients)
     if by_step:
         shapes = {n.shape for n in nodes}
@@ -162,7 +164,7 @@ def _weights(
         clean(label),
         arranged(value, letters, sequence, who).astype(np.float64),
         None if gradient is None else arranged(gradient, letters, sequence, who).astype(np.float64),
-        gradient_state(states, nodes[0])[1],
+        gradient_status(statuses, nodes[0])[1],
         sequences,
     )
 

@@ -20,13 +20,13 @@ from functools import cached_property
 
 import numpy as np
 
-from minigrad import GraphError, InputError, Tensor, ancestors, grad_states
-from minigrad.audit import CUT as CUT_STATE
+from minigrad import GraphError, InputError, Tensor, ancestors, grad_status
+from minigrad.audit import CUT as CUT_STATUS
 from minigrad.audit import NOT_COMPUTED as UNKNOWN
 from minigrad.names import unique
 
 from ..language.catalogue import deferred, tr
-from ..language.states import CUT, NOT_COMPUTED, norm
+from ..language.status import CUT, NOT_COMPUTED, norm
 from ..language.text import clean, number
 
 _STEP = re.compile(r"t=(-?\d{1,9})")
@@ -61,12 +61,12 @@ class Group:
 
 @dataclass
 class Flow:
-    """What flows between two groups: the norm of the gradient, or None and the reason in `state`."""
+    """What flows between two groups: the norm of the gradient, or None and the reason in `status`."""
 
     source: Group
     target: Group
     norm: float | None
-    state: str | None = None
+    status: str | None = None
     carrier: Tensor | None = None  # the node that is read
 
 
@@ -87,7 +87,7 @@ class Network:
     inputs: dict[tuple[str, int], list[Group]]
     outputs: dict[int, Group]
     end: Group | None
-    states: dict[int, str]  # of every node's gradient
+    statuses: dict[int, str]  # of every node's gradient
     captions: dict[int, str] = field(default_factory=dict)  # what is written beside "t = …"
     data: set[int] = field(default_factory=set)  # numbers of leaves that are inputs, or cut into inputs
     measured: dict[str, object] = field(
@@ -419,10 +419,10 @@ def _network(root, nodes, group_of, cells) -> Network:
         if g.name == OUTPUT:
             g.name = clean(g.out.name or "y")
     memory = _memory(cells, group_of, carried, before)
-    states = states_of(root)
+    statuses = statuses_of(root)
     return Network(
         root, nodes, group_of, bands, steps, cells, carried,
-        memory, first, before, inputs, outputs, end, states,
+        memory, first, before, inputs, outputs, end, statuses,
     )  # fmt: skip
 
 
@@ -643,69 +643,73 @@ def bridges(network: Network) -> list[Flow]:
 
 
 def _flow(network: Network, source: Group, target: Group, edges: dict[int, list]) -> Flow:
-    squares, state, known = [], None, False
+    squares, status, known = [], None, False
     # The cut is where the gradient stops, not all that lies behind it.
     stops = not network.computed or _has_gradient(network, target)
     for uses in edges.values():
-        parts = [edge_gradient(network.states, *use) for use in uses]
+        parts = [edge_gradient(network.statuses, *use) for use in uses]
         arrays = [p for p, _ in parts if p is not None]
         if arrays:
             known = True
             squares.append(norm(sum(np.asarray(a, dtype=np.float64) for a in arrays)))
         elif parts[0][1] == CUT and stops:
-            state = CUT
+            status = CUT
     carrier = next(iter(edges.values()))[0][2]
     if known:
         return Flow(source, target, norm(np.array(squares)), None, carrier)
-    return Flow(source, target, None, state or NOT_COMPUTED, carrier)
+    return Flow(source, target, None, status or NOT_COMPUTED, carrier)
 
 
 def _has_gradient(network: Network, group: Group) -> bool:
     """Whether some gradient reached a group."""
-    return gradient_of(network.states, group.out) is not None or any(
+    return gradient_of(network.statuses, group.out) is not None or any(
         part is not None for n in group.nodes for part in n.contributions or ()
     )
 
 
 def edge_gradient(
-    states: dict[int, str], node: Tensor, k: int, x: Tensor
+    statuses: dict[int, str], node: Tensor, k: int, x: Tensor
 ) -> tuple[np.ndarray | None, str | None]:
     """What flowed from `node` to its input k, or why nothing did."""
     part = node.contributions[k] if node.contributions else None
     if part is not None:
         return part, None
     no_rule = node.op is not None and node.op.rule(k) is None
-    if states.get(node.number) == CUT_STATE or (no_rule and x.dtype.kind == "f"):
+    if statuses.get(node.number) == CUT_STATUS or (no_rule and x.dtype.kind == "f"):
         return None, CUT
     return None, NOT_COMPUTED
 
 
-def states_of(root: Tensor) -> dict[int, str]:
-    """The state of every node's gradient, as far as this graph's own backward pass left it.
+def statuses_of(root: Tensor) -> dict[int, str]:
+    """The status of every node's gradient, as far as this graph's own backward pass left it.
 
     Another graph that read the same data may have left a gradient on them: unless a
     reader here recorded what it sent, that is not the gradient of this picture.
     """
-    states = grad_states(root)
+    statuses = grad_status(root)
     nodes = ancestors(root)
     known = {x.number for n in nodes if n.contributions for x in n.inputs} | {root.number}
     for n in nodes:
-        if n.number not in known and not (n.op is None and n.requires_grad) and states[n.number] != CUT_STATE:
-            states[n.number] = UNKNOWN
-    return states
+        if (
+            n.number not in known
+            and not (n.op is None and n.requires_grad)
+            and statuses[n.number] != CUT_STATUS
+        ):
+            statuses[n.number] = UNKNOWN
+    return statuses
 
 
-def gradient_of(states: dict[int, str], node: Tensor) -> np.ndarray | None:
+def gradient_of(statuses: dict[int, str], node: Tensor) -> np.ndarray | None:
     """A node's gradient, unless it is another graph's."""
-    return None if states.get(node.number) == UNKNOWN else node.grad
+    return None if statuses.get(node.number) == UNKNOWN else node.grad
 
 
-def gradient_state(states: dict[int, str], node: Tensor) -> tuple[float | None, str | None]:
+def gradient_status(statuses: dict[int, str], node: Tensor) -> tuple[float | None, str | None]:
     """Norm of a node's gradient, or None and the reason."""
-    gradient = gradient_of(states, node)
+    gradient = gradient_of(statuses, node)
     if gradient is not None:
         return norm(gradient), None
-    return None, CUT if states.get(node.number) == CUT_STATE else NOT_COMPUTED
+    return None, CUT if statuses.get(node.number) == CUT_STATUS else NOT_COMPUTED
 
 
 def parameter_flows(network: Network, group: Group) -> list[Flow]:

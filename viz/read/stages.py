@@ -45,7 +45,7 @@ class Loop:
     name: str  # forward | backward, numbered where there are several
     nodes: list[Tensor]  # of the body
     asked: list[Tensor]
-    outputs: list[Tensor]  # of the function, as far as they may come after this loop
+    results: list[Tensor]  # of the function, as far as they may come after this loop
     names: dict[int, str]
     before_end: list[Tensor] = field(
         default_factory=list
@@ -87,46 +87,46 @@ def stages_of(compiled) -> list[Stage]:
         raise InputError(
             f"{clean(compiled.name)} was not compiled yet; call it once (or its backward), then draw it"
         )
-    for outputs in variant.stages_of.values():
-        outermost = {n.number for n in ancestors(*outputs)}
-        if any(n.op is SCAN and n.number not in outermost for n in everywhere(outputs)):
+    for results in variant.stages_of.values():
+        outermost = {n.number for n in ancestors(*results)}
+        if any(n.op is SCAN and n.number not in outermost for n in everywhere(results)):
             raise InputError(
                 f"{clean(compiled.name)} has a scan in the step of a scan, of which there is no picture yet; its `source` "
                 "shows one loop in the other"
             )
-    count = len(variant.traced.outputs)
+    count = len(variant.traced.results)
     labels: list[str] = []  # the rewrites do not keep the names of all results
-    for outputs in variant.stages_of.values():
-        labels += [""] * (len(outputs) - len(labels))
-        labels = [label or o.name or "" for label, o in zip(labels, outputs, strict=False)]
+    for results in variant.stages_of.values():
+        labels += [""] * (len(results) - len(labels))
+        labels = [label or o.name or "" for label, o in zip(labels, results, strict=False)]
     found = []
-    for name, outputs in variant.stages_of.items():
-        loops = _loops(outputs, count, labels)
-        nodes = [*ancestors(*outputs), *(n for loop in loops.values() for n in loop.nodes)]
+    for name, results in variant.stages_of.items():
+        loops = _loops(results, count, labels)
+        nodes = [*ancestors(*results), *(n for loop in loops.values() for n in loop.nodes)]
         found.append(Stage(name, nodes, loops, variant.logs.get(name, {})))
     if not any(s.loops for s in found):
         raise InputError(f"{clean(compiled.name)} has no loop over steps; draw shows it by its operations")
     return found
 
 
-def _loops(outputs: Sequence[Tensor], count: int, labels: Sequence[str]) -> dict[str, Loop]:
+def _loops(results: Sequence[Tensor], count: int, labels: Sequence[str]) -> dict[str, Loop]:
     """The scans of a stage: those that the function's own results need run forward, the others backward."""
-    asked = asked_of(outputs)
-    forward = {n.number for n in ancestors(*outputs[:count])}
+    asked = asked_of(results)
+    forward = {n.number for n in ancestors(*results[:count])}
     found: dict[str, Loop] = {}
     seen = {"forward": 0, "backward": 0}
     names: dict[int, str] = {}
-    for output, label in zip(outputs, labels, strict=False):
+    for output, label in zip(results, labels, strict=False):
         if label and output.op is not None:
             names.setdefault(output.number, pretty(clean(label, 16)))
-    for n in ancestors(*outputs):
+    for n in ancestors(*results):
         if n.op is not SCAN:
             continue
         way = "forward" if n.number in forward else "backward"
         seen[way] += 1
         name = way if seen[way] == 1 else f"{way} {seen[way]}"
         wanted = list({a.number: a for a in asked.get(n.number, [])}.values())
-        own = list(outputs[:count] if way == "forward" else outputs[count:])
+        own = list(results[:count] if way == "forward" else results[count:])
         found[name] = Loop(n, name, n.params[0].nodes(*wanted), wanted, own, names)
         _name_symbols(found[name])
     for loop in found.values():
@@ -352,7 +352,7 @@ def _product_and_sums(sequence: Tensor) -> list[Tensor]:
 def _after(loop: Loop, holder: dict[int, Item]) -> None:
     """What runs when the loop is over: products alone, the rest by result."""
     nodes = _nodes_after(loop)
-    readers, place = _readers(nodes), {o.number: k for k, o in reversed(list(enumerate(loop.outputs)))}
+    readers, place = _readers(nodes), {o.number: k for k, o in reversed(list(enumerate(loop.results)))}
     result: dict[int, int] = {}
     items: dict[object, Item] = {}
     for n in reversed(nodes):
@@ -381,7 +381,7 @@ def _nodes_after(loop: Loop) -> list[Tensor]:
     """What the results need of this loop; of a loop alone in its direction all that no loop needs."""
     needed = {n.number for other in loop.before_end for n in ancestors(other)} if loop.alone else set()
     later, found = {loop.node.number}, []
-    for n in ancestors(*loop.outputs):
+    for n in ancestors(*loop.results):
         if n.op is None or n.op is SCAN or n.number in needed:
             continue
         if loop.alone or any(x.number in later for x in n.inputs):

@@ -20,10 +20,10 @@ import numpy as np
 from minigrad import GraphError, InputError, Tensor, ancestors, describe
 from minigrad.reverse import Kind, unbroadcast, walk
 
-from ..language.states import CUT, NOT_COMPUTED
+from ..language.status import CUT, NOT_COMPUTED
 from ..language.text import clean
 from .moves import Move, moves, moves_steps
-from .network import gradient_of, gradient_state, states_of, step_of
+from .network import gradient_of, gradient_status, statuses_of, step_of
 
 
 @dataclass(eq=False)
@@ -54,7 +54,7 @@ class Way:
     first: int = 0  # it holds for the steps first … last − 1, counted from 0
     last: int = 0
     norms: np.ndarray | None = None  # ‖gradient‖ that step t sends along it (T,)
-    state: str | None = None  # why there is none
+    status: str | None = None  # why there is none
     weights: Sequence[Tensor] = ()
 
     @property
@@ -72,7 +72,7 @@ class Whole:
     root: Tensor
     T: int
     rows: list[Row]
-    states: dict[int, str]
+    statuses: dict[int, str]
 
     @property
     def top(self) -> Row:
@@ -84,12 +84,14 @@ class Whole:
 
     @property
     def computed(self) -> bool:
-        return gradient_of(self.states, self.top.node) is not None
+        return gradient_of(self.statuses, self.top.node) is not None
 
     def gradient(self, row: Row) -> tuple[np.ndarray | None, str | None]:
         """‖∂L/∂row‖ at each step (T,), or None and why."""
-        found = gradient_of(self.states, row.node)
-        return (norms(found), None) if found is not None else (None, gradient_state(self.states, row.node)[1])
+        found = gradient_of(self.statuses, row.node)
+        return (
+            (norms(found), None) if found is not None else (None, gradient_status(self.statuses, row.node)[1])
+        )
 
     def seen_from(self, t: int) -> dict[int, np.ndarray]:
         """The receptive field of step t (from 0) of the top row: by number of the row's node, booleans (T,)."""
@@ -159,16 +161,16 @@ def read_whole(root: Tensor, names: Sequence[str] | None = None) -> Whole:
     reader = _reader(root, nodes, users)
     top = reader.top
     chosen = reader.rows(top, users, names)
-    states = states_of(root)
+    statuses = statuses_of(root)
     made: dict[int, Row] = {}
     for n in chosen:
         made[n.number] = Row(n, _name(n, reader), " / ".join(map(clean, n.scope)))
     for row in made.values():
-        row.ways = reader.ways(row.node, made, gradient_of(states, row.node))
+        row.ways = reader.ways(row.node, made, gradient_of(statuses, row.node))
         for way in row.ways:
-            if way.norms is None and way.state is None:
-                way.state = NOT_COMPUTED
-    return Whole(root, top.shape[0], list(made.values()), states)
+            if way.norms is None and way.status is None:
+                way.status = NOT_COMPUTED
+    return Whole(root, top.shape[0], list(made.values()), statuses)
 
 
 def _name(n: Tensor, reader: _Reader) -> str:
@@ -421,7 +423,7 @@ _Parts = dict[tuple[int, int], _Part]  # by axis and shift
 def _way(source: Row, offset: int, part: _Part) -> Way:
     way = Way(source, offset, part.first, part.last)
     if part.gradient is None:
-        way.state = CUT if part.cut else None
+        way.status = CUT if part.cut else None
         return way
     sizes = norms(part.gradient)
     way.norms = np.zeros(len(sizes))

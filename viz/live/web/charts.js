@@ -84,7 +84,7 @@ function drawDistance(chart, network, style, bounds) {
   chart.mark(1, "path", { d: `M${LEFT} ${bound}H${WIDE - RIGHT}`, class: "bound" });
   chart.mark(2, "text", { x: LEFT + 4, y: bound + 13, class: "axis", "text-anchor": "start" }, tr("below: vanishes"));
   drawn.forEach(([x, y], d) => {
-    const [colour] = shapes.strokeOf(style, shapes.stateOf(style, parts[d]), parts[d]);
+    const [colour] = shapes.strokeOf(style, shapes.statusOf(style, parts[d]), parts[d]);
     chart.mark(3 + d, "circle", { cx: x.toFixed(1), cy: y.toFixed(1), r: T > 20 ? 3 : 5, fill: colour });
   });
   chart.end(3 + T);

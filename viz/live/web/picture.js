@@ -107,8 +107,8 @@ class Picture {
 
   /** @param {{path: Element, arrow: Element, label: Element}} line @param {number|null} v null: cut @param {string} said */
   draw(line, v, said) {
-    const state = v === null ? "cut" : shapes.stateOf(this.style, v);
-    const [colour, width, dash, mark] = shapes.strokeOf(this.style, state, v);
+    const status = v === null ? "cut" : shapes.statusOf(this.style, v);
+    const [colour, width, dash, mark] = shapes.strokeOf(this.style, status, v);
     put(line.path, { stroke: colour, "stroke-width": width.toFixed(1), "stroke-dasharray": { dashed: "5 4", dotted: "1.5 3" }[dash] || "none" });
     put(line.arrow, { fill: colour });
     say(line.label, v === null ? tr("✂ cut") : said || mark);

@@ -5,7 +5,7 @@
   const sheet = $("sheet");
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const { tr, INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn } = shapes;
-  const FIELDS = [tr("shape"), tr("‖value‖"), tr("‖gradient‖"), tr("state of the gradient"), tr("smallest"), tr("largest"), tr("mean"), tr("saturated")];
+  const FIELDS = [tr("shape"), tr("‖value‖"), tr("‖gradient‖"), tr("status of the gradient"), tr("smallest"), tr("largest"), tr("mean"), tr("saturated")];
   const LEVELS = ["steps", "gates", "operations"];
   const MOST = { steps: 40, gates: 16 }; // steps in sight
   const FILLS = ["#ffffff", "#fff9e8", "#eef4fb", PANEL];
@@ -86,12 +86,12 @@
 
   const style = data.style;
 
-  function stateOf(r, k, column, otherwise) {
+  function statusOf(r, k, column, otherwise) {
     if (column < 0) return otherwise || "not computed";
-    return shapes.stateOf(style, value(r, k, column));
+    return shapes.statusOf(style, value(r, k, column));
   }
 
-  const stroke = (state, v) => shapes.strokeOf(style, state, v);
+  const stroke = (status, v) => shapes.strokeOf(style, status, v);
 
   // Shapes.
 
@@ -144,8 +144,8 @@
 
   function spoken(r, k, entry, t) {
     const [name, shape, columns, , why] = entry;
-    const gradient = text(r, k, columns[1]), state = stateOf(r, k, columns[1], why);
-    const said = gradient ? tr("gradient {size} ({state})", { size: gradient, state: tr(state) }) : tr("gradient: {state}", { state: tr(state) });
+    const gradient = text(r, k, columns[1]), status = statusOf(r, k, columns[1], why);
+    const said = gradient ? tr("gradient {size} ({status})", { size: gradient, status: tr(status) }) : tr("gradient: {status}", { status: tr(status) });
     return `${name}${t === null ? "" : ` t=${t}`}: ${shape}, ${tr("norm {size}", { size: text(r, k, columns[0]) || tr("unknown") })}, ${said}`;
   }
 
@@ -200,8 +200,8 @@
   }
 
   function wrong(r, k, entry) {
-    const state = stateOf(r, k, entry[2][1], "normal");
-    return state === "normal" || state === "exactly zero" ? [] : [line(tr(state), 8, { fill: stroke(state)[0], bold: true })];
+    const status = statusOf(r, k, entry[2][1], "normal");
+    return status === "normal" || status === "exactly zero" ? [] : [line(tr(status), 8, { fill: stroke(status)[0], bold: true })];
   }
 
   /** A small array as coloured cells; a mark tells the sign of a gradient, zero, and what is not a number. */
@@ -224,8 +224,8 @@
   function ofGradient(code) {
     const level = code & 63, minus = code > 63 ? "−" : "";
     if (!level) return ["#ffffff", "0"];
-    const state = level === 61 ? "vanished" : level === 62 ? "exploded" : level === 63 ? "not a number" : "";
-    return state ? [stroke(state)[0], level === 63 ? "!" : minus] : [style.ramp[level - 1], minus];
+    const status = level === 61 ? "vanished" : level === 62 ? "exploded" : level === 63 ? "not a number" : "";
+    return status ? [stroke(status)[0], level === 63 ? "!" : minus] : [style.ramp[level - 1], minus];
   }
 
   // Lines.
@@ -234,8 +234,8 @@
   function edge(r, k, own) {
     const [points, column, factor, otherwise, turn, from, fromDt, to, toDt, curve] = own;
     const t = T ? data.steps[k] : null;
-    const state = stateOf(r, k, column, otherwise);
-    const [colour, width, dash, mark] = stroke(state, column < 0 ? 0 : value(r, k, column));
+    const status = statusOf(r, k, column, otherwise);
+    const [colour, width, dash, mark] = stroke(status, column < 0 ? 0 : value(r, k, column));
     const g = make("g", { class: "edge" });
     const pairs = [];
     for (let i = 0; i < points.length; i += 2) pairs.push([points[i], points[i + 1]]);
@@ -250,7 +250,7 @@
     }
     const number = text(r, k, column);
     const end = (name, dt) => (dt === null ? name : `${name} t=${t + dt}`.trim());
-    g.prepend(make("title", {}, `${end(from, fromDt)} → ${end(to, toDt)}: ${number ? tr("gradient {size} ({state})", { size: number, state: tr(state) }) : tr("gradient {state}", { state: tr(state) })}`));
+    g.prepend(make("title", {}, `${end(from, fromDt)} → ${end(to, toDt)}: ${number ? tr("gradient {size} ({status})", { size: number, status: tr(status) }) : tr("gradient {status}", { status: tr(status) })}`));
     if (t !== null) g.dataset.t = fromDt === null ? t : t + fromDt;
     const beat = turn >= 0 ? r.beats_[now.view].of(k, turn) : 0;
     if (beat) g.dataset.beat = beat;
@@ -326,7 +326,7 @@
       now.endText = word(0, end[0] + end[1] / 2, rec().loss || rec().end[0], 13, { bold: true });
       g.append(now.endText);
       const e = rec().end;
-      named(g, `${e[0]}: ${e[2]}, ${tr("gradient: {state}", { state: tr(e[5]) })}`, null).dataset.key = "loss";
+      named(g, `${e[0]}: ${e[2]}, ${tr("gradient: {status}", { status: tr(e[5]) })}`, null).dataset.key = "loss";
       svg.querySelector(".boxes").append(g);
     }
     return svg;
@@ -511,8 +511,8 @@
       for (let k = 0; k < T; k++) {
         const box = planOf(r, k).gates.boxes.find((b) => b.band === band && b.key === name && !b.dt);
         if (!box) continue;
-        const [, , columns, , why] = planOf(r, k).nodes[box.n], state = stateOf(r, k, columns[1], why);
-        ink.fillStyle = stroke(state, columns[1] < 0 ? 0 : value(r, k, columns[1]))[0];
+        const [, , columns, , why] = planOf(r, k).nodes[box.n], status = statusOf(r, k, columns[1], why);
+        ink.fillStyle = stroke(status, columns[1] < 0 ? 0 : value(r, k, columns[1]))[0];
         ink.fillRect(k * width, row * 9 + 1, Math.max(width + 0.5, 1), 7);
       }
     });
@@ -569,9 +569,9 @@
     const [name, shape, columns, , why] = planOf(r, own.k).nodes[own.n];
     const say = (i) => text(r, own.k, columns[i]);
     const share = say(5) && `${say(5)} %`;
-    const state = stateOf(r, own.k, columns[1], why);
+    const status = statusOf(r, own.k, columns[1], why);
     const where = own.t === null ? "" : own.all ? tr(", all steps together") : `, t = ${own.t}`;
-    return [name + where, [shape, say(0), say(1), tr(state), say(2), say(3), say(4), share]];
+    return [name + where, [shape, say(0), say(1), tr(status), say(2), say(3), say(4), share]];
   }
 
   // The backward pass.

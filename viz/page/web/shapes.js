@@ -55,18 +55,18 @@ const shapes = (() => {
     return 0.299 * red + 0.587 * green + 0.114 * blue < 140 ? "#ffffff" : INK;
   }
 
-  /** The state of a gradient by its norm. */
-  function stateOf(style, v) {
+  /** The status of a gradient by its norm. */
+  function statusOf(style, v) {
     if (!Number.isFinite(v)) return "not a number";
     return v === 0 ? "exactly zero" : v < style.vanished ? "vanished" : v > style.exploded ? "exploded" : "normal";
   }
 
   /** How a gradient is drawn: colour, width, dash and mark. */
-  function strokeOf(style, state, v) {
-    if (state !== "normal") return style.strokes[state];
+  function strokeOf(style, status, v) {
+    if (status !== "normal") return style.strokes[status];
     const share = Math.min(Math.max((Math.log10(v) - style.low) / (style.high - style.low), 0), 1);
     return [style.ramp[Math.round(share * (style.ramp.length - 1))], 1.2 + 4.8 * share, "solid", ""];
   }
 
-  return { tr, INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn, stateOf, strokeOf };
+  return { tr, INK, SOFT, FAINT, PANEL, NS, make, word, fitted, rect, straight, head, inkOn, statusOf, strokeOf };
 })();

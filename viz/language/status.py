@@ -1,4 +1,4 @@
-"""The states of a gradient, and its size: one vocabulary for all that reads and draws."""
+"""The status of a gradient, and its size: one vocabulary for all that reads and draws."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .catalogue import deferred
 VANISHED_BELOW, EXPLODED_ABOVE = 1e-6, 1e3
 
 
-NOT_COMPUTED, CUT, ZERO, VANISHED, NORMAL, EXPLODES, NOT_A_NUMBER = STATES = (
+NOT_COMPUTED, CUT, ZERO, VANISHED, NORMAL, EXPLODES, NOT_A_NUMBER = STATUSES = (
     deferred("not computed"), deferred("cut"), deferred("exactly zero"), deferred("vanished"), deferred("normal"),
     deferred("exploded"), deferred("not a number"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The states of a gradient: each is told apart, and not by colour alone."""
+"""The status of a gradient: each is told apart, and not by colour alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cells
 import viz
 from minigrad import GraphError, Tensor, cross_entropy, log, stack, tanh
 from viz.language.scale import Scale
-from viz.language.states import CUT, STATES
+from viz.language.status import CUT, STATUSES
 from viz.read.network import SHARED, flows, read, roots_of
 
 
@@ -25,9 +25,10 @@ def edge_style(dot: str, source: str, target: str) -> tuple[str, float]:
 def test_every_state_has_a_look_of_its_own_without_its_colour():
     scale = Scale(-4, 0)
     looks = {
-        (s.width, s.dash, s.mark) for s in (scale.stroke(1e-2 if k == "normal" else None, k) for k in STATES)
+        (s.width, s.dash, s.mark)
+        for s in (scale.stroke(1e-2 if k == "normal" else None, k) for k in STATUSES)
     }
-    assert len(looks) == len(STATES)
+    assert len(looks) == len(STATUSES)
 
 
 @pytest.mark.parametrize("level", ["step", "gate"])
@@ -309,7 +310,7 @@ def test_a_cut_state_that_two_quantities_read_is_cut_on_both_ways():
     network = read(loss)
     found = flows(network, network.cells["", 3])
     before = [f for f in found if (f.source.name, f.source.t) == ("h", 2)]
-    assert {f.target.name for f in before} == {"", "h"} and {f.state for f in before} == {CUT}
+    assert {f.target.name for f in before} == {"", "h"} and {f.status for f in before} == {CUT}
     assert not [f for f in found if f.source.kind == SHARED and f.target.name == "h"]
 
 
