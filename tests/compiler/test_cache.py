@@ -443,7 +443,7 @@ def test_ctrl_c_while_compiling(tmp_path):
     stopped = """
 from minigrad.compiler import cache, machine
 keep = cache.object_code
-def stop(text):
+def stop(text, level):
     cache.object_code = keep
     raise KeyboardInterrupt
 cache.object_code = stop
@@ -458,7 +458,7 @@ cache.object_code = stop
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_ctrl_c_is_heard_while_llvm_works(monkeypatch):
-    monkeypatch.setattr(machine, "_emitted", lambda text: time.sleep(2))
+    monkeypatch.setattr(machine, "_emitted", lambda text, level: time.sleep(2))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
