@@ -117,7 +117,7 @@ _linked = 0
 
 
 @functools.cache
-def _target(level: int = LEVEL) -> binding.TargetMachine:
+def _target(level: int) -> binding.TargetMachine:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     target = binding.Target.from_triple(TRIPLE)
@@ -130,7 +130,7 @@ def _target(level: int = LEVEL) -> binding.TargetMachine:
 @functools.cache
 def _engine() -> binding.LLJIT:
     # On ARM the older linker puts code and constants further apart than an address in an instruction can tell.
-    return binding.create_lljit_compiler(_target(), use_jit_link=ARM and sys.platform != "win32")
+    return binding.create_lljit_compiler(_target(LEVEL), use_jit_link=ARM and sys.platform != "win32")
 
 
 def object_code(text: str, level: int = LEVEL) -> bytes:

@@ -22,7 +22,13 @@ from minigrad.compiler import runtime
 from minigrad.compiler.compile import Compiled
 
 LOOP = njit(error_model="numpy", fastmath=runtime.FLAGS)  # as emitted loops are, and called from Python
-NUMBERS = {"f4": ctypes.c_float, "f8": ctypes.c_double, "i4": ctypes.c_int32, "i8": ctypes.c_int64, "b1": ctypes.c_bool}
+NUMBERS = {
+    "f4": ctypes.c_float,
+    "f8": ctypes.c_double,
+    "i4": ctypes.c_int32,
+    "i8": ctypes.c_int64,
+    "b1": ctypes.c_bool,
+}
 
 
 @functools.lru_cache(16)
@@ -50,7 +56,11 @@ class Driven:
         tree.body = [s for s in tree.body if not isinstance(s, ast.ImportFrom)]
         names = {name: value for name, value in vars(runtime).items() if name[0] != "_"}
         names |= {f"array_{code}": functools.partial(array_at, kind) for code, kind in NUMBERS.items()}
-        names |= {name: by_name(f) for name, f in names.items() if isinstance(f, FunctionType) and hasattr(f, "__wrapped__")}
+        names |= {
+            name: by_name(f)
+            for name, f in names.items()
+            if isinstance(f, FunctionType) and hasattr(f, "__wrapped__")
+        }
         names |= {"view": lambda array, at, n: array[at : at + n], "loop": LOOP}
         names |= {"entry": lambda signature: lambda run: run, "stage": lambda part: part}
         exec(compile(tree, "<driven>", "exec"), names)

@@ -213,7 +213,9 @@ def short_pieces(monkeypatch, tmp_path):
 def test_a_long_program_is_compiled_in_pieces(short_pieces, monkeypatch, tmp_path):
     pieces: list[int] = []
     made = machine._emitted
-    monkeypatch.setattr(machine, "_emitted", lambda text, level: [pieces.append(len(text)), made(text, level)][1])
+    monkeypatch.setattr(
+        machine, "_emitted", lambda text, level: [pieces.append(len(text)), made(text, level)][1]
+    )
     compiled = mg.compile(unlike)
     value, gradients = compiled.value_and_grad(x)
     assert len([n for n in pieces if n > 10_000]) > 10 and max(pieces) < 300_000

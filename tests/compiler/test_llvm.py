@@ -93,7 +93,9 @@ FUSED = [
 def test_every_cell_gives_the_bits_of_numba(cell, dtype, many_threads):
     for threads in (1, 4):
         compiled, arguments = step(cell, dtype, threads)
-        assert_same_bits(compiled, *arguments, whole=dtype == "float32")  # `run` differs in names of types alone
+        assert_same_bits(
+            compiled, *arguments, whole=dtype == "float32"
+        )  # `run` differs in names of types alone
 
 
 @pytest.mark.slow
