@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -241,6 +242,36 @@ def run(table, scratch, part, parts, first, last):
         expected.append(at if at % 2 == 0 else -at)
     (_, found) = run(cache.load(source, "loops"), [given, found])
     assert found[: len(expected)].tolist() == expected and not found[len(expected) :].any()
+
+
+def test_what_is_set_in_one_place_before_it_is_read_has_no_slot():
+    """A name that is read outside of the block that sets it, or is set again where its value may be the old one, has."""
+    source = """
+def run(n):
+    a = n
+    for t in range(n):
+        b = t + a
+        if b > 2:
+            c = b
+            outside = c
+        else:
+            c = a
+            outside = c
+        e = outside
+        again = e
+        while again > 0:
+            again = again - 1
+    for t in range(a):
+        last = t
+    for k in range(n):
+        for k in range(2):
+            e = k
+    sum = 0
+    sum += last
+    return sum
+"""
+    (definition,) = ast.parse(source).body
+    assert llvm._set_once(definition) == {"n", "a", "t", "b", "c", "e"}
 
 
 UNKNOWN = {
