@@ -42,7 +42,8 @@ def name_of(function: object) -> str:
 
 def printable(name: object, longest: int = LONGEST) -> str:
     """One line that shows the name: what cannot be seen, or turns the line around, is �; an … ends what is cut."""
-    line = "".join(map(_seen, text_of(name)[: 4 * longest])).strip()
+    text = text_of(name)[: 4 * longest]
+    line = (text if text.isprintable() else "".join(map(_seen, text))).strip()
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

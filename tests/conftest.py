@@ -24,6 +24,18 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Programs are compiled without optimisation, in a fifth of the time; `as_shipped` marks the tests that have it.
+
+    Kernels are as users have them everywhere.  Child processes have the same setting, through their environment.
+    """
+    if item.get_closest_marker("as_shipped"):
+        os.environ.pop("MINIGRAD_OPT", None)
+    else:
+        os.environ["MINIGRAD_OPT"] = "0"
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--update-goldens", action="store_true", help="write the goldens instead of comparing with them"

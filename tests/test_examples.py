@@ -32,6 +32,9 @@ ENVIRONMENT = os.environ | {
 }
 
 
+pytestmark = pytest.mark.as_shipped
+
+
 @pytest.fixture(autouse=True)
 def programs(monkeypatch):
     monkeypatch.setenv("MINIGRAD_CACHE", ENVIRONMENT["MINIGRAD_CACHE"])

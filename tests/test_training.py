@@ -18,6 +18,8 @@ import pytest
 from cells import LSTM, Alphabet, Output, Stack
 from minigrad import ancestors, checkpoint, compile, cross_entropy, fit, one_hot, optim, stack
 
+pytestmark = pytest.mark.as_shipped
+
 
 class Hello:
     """The lecture's example: predict the next character of "hello" with an LSTM."""

@@ -29,7 +29,7 @@ import llvmlite
 import platformdirs
 
 from ..names import file_stem
-from .machine import MADE_FOR, Loaded, object_code
+from .machine import LEVEL, MADE_FOR, Loaded, object_code, program_level
 
 try:
     import fcntl
@@ -316,25 +316,28 @@ class Program:
 
 def load(source: str, name: str) -> Program:
     """The program of a source, from memory or made now; its machine code is found or compiled meanwhile."""
-    digest = _digest(source)
+    level = program_level()
+    digest = _digest(source, level)
     with _one_at_a_time:
         if digest not in _programs:
             place, stem = folder(), f"{file_stem(name)}_{digest}"
             _show(place, f"{stem}.py", str((place.path or Path("minigrad")) / f"{stem}.py"), source)
-            loaded, found = _loaded(place, f"{stem}.o", "run", source)
+            loaded, found = _loaded(place, f"{stem}.o", "run", source, level)
             _programs[digest] = Program(loaded, found)
             if not found:
                 place.trim()
         return _programs[digest]
 
 
-def _loaded(place: Folder, file: str, symbol: str, source: str = "") -> tuple[Loaded, bool]:
+def _loaded(
+    place: Folder, file: str, symbol: str, source: str = "", level: int = LEVEL
+) -> tuple[Loaded, bool]:
     """A function from its file, or made now and put there, with the kernels that it calls; was it in the file?"""
     with place.made_once(file):  # and let go before the kernels: nobody waits for one lock and holds another
         data = place.read(file)
         found = data is not None
         if data is None:
-            data = _code(symbol, source)
+            data = _code(symbol, source, level)
             place.write(file, _checksum(file, data) + data)
     needs, sizes, code = data.split(b"\n", 2)
     imports = {name: _kernel(place, name) for name in needs.decode().split()}
@@ -342,12 +345,12 @@ def _loaded(place: Folder, file: str, symbol: str, source: str = "") -> tuple[Lo
     return Loaded([code[a:b] for a, b in pairwise(ends)], [symbol], imports), found
 
 
-def _code(symbol: str, source: str) -> bytes:
+def _code(symbol: str, source: str, level: int) -> bytes:
     """A program or a kernel, compiled: the kernels that it needs, the sizes of its pieces, and these."""
     from .llvm import kernel_code, program_code  # only now: what is found needs no writer
 
     code = program_code(source) if source else kernel_code(symbol)
-    objects = [object_code(piece) for piece in code.pieces]
+    objects = [object_code(piece, level) for piece in code.pieces]
     sizes = " ".join(str(len(o)) for o in objects)
     return b"\n".join([" ".join(code.needs).encode(), sizes.encode(), b"".join(objects)])
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -39,6 +41,7 @@ LOWEST = {F4: -3.4028234663852886e38, F8: -1.7976931348623157e308}
 FLAGGED = {"fadd", "fsub", "fmul", "fdiv", "fcmp"}
 RELATIONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 BITS = {ast.BitAnd: "and_", ast.BitOr: "or_", ast.BitXor: "xor"}
+WHOLE = {ast.Add: ("add", operator.add), ast.Sub: ("sub", operator.sub), ast.Mult: ("mul", operator.mul)}
 TEXTS = ("kernels", "runtime")  # where the kernels stand
 ENTRY = "run"
 # LLVM takes the square of the time over what is long: so many statements one after the other become a function.
@@ -220,8 +223,10 @@ class Writer:
     ):
         self.module, self.function, self.definition = module, function, definition
         self.build: Any = ir.IRBuilder(function.append_basic_block("entry"))
-        self.slots: dict[str, Value] = {}  # of numbers
-        self.scopes: list[dict[str, Array]] = [{}]  # arrays, by the block in which they got their names
+        self.slots: dict[str, Value] = {}  # of numbers that are set in more than one place
+        # Arrays, and numbers that have no slot, by the block in which they got their names.
+        self.scopes: list[dict[str, Any]] = [{}]
+        self.once = _set_once(definition)
         self.following: list[ir.Block] = []  # where `continue` goes
         self.owned: list[Value] = []  # memory to be given back
         # In a loop over elements no round reads what another one writes (verify.py says so of every program), which LLVM
@@ -367,6 +372,9 @@ class Writer:
                 raise UnknownError(f"{name} names another array in here than before")
             self.scopes[-1][name] = value
             return
+        if name in self.once and name not in self.slots:
+            self.scopes[-1][name] = value
+            return
         if name not in self.slots:
             with self.build.goto_entry_block():
                 self.slots[name] = self.build.alloca(value.type, name=name)
@@ -380,9 +388,12 @@ class Writer:
         values = [self.cast(self.value(a), I64) for a in arguments]
         values = [I64(0)] * (len(values) == 1) + values
         first, last, step = values + [I64(1)] * (len(values) == 2)
-        rises = b.icmp_signed(">", step, I64(0))  # a constant mostly, and then so for LLVM
+        known = _constant(step)
+        rises = b.icmp_signed(">", step, I64(0)) if known is None else None
 
         def goes_on(i: Value) -> Value:
+            if known is not None:
+                return b.icmp_signed("<" if known > 0 else ">", i, last)
             return b.select(rises, b.icmp_signed("<", i, last), b.icmp_signed(">", i, last))
 
         before = b.block
@@ -584,23 +595,32 @@ class Writer:
             if op in BITS:
                 x, y = (x, y) if x.type == I1 else (self.whole(x), self.whole(y))
                 return getattr(b, BITS[op])(x, y)
-            whole = {ast.Add: b.add, ast.Sub: b.sub, ast.Mult: b.mul}
-            if op in whole:
-                return whole[op](self.whole(x), self.whole(y), flags=("nsw",))
+            if op in WHOLE:
+                name, of_constants = WHOLE[op]
+                x, y = self.whole(x), self.whole(y)
+                known = _constant(x), _constant(y)
+                if None not in known and -(2**63) <= (z := of_constants(*known)) < 2**63:
+                    return I64(z)
+                return getattr(b, name)(x, y, flags=("nsw",))
         raise UnknownError(f"{op.__name__} of {x.type} and {y.type}")
 
     def divided(self, x: Value, y: Value, rest: bool) -> Value:
         """x // y or x % y: rounded downwards, and 0 where y is 0 or the quotient does not fit 64 bits."""
         b = self.build
-        lowest = b.and_(b.icmp_signed("==", x, I64(-(2**63))), b.icmp_signed("==", y, I64(-1)))
-        senseless = b.or_(lowest, b.icmp_signed("==", y, I64(0)))
-        y = b.select(senseless, I64(1), y)
+        sound = _constant(y) not in (None, 0, -1)
+        if not sound:
+            lowest = b.and_(b.icmp_signed("==", x, I64(-(2**63))), b.icmp_signed("==", y, I64(-1)))
+            senseless = b.or_(lowest, b.icmp_signed("==", y, I64(0)))
+            y = b.select(senseless, I64(1), y)
         quotient, remainder = b.sdiv(x, y), b.srem(x, y)
         below = b.icmp_signed("<", b.xor(remainder, y), I64(0))
         lower = b.and_(below, b.icmp_signed("!=", remainder, I64(0)))
-        if rest:
-            return b.select(senseless, I64(0), b.select(lower, b.add(remainder, y), remainder))
-        return b.select(senseless, I64(0), b.select(lower, b.sub(quotient, I64(1)), quotient))
+        result = (
+            b.select(lower, b.add(remainder, y), remainder)
+            if rest
+            else b.select(lower, b.sub(quotient, I64(1)), quotient)
+        )
+        return result if sound else b.select(senseless, I64(0), result)
 
     def divided_downwards(self, x: Value, y: Value, rest: bool) -> Value:
         """x // y or x % y of floats, from the exact remainder; a remainder of 0 has the sign of y, as in Python."""
@@ -745,9 +765,9 @@ class Writer:
     def of_table(self, element: ir.Type, table: Array, place: Value) -> Array:
         """The array whose address and size stand in an entry of the table."""
         b = self.build
-        at = b.mul(place, I64(2))
-        address = b.load(b.gep(table.address, [at], inbounds=True))
-        count = b.load(b.gep(table.address, [b.add(at, I64(1))], inbounds=True))
+        at = self.arithmetic(ast.Mult, place, I64(2))
+        after = self.arithmetic(ast.Add, at, I64(1))
+        address, count = (b.load(b.gep(table.address, [k], inbounds=True)) for k in (at, after))
         return Array(b.inttoptr(address, element.as_pointer()), element, count)
 
     def block(self, a, a_at, a_row, a_col, b, b_at, b_row, b_panel, k, c, c_at, *more) -> None:
@@ -770,6 +790,54 @@ class Writer:
         b, zero = self.build, x.type(0)
         negative = b.select(self.compare(ast.Lt, x, zero), x.type(-1), x)
         return b.select(self.compare(ast.Gt, x, zero), x.type(1), negative)
+
+
+def _constant(x: Value) -> int | None:
+    """The number, where it is known now."""
+    return x.constant if isinstance(x, ir.Constant) and x.type == I64 else None
+
+
+def _set_once(definition: ast.FunctionDef) -> set[str]:
+    """Names that are set in one place of each block that reads them, before: the value stands for the name, without a slot.
+
+    Every block that sets such a name does so once, no block within it does, and nothing outside of these blocks reads it.
+    """
+    reads: Counter[str] = Counter()
+    within: Counter[str] = Counter()  # how many reads stand in the blocks that set a name
+    several: set[str] = set()
+
+    def block(body: Sequence[ast.stmt], sets: list[str]) -> tuple[Counter[str], set[str]]:
+        """What a block reads, how often, and what it sets, with the blocks in it; `sets` is set at its beginning."""
+        read: Counter[str] = Counter()
+        inside: set[str] = set()
+        for s in body:
+            match s:
+                case ast.For(target=ast.Name(id=name)):
+                    parts = [(s.body, [name])]
+                case ast.While() | ast.If():
+                    parts = [(s.body, []), (s.orelse, [])]
+                case _:
+                    parts = []
+            heads = [s] if not parts else [s.iter] if isinstance(s, ast.For) else [s.test]
+            for n in (n for head in heads for n in ast.walk(head) if isinstance(n, ast.Name)):
+                if isinstance(n.ctx, ast.Load):
+                    read[n.id] += 1
+                else:
+                    sets.append(n.id)
+            if isinstance(s, ast.AugAssign) and isinstance(s.target, ast.Name):
+                several.add(s.target.id)
+            for part, first in parts:
+                its_reads, its_sets = block(part, first)
+                read.update(its_reads)
+                several.update(name for name in its_sets if name in sets)
+                inside |= its_sets
+        several.update(name for name, count in Counter(sets).items() if count > 1 or name in inside)
+        for name in set(sets):
+            within[name] += read[name]
+        return read, inside | set(sets)
+
+    reads, names = block(definition.body, [a.arg for a in definition.args.args])
+    return {name for name in names if name not in several and within[name] == reads[name]}
 
 
 def _looked_up(definition: ast.FunctionDef) -> dict[str, ast.expr]:

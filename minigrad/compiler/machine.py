@@ -3,6 +3,8 @@
 NUMBA_CPU_NAME, NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX, NUMBA_OPT and NUMBA_LOOP_VECTORIZE mean here what they mean to
 Numba, which compiles the same source as the reference: code for another processor can be made and tried on this one.
 Code never has what this processor lacks, whatever is asked for: a setting that cannot be is told in one warning.
+MINIGRAD_OPT, from 0 to 3, is the level of optimisation of programs alone, while the kernels that they call have NUMBA_OPT's:
+at 0 a first call comes sooner and all later ones are slower.  The suite has it where only numbers are looked at.
 Importing this file loads no more of LLVM than it takes to run what stands in the cache.
 """
 
@@ -107,48 +109,56 @@ def _wide(name: str, features: str) -> tuple[str, str]:
 
 NAME, FEATURES = _wide(*_processor())
 LEVEL = _setting("NUMBA_OPT", {"0": 0, "1": 1, "2": 2, "3": 3, "max": 3}, 3)
+LEVELS = {"0": 0, "1": 1, "2": 2, "3": 3, "max": 3}
+LEVEL = _setting("NUMBA_OPT", LEVELS, 3)
 VECTORISE = os.environ.get("NUMBA_LOOP_VECTORIZE", "1") != "0"
 MADE_FOR = (TRIPLE, binding.llvm_version_info, NAME, FEATURES, LEVEL, VECTORISE)
+
+
+def program_level() -> int:
+    """Of optimisation, of what is not a kernel; read when a program is made, so that one process may have both."""
+    return _setting("MINIGRAD_OPT", LEVELS, LEVEL)
+
 
 _lock = threading.Lock()  # of the engine, whose libraries are numbered
 _linked = 0
 
 
 @functools.cache
-def _target() -> binding.TargetMachine:
+def _target(level: int) -> binding.TargetMachine:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     target = binding.Target.from_triple(TRIPLE)
     reloc = "static" if target.name.startswith("x86") else "default"
     return target.create_target_machine(
-        cpu=NAME, features=FEATURES, opt=LEVEL, reloc=reloc, codemodel="jitdefault", jit=True
+        cpu=NAME, features=FEATURES, opt=level, reloc=reloc, codemodel="jitdefault", jit=True
     )
 
 
 @functools.cache
 def _engine() -> binding.LLJIT:
     # On ARM the older linker puts code and constants further apart than an address in an instruction can tell.
-    return binding.create_lljit_compiler(_target(), use_jit_link=ARM and sys.platform != "win32")
+    return binding.create_lljit_compiler(_target(LEVEL), use_jit_link=ARM and sys.platform != "win32")
 
 
-def object_code(text: str) -> bytes:
-    """A module of LLVM's language, optimised, as an object file."""
+def object_code(text: str, level: int = LEVEL) -> bytes:
+    """A module of LLVM's language, optimised as far as `level` says, as an object file."""
     worker = ThreadPoolExecutor(
         1
     )  # LLVM may take seconds over a large program, and Ctrl-C is to be heard meanwhile
-    made = worker.submit(_emitted, text)
+    made = worker.submit(_emitted, text, level)
     worker.shutdown(wait=False)
     while not made.done():
         wait([made], 0.5)
     return made.result()
 
 
-def _emitted(text: str, assembly: bool = False) -> Any:
-    machine = _target()
+def _emitted(text: str, level: int = LEVEL, assembly: bool = False) -> Any:
+    machine = _target(level)
     module = binding.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
-    options = binding.create_pipeline_tuning_options(speed_level=LEVEL)
+    options = binding.create_pipeline_tuning_options(speed_level=level)
     options.loop_vectorization = VECTORISE
     builder = binding.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)

@@ -193,7 +193,7 @@ def write_object(entry: Sequence[int]) -> None:
     binding.initialize_all_asmprinters()
     wasm32 = binding.Target.from_triple("wasm32-unknown-unknown")
     target = wasm32.create_target_machine(cpu="mvp", features=FEATURES, opt=machine.LEVEL)
-    llvm.Writer.memory, machine._target = on_stack, lambda: target  # type: ignore[assignment]
+    llvm.Writer.memory, machine._target = on_stack, lambda level: target  # type: ignore[assignment]
 
     code = llvm.program_code(sys.stdin.buffer.read().decode())
     module, program = binding.parse_assembly(_exported(entry)), binding.parse_assembly(code.text)

@@ -576,6 +576,7 @@ def test_other_types_keep_their_reason(dtype):
         mg.compile(lambda d: d["x"].astype("float64").sum())({"x": np.ones(3, dtype)})
 
 
+@pytest.mark.as_shipped
 def test_numba_reads_small_integers_alike():
     compiled = mg.compile(lambda d, i: (mg.gather(E, i) * d["x"].astype("float64")).sum())
     given = {"x": whole("uint8", 4, 1)}, whole("int16", 4, most=6)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minigrad as mg
 from minigrad.compiler import cache, machine
 from minigrad.compiler.cache import Folder
 
@@ -443,7 +444,7 @@ def test_ctrl_c_while_compiling(tmp_path):
     stopped = """
 from minigrad.compiler import cache, machine
 keep = cache.object_code
-def stop(text):
+def stop(text, level):
     cache.object_code = keep
     raise KeyboardInterrupt
 cache.object_code = stop
@@ -458,7 +459,7 @@ cache.object_code = stop
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_ctrl_c_is_heard_while_llvm_works(monkeypatch):
-    monkeypatch.setattr(machine, "_emitted", lambda text: time.sleep(2))
+    monkeypatch.setattr(machine, "_emitted", lambda text, level: time.sleep(2))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     began = time.monotonic()
@@ -535,3 +536,30 @@ def test_interrupt_keeps_what_was_learned(tmp_path):
     assert time.monotonic() - began < 2 and process.returncode == 0, out
     assert "stopped; what was learned so far is kept" in out
     assert weights.read_bytes() != first and not list(tmp_path.glob("*.part"))
+
+
+# The level of optimisation.
+
+
+def test_the_level_of_a_program_is_not_that_of_its_kernels(monkeypatch, tmp_path):
+    """Each level has a file of its own for the program, all have the same for the kernels, and the numbers agree."""
+    for name in ("_programs", "_kernels"):
+        monkeypatch.setattr(cache, name, {})
+    monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
+    x, found, sizes = np.random.default_rng(0).standard_normal((7, 40)), [], []
+    for level in ("0", "3", "3"):
+        monkeypatch.setenv("MINIGRAD_OPT", level)
+        function = mg.compile(lambda x: mg.tanh(x @ (x.T * 0.1)).sum())
+        found.append(function(x).item())
+        sizes.append(len([*tmp_path.glob("kernel_*.o")]))
+    assert len([*tmp_path.glob("*.o")]) - sizes[0] == 2 and sizes[0] == sizes[2] > 0
+    np.testing.assert_allclose(found, mg.tanh(mg.Tensor(x) @ (x.T * 0.1)).sum().item(), rtol=1e-13)
+
+
+@pytest.mark.as_shipped
+def test_what_is_marked_is_compiled_as_users_have_it():
+    assert machine.program_level() == machine.LEVEL
+
+
+def test_what_is_not_marked_is_not_optimised():
+    assert machine.program_level() == 0

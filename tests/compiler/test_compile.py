@@ -23,6 +23,8 @@ from minigrad.tensor import apply
 sys.path.insert(0, str(Path(__file__).parents[1] / "minigrad"))
 from test_ops import SAMPLES
 
+pytestmark = pytest.mark.as_shipped
+
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 
 

@@ -9,6 +9,8 @@ import minigrad as mg
 from minigrad import Tensor, compile
 from minigrad.tensor import apply
 
+pytestmark = pytest.mark.as_shipped
+
 both = pytest.mark.parametrize("dtype", ["float32", "float64"])
 EDGES = [
     0.0,

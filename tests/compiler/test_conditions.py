@@ -213,7 +213,9 @@ def short_pieces(monkeypatch, tmp_path):
 def test_a_long_program_is_compiled_in_pieces(short_pieces, monkeypatch, tmp_path):
     pieces: list[int] = []
     made = machine._emitted
-    monkeypatch.setattr(machine, "_emitted", lambda text: [pieces.append(len(text)), made(text)][1])
+    monkeypatch.setattr(
+        machine, "_emitted", lambda text, level: [pieces.append(len(text)), made(text, level)][1]
+    )
     compiled = mg.compile(unlike)
     value, gradients = compiled.value_and_grad(x)
     assert len([n for n in pieces if n > 10_000]) > 10 and max(pieces) < 300_000
@@ -236,11 +238,11 @@ def test_ctrl_c_ends_a_long_compilation_with_the_piece_at_hand(short_pieces, mon
     """What LLVM is at, a second at most, is finished in its thread; nothing more is begun, and the next call goes well."""
     begun, made = [0], machine._emitted
 
-    def emitted(text):
+    def emitted(text, level):
         begun[0] += 1
         if begun[0] == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return made(text)
+        return made(text, level)
 
     monkeypatch.setattr(machine, "_emitted", emitted)
     compiled, threads = mg.compile(unlike), threading.active_count()

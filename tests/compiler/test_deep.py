@@ -242,6 +242,7 @@ def test_many_unrolled_steps_cost_little_more_than_few(kind, every):
     assert sources[2] < 1.1 * sources[1] + 72, sources
 
 
+@pytest.mark.as_shipped
 def test_unrolled_steps_give_the_bits_of_numba_with_any_number_of_threads(monkeypatch):
     monkeypatch.setattr(plan, "THREADS_FROM", -1)
     cell = cells.GRU(3, 5, np.random.default_rng(0))

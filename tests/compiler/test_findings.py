@@ -11,6 +11,8 @@ import minigrad as mg
 from cells import CELLS, run
 from minigrad.compiler import compile
 
+pytestmark = pytest.mark.as_shipped
+
 
 def drawn(*shape, seed=0):
     return mg.Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True, name=f"x{seed}")

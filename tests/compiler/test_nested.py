@@ -492,6 +492,7 @@ def test_in_float32_beside_steps_that_are_counted_in_float64():
     assert_same(program, [x], *mg.compile(program).value_and_grad(x), bound=1e-6)
 
 
+@pytest.mark.as_shipped
 def test_the_machine_code_has_the_bits_of_numba():
     for program in (attention_over_a_memory, products_of_inner_and_outer):
         assert_same_bits(mg.compile(program), *arguments_of(program))

@@ -68,6 +68,7 @@ def assert_alike(one, two, dtype="float64"):
 @every_optimiser
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("clip", [None, 0.2, 1e9])
+@pytest.mark.as_shipped
 def test_it_is_loss_clipping_and_optimiser_one_after_the_other(make, dtype, clip):
     (f, p), (g, q) = network(dtype=dtype), network(dtype=dtype)
     one, two = make(p), make(q)

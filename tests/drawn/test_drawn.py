@@ -49,6 +49,7 @@ def test_what_was_found_once_stays_mended(file):
         fail(finding, program)
 
 
+@pytest.mark.as_shipped
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("chunk", range(4))
 def test_drawn_programs_as_machine_code(chunk, threads):
