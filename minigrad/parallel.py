@@ -561,9 +561,9 @@ class Ranks(Alone):
         if not abs(found - expected) <= near * max(abs(expected), *map(abs, values)):
             raise InputError(
                 f"fit: the {self.parts} parts of {name} on {self.size} ranks give a loss of {found:.9g}, all of it "
-                f"{expected:.9g}; a mean over what a mask or lengths leave needs comm=mg.Ranks(comm, weigh=…), a sum weigh='sum', and arrays whose "
-                "sequences lie elsewhere axes=…; what mixes the sequences of a batch, or draws numbers inside of the loss, "
-                "cannot be shared out"
+                f"{expected:.9g}; a mean over what a mask or lengths leave needs comm=mg.Ranks(comm, weigh=…), a sum "
+                "weigh='sum', and arrays whose sequences lie elsewhere axes=…; what mixes the sequences of a batch, or draws "
+                "numbers inside of the loss, cannot be shared out"
             )
 
 

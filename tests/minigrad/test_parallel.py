@@ -6,6 +6,7 @@ What is trained is in shared_out.py; here it runs on two and three ranks of a re
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -113,6 +114,53 @@ def test_a_file_is_the_same_whoever_wrote_it_and_any_number_of_ranks_goes_on_fro
             assert [s.shape for s in states.values()] == [(shared_out.N, shared_out.H)] * 2
         for name, value in expected.items():
             np.testing.assert_allclose(last[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@needs_mpi
+def test_as_many_parts_are_the_same_bits_on_any_number_of_ranks_also_from_a_file(tmp_path):
+    expected = shared_out.parted(None, tmp_path)
+    for count, reader in ((2, None), (3, 2), (4, 1)):
+        folder = tmp_path / f"{count}"
+        folder.mkdir()
+        assert run(count, folder, "parted", "parted_first").returncode == 0
+        others = [found(folder, "parted", rank) for rank in range(count)]
+        if reader is None:
+            others.append(shared_out.parted_rest(None, folder))
+        else:
+            assert run(reader, folder, "parted_rest").returncode == 0
+            others.append(found(folder, "parted_rest", 0))
+        del others[-1]["validation"]  # which also took place where it was stopped
+        for other in others:
+            for name, value in other.items():
+                np.testing.assert_array_equal(value, expected[name], err_msg=f"{name}, {count} ranks")
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+@pytest.mark.parametrize(
+    "training", [f for f in shared_out.SAME if f is not shared_out.watched], ids=lambda f: f.__name__
+)
+def test_one_process_learns_the_same_from_parts(training, parts, tmp_path, monkeypatch):
+    expected = training(None, tmp_path)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    monkeypatch.setattr(shared_out, "ranks", lambda comm, **options: mg.Ranks(None, parts=parts, **options))
+    ours = training(mg.Ranks(None, parts=parts), tmp_path)
+    near = 1e-5 if training is shared_out.single else 1e-12
+    for name, value in expected.items():
+        np.testing.assert_allclose(ours[name], value, rtol=near, atol=near, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [f for f in shared_out.REFUSED if "comm.Get_rank" not in inspect.getsource(f)],
+    ids=lambda f: f.__name__,
+)
+def test_one_process_refuses_what_ranks_refuse(case, tmp_path, monkeypatch):
+    kind, words = shared_out.REFUSED[case]
+    monkeypatch.setattr(shared_out, "ranks", lambda comm, **options: mg.Ranks(None, parts=2, **options))
+    with pytest.raises(Exception, match=re.escape(words.replace("2 ranks", "1 ranks"))) as refused:
+        case(mg.Ranks(None, parts=2), tmp_path)
+    assert refused.type.__name__ == kind
 
 
 # What is refused, and how it ends.
