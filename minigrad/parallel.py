@@ -440,12 +440,16 @@ class Ranks(Alone):
         """Gradients and numbers in one."""
         size = sum(piece.size for piece in pieces) + len(told)
         dtype = np.result_type(np.float32, *[piece.dtype for piece in pieces])
-        self.free = [row for row in self.free if (row.size, row.dtype) == (size, dtype)]
-        row = self.free.pop() if self.free else np.empty(size, dtype)
+        row = self._spare(size, dtype)
         for piece, own in zip(pieces, _like(pieces, row), strict=True):
             own[...] = piece
         row[-len(told) :] = told
         return row
+
+    def _spare(self, size: int, dtype: np.dtype) -> np.ndarray:
+        """A row that can be written to."""
+        self.free = [row for row in self.free if (row.size, row.dtype) == (size, dtype)]
+        return self.free.pop() if self.free else np.empty(size, dtype)
 
     def added(self, rows: list[np.ndarray]) -> np.ndarray:
         """The sum of all ranks' rows, of which this rank has those of its branches; they are written over."""
@@ -458,7 +462,7 @@ class Ranks(Alone):
         """Where each rank has one branch of as many: log₂ of the ranks times each adds another half of what it still has
         to its neighbour's, and then gives back what it has added."""
         start, stop, bit, went = 0, row.size, 1, []
-        other = self.free.pop() if self.free else np.empty_like(row)
+        other = self._spare(row.size, row.dtype)
         while bit < self.size:
             middle = (start + stop) // 2
             keep, give = slice(start, middle), slice(middle, stop)
@@ -482,8 +486,8 @@ class Ranks(Alone):
         own = dict(zip(self._nodes(0, self.parts), rows, strict=True))
         size, dtype = rows[0].size, rows[0].dtype
 
-        def total(start: int, stop: int) -> np.ndarray | None:
-            """Of these parts, on the rank that has the first of them."""
+        def total(start: int, stop: int) -> Any:
+            """Of these parts, on the rank that has the first of them; None elsewhere."""
             first, last = self._rank_of(start), self._rank_of(stop - 1)
             if first == last:
                 return own.get((start, stop))
@@ -491,19 +495,19 @@ class Ranks(Alone):
             left, right, other = total(start, middle), total(middle, stop), self._rank_of(middle)
             if self.rank == other != first:
                 self._wait(self.comm.Isend(right, dest=first))
+            elif self.rank == first and other != first:
+                got = self._spare(size, dtype)
+                self._wait(self.comm.Irecv(got, source=other))
+                left += got
+                self.free.append(got)
             elif self.rank == first:
-                if other != first:
-                    right = np.empty(size, dtype)
-                    self._wait(self.comm.Irecv(right, source=other))
-                assert left is not None
                 left += right
             return left
 
-        found = total(0, self.parts)
-        row = rows[0] if self.rank or found is None else found
-        self._wait(self.comm.Ibcast(row))
+        total(0, self.parts)  # into the first row of rank 0
+        self._wait(self.comm.Ibcast(rows[0]))
         self.free += rows[1:]
-        return row
+        return rows[0]
 
     def _rank_of(self, part: int) -> int:
         return bisect(self.ends, part) - 1
