@@ -1,9 +1,11 @@
 """What a second rank is worth, what an exchange costs, and what to expect of more ranks than this machine has.
 
 One LSTM layer with an output, Adam and clipping, float32, is trained by `mg.fit(…, comm=…)` on 1, 2 and 4 ranks of
-one machine, a thread each, in turns of a few steps within the same processes.  Other programs may share the machine:
-so beside the clock stands what a step takes by processor seconds: the most that a rank computes, and the exchange as the
-rank has it that comes last; or, with more ranks than processors, all that all of them use, shared out over these.
+one machine, a thread each, in turns of a few steps within the same processes, and by one process in four parts, which
+gives the bits of four ranks.  What is worth how much is the median over the rounds of turns.  Other programs may share
+the machine: so beside the clock stands what a step takes by processor seconds: the most that a rank computes, and the
+exchange as the rank has it that comes last; or, with more ranks than processors, all that all of them use, shared out
+over these.
 
 Then a simulation, which is given what one process takes for shares of the batch and what an all-reduce takes, and
 nothing that was measured of training on several ranks: what it says of 1, 2 and 4 is compared with that, and then it
@@ -32,8 +34,10 @@ os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy is imported
 import numpy as np  # noqa: E402
 
 CASES = {"mid": (100, 32, 64, 128), "large": (128, 64, 256, 512)}  # T, N, D, H
-STEPS = {"mid": 40, "large": 5}  # of a turn; the first does not count
+STEPS = {"mid": 20, "large": 4}  # of a turn; the first does not count
 COUNTS = (1, 2, 4)  # of ranks
+# What takes turns: ranks, parts of a batch, and of how many such batches it is one.
+KINDS = [(1, 1, 1), (1, 4, 1), (2, 2, 1), (4, 4, 1), (1, 1, 2), (1, 1, 4)]
 FEW = 25  # per cent: what an exchange takes where no other program has come between
 
 
@@ -55,11 +59,11 @@ class Case:
         self.loss = mg.compile(lambda x, targets: mg.cross_entropy(cell(x, output=output).y, targets))
         self.bytes = 4 * sum(p.size for p in self.parameters.values())
 
-    def turn(self, comm, steps: int, sequences: int) -> dict[str, list[float]]:
+    def turn(self, comm, parts: int, steps: int, sequences: int) -> dict[str, list[float]]:
         """Seconds of each step but the first: of the clock, and of the processor while it computes and exchanges."""
         import minigrad as mg
 
-        ranks, started = timed(comm), []
+        ranks, started = timed(comm, parts), []
 
         def rate(number: int) -> float:  # called at the beginning of each step
             started.append((time.perf_counter(), time.process_time()))
@@ -73,19 +77,21 @@ class Case:
         return {name: values[1:].tolist() for name, values in found.items()}
 
 
-def timed(comm):
+def timed(comm, parts: int):
     import minigrad as mg
+    from minigrad import parallel
 
     class Timed(mg.Ranks):
-        """Ranks that say what each sum has taken of the processor."""
+        """Ranks that say what each exchange has taken of the processor."""
 
-        def summed(self, *arguments):
+        def meet(self, what, *arguments, **named):
             began = time.process_time()
-            value = super().summed(*arguments)
-            self.took.append(time.process_time() - began)
-            return value
+            found = super().meet(what, *arguments, **named)
+            if what == parallel.STEP:
+                self.took.append(time.process_time() - began)
+            return found
 
-    ranks = Timed(comm, check=False)
+    ranks = Timed(comm, check=False, parts=parts)
     ranks.took = []
     return ranks
 
@@ -101,14 +107,15 @@ def all_reduces(comm, MPI, sizes: list[int]) -> dict[int, float]:  # noqa: N803
     """Seconds of one by its bytes, by processors."""
     buffers = {size: np.ones(size // 4, np.float32) for size in sizes}
     return {
-        size: used(comm, lambda k, b=b: comm.Allreduce(MPI.IN_PLACE, b, MPI.SUM), 40 if size > 1e6 else 200)
+        size: used(comm, lambda k, b=b: comm.Allreduce(MPI.IN_PLACE, b, MPI.SUM), 20 if size > 1e6 else 100)
         for size, b in buffers.items()
     }
 
 
-def exchanges(comm, MPI, sizes: list[int]) -> dict[int, float]:  # noqa: N803
-    """Seconds of a meeting and an all-reduce, by processors, of ranks that come from work and not at the same time."""
+def exchanges(comm, sizes: list[int]) -> dict[int, float]:
+    """Seconds of a meeting and of adding up rows, by processors, of ranks that come from work and not at the same time."""
     import minigrad as mg
+    from minigrad import parallel
 
     matrix = np.ones((400, 400), np.float32)
 
@@ -122,8 +129,7 @@ def exchanges(comm, MPI, sizes: list[int]) -> dict[int, float]:  # noqa: N803
             buffer = np.ones(size // 4, np.float32)
 
             def exchange(k: int, buffer=buffer) -> None:
-                ranks.done(k)
-                ranks.comm.Allreduce(MPI.IN_PLACE, buffer, MPI.SUM)
+                ranks.meet(parallel.STEP, k, lambda: ranks.added([buffer]))
 
             found[size] = used(comm, exchange, 60, work)
     return found
@@ -171,34 +177,40 @@ def inside(names: list[str], rounds: int) -> None:
         if n > 1 and world.rank < n:
             measured["reduce"][n], measured["exchange"][n] = (
                 all_reduces(comm, MPI, sizes),
-                exchanges(comm, MPI, sizes),
+                exchanges(comm, sizes),
             )
         waited(world)
-    turns: list[tuple] = []
+    measured["turns"] = []
     for name, case in cases.items():
-        for _ in range(rounds + 1):
-            for n, comm in comms.items():
-                for share in (1, 2, 4) if n == 1 else (1,):
-                    found = case.turn(comm, STEPS[name], case.N // share) if world.rank < n else None
-                    waited(world)
-                    together = world.gather(found)
-                    turns.append((name, n, case.N // share, together and [t for t in together if t]))
+        for k in range(rounds + 1):
+            for n, parts, share in KINDS:
+                found = case.turn(comms[n], parts, STEPS[name], case.N // share) if world.rank < n else None
+                waited(world)
+                together = world.gather(found)
+                if together and k:  # the first round has compiled
+                    measured["turns"].append((name, (n, parts, share), [t for t in together if t]))
     if world.rank == 0:
-        first = {(name, n, N): k for k, (name, n, N, _) in reversed([*enumerate(turns)])}
-        measured["turns"] = [t for k, t in enumerate(turns) if k not in first.values()]  # those have compiled
         print("measured:", json.dumps(measured), flush=True)
 
 
 # What was found.
 
 
-def steps_of(measured: dict, name: str, count: int, sequences: int) -> dict[str, np.ndarray]:
-    """What all turns of a kind have found, (ranks, steps) each."""
-    turns = [found for case, n, N, found in measured["turns"] if (case, n, N) == (name, count, sequences)]
-    return {
-        what: np.concatenate([np.array([rank[what] for rank in turn]) for turn in turns], axis=1)
-        for what in ("clock", "compute", "exchange")
-    }
+def turns_of(measured: dict, name: str, kind: tuple) -> list[dict[str, np.ndarray]]:
+    """What each turn of a kind has found, (ranks, steps) each."""
+    turns = [found for case, of, found in measured["turns"] if (case, tuple(of)) == (name, kind)]
+    return [
+        {what: np.array([rank[what] for rank in turn]) for what in ("clock", "compute", "exchange")}
+        for turn in turns
+    ]
+
+
+def together(turns: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {what: np.concatenate([turn[what] for turn in turns], axis=1) for what in turns[0]}
+
+
+def median(numbers) -> float:
+    return float(np.median(np.array([*numbers])))
 
 
 # The simulation.
@@ -254,22 +266,38 @@ def one(name: str, measured: dict, options: argparse.Namespace) -> None:
     T, N, D, H = CASES[name]
     size = measured["bytes"][name]
     print(f"\n{name}: T {T}, N {N}, D {D}, H {H}; {size:,} bytes of gradients")
-    alone = {N // k: steps_of(measured, name, 1, N // k) for k in (1, 2, 4)}
+    turns = {kind: turns_of(measured, name, kind) for kind in KINDS}
+    alone = {
+        N // share: together(turns[n, parts, share]) for n, parts, share in KINDS if (n, parts) == (1, 1)
+    }
     points = {n: float(np.median(found["compute"])) for n, found in alone.items()}
     near = alone[N]["compute"].ravel()
     spread = np.clip(near / np.median(near), *np.percentile(near / np.median(near), [2, 98]))
     simulation = Simulation(line_through(points), spread)
-    print("   ranks      clock, ms  processors, ms  of them exchange   1 ÷ this   simulated, ms   differs by")
-    first = 0.0
-    for n in COUNTS:
-        found = steps_of(measured, name, n, N)
+    print(
+        "   ranks, parts    clock, ms  processors, ms  of them exchange   1 ÷ this by the clock, by processors   simulated, ms"
+    )
+    clocks = {kind: [median(turn["clock"]) for turn in found] for kind, found in turns.items()}
+    works = {
+        kind: [shared_seconds(t["compute"], t["exchange"], cores())[0] for t in found]
+        for kind, found in turns.items()
+    }
+    for kind in KINDS:
+        n, parts, share = kind
+        if share > 1:
+            continue
+        ratios = [
+            median(one / other for one, other in zip(of[1, 1, 1], of[kind], strict=True))
+            for of in (clocks, works)
+        ]
+        found = together(turns[kind])
         seconds, exchange = shared_seconds(found["compute"], found["exchange"], cores())
-        first = first or seconds
         told = 0.0 if n == 1 else measured["exchange"][str(n)][str(size)]
         simulated = simulation.step(n, N / n, told, cores())
+        said = "" if n < parts else f"{1e3 * simulated:20.2f} {simulated / seconds - 1:+.0%}"
         print(
-            f"   {n:5d} {1e3 * np.median(found['clock']):14.2f} {1e3 * seconds:15.2f} {1e3 * exchange:17.2f} "
-            f"{first / seconds:10.2f} {1e3 * simulated:15.2f} {simulated / seconds - 1:+12.0%}"
+            f"   {n:5d} {parts:6d} {1e3 * median(clocks[kind]):12.2f} {1e3 * seconds:15.2f} {1e3 * exchange:17.2f} "
+            f"{ratios[0]:23.2f} {ratios[1]:15.2f}{said}"
         )
     print(
         f"   on a network of {1e6 * options.latency:.0f} µs and {options.bandwidth / 1e9:.0f} GB/s, a processor for each rank:"

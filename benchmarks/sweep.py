@@ -1,16 +1,17 @@
 """What a sweep loses when it is killed, and what a second worker is worth.
 
-24 small trainings, with one worker and with two: seconds of the clock, and of processors, as other programs may
-share them.  Then the same sweep, killed at five moments and started again each time: how many trainings were begun in
-vain.
+24 small trainings, with one worker and with two, in turns: seconds of the clock, and of processors, as other programs
+may share them; what a second one is worth is the median over the rounds.  Then the same sweep, a shorter one, killed at
+five moments and started again each time: how many trainings were begun in vain.
 
-    python benchmarks/sweep.py
+    python benchmarks/sweep.py [--rounds 3] [--steps 800]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ def killed(steps: int, seconds: float, expected: list[str]) -> None:
             found = trials(steps, workers=2, resume=file)
             same = [r.record.weights for r in found if r.record] == expected
             print(
-                f"killed at {share:.0%}: {kept} kept, {lines(file) - kept} run afterwards, same bits: {same}"
+                f"killed at {share:.0%}: {kept} kept, {lines(file) - kept} run afterwards, same bits: {same}",
+                flush=True,
             )
 
 
@@ -65,27 +67,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--resume", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.resume:
         trials(options.steps, workers=2, resume=options.resume)
         return
     trials(2, workers=1)  # compiles
-    one = measured(options.steps, 1)
-    two = measured(options.steps, 2)
     print(f"load of the machine {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors")
-    for count, (clock, own, theirs, _) in ((1, one), (2, two)):
-        print(
-            f"{count} worker{'s' * (count > 1)}: {clock:.1f} s; processor seconds: {own:.1f} here, {theirs:.1f} in workers, "
-            "their start included"
-        )
-    idle = (one[1] + one[2]) / (two[1] + two[2] / 2)
+    ratios, bits = [], set()
+    for _ in range(options.rounds):
+        (clock, own, theirs, weights), (clock_2, own_2, theirs_2, weights_2) = found = [
+            measured(options.steps, workers) for workers in (1, 2)
+        ]
+        ratios.append((clock / clock_2, (own + theirs) / (own_2 + theirs_2 / 2)))
+        bits |= {tuple(weights), tuple(weights_2)}
+        for count, (clock, own, theirs, _) in enumerate(found, 1):
+            print(
+                f"{count} worker{'s' * (count > 1)}: {clock:.1f} s; processor seconds: {own:.1f} here, {theirs:.1f} in "
+                "workers, their start included",
+                flush=True,
+            )
+    clock, processors = (statistics.median(column) for column in zip(*ratios, strict=True))
     print(
-        f"2 workers ÷ 1: {one[0] / two[0]:.2f} by the clock; {idle:.2f} by processor seconds, were both idle before"
+        f"2 workers ÷ 1, median of {options.rounds} rounds: {clock:.2f} by the clock; {processors:.2f} by processor seconds, "
+        f"were both idle before\nsame bits: {len(bits) == 1}",
+        flush=True,
     )
-    print(f"same bits: {one[3] == two[3]}")
-    killed(options.steps, two[0], two[3])
+    short = options.steps // 4
+    seconds, *_, expected = measured(short, 2)
+    killed(short, seconds, expected)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Data-parallel training: several processes, the ranks of an MPI communicator, each with its share of every batch.
 
-All ranks are given the same whole batches.  Each takes its own sequences, computes their loss and gradients, and one
-sum over all ranks of one flat buffer, with gradients and loss, gives all of them those of the whole batch: so all make
-the same step.  Files, progress and what a caller watches are those of rank 0.
+All ranks are given the same whole batches, which are divided in parts, one for each rank or as many as the caller says.
+A rank computes loss and gradients of its own parts, each into one flat row, and rows are added in a fixed order, that of
+a binary tree over all parts, whoever has computed them: so all ranks make the same step, and as many parts give the
+same bits on any number of ranks.  Files, progress and what a caller watches are those of rank 0.
 
 Before every exchange the ranks meet: 32 bytes say what each of them is about to do.  Who fails, or is stopped, says
 so there, whatever the others have come for, and all end together; nobody waits for a rank that will never come.
@@ -16,8 +17,9 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -43,17 +45,18 @@ PMIX = "PMIX_RANK"  # set by launchers of batch systems, which do not
 
 
 class Share(NamedTuple):
-    """What a rank has of a batch."""
+    """A part of a batch."""
 
-    arguments: list
-    weight: float  # its part of the batch's loss: the losses of all ranks, each times this, sum up to that of the batch
-    whole: frozenset[int] = frozenset()  # which leaves of the arguments are the same on all ranks
+    arguments: Sequence
+    weight: float  # the losses of all parts, each times this, sum up to that of the batch
+    of_all: float = 1.0  # what the weights of all parts sum up to: 1, or 0 where nothing of the batch counts
+    whole: frozenset[int] = frozenset()  # which leaves of the arguments all parts have whole
 
 
 class Alone:
     """One process, which has all of every batch and nobody to agree with."""
 
-    rank, size = 0, 1
+    rank, size, parts = 0, 1, 1
     over = orderly = False
     steps: Callable[[], int] = staticmethod(lambda: 0)  # how many steps this rank has made
 
@@ -63,24 +66,22 @@ class Alone:
     def __exit__(self, kind, error, trace) -> None:
         pass
 
-    def own(self, name: str, batch, loss: Callable) -> Share:
-        return Share(batch, 1.0)
+    def own(self, name: str, batch, loss: Callable) -> list[Share]:
+        return [Share(batch, 1.0)]
 
-    def own_state(self, state: tuple) -> tuple:
-        return state
+    def own_state(self, state: tuple) -> list[tuple]:
+        return [state]
 
-    def whole_state(self, state: tuple) -> tuple:
-        return state
+    def whole_state(self, states: list[tuple]) -> tuple:
+        return states[0]
 
-    def summed(self, step: TrainingStep, number: int, value: float, weight: float) -> float:
-        return value
+    def summed(self, step: TrainingStep, number: int, part: Callable[[int], list[float]]) -> float:
+        return part(0)[0]
 
     def refuse_counts(self, name: str, step: TrainingStep, share: Share) -> None:
         pass
 
-    def compare(
-        self, name: str, step: TrainingStep, batch, state: tuple, value: float, weight: float
-    ) -> None:
+    def compare(self, name: str, step: TrainingStep, batch, states: list[tuple], value: float) -> None:
         pass
 
     def first(self, function: Callable, *arguments) -> Any:
@@ -102,20 +103,24 @@ class Alone:
 class Ranks(Alone):
     """The processes of an MPI communicator that train together: ``mg.fit(…, comm=mg.Ranks(MPI.COMM_WORLD, …))``.
 
-    comm : a communicator of mpi4py.  ``fit(…, comm=MPI.COMM_WORLD)`` is ``comm=Ranks(MPI.COMM_WORLD)``.
+    comm : a communicator of mpi4py; None: this process alone.  ``fit(…, comm=MPI.COMM_WORLD)`` is
+        ``comm=Ranks(MPI.COMM_WORLD)``.
     axes : along which axis the sequences of a batch lie: one for all arrays, or one for each argument of the loss,
-        None for an argument that all ranks get whole.  By default, and for arguments beyond those told, it is 1 for
+        None for an argument that all parts get whole.  By default, and for arguments beyond those told, it is 1 for
         arrays of two or more axes (steps, sequences, …) and 0 for those of one; for carried states always 0.  Numbers
-        are for all ranks, as are tensors that learn.  N sequences are shared out in order, the first N mod ranks
-        getting one more; where there are fewer than ranks, the others count nothing in that batch.
+        are for all parts, as are tensors that learn.  N sequences are shared out in order, the first N mod parts
+        getting one more; where there are fewer than parts, the others count nothing in that batch.
     weigh : how much a part of a batch counts.  None: by its number of sequences, which is right for a loss that is
         a mean over sequences of equal length.  A function of the batch's arguments that returns the number that the
         loss is a mean over, e.g. ``lambda x, y, mask: mask.sum()``: for means over what a mask or lengths leave, or
         over weights.  "sum": for a loss that is a sum, whose parts are added.
+    parts : in how many parts each batch is divided, which are shared out in order; None: one for each rank.  As many
+        parts give the same losses and parameters to the last bit on any number of ranks, one process included.
     check : whether at steps 1, 2, 4, 8, … rank 0 also computes the loss of the whole batch, which the parts must sum
         up to, and whether all ranks were given the same batch and have the same parameters.
 
-    Raises InputError for what is not a communicator, and for axes, a weight or a check that make no sense.
+    Raises InputError for what is not a communicator, for axes or a weight that make no sense, and for fewer parts than
+    ranks.
     """
 
     def __init__(
@@ -124,7 +129,9 @@ class Ranks(Alone):
         axes: int | Sequence[int | None] | None = None,
         weigh: Callable[..., float] | str | None = None,
         check: bool = True,
+        parts: int | None = None,
     ):
+        comm = ONE if comm is None else comm
         if not callable(getattr(comm, "Iallreduce", None)):
             raise InputError(f"fit: comm is {type(comm).__name__}; give a communicator, e.g. MPI.COMM_WORLD")
         whole = (int, np.integer)
@@ -139,18 +146,30 @@ class Ranks(Alone):
             raise InputError(
                 f'Ranks: weigh = {weigh!r}; give None, "sum", or a function of a batch\'s arguments'
             )
-        self.given, self.axes, self.weigh, self.check = comm, axes, weigh, check
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        self.buffer = np.empty(0, np.float32)
+        parts = self.size if parts is None else parts
+        if not isinstance(parts, whole) or isinstance(parts, bool) or parts < self.size:
+            raise InputError(
+                f"Ranks: parts = {parts!r} on {self.size} ranks; give a whole number, and at least one part for each"
+            )
+        self.given: Any = comm
+        self.axes, self.weigh, self.check, self.parts = axes, weigh, check, int(parts)
+        self.ends = [0, *accumulate(len(range(k, self.parts, self.size)) for k in range(self.size))]
+        self.here = range(*self.ends[self.rank : self.rank + 2])  # the parts of this rank
+        self.free: list[np.ndarray] = []  # rows that can be written to
 
     def __enter__(self) -> Ranks:
-        from mpi4py import MPI  # pyright: ignore[reportMissingImports]
-
-        self.MPI, self.comm = MPI, self.given.Dup()  # no message of the caller's is taken for one of ours
         self.over = False  # whether all ranks know that it has ended
         self.orderly = False  # whether they then stand at the same step, and can exchange once more
         self.error: BaseException | None = None  # why this rank ends
         self.stop, self.before = False, None  # whether it was asked to stop; what handled Ctrl-C before
+        self.together = False  # whether others wait for this rank to finish what they do together
+        if self.size == 1:
+            self.comm: Any = ONE
+            return self
+        from mpi4py import MPI  # pyright: ignore[reportMissingImports]
+
+        self.MPI, self.comm = MPI, self.given.Dup()  # no message of the caller's is taken for one of ours
         if (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -171,16 +190,26 @@ class Ranks(Alone):
                 raise KeyboardInterrupt
 
     def _asked_to_stop(self, number, frame) -> None:
-        """Ctrl-C: all ranks stop where they meet next; a second one does not wait for that."""
-        if self.stop:
+        """Ctrl-C: all ranks stop where they meet next; a second one does not wait for that, but for an exchange."""
+        if self.stop and not self.together:
             raise KeyboardInterrupt
         self.stop = True
 
     # Meeting.
 
-    def meet(self, what: int, detail: int = 0) -> None:
-        """Wait for all ranks; raises where one has failed, was stopped, or is about to do something else."""
-        what = STOPPED if self.stop and what < STOPPED else what
+    def meet(self, what: int, detail: int = 0, exchange: Callable[[], Any] = lambda: None) -> Any:
+        """Wait for all ranks, and do what they have met for; raises where one has failed, was stopped, or is about to do
+        something else."""
+        self.together = True  # from here on nobody can leave
+        try:
+            self._met(STOPPED if self.stop and what < STOPPED else what, detail)
+            return exchange()
+        finally:
+            self.together = False
+
+    def _met(self, what: int, detail: int) -> None:
+        if self.size == 1:
+            return
         told = np.array([what, -what, detail, -detail], np.int64)
         self._wait(self.comm.Iallreduce(self.MPI.IN_PLACE, told, self.MPI.MAX))
         most, least, most_detail, least_detail = told.tolist()
@@ -234,23 +263,26 @@ class Ranks(Alone):
         found = function(*arguments) if self.rank == 0 else None
         if self.over:
             return found
-        self.meet(FIRST)
-        return self.comm.bcast(found)
+        return self.meet(FIRST, exchange=lambda: self.comm.bcast(found))
 
     def each(self, function: Callable[[int], Any], count: int) -> list:
         """What it returns for 0, 1, …, count − 1, shared out over the ranks."""
         own = [function(k) for k in range(self.rank, count, self.size)]
-        self.meet(GATHER)
-        found = self.comm.allgather(own)
+        found = self.meet(GATHER, exchange=lambda: self.comm.allgather(own))
         return [found[k % self.size][k // self.size] for k in range(count)]
 
     # Shares.
 
-    def part(self, N: int) -> slice:
-        """The sequences of this rank, out of N."""
-        each, more = divmod(N, self.size)
-        start = self.rank * each + min(self.rank, more)
-        return slice(start, start + each + (self.rank < more))
+    def part(self, k: int, N: int) -> slice:
+        """The sequences of the k-th part, out of N."""
+        each, more = divmod(N, self.parts)
+        start = k * each + min(k, more)
+        return slice(start, start + each + (k < more))
+
+    def _lent(self, k: int, N: int) -> slice:
+        """The same; a part that has none computes another's first sequence, which counts nothing there."""
+        part = self.part(k, N)
+        return part if part.start < part.stop else slice(0, 1)
 
     def _axis(self, k: int, ndim: int) -> int | None:
         if isinstance(self.axes, (int, np.integer)):
@@ -259,58 +291,68 @@ class Ranks(Alone):
             return self.axes[k]
         return min(1, ndim - 1)
 
-    def own(self, name: str, batch, loss: Callable) -> Share:
-        """This rank's sequences; raises InputError where arguments do not have as many."""
-        arguments, N, first, whole, at = [], None, "", [], 0
+    def own(self, name: str, batch, loss: Callable) -> list[Share]:
+        """This rank's parts of a batch; raises InputError where arguments do not have as many sequences."""
+        cut, N, first, whole, at = (
+            [],
+            None,
+            "",
+            [],
+            0,
+        )  # cut : for each leaf, what gives its part for given sequences
         for k, argument in enumerate(batch):
-            form, leaves = taken_apart((argument,), {})
-            cut = []
+            leaves = taken_apart((argument,), {})[1]
             for place, leaf in enumerate(leaves):
                 array = _array(leaf)
                 axis = None if array is None else self._axis(k, array.ndim)
                 if array is None or axis is None:
                     whole.append(at + place)
-                    cut.append(leaf)
+                    cut.append(lambda part, leaf=leaf: leaf)
                     continue
                 what = f"{_name(loss, batch, k, place)} {dims(array.shape)}"
                 if axis >= array.ndim:
                     raise InputError(f"fit: {name}: {what} has no axis {axis}; {_AXES}")
+                found = array.shape[axis]
                 if N is None:
-                    N, first = (
-                        array.shape[axis],
-                        f"{what} has {array.shape[axis]} sequences along axis {axis}",
-                    )
-                elif array.shape[axis] != N:
-                    raise InputError(
-                        f"fit: {name}: {first}, {what} has {array.shape[axis]} along axis {axis}; {_AXES}"
-                    )
-                cut.append(array[(slice(None),) * axis + (self._lent(N),)])
+                    N, first = found, f"{what} has {found} sequences along axis {axis}"
+                elif found != N:
+                    raise InputError(f"fit: {name}: {first}, {what} has {found} along axis {axis}; {_AXES}")
+                cut.append(lambda part, array=array, before=(slice(None),) * axis: array[(*before, part)])
             at += len(leaves)
-            arguments.append(form.call(lambda x: x, cut))
         if N is None:
             raise InputError(
-                f"fit: {name} has no array, so there is nothing to share out over {self.size} ranks"
+                f"fit: {name} has no array, so there is nothing to share out over {self.parts} parts"
             )
-        return Share(arguments, self._weight(name, batch, arguments, N), frozenset(whole))
+        if self.streams not in (0, N):
+            raise InputError(
+                f"fit: {name}: {first}, and the carried states are for {self.streams}; give as many to all batches"
+            )
+        form, of_all = taken_apart(batch, {})[0], self._of_all(name, batch)
+        shares = []
+        for k in self.here:
+            arguments = form.call(lambda *own: own, [leaf(self._lent(k, N)) for leaf in cut])
+            shares.append(
+                Share(arguments, self._weight(name, k, arguments, N, of_all), of_all > 0, frozenset(whole))
+            )
+        return shares
 
-    def _lent(self, N: int) -> slice:
-        """The part of a rank; one that has none computes another's first sequence, which counts nothing here."""
-        part = self.part(N)
-        return part if part.start < part.stop else slice(0, 1)
+    def _of_all(self, name: str, batch) -> float:
+        """What the whole batch counts."""
+        return _counted(name, self.weigh(*batch)) if callable(self.weigh) else 1.0
 
-    def _weight(self, name: str, batch, own: list, N: int) -> float:
-        part = self.part(N)
+    def _weight(self, name: str, k: int, own: Sequence, N: int, of_all: float) -> float:
+        part = self.part(k, N)
         if part.start == part.stop:
             return 0.0
         if self.weigh is None:
             return (part.stop - part.start) / N
         if not callable(self.weigh):
             return 1.0
-        here, all_of_it = (_counted(name, self.weigh(*arguments)) for arguments in (own, batch))
-        return here / all_of_it if all_of_it else 0.0
+        return _counted(name, self.weigh(*own)) / of_all if of_all else 0.0
 
-    def own_state(self, state: tuple) -> tuple:
-        """This rank's part of a carried state; raises InputError where arrays are not for as many sequences."""
+    def own_state(self, state: tuple) -> list[tuple]:
+        """A carried state for each part of this rank; raises InputError where arrays are for different numbers of
+        sequences."""
         leaves, rebuild = flatten(state)
         arrays = [np.asarray(leaf.value if isinstance(leaf, Tensor) else leaf) for leaf in leaves]
         counts = {len(array) for array in arrays if array.ndim}
@@ -319,52 +361,156 @@ class Ranks(Alone):
                 f"fit: the carried states {', '.join(dims(a.shape) for a in arrays)} are for different numbers of sequences; "
                 "give those along axis 0 of each"
             )
-        self.streams = max(counts, default=0)
-        return rebuild([a[self._lent(self.streams)] if a.ndim else a for a in arrays])
+        self.streams = N = max(counts, default=0)
+        return [rebuild([a[self._lent(k, N)] if a.ndim else a for a in arrays]) for k in self.here]
 
     streams = 0  # sequences of the carried state
 
-    def whole_state(self, state: tuple) -> tuple:
-        """On rank 0 the carried state of all sequences, in order; elsewhere this rank's."""
-        leaves, rebuild = flatten(state)
-        if not leaves:
-            return state
-        if not self.over:
-            self.meet(GATHER)
-        part = self.part(self.streams)
-        found = self.comm.gather(
-            [a[: part.stop - part.start] if a.ndim else a for a in map(np.asarray, leaves)]
+    def whole_state(self, states: list[tuple]) -> tuple:
+        """On rank 0 the carried state of all sequences, in order; elsewhere that of this rank's first part.
+
+        Raises InputError, on rank 0, where a number that is carried differs from part to part.
+        """
+        if not flatten(states[0])[0]:
+            return states[0]
+        own = [[*map(np.asarray, flatten(state)[0])] for state in states]
+        found = (
+            self.comm.gather(own) if self.over else self.meet(GATHER, exchange=lambda: self.comm.gather(own))
         )
         if found is None:
-            return state
-        return rebuild(
-            [np.concatenate(parts) if parts[0].ndim else parts[0] for parts in zip(*found, strict=True)]
-        )
+            return states[0]
+        arrays = []
+        for of_parts in zip(*[part for rank in found for part in rank], strict=True):
+            if of_parts[0].ndim:
+                real = [self.part(k, self.streams) for k in range(self.parts)]
+                of_parts = [a[: r.stop - r.start] for a, r in zip(of_parts, real, strict=True)]
+            elif len(different := {a.tobytes(): a for a in of_parts}) > 1:
+                one, other, *_ = different.values()
+                raise InputError(
+                    f"fit: a number that is carried is {one} after one part of a batch and {other} after another; "
+                    "carry one for each sequence"
+                )
+            arrays.append(np.concatenate(of_parts) if of_parts[0].ndim else of_parts[0])
+        return flatten(states[0])[1](arrays)
 
     # The sum over all ranks.
 
-    def summed(self, step: TrainingStep, number: int, value: float, weight: float) -> float:
-        """Add up the gradients of `step.compute` over all ranks, in place; returns the sum of the values."""
+    def summed(self, step: TrainingStep, number: int, part: Callable[[int], list[float]]) -> float:
+        """Let this rank's parts be computed and add up those of all ranks; returns the loss of the batch.
+
+        part : computes one of this rank's parts, leaves its gradients as those of `step.compute`, and returns what is
+            added up with them: its loss, its weight, and 1 or 0: whether the batch counts.
+        The gradients of the whole batch are then those of `step.compute`.
+        """
+        nodes = [self._node(step, part, *node) for node in self._nodes(0, self.parts)]
         pieces, kind = step.pieces()
-        self.meet(STEP, (number << 32) + kind)
-        ends = np.cumsum([0, *[piece.size for piece in pieces]]).tolist()
-        dtype = np.result_type(np.float32, *[piece.dtype for piece in pieces])
-        if (self.buffer.size, self.buffer.dtype) != (ends[-1] + 2, dtype):
-            self.buffer = np.empty(ends[-1] + 2, dtype)
-        parts = [self.buffer[a:b] for a, b in pairwise(ends)]
-        for part, piece in zip(parts, pieces, strict=True):
-            part[:] = piece.reshape(-1)
-        self.buffer[-2:] = value, weight
-        self.comm.Allreduce(self.MPI.IN_PLACE, self.buffer, self.MPI.SUM)
-        for part, piece in zip(parts, pieces, strict=True):
-            piece[...] = part.reshape(piece.shape)
-        value, weight = map(float, self.buffer[-2:])
-        if callable(self.weigh) and weight and not abs(weight - 1) < 1e-3:
+        kind ^= self.parts  # who divides a batch otherwise is not at the same place
+        row = self.meet(STEP, (number << 32) + kind, lambda: self.added(nodes))
+        self.free.append(row)
+        for piece, own in zip(pieces, _like(pieces, row), strict=True):
+            piece[...] = own
+        value, weight, of_all = map(float, row[-3:])
+        if callable(self.weigh) and not abs(weight - of_all / self.parts) < 1e-3 * max(1, weight):
             raise InputError(
                 f"fit: in step {number} the parts of the batch count {weight:.6g} × the whole; give a `weigh` that adds up, "
                 "e.g. a sum over a mask"
             )
         return value
+
+    def _nodes(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The parts of this rank, as the largest branches of the tree that they fill."""
+        if self.here.start <= start and stop <= self.here.stop:
+            return [(start, stop)]
+        if stop <= self.here.start or self.here.stop <= start:
+            return []
+        middle = _middle(start, stop)
+        return [*self._nodes(start, middle), *self._nodes(middle, stop)]
+
+    def _node(self, step: TrainingStep, part: Callable, start: int, stop: int) -> np.ndarray:
+        """The sum of some of this rank's parts."""
+        if stop - start == 1:
+            return self._row(part(start - self.here.start), step.pieces()[0])
+        middle = _middle(start, stop)
+        left, right = (self._node(step, part, *half) for half in ((start, middle), (middle, stop)))
+        left += right
+        self.free.append(right)
+        return left
+
+    def _row(self, told: list[float], pieces: list[np.ndarray]) -> np.ndarray:
+        """Gradients and numbers in one."""
+        size = sum(piece.size for piece in pieces) + len(told)
+        dtype = np.result_type(np.float32, *[piece.dtype for piece in pieces])
+        row = self._spare(size, dtype)
+        for piece, own in zip(pieces, _like(pieces, row), strict=True):
+            own[...] = piece
+        row[-len(told) :] = told
+        return row
+
+    def _spare(self, size: int, dtype: np.dtype) -> np.ndarray:
+        """A row that can be written to."""
+        self.free = [row for row in self.free if (row.size, row.dtype) == (size, dtype)]
+        return self.free.pop() if self.free else np.empty(size, dtype)
+
+    def added(self, rows: list[np.ndarray]) -> np.ndarray:
+        """The sum of all ranks' rows, of which this rank has those of its branches; they are written over."""
+        if self.size == 1:
+            return rows[0]
+        even = self.parts % self.size == 0 and self.size & (self.size - 1) == 0
+        return self._added_by_halves(rows[0]) if even else self._added_by_branches(rows)
+
+    def _added_by_halves(self, row: np.ndarray) -> np.ndarray:
+        """Where each rank has one branch of as many: log₂ of the ranks times each adds another half of what it still has
+        to its neighbour's, and then gives back what it has added."""
+        start, stop, bit, went = 0, row.size, 1, []
+        other = self._spare(row.size, row.dtype)
+        while bit < self.size:
+            middle = (start + stop) // 2
+            keep, give = slice(start, middle), slice(middle, stop)
+            keep, give = (give, keep) if self.rank & bit else (keep, give)
+            self._swapped(row[give], other[keep], self.rank ^ bit)
+            row[keep] += other[keep]
+            went.append((keep, give, self.rank ^ bit))
+            start, stop, bit = keep.start, keep.stop, 2 * bit
+        for keep, give, neighbour in reversed(went):
+            self._swapped(row[keep], row[give], neighbour)
+        self.free.append(other)
+        return row
+
+    def _swapped(self, given: np.ndarray, got: np.ndarray, neighbour: int) -> None:
+        requests = self.comm.Irecv(got, source=neighbour), self.comm.Isend(given, dest=neighbour)
+        for request in requests:
+            self._wait(request)
+
+    def _added_by_branches(self, rows: list[np.ndarray]) -> np.ndarray:
+        """Any number of ranks and parts: who has the left branch of two gets the right one, and the first rank tells all."""
+        own = dict(zip(self._nodes(0, self.parts), rows, strict=True))
+        size, dtype = rows[0].size, rows[0].dtype
+
+        def total(start: int, stop: int) -> Any:
+            """Of these parts, on the rank that has the first of them; None elsewhere."""
+            first, last = self._rank_of(start), self._rank_of(stop - 1)
+            if first == last:
+                return own.get((start, stop))
+            middle = _middle(start, stop)
+            left, right, other = total(start, middle), total(middle, stop), self._rank_of(middle)
+            if self.rank == other != first:
+                self._wait(self.comm.Isend(right, dest=first))
+            elif self.rank == first and other != first:
+                got = self._spare(size, dtype)
+                self._wait(self.comm.Irecv(got, source=other))
+                left += got
+                self.free.append(got)
+            elif self.rank == first:
+                left += right
+            return left
+
+        total(0, self.parts)  # into the first row of rank 0
+        self._wait(self.comm.Ibcast(rows[0]))
+        self.free += rows[1:]
+        return rows[0]
+
+    def _rank_of(self, part: int) -> int:
+        return bisect(self.ends, part) - 1
 
     # Looking whether it is right.
 
@@ -389,14 +535,15 @@ class Ranks(Alone):
         """Whether the ranks are compared at this step."""
         return self.check and number & (number - 1) == 0
 
-    def compare(
-        self, name: str, step: TrainingStep, batch, state: tuple, value: float, weight: float
-    ) -> None:
-        """Raise InputError where ranks differ, or the parts of a loss do not sum up to that of the whole batch."""
-        whole = self.whole_state(state)
+    def compare(self, name: str, step: TrainingStep, batch, states: list[tuple], value: float) -> None:
+        """Raise InputError where ranks differ, or the parts of a loss do not sum up to that of the whole batch.
+
+        value : what this rank's parts have added to it.
+        """
+        whole = self.whole_state(states)
         learned = [p.value for p in step.optimiser.parameters]
-        self.meet(COMPARE)
-        told = self.comm.gather((weight * value, _checksum(taken_apart(batch, {})[1]), _checksum(learned)))
+        own = value, _checksum(taken_apart(batch, {})[1]), _checksum(learned)
+        told = self.meet(COMPARE, exchange=lambda: self.comm.gather(own))
         self.first(self._compare, told, name, step, batch, whole)
 
     def _compare(self, told: list[tuple], name: str, step: TrainingStep, batch, state: tuple) -> None:
@@ -417,15 +564,24 @@ class Ranks(Alone):
         near = TOLERANCE.get(getattr(result, "dtype", np.dtype(np.float64)).itemsize, 1e-2)
         if not abs(found - expected) <= near * max(abs(expected), *map(abs, values)):
             raise InputError(
-                f"fit: the parts of {name} on {self.size} ranks give a loss of {found:.9g}, all of it {expected:.9g}; a mean "
-                "over what a mask or lengths leave needs comm=mg.Ranks(comm, weigh=…), a sum weigh='sum', and arrays whose "
-                "sequences lie elsewhere axes=…; what mixes the sequences of a batch, or draws numbers inside of the loss, "
-                "cannot be shared out"
+                f"fit: the {self.parts} parts of {name} on {self.size} ranks give a loss of {found:.9g}, all of it "
+                f"{expected:.9g}; a mean over what a mask or lengths leave needs comm=mg.Ranks(comm, weigh=…), a sum "
+                "weigh='sum', and arrays whose sequences lie elsewhere axes=…; what mixes the sequences of a batch, or draws "
+                "numbers inside of the loss, cannot be shared out"
             )
 
 
+class _One:
+    """The communicator of one process."""
+
+    Get_rank, Get_size = staticmethod(lambda: 0), staticmethod(lambda: 1)
+    bcast = staticmethod(lambda found: found)
+    gather = allgather = staticmethod(lambda found: [found])
+    Iallreduce = Free = staticmethod(lambda: None)
+
+
 _AXES = "say along which axis the sequences lie, e.g. comm=mg.Ranks(comm, axes=(1, 0)) for the loss's two arguments"
-ALONE = Alone()
+ALONE, ONE = Alone(), _One()
 
 
 def ranks_of(comm) -> Alone:
@@ -433,7 +589,7 @@ def ranks_of(comm) -> Alone:
     if comm is None:
         return ALONE
     ranks = comm if isinstance(comm, Alone) else Ranks(comm)
-    return ALONE if ranks.size == 1 else ranks
+    return ALONE if ranks.parts == 1 else ranks
 
 
 def world():
@@ -494,17 +650,31 @@ def _name(loss: Callable, batch, k: int, place: int) -> str:
 
 def _divided_by_values(root: Tensor, arguments: set[int]) -> bool:
     """Whether a number that the loss is divided by depends on values of these arguments, not only on their sizes."""
-    todo = [root]
+    todo, seen = [root], set()
     while todo:
         node = todo.pop()
-        if node.op is None or node.shape:
+        if node.op is None or node.shape or node.number in seen:
             continue
+        seen.add(node.number)
         inverse = node.op.name == "power" and node.params[0] < 0
         below = node.inputs[-1:] if node.op.name == "div" or inverse else ()
         if any(n.number in arguments for n in ancestors(*below)):
             return True
         todo += node.inputs
     return False
+
+
+def _middle(start: int, stop: int) -> int:
+    """Where the parts from `start` to `stop` divide in two branches of the tree."""
+    return (start + stop + 1) // 2
+
+
+def _like(pieces: Iterable[np.ndarray], row: np.ndarray) -> Iterator[np.ndarray]:
+    """The pieces of a row that are like these."""
+    at = 0
+    for piece in pieces:
+        yield row[at : at + piece.size].reshape(piece.shape)
+        at += piece.size
 
 
 def _counted(name: str, weight) -> float:

@@ -178,31 +178,63 @@ def fit(
 def _one_step(step: TrainingStep, record: _Record, number: int, group: list) -> float:
     """Loss and gradients of one batch, or the means of several, and the step; returns the loss."""
     step.optimiser.zero_grad()
-    values, total, state, ranks = [], None, record.moment.state, record.ranks
-    for k, batch in enumerate(group, 1):
-        name = f"batch {number}" if len(group) == 1 else f"batch {k} of step {number}"
-        share = ranks.own(name, _arguments("fit", name, batch), step.loss.function)
-        given = (*batch, *state)
-        result = step.compute(*share.arguments, *state)
-        value = _number(result)
-        if not math.isfinite(value) and share.weight:
-            raise NonFiniteError(f"fit: the loss of step {number} is {value}{_blame(step, name, given)}")
-        ranks.refuse_counts(name, step, share)
-        if k == 1 and ranks.looks(number):
-            ranks.compare(name, step, batch, state, value, share.weight)
-        state = _next_state(result, state)
-        if share.weight != 1:
-            value = share.weight and value * share.weight
-            step.scale(share.weight)
-        values.append(value)
-        if len(group) > 1:
-            total = step.average(total, len(group) if k == len(group) else None)
-    value = ranks.summed(step, number, sum(values) / len(values), share.weight)
+    ranks, now = record.ranks, _Batches(step, record, number, group)
+    value = ranks.summed(step, number, now.part)
+    if ranks.looks(number):
+        ranks.compare(now.names[0], step, now.batches[0], record.moment.state, now.first)
     try:
-        record.step(value, state, step.move)
+        record.step(value, now.states, step.move)
     except NonFiniteError as error:
-        raise NonFiniteError(f"fit: step {number}: {error}{_blame(step, name, given)}") from None
+        raise NonFiniteError(f"fit: step {number}: {error}{now.blame()}") from None
     return value
+
+
+class _Batches:
+    """The batches of one step, of which each part of this process is computed by itself."""
+
+    def __init__(self, step: TrainingStep, record: _Record, number: int, group: list):
+        self.step, self.ranks, self.number = step, record.ranks, number
+        self.names = [
+            f"batch {number}" if len(group) == 1 else f"batch {k} of step {number}"
+            for k in range(1, len(group) + 1)
+        ]
+        self.batches = [_arguments("fit", name, b) for name, b in zip(self.names, group, strict=True)]
+        self.shares = [
+            self.ranks.own(name, batch, step.loss.function)
+            for name, batch in zip(self.names, self.batches, strict=True)
+        ]
+        self.states = [*record.moment.state]  # of each part, as the batch before has left it
+        self.first = 0.0  # what these parts have added to the loss of the first batch
+        self.last: tuple = "", ()  # the batch that was computed last, and what the loss was given
+
+    def part(self, k: int) -> list[float]:
+        """Compute the k-th part of all batches; returns what it adds to the loss, its weight, and that of the whole."""
+        step, count, total, added = self.step, len(self.batches), None, []
+        for name, batch, shares in zip(self.names, self.batches, self.shares, strict=True):
+            share, state = shares[k], self.states[k]
+            self.last = name, (*batch, *state)
+            result = step.compute(*share.arguments, *state)
+            value = _number(result)
+            if not math.isfinite(value) and share.weight:
+                raise NonFiniteError(f"fit: the loss of step {self.number} is {value}{self.blame()}")
+            self.ranks.refuse_counts(name, step, share)
+            self.states[k] = _next_state(result, state)
+            if share.weight != 1:
+                value = share.weight and value * share.weight
+                step.scale(share.weight)
+            added.append(value)
+            if count > 1:
+                total = step.average(total, count if len(added) == count else None)
+        self.first += added[0]
+        weights = (
+            sum(shares[k].weight for shares in self.shares),
+            sum(shares[k].of_all for shares in self.shares),
+        )
+        return [sum(added) / count, *weights]
+
+    def blame(self) -> str:
+        """Where numbers that are not finite come from."""
+        return _blame(self.step, *self.last)
 
 
 def _validated(
@@ -354,7 +386,7 @@ class Moment(NamedTuple):
     """What goes with the parameters after a step."""
 
     generators: dict[str, Any]
-    state: tuple
+    state: list[tuple]  # what is carried, by parts of a batch
     epoch: int = 0
     generators_then: dict[str, Any] | None = (
         None  # at the beginning of the epoch: its batches may be drawn again
@@ -377,12 +409,14 @@ class _Record:
         self.generators = {} if path is None and ranks is ALONE else checkpoint.generators(rng)
         self.losses: list[float] = []
         self.first, self.ranks = first, ranks
-        moment = Moment({}, first)
+        moment = Moment({}, [first])
         if path is not None and ranks.rank == 0 and os.path.lexists(path):
             moment = self._load(notes)
         if ranks is not ALONE:
             ranks.steps = lambda: optimiser.steps
             moment = self._as_on_first(moment)
+        self.first = ranks.own_state(self.first)
+        moment = moment._replace(state=ranks.own_state(moment.state[0]))
         self.start = optimiser.steps - len(self.losses)
         self.moments = {optimiser.steps: moment._replace(generators=self._positions())}
         self.saved = -1
@@ -403,10 +437,10 @@ class _Record:
         best = [found[f"best/{n}"] for n in self.optimiser.labels if f"best/{n}" in found]
         then = json.loads(found["epoch rng"].tobytes()) if "epoch rng" in found else {}
         epoch = int(found.get("epoch", 0))
-        return Moment({}, rebuild([known[name] for name in own]), epoch, then, validated, best or None)
+        return Moment({}, [rebuild([known[name] for name in own])], epoch, then, validated, best or None)
 
     def _as_on_first(self, moment: Moment) -> Moment:
-        """Let all ranks begin with what rank 0 has; returns the moment, with this rank's part of the carried state."""
+        """Let all ranks begin with what rank 0 has; returns the moment."""
         optimiser, ranks = self.optimiser, self.ranks
         values = [p.value for p in optimiser.parameters]
         told = (values, optimiser.state_dict(), self._positions(), moment, self.losses, self.notes)
@@ -421,8 +455,7 @@ class _Record:
             changes = [change for name, p in own.items() for change in assigned(p, found[name])]
             commit([*changes, *optimiser.loaded(slots)])
             self._put_back(positions)
-        self.first = ranks.own_state(self.first)
-        return moment._replace(state=ranks.own_state(moment.state))
+        return moment
 
     def on_first(self, function: Callable, *arguments) -> Any:
         """What a function of the caller's returns, which rank 0 alone calls; what it has drawn, all have drawn."""
@@ -482,7 +515,7 @@ class _Record:
         values = [value for _, value in self.moment.validated]
         return patience is not None and bool(values) and len(values) - 1 - int(np.argmin(values)) >= patience
 
-    def step(self, loss: float, state: tuple, move: Callable[[], None]) -> None:
+    def step(self, loss: float, state: list[tuple], move: Callable[[], None]) -> None:
         self.losses.append(loss)
         now, old = self.optimiser.steps, self.moment
         self.moments = {now: old, now + 1: old._replace(generators=self._positions(), state=state)}
@@ -520,10 +553,10 @@ class _Record:
         now, ranks = self.optimiser.steps, self.ranks
         if self.path is None or (now, len(self.moment.validated)) == self.saved:
             return
-        if ranks.over and self.moment.state and not ranks.orderly:
+        if ranks.over and any(self.moment.state) and not ranks.orderly:
             return  # the others' parts of the carried state are not to be had: the file stays as it was
         moment = self.moments[now]
-        moment = moment._replace(state=ranks.whole_state(moment.state))
+        moment = moment._replace(state=[ranks.whole_state(moment.state)])
         ranks.first(self._write, now, moment)
         self.saved = now, len(moment.validated)
 
@@ -532,7 +565,7 @@ class _Record:
         if moment.epoch:
             text = checkpoint.text_of_generators(moment.generators_then or {})
             tensors |= {"epoch": np.array(moment.epoch), "epoch rng": np.frombuffer(text.encode(), np.uint8)}
-        tensors |= {f"state/{k}": x for k, x in enumerate(flatten(moment.state)[0])}
+        tensors |= {f"state/{k}": x for k, x in enumerate(flatten(moment.state[0])[0])}
         if moment.validated:
             tensors["validation"] = np.array(moment.validated, np.float64)
         if moment.best is not None:

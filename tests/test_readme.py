@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -54,7 +55,8 @@ def oracles():
     return ask
 
 
-# Python.  Pages in Portuguese have the blocks of the English ones, as a test below sees to, and are not run again.
+# Python.  Pages in Portuguese have the blocks of the English ones in their own words, as a test below sees to, and are not
+# run again.
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if python_of(p) and PORTUGUESE not in p.parents], ids=of)
@@ -134,10 +136,38 @@ def quoted(text: str) -> set[str]:
     return set(re.findall(r"`([^`\n]+)`", FENCED.sub("", text)))
 
 
+def code_and_words(code: str) -> tuple[str, set[str]]:
+    """What a block does, and what it says to a reader: titles, docstrings, comments, and sentences that it prints."""
+    tree, words = ast.parse(code), set(re.findall(r"  # (.*)|^# (.*)", code))
+    words = {comment for pair in words for comment in pair if comment}
+
+    def said(node: ast.AST) -> None:
+        for text in ast.walk(node):
+            key = isinstance(getattr(text, "parent", None), ast.Subscript)
+            if isinstance(text, ast.Constant) and not key and re.search(r"[a-z]{4}", str(text.value)):
+                words.add(str(text.value))
+                text.value = ""
+
+    for node in ast.walk(tree):
+        for child in ast.iter_child_nodes(node):
+            child.parent = node  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "title":
+            said(node.value)
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+            said(node.body[0])
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+            for argument in node.args:
+                if isinstance(argument, (ast.Constant, ast.JoinedStr)):
+                    said(argument)
+    return ast.dump(tree), words - {"hell →"}  # which was read
+
+
 @pytest.mark.parametrize("path", [p for p in PAGES if PORTUGUESE in p.parents], ids=of)
 @pytest.mark.smoke
 def test_a_page_in_portuguese_is_the_english_one(path):
-    """The same headings, the same blocks of Python, in a chapter the same sources and names, and no line in English."""
+    """The same headings, the same Python with words in Portuguese, in a chapter the same sources and names, and no line in
+    English."""
     texts = [p.read_text(encoding="utf-8") for p in (path, ROOT / "docs" / path.relative_to(PORTUGUESE))]
     ours, english = map(levels, texts)
     assert ours == english
@@ -145,8 +175,12 @@ def test_a_page_in_portuguese_is_the_english_one(path):
         for same in (years, quoted):
             ours, english = map(same, texts)
             assert ours == english, same.__name__
-    ours, english = ([text[b.start : b.end] for b in pages.blocks(text, "python")] for text in texts)
-    assert ours == english, "the blocks are those of the English page, one by one"
+    ours, english = (pages.blocks(text, "python") for text in texts)
+    assert [b.options for b in ours] == [b.options for b in english]
+    ours, english = ([code_and_words(b.code) for b in blocks] for blocks in (ours, english))
+    assert [c for c, _ in ours] == [c for c, _ in english], "the blocks do what those of the English page do"
+    for (_, words), (_, others) in zip(ours, english, strict=True):
+        assert len(words) == len(others) and not words & others, f"left in English: {words & others}"
     ours, english = (set(re.findall(r"[^\n]{40,}", FENCED.sub("", text))) for text in texts)
     assert ours and not ours & english, f"left in English: {ours & english}"
 

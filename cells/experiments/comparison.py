@@ -19,6 +19,7 @@ import numpy as np
 
 import minigrad
 from minigrad import InputError, files
+from minigrad.optim import Optimiser
 
 from ..gru import GRU
 from ..initial import chrono
@@ -144,13 +145,15 @@ def trained(
 
 def learn(
     task: Task, layer, output, rng: np.random.Generator, *, lr: float | Callable[[int], float] = 3e-3,
-    batch: int = 32, clip: float = 1.0, steps: int | None = None, seconds: float | None = None,
-    wall: float | None = None, every: int | None = None, tests: int = 8, until: float | None = None,
+    batch: int = 32, clip: float | None = 1.0, optimiser: Callable[[dict], Optimiser] | None = None,
+    steps: int | None = None, seconds: float | None = None, wall: float | None = None,
+    every: int | None = None, tests: int = 8, until: float | None = None,
     name: str = "", width: int = 0, watch: Callable[[Record], object] | None = None,
 ) -> Record:  # fmt: skip
     """Train one layer and its output layer, tested at the start, every `every` steps, and at the end.
 
     steps, seconds, wall : where to end: optimiser steps, seconds of training, seconds in all.
+    optimiser : makes one of what is learned, in place of Adam; with its own rate unless `lr` is a function.
     tests : how many held-out batches a test reads; they are the same each time.
     until : end when a test is below it.
     watch : called with the Record after every test.
@@ -187,7 +190,8 @@ def learn(
             yield arrays
 
     if not test(0) and steps != 0:
-        minigrad.fit(loss, learned, batches(), lr=lr, clip=clip, watch=after, progress=False)
+        moves = optimiser and optimiser(learned)
+        minigrad.fit(loss, learned, batches(), lr=lr, clip=clip, optimiser=moves, watch=after, progress=False)
     record.seconds_a_step = clock.median
     record.score = _mean(loss, _held_out(task, batch, 4 * tests, 2)) * task.unit
     record.wall = time.perf_counter() - began

@@ -4,13 +4,14 @@ Windows of the text follow one another in parallel streams, and the state is car
 from window to window while gradients stop at its edge.  Prints the loss in bits per
 character on text that was held out, and a sample; Ctrl-C keeps what was learned.  With
 --resume, the same command goes on where the last one stopped, to the same bits.  Started by
-mpiexec, several processes share the streams, and learn what one would.
+mpiexec, several processes share the streams, and learn what one would: to rounding, or with --parts, which
+divides the streams in as many parts on any number of processes, to the same bits.
 
     minigrad train book.txt
     minigrad train book.txt --hidden 256 --layers 2 --steps 5000 --out model
     minigrad train book.txt --steps 5000 --resume book.run
 
-    mpiexec -n 4 minigrad train book.txt --batch 32
+    mpiexec -n 4 minigrad train book.txt --batch 32 --parts 4
 """
 
 from __future__ import annotations
@@ -152,6 +153,10 @@ def add_arguments(parser: argparse.ArgumentParser, text: Path | None = None) -> 
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--window", type=int, default=50, help="steps of one window (default: 50)")
     parser.add_argument("--batch", type=int, default=8, help="streams read in parallel (default: 8)")
+    parser.add_argument(
+        "--parts", type=int, metavar="P",
+        help="compute the streams in P parts, which give the same bits on any number of processes (default: one each)",
+    )  # fmt: skip
     parser.add_argument("--lr", type=float, default=3e-3, help="Adam's learning rate (default: 0.003)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -171,7 +176,9 @@ def check(options: argparse.Namespace) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    ranks = parallel.ranks_of(parallel.world())
+    comm = parallel.world()
+    count = comm.Get_size() if comm else 1
+    ranks = parallel.ranks_of(parallel.Ranks(comm, parts=max(options.parts or 1, count)))
     if ranks.rank > 0:
         warnings.simplefilter("ignore")  # rank 0 says the same
     console = Console(quiet=ranks.rank > 0)
@@ -181,6 +188,11 @@ def main(options: argparse.Namespace) -> None:
         if options.batch < ranks.size:
             raise UsageError(
                 f"--batch {options.batch}: {ranks.size} processes share the streams; give at least as many"
+            )
+        if options.parts is not None and not ranks.size <= options.parts <= options.batch:
+            raise UsageError(
+                f"--parts {options.parts}: give at least 1 and as many as there are processes ({ranks.size}), and no more "
+                f"than streams (--batch {options.batch})"
             )
         text = read_text(options.text)
         alphabet = cells.Alphabet(text)

@@ -108,7 +108,6 @@ def _wide(name: str, features: str) -> tuple[str, str]:
 
 
 NAME, FEATURES = _wide(*_processor())
-LEVEL = _setting("NUMBA_OPT", {"0": 0, "1": 1, "2": 2, "3": 3, "max": 3}, 3)
 LEVELS = {"0": 0, "1": 1, "2": 2, "3": 3, "max": 3}
 LEVEL = _setting("NUMBA_OPT", LEVELS, 3)
 VECTORISE = os.environ.get("NUMBA_LOOP_VECTORIZE", "1") != "0"

@@ -276,9 +276,12 @@ class TrainingStep:
         return self._found
 
     def scale(self, factor: float) -> None:
-        """Multiply the gradients of the last `compute`."""
+        """Multiply the gradients of the last `compute`; by 0 also those that are not finite."""
         for piece in self.pieces()[0]:
-            piece *= piece.dtype.type(factor)
+            if factor:
+                piece *= piece.dtype.type(factor)
+            else:
+                piece[...] = 0
 
     def pieces(self) -> tuple[list[np.ndarray], int]:
         """The gradients of the last `compute`, to be changed in place, and a checksum of how they lie.

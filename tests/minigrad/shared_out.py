@@ -192,6 +192,37 @@ def other_steps(comm, folder):
     return carried(comm, folder, None, Path(folder) / "shared.file")
 
 
+def parted(comm, folder, steps=None, resume=None):
+    """Four parts on any number of ranks: float32, a mask, clipping, several batches a step, and carried states."""
+    problem = Problem("float32")
+
+    def loss(x, y, mask, h, c):
+        run = problem.cell(x, (h, c), output=problem.output)
+        return (mg.mse(run.y, y, mask), *run.state)
+
+    return fitted(
+        mg.Ranks(comm, weigh=lambda x, y, mask: mask.sum(), parts=4),
+        problem,
+        loss,
+        masked_batches(problem),
+        epochs=12,
+        steps=steps,
+        accumulate=2,
+        clip=0.02,
+        state=(np.full((N, H), 0.1, "f4"), problem.rng.standard_normal((N, H)).astype("f4")),
+        validate=masked_batches(problem)[3:5],
+        resume=resume,
+    )
+
+
+def parted_first(comm, folder):
+    return parted(comm, folder, 22, Path(folder) / "parted.file")
+
+
+def parted_rest(comm, folder):
+    return parted(comm, folder, None, Path(folder) / "parted.file")
+
+
 def watched(comm, folder):
     """What rank 0 draws, stops and validates, all do; each rank begins with other parameters and another generator."""
     rank = 0 if comm is None else comm.Get_rank()
@@ -278,6 +309,32 @@ def axes_untold(comm, folder):
     return dense(comm, folder, None)
 
 
+def other_parts(comm, folder):
+    """Ranks that divide a batch otherwise."""
+    return fitted(mg.Ranks(comm, parts=2 + comm.Get_rank()), Problem())
+
+
+def carried_number(comm, folder):
+    """A mean over sequences that is carried is not the same for all parts."""
+    problem = Problem()
+
+    def loss(x, y, mean):
+        return mg.mse(problem.y(x), y), 0.5 * mean + problem.y(x).mean()
+
+    return fitted(comm, problem, loss, state=(np.array(0.0),))
+
+
+def other_streams(comm, folder):
+    """A batch of other sequences than the carried states are for."""
+    problem = Problem()
+
+    def loss(x, y, h):
+        run = problem.cell(x, output=problem.output)
+        return mg.mse(run.y, y), h + run.state[0].mean(axis=0, keepdims=True)
+
+    return fitted(comm, problem, loss, state=(np.zeros((1, H)),))
+
+
 def other_data(comm, folder):
     """Each rank draws its own."""
     problem, own = Problem(), Problem(seed=comm.Get_rank())
@@ -326,6 +383,12 @@ REFUSED = {
     axes_untold: (
         "InputError",
         "batch 1: batch_x (5, 3) has 3 sequences along axis 1, y (5, 2) has 2 along axis 1",
+    ),
+    other_parts: ("InputError", "the ranks are not at the same place"),
+    carried_number: ("InputError", "a number that is carried is"),
+    other_streams: (
+        "InputError",
+        "batch 1: x (6, 5, 3) has 5 sequences along axis 1, and the carried states are for 1",
     ),
     other_data: ("InputError", "rank 1 has different data as batch 1 than rank 0"),
     more_batches: ("InputError", "the ranks are not at the same place"),

@@ -6,6 +6,7 @@ What is trained is in shared_out.py; here it runs on two and three ranks of a re
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -113,6 +114,53 @@ def test_a_file_is_the_same_whoever_wrote_it_and_any_number_of_ranks_goes_on_fro
             assert [s.shape for s in states.values()] == [(shared_out.N, shared_out.H)] * 2
         for name, value in expected.items():
             np.testing.assert_allclose(last[name], value, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@needs_mpi
+def test_as_many_parts_are_the_same_bits_on_any_number_of_ranks_also_from_a_file(tmp_path):
+    expected = shared_out.parted(None, tmp_path)
+    for count, reader in ((2, None), (3, 2), (4, 1)):
+        folder = tmp_path / f"{count}"
+        folder.mkdir()
+        assert run(count, folder, "parted", "parted_first").returncode == 0
+        others = [found(folder, "parted", rank) for rank in range(count)]
+        if reader is None:
+            others.append(shared_out.parted_rest(None, folder))
+        else:
+            assert run(reader, folder, "parted_rest").returncode == 0
+            others.append(found(folder, "parted_rest", 0))
+        del others[-1]["validation"]  # which also took place where it was stopped
+        for other in others:
+            for name, value in other.items():
+                np.testing.assert_array_equal(value, expected[name], err_msg=f"{name}, {count} ranks")
+
+
+@pytest.mark.parametrize("parts", [2, 7])
+@pytest.mark.parametrize(
+    "training", [f for f in shared_out.SAME if f is not shared_out.watched], ids=lambda f: f.__name__
+)
+def test_one_process_learns_the_same_from_parts(training, parts, tmp_path, monkeypatch):
+    expected = training(None, tmp_path)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    monkeypatch.setattr(shared_out, "ranks", lambda comm, **options: mg.Ranks(None, parts=parts, **options))
+    ours = training(mg.Ranks(None, parts=parts), tmp_path)
+    near = 1e-5 if training is shared_out.single else 1e-12
+    for name, value in expected.items():
+        np.testing.assert_allclose(ours[name], value, rtol=near, atol=near, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [f for f in shared_out.REFUSED if "comm.Get_rank" not in inspect.getsource(f)],
+    ids=lambda f: f.__name__,
+)
+def test_one_process_refuses_what_ranks_refuse(case, tmp_path, monkeypatch):
+    kind, words = shared_out.REFUSED[case]
+    monkeypatch.setattr(shared_out, "ranks", lambda comm, **options: mg.Ranks(None, parts=2, **options))
+    with pytest.raises(Exception, match=re.escape(words.replace("2 ranks", "1 ranks"))) as refused:
+        case(mg.Ranks(None, parts=2), tmp_path)
+    assert refused.type.__name__ == kind
 
 
 # What is refused, and how it ends.
@@ -257,6 +305,19 @@ def test_the_command_shares_streams_and_learns_what_one_process_does(tmp_path):
 
 
 @needs_mpi
+def test_as_many_parts_give_the_same_bits_on_any_number_of_processes(tmp_path):
+    options = "--steps", "200", "--batch", "7", "--parts", "4"
+    folders = {count: tmp_path / str(count) for count in (1, 2, 3, 4)}
+    for count, folder in folders.items():
+        said_by(train(count, folder, *options))
+    for folder in [*folders.values()][1:]:
+        same_weights(folders[1], folder, 0)
+    said_by(train(1, tmp_path / "whole", *options[:-2]))
+    with pytest.raises(AssertionError):  # so many steps let the least difference grow
+        same_weights(folders[1], tmp_path / "whole", 0)
+
+
+@needs_mpi
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_the_command_goes_on_where_it_was_stopped(sent, tmp_path):
     options = "--steps", "60", "--resume"
@@ -294,6 +355,9 @@ def ranks_of(launcher: int) -> list[int]:
 def test_what_is_wrong_with_the_command_is_said_once(tmp_path):
     for words, line in (
         (train(4, tmp_path, "--batch", "2"), "minigrad: error: --batch 2: 4 processes share the streams"),
+        (train(4, tmp_path, "--parts", "3"), "minigrad: error: --parts 3: give at least 1 and as many as"),
+        (train(2, tmp_path, "--parts", "9"), "minigrad: error: --parts 9: "),
+        (train(1, tmp_path, "--parts", "0"), "minigrad: error: --parts 0: "),
         (train(2, tmp_path, "--window", "5000"), "error: the text has 3224 characters: too few"),
     ):
         ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=WAIT, check=False)
@@ -311,6 +375,8 @@ def test_what_is_wrong_with_the_command_is_said_once(tmp_path):
         (dict(axes=(0, "x")), "axes = "),
         (dict(axes=True), "axes = True"),
         (dict(weigh="mean"), "weigh = 'mean'"),
+        (dict(parts=0), "parts = 0 on 1 ranks"),
+        (dict(parts=2.0), "parts = 2.0 on 1 ranks"),
     ],
 )
 def test_options_that_make_no_sense(options, words):
@@ -348,11 +414,27 @@ def test_one_rank_is_one_process():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("N", [0, 1, 2, 3, 6, 8, 15])
-def test_every_sequence_belongs_to_one_rank_and_no_rank_has_two_more_than_another(N, size):
-    parts = [mg.Ranks(OneOf(size, k)).part(N) for k in range(size)]
+@pytest.mark.parametrize("more", [0, 1, 5])
+def test_every_sequence_belongs_to_one_part_and_every_part_to_one_rank(N, size, more):
+    ranks = [mg.Ranks(OneOf(size, k), parts=size + more) for k in range(size)]
+    parts = [rank.part(k, N) for rank in ranks for k in rank.here]
     assert [n for part in parts for n in range(N)[part]] == list(range(N))
-    lengths = [part.stop - part.start for part in parts]
-    assert max(lengths) - min(lengths) <= 1
+    for lengths in ([part.stop - part.start for part in parts], [len(rank.here) for rank in ranks]):
+        assert max(lengths) - min(lengths) <= 1
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+@pytest.mark.parametrize("parts", [8, 11, 12])
+def test_the_branches_of_all_ranks_are_of_one_tree_and_few(size, parts):
+    def tree(start, stop):
+        middle = (start + stop + 1) // 2
+        return {(start, stop)} | (tree(start, middle) | tree(middle, stop) if stop - start > 1 else set())
+
+    nodes = [mg.Ranks(OneOf(size, k), parts=parts)._nodes(0, parts) for k in range(size)]
+    assert {node for own in nodes for node in own} <= tree(0, parts)
+    assert [k for own in nodes for node in own for k in range(*node)] == [*range(parts)]
+    if parts == 8 and size in (1, 2, 4, 8):
+        assert {len(own) for own in nodes} == {1}
 
 
 @pytest.mark.parametrize("name", parallel.SIZES)
