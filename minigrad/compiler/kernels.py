@@ -33,11 +33,12 @@ import functools
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import config
 from numba.core.errors import TypingError
 from numba.core.typing.templates import infer, infer_global, make_overload_template
 from numba.extending import intrinsic
 
-from . import instructions
+from . import instructions, machine
 from .instructions import (
     A_BLOCK,
     INT64,
@@ -51,6 +52,9 @@ from .instructions import (
     VECTOR_BYTES,  # noqa: F401
     Kind,
 )
+
+# Sums of vectors come out the same to the last bit only where the vectors are as wide.
+config.CPU_NAME, config.CPU_FEATURES = machine.NAME, machine.FEATURES
 
 
 def _scalar_function(name):

@@ -317,9 +317,9 @@ def sum_rows(origin, target, rows, width):
     zero = target[0]  # of the right type
     if width <= BLOCK:
         for r in range(rows):
-            part = zero
-            for j in range(r * width, (r + 1) * width):
-                part += origin[j]
+            part, row = zero, origin[r * width : (r + 1) * width]
+            for j in range(row.size):
+                part += row[j]
             target[r] = part
         return
     for r in range(rows):
