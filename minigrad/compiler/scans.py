@@ -105,7 +105,7 @@ class ScanLoop:
         e.places.close(level)
         if self.beforehand is not None:  # what all of them need packed is packed before the first
             self.beforehand.setup, e.stage.setup = e.stage.setup, []
-        self._place_readers(level, kept)
+        self._place_readers(kept)
 
     def _block_of_steps(self, blocks: list[Tensor], level: Level) -> list[Statement]:
         """Statements that make the products of a block of steps; returns where those of the steps go.
@@ -279,7 +279,7 @@ class ScanLoop:
             at = self._at(before, level, new, not kept[k])
             e.copy(level, place, Place(mine, at, e.local_shape(before, level)))
 
-    def _place_readers(self, level: Level, kept: list[bool]) -> None:
+    def _place_readers(self, kept: list[bool]) -> None:
         """Tell the graph outside where stacks and last carries are."""
         e, T = self.e, self.T
         for reader in self.outer.readers.get(self.node.number, []):
@@ -290,9 +290,9 @@ class ScanLoop:
                 store = e.places[self.body.carry[k].number].store
                 e._alias(reader, self.outer, Place(store, slot * size, tuple(reader.shape)))
             elif reader.number not in e.places:
-                e._alias(reader, self.outer, self._stack_place(reader, kept))
+                e._alias(reader, self.outer, self._stack_place(reader))
 
-    def _stack_place(self, reader: Tensor, kept: list[bool]) -> Place:
+    def _stack_place(self, reader: Tensor) -> Place:
         e, node = self.e, reader.params[0]
         for x, sequence in zip(self.body.xs, self.sequences, strict=True):
             if x is node:

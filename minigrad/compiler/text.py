@@ -29,7 +29,6 @@ from .program import (
 
 Naming = Callable[["Buffer | Name"], str]  # of buffers and sizes
 BINDING = {"if": 0, "<": 2, ">": 2, "==": 2, "+": 3, "-": 3, "*": 4, "//": 4, "%": 4, "neg": 5}
-ATOM = 6
 
 
 def own_name(x: Buffer | Name) -> str:
