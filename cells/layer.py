@@ -45,8 +45,9 @@ class Layer(Holder):
         if callable(vars(cls).get("forward")) and not any("__call__" in vars(kind) for kind in cls.__mro__):
             raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
 
-    def __new__(cls, *_, **options):
+    def __new__(cls, *given, **options):
         hints.refuse_made(cls, options, hints.LAYER_PARAMETERS)
+        hints.refuse_without_rng(cls, len(given), options)
         return super().__new__(cls)
 
     def __init__(self, dtype="float32"):

@@ -30,6 +30,7 @@ from .ops import (
     broadcast,
     define,
     either,
+    shape_given,
     zeros,
 )  # fmt: skip
 from .tensor import (
@@ -207,11 +208,12 @@ def floor_divide(a, b) -> Tensor:
 
 def ones(shape, dtype: DTypeLike = "float32") -> Tensor:
     """All 1; sizes may be unknown, as in `zeros`."""
-    return full(shape, 1, dtype)
+    return full(shape_given("ones", shape, dtype), 1, dtype)
 
 
 def full(shape, value, dtype: DTypeLike = "float32") -> Tensor:
     """All `value`, a number; sizes may be unknown, as in `zeros`."""
+    shape = shape_given("full", shape, dtype)
     if all(isinstance(n, (int, np.integer)) for n in shape):
         return Tensor(np.full(shape, value, dtype))
     return apply_symbolic(BROADCAST_TO, (Tensor(np.full((), value, dtype)),), (tuple(shape),))

@@ -18,6 +18,12 @@ _WEIGHTS = "draw with rng = np.random.default_rng(seed) and hand that to the lay
 _RATES = "dropout is drawn where masks are handed in, cells.Dropout: there is nothing to switch"
 _DRAWN = "minigrad.Tensor(rng.standard_normal(shape)) with rng = np.random.default_rng(seed)"
 
+_DTYPE = "dtype= when the layer is made"
+_LENGTHS = "lengths= where a layer is run, layer(xs, lengths=lengths): there is nothing to pack"
+_SCHEDULE = (
+    "lr= of minigrad.fit, a function of the step; in a loop of your own, optimiser.lr = number before a step"
+)
+
 # minigrad.…
 NAMES = {
     "array": "minigrad.Tensor(data)", "asarray": "minigrad.as_tensor(data)",
@@ -43,8 +49,24 @@ NAMES = {
     "vjp": "minigrad.grad(y, xs, cotangent)", "jit": "minigrad.compile(f)", "lax": "minigrad.scan(step, carry, xs)",
     "numpy": "minigrad itself: its functions are named as NumPy's", "nn": "cells, e.g. cells.LSTM and cells.Dense",
     "save": "layer.save(path), as of every cells.Layer", "load": "layer.load(path), as of every cells.Layer",
+    "Module": "cells.Layer", "Linear": "cells.Dense", "CrossEntropyLoss": "minigrad.cross_entropy", "MSELoss": "minigrad.mse",
+    "pack_padded_sequence": _LENGTHS, "pad_packed_sequence": _LENGTHS, "pack_sequence": _LENGTHS,
+    "utils": "minigrad.optim.clip_grad_norm; in place of packing, layer(xs, lengths=lengths)",
+    "DataLoader": "any list of batches, or a function that gives those of an epoch, as minigrad.fit takes them",
     "device": _HERE, "cuda": _HERE, "float32": "dtype='float32'", "float64": "dtype='float64'",
 }  # fmt: skip
+# minigrad.optim.…
+OPTIM = {
+    **dict.fromkeys(
+        ("lr_scheduler", "StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR", "LambdaLR", "OneCycleLR"), _SCHEDULE
+    ),
+    "ReduceLROnPlateau": _SCHEDULE, "clip_grad_norm_": "minigrad.optim.clip_grad_norm(parameters, limit)",
+    "clip_grad_value_": "minigrad.optim.clip_grad_value(parameters, limit)", "Optimizer": "minigrad.optim.Optimiser",
+}  # fmt: skip
+# optimiser.…
+OPTIMISER = {
+    "param_groups": "the options are attributes, e.g. optimiser.lr = 0.001; groups are given where it is made"
+}
 # minigrad.…(), of modules
 MODULES = {"tensor": "minigrad.Tensor(data)"}
 # x.… of a tensor
@@ -69,12 +91,13 @@ TENSOR = {
 }  # fmt: skip
 # What a cells.Layer has not.
 LAYER = {
-    "train": _RATES, "eval": _RATES, "training": _RATES, "to": "dtype= when the layer is made", "cuda": _HERE, "cpu": _HERE,
+    "train": _RATES, "eval": _RATES, "training": _RATES, "to": _DTYPE, "cuda": _HERE, "cpu": _HERE,
     "named_parameters": "layer.parameters(), a dict by name", "trainable_weights": "layer.parameters()",
     "weights_list": "layer.parameters()", "get_weights": "layer.state_dict()", "set_weights": "layer.load_state_dict(values)",
     "requires_grad_": "layer.freeze() and layer.unfreeze()", "zero_grad": "an optimiser's zero_grad()",
     "register_buffer": "layer.constant(name, array)", "register_parameter": "layer.parameter(name, data)",
     "buffers": "layer.constants()", "children": "vars(layer)", "modules": "vars(layer)", "apply": "layer.parameters()",
+    "half": _DTYPE, "float": _DTYPE, "double": _DTYPE, "num_parameters": "layer.size", "count_params": "layer.size",
     "forward": "layer(xs)", "flatten_parameters": "nothing: there is no other layout", "summary": "print(layer)",
     "fit": "minigrad.fit", "compile": "minigrad.compile(function of the arguments)", "predict": "layer(xs)",
     "init": "the layer itself, which has its parameters from when it is made", "save_weights": "layer.save(path)",
@@ -117,6 +140,7 @@ CELLS = {
     "CrossEntropyLoss": "minigrad.cross_entropy", "NLLLoss": "minigrad.cross_entropy, of scores", "MSELoss": "minigrad.mse",
     "L1Loss": "minigrad.mae", "BCEWithLogitsLoss": "minigrad.binary_cross_entropy, of scores", "CTCLoss": "minigrad.ctc_loss",
     "Tanh": "minigrad.tanh", "Sigmoid": "minigrad.sigmoid", "ReLU": "minigrad.relu", "GELU": "minigrad.gelu",
+    "pack_padded_sequence": _LENGTHS, "pad_packed_sequence": _LENGTHS,
     "Softmax": "minigrad.softmax", "Parameter": "self.parameter(name, data) in a cells.Layer",
 }  # fmt: skip
 
@@ -182,6 +206,19 @@ def refuse_made(kind: type, options: Mapping[str, Any], table: dict[str, str]) -
     code = getattr(kind.__init__, "__code__", None)
     if options and code is not None and not code.co_flags & CO_VARKEYWORDS:
         refuse(kind.__name__, options, parameters_of(kind.__init__), table)
+
+
+def refuse_without_rng(kind: type, given: int, options: Mapping[str, Any]) -> None:
+    """Raise TypeError where a layer that draws its weights is made without the generator to draw them from."""
+    code = getattr(kind.__init__, "__code__", None)
+    if code is None or not (given or options):  # as copies and pickles are made
+        return
+    names = code.co_varnames[1 : code.co_argcount]
+    needed = names[: len(names) - len(kind.__init__.__defaults__ or ())]
+    if "rng" in needed and "rng" not in options and names.index("rng") >= given:
+        raise TypeError(
+            f"{kind.__name__}({', '.join(needed)}) was given no rng: weights are drawn from rng=np.random.default_rng(seed)"
+        )
 
 
 def hinted(function: Callable, what: str) -> Callable:

@@ -530,8 +530,16 @@ def _axes_with_some(x: Tensor, axis, what: str) -> tuple[int, ...]:
     return axes
 
 
+def shape_given(what: str, shape, dtype) -> tuple:
+    """A shape, or the size of the only axis; raises TypeError for sizes one by one."""
+    if isinstance(dtype, (int, np.integer)):
+        raise TypeError(f"{what}: give the shape as one tuple, e.g. {what}(({shape}, {dtype}))")
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+
+
 def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
     """All 0; sizes may be unknown, so that a state of zeros can be made while tracing."""
+    shape = shape_given("zeros", shape, dtype)
     if all(isinstance(n, (int, np.integer)) for n in shape):
         return Tensor(np.zeros(shape, dtype))
     return apply_symbolic(BROADCAST_TO, (Tensor(np.zeros((), dtype)),), (tuple(shape),))

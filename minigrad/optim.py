@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, dims
-from .hints import OPTIMISER_PARAMETERS, refuse_made
+from .hints import OPTIM, OPTIMISER, OPTIMISER_PARAMETERS, missing, refuse_made, say_what_is_elsewhere
 from .tensor import Tensor, describe, next_number
 
 
@@ -560,3 +560,12 @@ def _clip_far_from_one(parameters: list[Tensor], limit: float) -> float:
         for p, part in zip(parameters, parts, strict=True):
             p.grad = np.asarray(part * (limit / root), p.dtype)
     return unit * root
+
+
+def __getattr__(name: str):
+    if name in OPTIM:
+        raise missing("module 'minigrad.optim'", name, OPTIM)
+    raise AttributeError(f"module 'minigrad.optim' has no attribute {name!r}")
+
+
+say_what_is_elsewhere(Optimiser, OPTIMISER)

@@ -156,3 +156,38 @@ def test_optimisers_say_what_their_options_are_called(name):
     for kind in OPTIMISERS:
         with pytest.raises(TypeError, match=match):
             kind(LAYER.parameters(), **{name: 1})
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", hints.OPTIM)
+def test_names_of_the_optimisers_module_say_what_they_are_called(name):
+    with pytest.raises(AttributeError, match=re.escape(f"{name!r}; here it is: {hints.OPTIM[name]}")):
+        getattr(minigrad.optim, name)
+    with pytest.raises(AttributeError, match=r"param_groups'; here it is: .*optimiser\.lr"):
+        _ = minigrad.optim.SGD([Tensor(np.ones(2), requires_grad=True)], lr=0.1).param_groups
+
+
+@pytest.mark.smoke
+def test_a_layer_without_a_generator_asks_for_one():
+    for kind, given, said in [
+        (cells.LSTM, (2, 3), "LSTM(inputs, hidden, rng)"),
+        (cells.Embedding, (5, 3), "Embedding(classes, outputs, rng)"),
+        (cells.Stack, ([LAYER, LAYER],), "Stack(kind, inputs, hidden, layers, rng)"),
+    ]:
+        with pytest.raises(
+            TypeError, match=re.escape(f"{said} was given no rng") + r".*np\.random\.default_rng\(seed\)"
+        ):
+            kind(*given)
+    for other in (copy.copy(LAYER), copy.deepcopy(LAYER), pickle.loads(pickle.dumps(LAYER))):
+        assert other.hidden == 3
+
+
+@pytest.mark.smoke
+def test_a_shape_is_one_argument():
+    for make in (minigrad.zeros, minigrad.ones):
+        with pytest.raises(
+            TypeError, match=rf"give the shape as one tuple, e\.g\. {make.__name__}\(\(3, 4\)\)"
+        ):
+            make(3, 4)
+        assert make(3).shape == make([3]).shape == (3,) and make((2, 3), "float64").shape == (2, 3)
+    assert minigrad.full(2, 7).value.tolist() == [7, 7]

@@ -21,7 +21,7 @@ WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 POINT = re.compile(
-    r"(scale|width|state) \d+( [ab])?$|lane |seen |\d"
+    r"(scale|width|status) \d+( [ab])?$|lane |seen |\d"
 )  # ends of sample lines, too small to be pointed at
 
 
@@ -50,7 +50,7 @@ def texts(document: str) -> str:
         document,
         flags=re.S,
     )
-    document = re.sub(r">(scale|width|state) \d+( [ab])?<|lane [\w ]+<", "><", document)
+    document = re.sub(r">(scale|width|status) \d+( [ab])?<|lane [\w ]+<", "><", document)
     labels = re.findall(r'(?:aria-label|alt|title)="([^"]*)"', document)
     return html.unescape(" ".join([re.sub(r"<[^>]*>", " ", document), *labels]))
 

@@ -339,7 +339,7 @@ def test_lines_carry_what_the_pictures_of_draw_say(name, level):
     lines = [
         line
         for line in everything.dot.splitlines()
-        if "legend" not in line and '"scale ' not in line and '"state ' not in line
+        if "legend" not in line and '"scale ' not in line and '"status ' not in line
     ]
     drawn_ = flowing("\n".join(lines))
     assert Counter(v for k in range(len(net.steps)) for v in said(k)) == drawn_

@@ -458,7 +458,9 @@ def test_the_structure(golden):
     found = structure(viz.taps(loss, captions=list("abcd"), title="two convolutions").dot)
     above, _, legend = found.partition('  "text gradient"')
     drawn = [
-        line for line in legend.splitlines() if " -> " in line and "scale" not in line and "state" not in line
+        line
+        for line in legend.splitlines()
+        if " -> " in line and "scale" not in line and "status" not in line
     ]
     golden("taps.txt", above + "\n".join(drawn) + "\n")
 
