@@ -12,6 +12,7 @@ so there, whatever the others have come for, and all end together; nobody waits 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -261,9 +262,13 @@ class Ranks(Alone):
     def first(self, function: Callable, *arguments) -> Any:
         """What the function returns on rank 0, which alone calls it."""
         found = function(*arguments) if self.rank == 0 else None
-        if self.over:
+        if self.over or self.size == 1:
             return found
-        return self.meet(FIRST, exchange=lambda: self.comm.bcast(found))
+        packed = (
+            pickle.dumps(found) if self.rank == 0 else b""
+        )  # what cannot be sent fails before others wait for it
+        packed = self.meet(FIRST, exchange=lambda: self.comm.bcast(packed))
+        return pickle.loads(packed) if self.rank else found
 
     def each(self, function: Callable[[int], Any], count: int) -> list:
         """What it returns for 0, 1, …, count − 1, shared out over the ranks."""
@@ -293,13 +298,8 @@ class Ranks(Alone):
 
     def own(self, name: str, batch, loss: Callable) -> list[Share]:
         """This rank's parts of a batch; raises InputError where arguments do not have as many sequences."""
-        cut, N, first, whole, at = (
-            [],
-            None,
-            "",
-            [],
-            0,
-        )  # cut : for each leaf, what gives its part for given sequences
+        cut: list[Callable] = []  # for each leaf, what gives the part of it that some sequences are
+        N, first, whole, at = None, "", [], 0
         for k, argument in enumerate(batch):
             leaves = taken_apart((argument,), {})[1]
             for place, leaf in enumerate(leaves):

@@ -167,7 +167,11 @@ def fit(
             due = number % validate_every == 0 if validate_every else group is None
             if validate is not None and due and number > record.validated_last:
                 record.judge(number, _validated(step, validate, first, number, record))
-            if group and watch is not None and record.on_first(watch, number, value):
+            if (
+                group
+                and watch is not None
+                and record.on_first(lambda *told: bool(watch(*told)), number, value)
+            ):
                 break
         ranks.done(len(record.losses))
     if patience is not None:
@@ -242,7 +246,7 @@ def _validated(
 ) -> float:
     """The mean loss of the batches, or what the function returns."""
     if callable(validate):
-        value = float(record.on_first(validate))
+        value = record.on_first(lambda: float(validate()))
         if math.isnan(value):
             raise NonFiniteError(f"fit: validate returned nan after step {number}")
         return value
@@ -443,7 +447,7 @@ class _Record:
         """Let all ranks begin with what rank 0 has; returns the moment."""
         optimiser, ranks = self.optimiser, self.ranks
         values = [p.value for p in optimiser.parameters]
-        told = (values, optimiser.state_dict(), self._positions(), moment, self.losses, self.notes)
+        told = (values, optimiser.state_dict(), self._positions(), moment, self.losses, dict(self.notes))
         values, slots, positions, moment, self.losses, self.notes = ranks.first(lambda: told)
         if ranks.rank:
             own = dict(zip(optimiser.labels, optimiser.parameters, strict=True))

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -257,9 +258,25 @@ def validated(comm, folder):
     )
 
 
+def stopped_by_anything(comm, folder):
+    """What `watch` returns need not be something that can be sent; nor the mapping of the notes."""
+    problem, notes = Problem(), MappingProxyType({"made": "here"})
+    return fitted(
+        comm, problem, watch=lambda number, loss: (lambda: number) if number == 4 else None, notes=notes
+    )
+
+
+def divided(comm, folder):
+    """A mean of one's own over what a mask leaves, which in a part without any is not a number, nor its gradient."""
+    problem = Problem()
+    batches = [(x, y, mask[..., None].astype("float64")) for x, y, mask in masked_batches(problem)[:2]]
+    loss = lambda x, y, mask: ((problem.y(x) - y) ** 2 * mask).sum() / mask.sum()  # noqa: E731
+    return fitted(ranks(comm, weigh=lambda x, y, mask: mask.sum()), problem, loss, batches)
+
+
 SAME = [
-    plain, single, accumulated, clipped, by_sgd, one_by_one, few, masked, by_classes, summed, dense, carried, resumed,
-    few_streams, watched, validated,
+    plain, single, accumulated, clipped, by_sgd, one_by_one, few, masked, divided, by_classes, summed, dense, carried,
+    resumed, few_streams, watched, validated, stopped_by_anything,
 ]  # fmt: skip
 
 
@@ -363,6 +380,16 @@ def raised_elsewhere(comm, folder):
     return fitted(comm, problem, batches=batches(), resume=Path(folder) / "raised.file")
 
 
+class Unsendable:
+    def __reduce__(self):
+        raise TypeError("this cannot be sent")
+
+
+def nothing_to_send(comm, folder):
+    """What rank 0 cannot tell the others."""
+    return fitted(comm, Problem(), notes={"rank": Unsendable() if comm.Get_rank() == 0 else ""})
+
+
 def watch_raises(comm, folder):
     def watch(number, loss):
         raise KeyError("a fault of the caller's")
@@ -394,6 +421,7 @@ REFUSED = {
     more_batches: ("InputError", "the ranks are not at the same place"),
     not_finite: ("NonFiniteError", "in batch 5 the argument 'x' is nan at (2, 4, 1)"),
     raised_elsewhere: ("OSError", "a disk is full"),
+    nothing_to_send: ("TypeError", "this cannot be sent"),
     watch_raises: ("KeyError", "a fault of the caller's"),
 }
 

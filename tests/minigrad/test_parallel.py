@@ -412,6 +412,20 @@ def test_one_rank_is_one_process():
         np.testing.assert_array_equal(one[name], value)
 
 
+def test_a_second_ctrl_c_waits_for_an_exchange_in_which_others_wait():
+    class Met(mg.Ranks):
+        def _met(self, what, detail):
+            self.asked = what
+
+    ranks = Met(OneOf(2))
+    ranks.stop = ranks.together = False
+    ranks._asked_to_stop(signal.SIGINT, None)
+    ranks.meet(parallel.STEP, exchange=lambda: ranks._asked_to_stop(signal.SIGINT, None))
+    assert ranks.stop and ranks.asked == parallel.STOPPED
+    with pytest.raises(KeyboardInterrupt):
+        ranks._asked_to_stop(signal.SIGINT, None)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("N", [0, 1, 2, 3, 6, 8, 15])
 @pytest.mark.parametrize("more", [0, 1, 5])
