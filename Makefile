@@ -29,7 +29,7 @@ help:
 	@echo 'make pictures   the pictures of README.md, and every example, its pictures in $(PICTURES)/'
 	@echo 'make docs       the site, in build/site: every block of code is run, warnings are errors'
 	@echo 'make words      the catalogue of viz/language from the source; says what is to be translated'
-	@echo 'make coverage   lines and branches that the tests reach (ARGS=tests/compiler: of some of them)'
+	@echo 'make coverage   lines and branches that the suite reaches, children too (ARGS=tests/compiler: a part of it)'
 	@echo 'make wheel      the wheel, in dist/'
 	@echo 'make torch      $(TORCH) into $(VENV), for the tests that compare with it'
 	@echo 'make oracles    PyTorch, ONNX and Keras into $(VENV), for all tests that compare'
@@ -56,7 +56,7 @@ check: $(VENV)/.ready-dev
 
 coverage: $(VENV)/.ready-dev
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q $(ARGS)
+	$(PY) -m coverage run -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report --skip-covered --skip-empty --sort=cover
 

@@ -802,42 +802,43 @@ def _set_once(definition: ast.FunctionDef) -> set[str]:
 
     Every block that sets such a name does so once, no block within it does, and nothing outside of these blocks reads it.
     """
-    reads: Counter[str] = Counter()
     within: Counter[str] = Counter()  # how many reads stand in the blocks that set a name
-    several: set[str] = set()
+    again: set[str] = set()  # what is set where its value may be the old one
 
     def block(body: Sequence[ast.stmt], sets: list[str]) -> tuple[Counter[str], set[str]]:
-        """What a block reads, how often, and what it sets, with the blocks in it; `sets` is set at its beginning."""
-        read: Counter[str] = Counter()
+        """How often a block reads each name, and what it sets, with the blocks in it; `sets` is set at its beginning."""
+        reads: Counter[str] = Counter()
         inside: set[str] = set()
         for s in body:
-            match s:
-                case ast.For(target=ast.Name(id=name)):
-                    parts = [(s.body, [name])]
-                case ast.While() | ast.If():
-                    parts = [(s.body, []), (s.orelse, [])]
-                case _:
-                    parts = []
-            heads = [s] if not parts else [s.iter] if isinstance(s, ast.For) else [s.test]
+            heads, parts = _parts(s)
             for n in (n for head in heads for n in ast.walk(head) if isinstance(n, ast.Name)):
                 if isinstance(n.ctx, ast.Load):
-                    read[n.id] += 1
+                    reads[n.id] += 1
                 else:
                     sets.append(n.id)
             if isinstance(s, ast.AugAssign) and isinstance(s.target, ast.Name):
-                several.add(s.target.id)
+                again.add(s.target.id)
             for part, first in parts:
-                its_reads, its_sets = block(part, first)
-                read.update(its_reads)
-                several.update(name for name in its_sets if name in sets)
-                inside |= its_sets
-        several.update(name for name, count in Counter(sets).items() if count > 1 or name in inside)
+                more, names = block(part, first)
+                reads.update(more)
+                inside |= names
+        again.update(name for name, count in Counter(sets).items() if count > 1 or name in inside)
         for name in set(sets):
-            within[name] += read[name]
-        return read, inside | set(sets)
+            within[name] += reads[name]
+        return reads, inside | set(sets)
 
     reads, names = block(definition.body, [a.arg for a in definition.args.args])
-    return {name for name in names if name not in several and within[name] == reads[name]}
+    return {name for name in names if name not in again and within[name] == reads[name]}
+
+
+def _parts(s: ast.stmt) -> tuple[list[ast.AST], list[tuple[list[ast.stmt], list[str]]]]:
+    """What a statement itself reads and sets, and the blocks in it, with the names that are set when they begin."""
+    match s:
+        case ast.For(target=ast.Name(id=name), iter=limits, body=body, orelse=[]):
+            return [limits], [(body, [name])]
+        case ast.While(test=test, body=body, orelse=orelse) | ast.If(test=test, body=body, orelse=orelse):
+            return [test], [(body, []), (orelse, [])]
+    return [s], []
 
 
 def _looked_up(definition: ast.FunctionDef) -> dict[str, ast.expr]:
