@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike
 from . import axes, tensor
 from .errors import DTypeError, InputError, ShapeError, first_outside
 from .op import OPS, Op
-from .sizes import as_many, fix_at_one, is_one, some
+from .sizes import as_many, fix_at_one, is_one, shape_given, some
 from .tensor import Tensor, apply, apply_symbolic, as_tensor, constants, describe
 
 BOOL = np.dtype(bool)
@@ -528,13 +528,6 @@ def _axes_with_some(x: Tensor, axis, what: str) -> tuple[int, ...]:
         for a in axes:
             some(x, a, what)
     return axes
-
-
-def shape_given(what: str, shape, dtype) -> tuple:
-    """A shape, or the size of the only axis; raises TypeError for sizes one by one."""
-    if isinstance(dtype, (int, np.integer)):
-        raise TypeError(f"{what}: give the shape as one tuple, e.g. {what}(({shape}, {dtype}))")
-    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
 
 
 def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
