@@ -458,3 +458,8 @@ def shape_given(what: str, shape, dtype) -> tuple:
     if isinstance(dtype, int):
         raise TypeError(f"{what}: give the shape as one tuple, e.g. {what}(({shape}, {dtype}))")
     return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+
+
+def known(shape: tuple) -> bool:
+    """Are all sizes numbers, as they are where nothing is traced?"""
+    return all(isinstance(n, (int, np.integer)) for n in shape)
