@@ -30,9 +30,9 @@ from .ops import (
     broadcast,
     define,
     either,
-    shape_given,
     zeros,
 )  # fmt: skip
+from .sizes import shape_given
 from .tensor import (
     _ARRAY_FUNCTIONS,
     _FUNCTIONS,

@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike
 from . import axes, tensor
 from .errors import DTypeError, InputError, ShapeError, first_outside
 from .op import OPS, Op
-from .sizes import as_many, fix_at_one, is_one, some
+from .sizes import as_many, fix_at_one, is_one, known, shape_given, some
 from .tensor import Tensor, apply, apply_symbolic, as_tensor, constants, describe
 
 BOOL = np.dtype(bool)
@@ -530,19 +530,11 @@ def _axes_with_some(x: Tensor, axis, what: str) -> tuple[int, ...]:
     return axes
 
 
-def shape_given(what: str, shape, dtype) -> tuple:
-    """A shape, or the size of the only axis; raises TypeError for sizes one by one."""
-    if isinstance(dtype, (int, np.integer)):
-        raise TypeError(f"{what}: give the shape as one tuple, e.g. {what}(({shape}, {dtype}))")
-    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-
-
 def zeros(shape, dtype: DTypeLike = "float32") -> Tensor:
     """All 0; sizes may be unknown, so that a state of zeros can be made while tracing."""
-    shape = shape_given("zeros", shape, dtype)
-    if all(isinstance(n, (int, np.integer)) for n in shape):
+    if known(shape := shape_given("zeros", shape, dtype)):
         return Tensor(np.zeros(shape, dtype))
-    return apply_symbolic(BROADCAST_TO, (Tensor(np.zeros((), dtype)),), (tuple(shape),))
+    return apply_symbolic(BROADCAST_TO, (Tensor(np.zeros((), dtype)),), (shape,))
 
 
 def shift(x, by: int) -> Tensor:

@@ -451,3 +451,15 @@ def arange(n) -> Tensor:
     """0, 1, … n − 1, whole numbers; n may be a size that is not known while tracing."""
     n = resolve(n)
     return apply_symbolic(ARANGE, (), (n,)) if isinstance(n, Size) else Tensor(np.arange(n))
+
+
+def shape_given(what: str, shape, dtype) -> tuple:
+    """A shape, or the size of the only axis; raises TypeError for sizes one by one."""
+    if isinstance(dtype, int):
+        raise TypeError(f"{what}: give the shape as one tuple, e.g. {what}(({shape}, {dtype}))")
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+
+
+def known(shape: tuple) -> bool:
+    """Are all sizes numbers, as they are where nothing is traced?"""
+    return all(isinstance(n, (int, np.integer)) for n in shape)
