@@ -55,6 +55,7 @@ class Row:
     steps: int = 3000
     clip: float | None = 1.0
     optimiser: Callable | None = None  # None: Adam
+    blanks: int = 1000  # in copy memory, between the last symbol and the first that is to be said
 
 
 def tcn(hidden: int, levels: int, taps: int) -> Callable:
@@ -96,6 +97,7 @@ def _sum(layer, output, x, target):
 
 # The paper's recurrent networks have about 70,000 parameters in the adding problem and 16,000 in copy memory.
 FEW = "one layer of 32 units in place of about 70,000 parameters; sequences seen once"
+SHORT = "32 units; 980 blanks, so that it is 0.0208 without memory"
 NO_DATA = "not run: the data are not at hand"
 ROWS = [
     Row("adding", "RNN", "0.177", BAI, FEW, recurrent(RNN, 32)),
@@ -103,9 +105,9 @@ ROWS = [
     Row("adding", "GRU", "5.3e-5", BAI, FEW, recurrent(GRU, 32), falling(0.01, 1000)),
     Row("adding", "JANET", "–", "", FEW, recurrent(JANET, 32, 600), falling(0.01, 1000)),
     Row("adding", "TCN", "5.8e-5", BAI, "sequences seen once, not 50,000 of them ten times", last_of_tcn, 4e-3, 15_630, None),
-    Row("copy", "RNN", "0.0202", BAI, "32 units", recurrent(RNN, 32), steps=500),
-    Row("copy", "LSTM", "0.0204", BAI, "32 units", recurrent(LSTM, 32), steps=500),
-    Row("copy", "GRU", "0.0197", BAI, "32 units", recurrent(GRU, 32), steps=500),
+    Row("copy", "RNN", "0.0202", BAI, SHORT, recurrent(RNN, 32), steps=500, blanks=980),
+    Row("copy", "LSTM", "0.0204", BAI, SHORT, recurrent(LSTM, 32), steps=500, blanks=980),
+    Row("copy", "GRU", "0.0197", BAI, SHORT, recurrent(GRU, 32), steps=500, blanks=980),
     Row("copy", "TCN", "3.5e-5", BAI, "symbols as one of ten, not as a number; sequences seen once", tcn(10, 8, 8), 5e-4, 15_650,
         optimiser=partial(RMSprop, lr=5e-4)),
     Row("digits", "RNN", "97 %", SVC, "reads one row of 8 pixels a step", recurrent(RNN, 64), falling(5e-3, 1500), 3000),
@@ -154,7 +156,11 @@ def run(row: Row, seed: int, minutes: float | None = None) -> dict:
     if row.task == "digits":
         task, test = digits_task()
     else:
-        task = replace(tasks.adding_task(600), loss=_sum) if row.task == "adding" else tasks.copy_task(1000)
+        task = (
+            replace(tasks.adding_task(600), loss=_sum)
+            if row.task == "adding"
+            else tasks.copy_task(row.blanks)
+        )
     layer = row.make(task.inputs, rng)
     output = cells.Output(layer.outputs, task.outputs, rng)
 

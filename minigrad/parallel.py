@@ -264,9 +264,8 @@ class Ranks(Alone):
         found = function(*arguments) if self.rank == 0 else None
         if self.over or self.size == 1:
             return found
-        packed = (
-            pickle.dumps(found) if self.rank == 0 else b""
-        )  # what cannot be sent fails before others wait for it
+        # What cannot be sent fails here, before the others wait for it.
+        packed = pickle.dumps(found) if self.rank == 0 else b""
         packed = self.meet(FIRST, exchange=lambda: self.comm.bcast(packed))
         return pickle.loads(packed) if self.rank else found
 
