@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minigrad import InputError, ShapeError, Tensor, as_tensor, concat, describe
+from minigrad.modes import remark
 
 from .layer import Layer, copy_with
 
@@ -40,8 +41,9 @@ class Dropout(Layer):
     """Drops units with probability `rate` (Srivastava et al., 2014) where it is given a mask, and only there.
 
     Shapes: x (…) → (…).  ``drop(x, dropout=drop.dropout_masks(x.shape, rng))`` is for training, ``drop(x)``, which
-    is x itself, for everything else: there is no mode to forget.  Kept units are scaled by 1 / (1 − rate), so that the mean is
-    the same in both.  Pass masks as arguments to a compiled function: eager and compiled runs then drop the same units.
+    is x itself, for everything else: there is no mode to forget, and a training step whose loss gives no mask warns of it.
+    Kept units are scaled by 1 / (1 − rate), so that the mean is the same in both.  Pass masks as arguments to a compiled
+    function: eager and compiled runs then drop the same units.
     Raises InputError for a rate outside 0 ≤ rate < 1.
     """
 
@@ -57,6 +59,11 @@ class Dropout(Layer):
         """
         x = as_tensor(x)
         if dropout is None:
+            if self.rate:
+                remark(
+                    f"{self.described()} is given no mask, and so drops nothing in this training: give it one that is an "
+                    "argument of the loss, drop(x, dropout=mask), drawn anew for each batch by drop.dropout_masks(x.shape, rng)"
+                )
             return x
         dropout = dropout if isinstance(dropout, Tensor) else Tensor(dropout, name="dropout")
         fits = len(dropout.shape) == len(x.shape) and all(

@@ -78,6 +78,27 @@ def recording(tracing: bool | None = None):
     return _Changed(record=True, tracing=tracing)
 
 
+_remarks: ContextVar[list[str] | None] = ContextVar("minigrad remarks", default=None)
+
+
+@contextmanager
+def training() -> Iterator[list[str]]:
+    """Inside, a loss runs that is trained by: yields a list that gets what layers have to say of that, each thing once."""
+    said: list[str] = []
+    token = _remarks.set(said)
+    try:
+        yield said
+    finally:
+        _remarks.reset(token)
+
+
+def remark(text: str) -> None:
+    """Say something that matters where a layer is trained, and nowhere else."""
+    said = _remarks.get()
+    if said is not None and text not in said:
+        said.append(text)
+
+
 # For each scan whose step is being traced: what is younger than this is the step's own.
 _steps: ContextVar[tuple[int, ...]] = ContextVar("minigrad steps", default=())
 

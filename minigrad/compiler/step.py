@@ -23,6 +23,7 @@ import numpy as np
 import minigrad
 
 from ..errors import InputError, MinigradError
+from ..modes import training
 from ..optim import Optimiser, check_limit, clip_by_norm, clip_grad_value, commit
 from ..tensor import Tensor, describe, next_number
 from .call import Gradients, constant
@@ -236,7 +237,13 @@ class TrainingStep:
     def compute(self, /, *batch, **named) -> Any:
         """The results of the loss; the gradients are kept for `move`."""
         loss, now = self.loss, self.now
-        variant, call = loss.variant(batch, True, named)
+        if now is None:  # the first time, when the loss is traced
+            with training() as remarks:
+                variant, call = loss.variant(batch, True, named)
+            for text in remarks:
+                warnings.warn(f"{loss.name}: {text}", stacklevel=3)
+        else:
+            variant, call = loss.variant(batch, True, named)
         loss.refuse_computed(call.arguments)
         if variant is None:
             result, gradients = loss._eagerly(call)

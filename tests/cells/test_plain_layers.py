@@ -320,6 +320,27 @@ def test_dropout_drops_by_its_mask_and_nothing_without(rng):
         drop.dropout_masks((2, 2), np.random)
 
 
+@pytest.mark.parametrize("rate, masked, warns", [(0.5, False, True), (0.5, True, False), (0.0, False, False)])
+def test_training_without_masks_is_told(rate, masked, warns):
+    """Who comes from a library whose layers have modes gives no mask, and would train without dropout unawares."""
+    rng = np.random.default_rng(0)
+    model = Sequential(Dense(3, 4, rng), Dropout(rate), Dense(4, 1, rng))
+
+    def loss(x, *masks):
+        return (model(x, dropout=list(masks) or None) ** 2).mean()
+
+    x = rng.standard_normal((5, 3)).astype("f4")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        step = mg.training_step(loss, optim.SGD(model.parameters(), 0.1))
+        for _ in range(2):
+            step(x, *(model.dropout_masks(x, rng) if masked else ()))
+        model(x)  # outside of training it is as it should be
+    said = [str(w.message) for w in told if "drops nothing" in str(w.message)]
+    assert len(said) == warns, said
+    assert all(f"Dropout({rate:g})" in text and "dropout_masks(x.shape, rng)" in text for text in said)
+
+
 # Sequential.
 
 
