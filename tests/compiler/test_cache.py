@@ -305,8 +305,8 @@ def test_a_change_of_a_kernel_is_noticed(tmp_path):
         ),  # a constant of what is written into every loop
         (
             "runtime.py",
-            "        target[r] = total\n",
-            "        target[r] =-total\n",
+            "            target[r] = part\n",
+            "            target[r] =-part\n",
         ),  # a kernel that is kept apart
     ]:
         file = package / "compiler" / name
@@ -356,10 +356,10 @@ KERNELS = """
 import os, sys, time, numpy as np, minigrad as mg
 from minigrad.compiler import cache, llvm
 
-def slowly(symbol, source, made=cache._code):
-    print("compiles", symbol if not source else "its program", flush=True)
+def slowly(*what, made=cache._code):
+    print("compiles", what[0] if not what[1] else "its program", flush=True)
     time.sleep(0.5)
-    return made(symbol, source)
+    return made(*what)
 
 cache._code = slowly
 print("ready", flush=True)

@@ -100,7 +100,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the steps of an inner loop are kept where those of the first outer step are", "compiler.scans",
-        "ScanLoop._outputs", "whole.at + self._at(a, level)", "self._at(a, level)",
+        "ScanLoop._stacks", "whole.at + self._at(a, level)", "self._at(a, level)",
     ),
 )  # fmt: skip
 
