@@ -537,29 +537,16 @@ def _multiply_add(build, kind, x, y, z):
 
 def _leave_alone(build, branch):
     """Mark the loop that this branch closes, against unrolling and vectorising."""
-    word = functools.partial(ir.MetaDataString, build.module)
-    told = [word("llvm.loop.vectorize.enable"), ir.IntType(1)(0)]
-    mark_loop(branch, [[word("llvm.loop.unroll.disable")], told, [word("llvm.loop.align"), INT32(64)]])
-
-
-def mark_loop(branch, facts):
-    """Tell LLVM facts about the loop that this branch closes."""
-    module = branch.module
+    module = build.module
+    string, false = functools.partial(ir.MetaDataString, module), ir.IntType(1)(0)
+    wishes = [
+        [string("llvm.loop.unroll.disable")],
+        [string("llvm.loop.vectorize.enable"), false],
+        [string("llvm.loop.align"), INT32(64)],
+    ]
     loop = module.add_metadata([INT32(len(module.metadata))])  # unlike any other; then made to name itself
-    loop.operands = (loop, *map(module.add_metadata, facts))
+    loop.operands = (loop, *(module.add_metadata(wish) for wish in wishes))
     branch.set_metadata("llvm.loop", loop)
-
-
-class AccessGroup(ir.MDValue):
-    """A name for reads and writes of memory: to LLVM, a node without operands that is unlike any other."""
-
-    def __init__(self, module):
-        super().__init__(module, (), name=str(len(module.metadata)))
-
-    __eq__, __hash__ = object.__eq__, object.__hash__  # llvmlite's own are those of the operands
-
-    def descr(self, buf):
-        buf += ("distinct !{ }", "\n")
 
 
 def _tile(kind, module, rows, vectors):

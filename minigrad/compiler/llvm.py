@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from . import instructions
-from .instructions import LOOP_FLAGS, REDUCTION_FLAGS, AccessGroup, Kind, function_named, mark_loop
+from .instructions import LOOP_FLAGS, REDUCTION_FLAGS, Kind, function_named
 
 I1, I8, I32, I64, F4, F8 = (
     ir.IntType(1),
@@ -229,9 +229,6 @@ class Writer:
         self.once = _set_once(definition)
         self.following: list[ir.Block] = []  # where `continue` goes
         self.owned: list[Value] = []  # memory to be given back
-        # In a loop over elements no round reads what another one writes (verify.py says so of every program), which LLVM
-        # would else find out anew with each call, for each pair of arrays.
-        self.group = AccessGroup(module.llvm) if _decorator(definition) == "loop" else None
         self.choosing = 0  # inside of an expression of which both ways are computed
         self.looked_up = _looked_up(definition)  # arrays that are read from the table where they are used
         values = iter(function.args)
@@ -361,8 +358,7 @@ class Writer:
                 array = self.array(array)
                 truth = array.element == I8
                 value = self.cast(value, I1 if truth else array.element)
-                value = self.build.zext(value, I8) if truth else value
-                self.apart(self.build.store(value, self.element(array, index)))
+                self.build.store(self.build.zext(value, I8) if truth else value, self.element(array, index))
             case _:
                 raise UnknownError(ast.unparse(target))
 
@@ -407,10 +403,7 @@ class Writer:
         b.position_at_end(end)
         following = b.add(counter, step, flags=("nsw",))
         counter.add_incoming(following, end)
-        closing = b.cbranch(goes_on(following), start, after)
-        if self.group is not None:
-            word = ir.MetaDataString(self.module.llvm, "llvm.loop.parallel_accesses")
-            mark_loop(closing, [[word, self.group]])
+        b.cbranch(goes_on(following), start, after)
         b.position_at_end(after)
 
     def repeat(self, test: ast.expr, body: list[ast.stmt]) -> None:
@@ -466,12 +459,6 @@ class Writer:
     def element(self, array: Array, index: ast.expr) -> Value:
         return self.build.gep(array.address, [self.cast(self.value(index), I64)], inbounds=True)
 
-    def apart(self, access: Any) -> Any:
-        """A read or write of an element, which no other round of its loop gets in the way of, if it stands in one."""
-        if self.group is not None:
-            access.set_metadata("llvm.access.group", self.group)
-        return access
-
     def value(self, e: ast.expr) -> Any:
         """An expression's: an LLVM value, or an array."""
         b = self.build
@@ -489,7 +476,7 @@ class Writer:
                 return self.view(array, first, b.sub(last, first, flags=("nsw",)))
             case ast.Subscript(value=array, slice=index):
                 array = self.array(array)
-                x = self.apart(b.load(self.element(array, index)))
+                x = b.load(self.element(array, index))
                 return b.trunc(x, I1) if array.element == I8 else x
             case ast.UnaryOp(op=ast.USub(), operand=x):
                 x = self.value(x)

@@ -155,7 +155,7 @@ def test_the_log_says_what_left_the_loops(kind, gates):
 def test_the_log_says_what_was_split():
     """A sum stands for each product with a concatenation; the parts, and the slices of its weight, are new."""
     cell = CELLS["lstm"](D, H, np.random.default_rng(0))
-    outputs = trace(lambda x: run(cell, x).h, [mg.Tensor(np.zeros((T, N, D), "f4"))], [False]).outputs
+    outputs = trace(lambda x: run(cell, x).h, [mg.Tensor(np.zeros((T, N, D), "f4"))], [False]).results
     before = places(outputs)
     outputs, log = rewritten(split_products, outputs)
     pairs = [
