@@ -274,26 +274,42 @@ class TestLearning:
         )
         assert got["count"] == 100
         learner, arguments = native(kind, got, more)
-        for name, p in learner.parameters.items():
-            p.value = np.array(got["before"][name], "float32").reshape(p.shape)
-        adam = mg.optim.Adam(learner.parameters, lr=0.01, betas=(0.9, 0.99))
-        step = TrainingStep(mg.compile(learner.loss), adam, clip=more.get("clip"))
         *shown, link, own = arguments
-        for _ in range(100):
-            step(*shown, link.value, own.value)
-        value, gradients = mg.compile(learner.loss).value_and_grad(*arguments)
-        assert got["loss"] == pytest.approx(float(value[0].value), rel=1e-5, abs=1e-6)
         tensors = {**learner.parameters, "link": link, "own": own}
-        size = max(np.abs(gradients[t]).max() for t in tensors.values())
-        for name, t in tensors.items():
-            right = gradients[t].ravel()
-            np.testing.assert_allclose(
-                got["gradients"][name], right, rtol=1e-5, atol=1e-5 * max(size, 1), err_msg=name
+
+        def trained(towards: float):
+            """Loss, gradients and weights after a hundred steps from the page's weights, each one bit towards a number."""
+            for name, p in learner.parameters.items():
+                first = np.array(got["before"][name], "float32").reshape(p.shape)
+                p.value = first if towards == 0 else np.nextafter(first, np.float32(towards))
+            adam = mg.optim.Adam(learner.parameters, lr=0.01, betas=(0.9, 0.99))
+            step = TrainingStep(mg.compile(learner.loss), adam, clip=more.get("clip"))
+            for _ in range(100):
+                step(*shown, link.value, own.value)
+            value, found = mg.compile(learner.loss).value_and_grad(*arguments)
+            gradients = {name: found[t].ravel() for name, t in tensors.items()}
+            return (
+                float(value[0].value),
+                gradients,
+                {n: p.value.ravel() for n, p in learner.parameters.items()},
             )
-        for name, p in learner.parameters.items():
-            # As a whole: where a gradient is 0 but for rounding, Adam makes a step of the rounding.
-            away = np.linalg.norm(got["after"][name] - p.value.ravel())
-            assert away <= 1e-5 * np.linalg.norm(p.value), name
+
+        loss, gradients, weights = trained(0)
+        size = max(1, *(np.abs(g).max() for g in gradients.values()))
+
+        def away(other) -> float:
+            """How far from the native program, as a whole where a gradient is 0 but for rounding: Adam steps by that too."""
+            value, slopes, after = other
+            found = [abs(value - loss) / (abs(loss) + 0.1)]
+            found += [np.max(np.abs(slopes[n] - g) / (np.abs(g) + size)) for n, g in gradients.items()]
+            found += [np.linalg.norm(after[n] - w) / np.linalg.norm(w) for n, w in weights.items()]
+            return max(found)
+
+        # A hundred steps carry rounding far in some networks: ten times as far as one bit of each first weight may.
+        reach = max(1e-5, 10 * max(away(trained(1)), away(trained(-1))))
+        assert reach < 1e-3
+        page = got["loss"], {n: np.array(g) for n, g in got["gradients"].items()}, got["after"]
+        assert away(page) <= reach
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_is_written_on_arrows_is_what_transport_measures(self, screen, file, kind):
