@@ -579,13 +579,12 @@ def write_block(kind, build, *args):
     if ROWS < 2 * FEW_ROWS:  # between one small tile and two, a whole one of ROWS is less work
         fits = build.icmp_unsigned("<", build.sub(left, INT64(FEW_ROWS + 1)), INT64(ROWS - FEW_ROWS))
         many = build.or_(many, fits)
-    most, function = choose(many, INT64(ROWS), INT64(FEW_ROWS)), choose(many, many_tile, few_tile)
+    most, function = INT64(FEW_ROWS), few_tile
     if ROWS > 2 * FEW_ROWS:  # two small tiles as one
         two = build.icmp_signed(">", left, INT64(FEW_ROWS))
         two_tile = choose(narrow, tile(2 * FEW_ROWS, 1), tile(2 * FEW_ROWS, 2))
-        few = build.xor(build.icmp_signed(">", left, INT64(2 * FEW_ROWS)), ir.IntType(1)(1))
-        two = build.and_(two, few)
         most, function = choose(two, INT64(2 * FEW_ROWS), most), choose(two, two_tile, function)
+    most, function = choose(many, INT64(ROWS), most), choose(many, many_tile, function)
     rows = _smaller(build, left, most)
     a_here, c_here = build.gep(a, [build.mul(row, a_row)]), build.gep(c, [build.mul(row, c_row)])
     build.call(function, [a_here, a_row, a_col, b, b_row, b_panel, k, c_here, c_row, rows, n, accumulate])
