@@ -28,8 +28,9 @@ def cell_and_data(kind: type, case: str):
 
     T, N, D, H = CASES[case]
     rng = np.random.default_rng(0)
-    x, dy = (rng.standard_normal(s).astype("float32") for s in ((T, N, D), (T, N, H)))
-    return kind(D, H, rng), x, dy
+    cell = kind(D, H, rng)
+    x, dy = (rng.standard_normal((T, N, width)).astype("float32") for width in (D, cell.outputs))
+    return cell, x, dy
 
 
 def operations(cell, T: int, N: int) -> int:
@@ -95,14 +96,14 @@ def alike(peer: str, a, b) -> None:
     assert apart < 1e-3, f"{peer}: the gradient of x differs by {apart:.1g}"
 
 
-def against_torch(name: str, layer, module, x, dy, budget: float) -> dict:
+def against_torch(name: str, outputs, module, x, dy, budget: float) -> dict:
     """One of our layers over a sequence beside a PyTorch module of the same weights."""
     import torch
 
     import minigrad as mg
 
     xs, weigh = mg.Tensor(x, requires_grad=True, name="x"), mg.Tensor(dy)
-    step = mg.compile(lambda x, dy: (layer(x).outputs * dy).sum())
+    step = mg.compile(lambda x, dy: (outputs(x) * dy).sum())
     xt, dyt = torch.tensor(x, requires_grad=True), torch.tensor(dy)
 
     def theirs():
@@ -163,7 +164,7 @@ def tcn_against_torch(budget: float) -> dict:
             return self.blocks(x.permute(1, 2, 0)).permute(2, 0, 1)
 
     x, dy = (rng.standard_normal(s).astype("float32") for s in ((T, N, D), (T, N, hidden)))
-    return against_torch("TCN", tcn, Net(), x, dy, budget)
+    return against_torch("TCN", lambda x: tcn(x).outputs, Net(), x, dy, budget)
 
 
 def transformer_against_torch(budget: float) -> dict:
