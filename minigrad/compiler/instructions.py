@@ -19,7 +19,8 @@ from .machine import ARM, FEATURES
 
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 # What LLVM may do with the numbers of a loop, and of a sum: NaN, infinity and the sign of 0 are kept (never nnan, ninf).
-LOOP_FLAGS = ("contract", "arcp")
+# Nor does it multiply by a reciprocal (arcp): that rounds otherwise than dividing, and is infinite where x is subnormal.
+LOOP_FLAGS = ("contract",)
 REDUCTION_FLAGS = ("reassoc", "contract", "nsz")
 
 
@@ -58,7 +59,7 @@ class _Number:
     """A number in the making: arithmetic on it emits LLVM instructions.
 
     Every instruction carries its own flag.  Numba would give the caller's flags to those without one, and
-    `arcp` or `contract` could then round differently in the vector loop and in its scalar remainder.
+    `contract` could then round differently in the vector loop and in its scalar remainder.
     """
 
     def __init__(self, build, kind, value):

@@ -182,6 +182,10 @@ class Module:
             self.llvm, ir.FunctionType(I64 if returns else ir.VoidType(), arguments), symbol
         )
         function.attributes.add("nounwind")
+        if _decorator(definition) == "loop":  # as verify.py holds it to; else short rows are not worth checks at run time
+            for argument in function.args:
+                if isinstance(argument.type, ir.PointerType):
+                    argument.add_attribute("noalias")
         if own:
             function.linkage = "internal"
             function.attributes.add("noinline")  # or each call of a loop is optimised anew

@@ -2,7 +2,7 @@
 
 `verify` goes through a program as it runs, for given sizes and any number of threads, and raises VerifyError where a
 view leaves its buffer, an element is read before anything wrote it, a call reads what it overwrites at another place,
-an argument is written to, or two threads of one stage touch an element that one of them writes.  It knows nothing of
+a loop is given what it writes under two names, an argument is written to, or two threads of one stage touch an element that one of them writes.  It knows nothing of
 how the program came about, and nothing of kernels but `EFFECTS`.
 """
 
@@ -268,6 +268,9 @@ class Walk:
 
     def call(self, s: Call) -> None:
         operands = [self.operand(x) for x in s.operands]
+        said = Said(self, s)
+        if s.function in self.program.touched:
+            _apart(operands, *self.program.touched[s.function], said)
         elementwise = s.function == "copy" or s.function in self.program.touched
         if s.function in EFFECTS:
             effect = EFFECTS[s.function](*operands)
@@ -275,7 +278,6 @@ class Walk:
             effect = Effect(
                 *([operands[k] for k in places] for places in touched_by(s, self.program.touched))
             )
-        said = Said(self, s)
         for x in (*effect.reads, *effect.adds):
             self.memories[x.buffer].read(x, self.part, self.shared, said)
         for x in (*effect.writes, *effect.adds):
@@ -308,6 +310,15 @@ class Said:
             f"{k} = {v}" for k, v in self.walk.names.items() if k in ("t", "r0") or k[:2] == "t_"
         )
         return f"stage {self.walk.number}, `{line}`{f' at {counters}' if counters else ''}"
+
+
+def _apart(operands: Sequence[Any], reads: Sequence[int], writes: Sequence[int], said: Said) -> None:
+    """Raise where a loop gets memory that it writes under a second name: LLVM is told that there is none."""
+    for k in writes:
+        for j in {*reads, *writes} - {k}:
+            x, y = operands[k], operands[j]
+            if x.buffer is y.buffer and overlaps(x, y):
+                raise VerifyError(f"{said} is given what it writes of {x.buffer.name} twice ({DEFECT})")
 
 
 def overlaps(x: Access, y: Access) -> bool:

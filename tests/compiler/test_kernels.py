@@ -21,7 +21,7 @@ from minigrad.compiler import kernels
 from minigrad.compiler.plan import SCRATCH
 
 DTYPES = [np.float32, np.float64]
-FLAGS = {"error_model": "numpy", "fastmath": {"contract", "nsz", "arcp"}}
+FLAGS = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def looped(function):

@@ -75,7 +75,7 @@ TWO = [Number(2)] * 3  # rows, columns and the stride of a matrix
 
 def program(*stages: Stage) -> Program:
     buffers = [A, B, GIVEN, PACKED]
-    return Program("", list(stages), [], [], buffers, [], touched={"add": ([1, 2], (3,))})
+    return Program("", list(stages), [], [], buffers, [], touched={"add": ([1, 2], (3,)), "add_to": ([1, 2], (2,))})
 
 
 def fill(x) -> Call:
@@ -101,10 +101,11 @@ def own(buffer: Buffer, first=PART) -> View:
         ("`fill(a, f8(0.0))` writes to a what another thread", True, [fill(A)]),
         ("reads a before it is written", True, [fill(own(A)), Call("copy", [A, B])]),
         (
-            "overwrites of a what it reads",
+            "is given what it writes of a twice",
             False,
             [fill(A), Call("add", [Number(5), View(A, ZERO, Number(5)), GIVEN, View(A, ONE, Number(5))])],
         ),
+        ("is given what it writes of a twice", False, [fill(A), Call("add", [Number(6), A, GIVEN, A])]),
         (
             "stage 0, `fill(view(a, t * 2, 2), f8(0.0))` at t = 3 touches elements 6 … 7",
             False,
@@ -131,7 +132,7 @@ def test_what_no_program_may_do(words, parallel, statements):
 
 def test_what_a_program_may_do():
     looked_at(fill(own(A)), Call("copy", [own(A), own(B)]), parallel=True)
-    looked_at(Call("copy", [GIVEN, A]), Call("copy", [GIVEN, B]), Call("add", [Number(6), A, B, A]))
+    looked_at(Call("copy", [GIVEN, A]), Call("copy", [GIVEN, B]), Call("add_to", [Number(6), B, A]))
     looked_at(Set(("k",), (Number(2),)), fill(View(A, Name("k") * 3, ZERO)), parallel=True)  # of nothing
     stages = [Stage(True, [fill(own(A))]), Stage(True, [Call("copy", [own(A, ONE - PART), own(B)])])]
     verify(program(*stages), lambda size: size, 2)  # another thread's, in the stage after
