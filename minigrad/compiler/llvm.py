@@ -182,7 +182,8 @@ class Module:
             self.llvm, ir.FunctionType(I64 if returns else ir.VoidType(), arguments), symbol
         )
         function.attributes.add("nounwind")
-        if _decorator(definition) == "loop":  # as verify.py holds it to; else short rows are not worth checks at run time
+        if _decorator(definition) == "loop":
+            # verify.py holds programs to it; LLVM would compare all arrays at run time, and leaves short rows scalar.
             for argument in function.args:
                 if isinstance(argument.type, ir.PointerType):
                     argument.add_attribute("noalias")

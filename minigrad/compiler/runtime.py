@@ -41,7 +41,6 @@ sqrt, sin, cos, floor, rint = math.sqrt, math.sin, math.cos, np.floor, np.rint
 FLAGS = set(LOOP_FLAGS)
 
 
-
 def loop(function):
     """A loop over elements; without the doors for Python and C, through which nobody comes, it compiles quicker.
 
@@ -55,7 +54,6 @@ def loop(function):
 def _without_aliases(flags):
     flags.noalias = True
     return flags
-
 
 
 # A part of a program that it does several times over.

@@ -2,8 +2,8 @@
 
 `verify` goes through a program as it runs, for given sizes and any number of threads, and raises VerifyError where a
 view leaves its buffer, an element is read before anything wrote it, a call reads what it overwrites at another place,
-a loop is given what it writes under two names, an argument is written to, or two threads of one stage touch an element that one of them writes.  It knows nothing of
-how the program came about, and nothing of kernels but `EFFECTS`.
+a loop is given what it writes under two names, an argument is written to, or two threads of one stage touch an element
+that one of them writes.  It knows nothing of how the program came about, and nothing of kernels but `EFFECTS`.
 """
 
 from __future__ import annotations

@@ -75,7 +75,9 @@ TWO = [Number(2)] * 3  # rows, columns and the stride of a matrix
 
 def program(*stages: Stage) -> Program:
     buffers = [A, B, GIVEN, PACKED]
-    return Program("", list(stages), [], [], buffers, [], touched={"add": ([1, 2], (3,)), "add_to": ([1, 2], (2,))})
+    return Program(
+        "", list(stages), [], [], buffers, [], touched={"add": ([1, 2], (3,)), "add_to": ([1, 2], (2,))}
+    )
 
 
 def fill(x) -> Call:
