@@ -70,6 +70,7 @@ bench: $(VENV)/.ready-bench
 	$(PY) benchmarks/run.py
 	$(PY) benchmarks/compiled.py
 	$(PY) benchmarks/compiled.py --growth
+	$(PY) benchmarks/waiting.py
 	$(PY) benchmarks/training.py
 	$(PY) benchmarks/lecture.py
 	$(PY) benchmarks/tasks.py
