@@ -162,7 +162,7 @@ def run(row: Row, seed: int, minutes: float | None = None) -> dict:
             else tasks.copy_task(row.blanks)
         )
     layer = row.make(task.inputs, rng)
-    output = cells.Output(layer.outputs, task.outputs, rng)
+    output = cells.Output(layer.width, task.width, rng)
 
     def watch(record: Record) -> None:
         about = f"{row.task}, {row.model}, seed {seed}"

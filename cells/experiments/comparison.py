@@ -241,7 +241,7 @@ class _Clock:
 def build(model: Model, task: Task, width: int, rng: np.random.Generator) -> tuple:
     """A layer of this width for a task, and its output layer."""
     layer = model.make(task.inputs, width, task.steps, rng)
-    return layer, Output(layer.outputs, task.outputs, rng)  # type: ignore[attr-defined]
+    return layer, Output(layer.width, task.width, rng)  # type: ignore[attr-defined]
 
 
 def width_for(model: Model, task: Task, parameters: int, name: str = "the model") -> int:

@@ -203,7 +203,7 @@ def _drawn(task: Task) -> str:
     """A checksum of what a task draws first and of its figures: another text, or another length, is another task."""
     found = hashlib.sha256(
         repr(
-            (task.name, task.inputs, task.outputs, task.measure, float(task.baseline), task.steps, task.unit)
+            (task.name, task.inputs, task.width, task.measure, float(task.baseline), task.steps, task.unit)
         ).encode()
     )
     for draw in (task.draw, task.held_out):

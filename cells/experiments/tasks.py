@@ -201,8 +201,9 @@ def encode_sentences(sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Task:
-    """What a sequence layer with `inputs` and an output layer with `outputs` are to learn.
+    """What a sequence layer with `inputs` and an output layer of this `width` are to learn.
 
+    width : of an answer, how many numbers it has.
     draw : ``draw(N, rng)`` gives the arrays of a training batch, `held_out` those of a test.
     loss : ``loss(layer, output, *batch)``, one number; times `unit` it is in `measure`.
     baseline : what is reached without memory, in `measure`.
@@ -213,7 +214,7 @@ class Task:
 
     name: str
     inputs: int
-    outputs: int
+    width: int
     draw: Callable[[int, np.random.Generator], Batch]
     held_out: Callable[[int, np.random.Generator], Batch]
     loss: Callable[..., Tensor]

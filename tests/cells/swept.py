@@ -25,7 +25,7 @@ class Mean(Layer):
 
     def __init__(self, inputs, width, rng):
         super().__init__()
-        self.outputs = width
+        self.width = width
         self.W = self.parameter("W", rng.standard_normal((inputs, width)))
 
     def __call__(self, xs):

@@ -170,7 +170,7 @@ def test_the_decoder_shares_its_parameters_and_keeps_no_memory_of_its_own(rng):
     with pytest.raises(InputError, match=r"AttentionDecoder has no memory.*decoder.over\(h\)"):
         made(np.zeros((T, N, D)))
     cell = LSTM(D + K, H, rng)
-    assert made.size == cell.size + A * (H + K + 2) and made.outputs == H
+    assert made.size == cell.size + A * (H + K + 2) and made.width == H
     assert list(made.parameters())[:5] == [
         *(f"attention.{n}" for n in ("W_a", "U_a", "b_a", "v_a")),
         "cell.W_f",

@@ -29,7 +29,7 @@ def test_the_width_is_that_with_the_nearest_number_of_parameters(name, parameter
         layer = model.make(TASK.inputs, width, TASK.steps, np.random.default_rng(0))
         learned = [
             *layer.parameters().values(),
-            *Output(layer.outputs, 1, np.random.default_rng(0)).parameters().values(),
+            *Output(layer.width, 1, np.random.default_rng(0)).parameters().values(),
         ]
         return abs(sum(p.size for p in learned) - parameters)
 
@@ -42,7 +42,7 @@ def test_the_width_is_that_with_the_nearest_number_of_parameters(name, parameter
 def test_every_model_answers_the_task_and_sees_all_its_steps(name, rng):
     task = tasks.adding_task(40)
     layer = MODELS[name].make(2, 12, task.steps, rng)
-    output = Output(layer.outputs, 1, rng)
+    output = Output(layer.width, 1, rng)
     x, target = task.draw(3, rng)
     x = mg.Tensor(x, requires_grad=True)
     loss = task.loss(layer, output, x, target)

@@ -109,7 +109,7 @@ class Own:
 class Inside(Layer):
     """A layer of the caller's own, which hands all options on to a layer in it."""
 
-    outputs = H
+    width = H
 
     def __init__(self, rng):
         super().__init__("float64")
@@ -125,7 +125,7 @@ class Inside(Layer):
 class Plain(Layer):
     """A layer of the caller's own that gives outputs alone."""
 
-    outputs = H
+    width = H
 
     def __init__(self, rng):
         super().__init__("float64")

@@ -312,7 +312,7 @@ def test_parameters_are_named_by_level_and_counted(rng):
     ]
     convolutions = (2 * D * H + 2 * H) + 5 * (2 * H * H + 2 * H)
     assert made.size == convolutions + H * (D + 1)
-    assert made.outputs == H and made.dilations == [1, 2, 4] and made.causal
+    assert made.width == H and made.dilations == [1, 2, 4] and made.causal
 
 
 @pytest.mark.smoke

@@ -289,7 +289,7 @@ def test_parameters_are_counted_named_and_loaded(rng):
     names = list(net.parameters())
     assert names[:4] == ["W_x", "b_x", "1.attention.W_q", "1.attention.b_q"] and names[-2:] == ["g_h", "b_h"]
     block = 4 * W * (W + 1) + 4 * W + W * 4 * W + 4 * W + 4 * W * W + W
-    assert net.size == LAYERS * block + D * W + W + 2 * W and net.outputs == W
+    assert net.size == LAYERS * block + D * W + W + 2 * W and net.width == W
     other.load_state_dict({name: p.value for name, p in net.parameters().items()})
     x = rng.standard_normal((T, N, D))
     np.testing.assert_array_equal(other(x).outputs.value, net(x).outputs.value)

@@ -41,7 +41,7 @@ def unrolled(
     """A cell over random inputs, after a recorded backward pass of a loss at every step, or at the last."""
     rng = np.random.default_rng(seed)
     cell = kind(D, hidden, rng, "float64")
-    output = cells.Output(cell.outputs, D, rng, "float64")
+    output = cells.Output(cell.width, D, rng, "float64")
     if change is not None:
         change(cell)
     made = cells.run(cell, scale * rng.standard_normal((steps, N, D)), **options).steps
@@ -128,7 +128,7 @@ def test_no_fault_in_layers_and_in_networks_without_recurrence(kind):
         "stack": lambda: cells.Stack(cells.GRU, D, 8, 3, rng),
         "bidirectional": lambda: cells.Bidirectional(cells.LSTM, D, 8, rng),
     }[kind]()
-    output = cells.Output(layer.outputs, D, rng)
+    output = cells.Output(layer.width, D, rng)
     x = Tensor(rng.standard_normal((12, N, D)).astype("f"))
     loss = cross_entropy(output(cells.run(layer, x).outputs), rng.integers(0, D, (12, N)))
     loss.backward(record=True)
