@@ -260,7 +260,7 @@ def test_pictures_see_steps_states_and_transport(name, bands, rng):
     assert {band: set(states) for band, states in seen.carried.items()} == {
         b: set(s.split()) for b, s in bands.items()
     }
-    assert seen.steps == list(range(1, T + 1))
+    assert seen.times == list(range(1, T + 1))
     assert len(viz.transport(loss)) == len(bands)
     for view in (viz.draw, viz.gradient, viz.gates, viz.report, viz.bptt, viz.paths):
         view(loss)

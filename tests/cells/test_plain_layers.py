@@ -420,5 +420,5 @@ def test_a_sequential_learns_with_dropout_and_is_drawn_step_by_step(rng):
     shown = loss(x[:3, :2], y[:3, :2])
     shown.backward(record=True)
     network = viz.read.network.read(shown)
-    assert network.bands == ["layer 2"] and network.steps == [1, 2, 3]
+    assert network.bands == ["layer 2"] and network.times == [1, 2, 3]
     assert {g.name for g in network.cells["layer 2", 1]} >= {"f", "i", "c_tilde", "o", "c", "h"}

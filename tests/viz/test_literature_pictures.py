@@ -90,7 +90,7 @@ def gain(factor):
 def test_a_cut(name):
     kind = passing(name, lambda s, t: s.detach() if t == 7 else s)
     fault = next(f for f in viz.report(unrolled(name, kind=kind)).faults if f.kind == "cut")
-    assert fault.steps == (7,) and "t = 6 and 7" in fault.said
+    assert fault.times == (7,) and "t = 6 and 7" in fault.said
 
 
 @every_cell

@@ -238,7 +238,7 @@ def test_a_memory_that_is_held_open_is_no_fault():
 @pytest.mark.parametrize("value", [-6.0, 6.0])
 def test_an_input_gate_that_is_saturated(value):
     fault = only(unrolled(change=bias("b_i", value)), "saturated")
-    assert fault.said.startswith("i: 100 %") and len(fault.steps) == T
+    assert fault.said.startswith("i: 100 %") and len(fault.times) == T
 
 
 def test_an_update_gate_of_a_gru_forgets_where_it_is_high():
@@ -420,7 +420,7 @@ class Cutting(cells.LSTM):
 
 def test_a_detach_at_step_7():
     fault = only(unrolled(Cutting), "cut")
-    assert fault.steps == (7,) and "t = 6 and 7" in fault.said and "c and h" in fault.said
+    assert fault.times == (7,) and "t = 6 and 7" in fault.said and "c and h" in fault.said
 
 
 def test_a_detach_of_one_state_alone(monkeypatch):
@@ -432,7 +432,7 @@ def test_a_detach_of_one_state_alone(monkeypatch):
 def test_truncation_is_a_note():
     report = viz.report(unrolled(truncate=5))
     note = next(f for f in report.findings if f.kind == "cut")
-    assert report.healthy and note.steps == (6, 11, 16, 21) and "Every 5 steps" in note.said
+    assert report.healthy and note.times == (6, 11, 16, 21) and "Every 5 steps" in note.said
 
 
 def test_weights_behind_a_detach():
@@ -449,14 +449,14 @@ def test_a_mask_over_steps_3_to_5():
     mask = np.ones((T, N), bool)
     mask[2:5] = False
     fault = only(unrolled(mask=mask), "masked")  # of the loss
-    assert fault.steps == (3, 4, 5) and "t = 3 … 5" in fault.said and fault.where == "loss"
+    assert fault.times == (3, 4, 5) and "t = 3 … 5" in fault.said and fault.where == "loss"
     rng = np.random.default_rng(0)
     for kind in (cells.LSTM, cells.RNN, cells.GRU):  # of the states
         cell = kind(D, H, rng, "float64")
         steps = cells.run(cell, rng.standard_normal((T, N, D)), mask=mask).steps
         loss = mse(stack([s.h for s in steps]), rng.standard_normal((T, N, H)))
         loss.backward(record=True)
-        assert only(loss, "masked").steps == (3, 4, 5)
+        assert only(loss, "masked").times == (3, 4, 5)
 
 
 def test_padding_is_a_note_and_changes_no_rate():
@@ -611,7 +611,7 @@ class Logarithm(cells.RNN):
 def test_not_a_number_names_where_it_begins():
     report = viz.report(unrolled(Logarithm, steps=6))
     fault = next(f for f in report.faults if f.kind == "not a number")
-    assert "value of h at t = 1" in fault.said and fault.steps == (1,) and report.svg()
+    assert "value of h at t = 1" in fault.said and fault.times == (1,) and report.svg()
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
