@@ -186,9 +186,9 @@ class Transformer(Layer):
         return whole(self, lambda x, real: self._outputs(x, real, dropout), xs, state, **options)
 
     def _outputs(self, xs: Tensor, real: Tensor | None, dropout: Tensor | None) -> Tensor:
-        steps = step_numbers(xs)
-        visible = _visible(steps, real, self.causal)
-        h = xs @ self.W_x + self.b_x + positions(steps, self.width, self.dtype)
+        times = step_numbers(xs)
+        visible = _visible(times, real, self.causal)
+        h = xs @ self.W_x + self.b_x + positions(times, self.width, self.dtype)
         if dropout is not None:
             h = h * dropout[0]
         for k, block in enumerate(self.blocks):
@@ -214,18 +214,18 @@ class Transformer(Layer):
         return dropout
 
 
-def positions(steps: Tensor, width: int, dtype) -> Tensor:
+def positions(times: Tensor, width: int, dtype) -> Tensor:
     """Sines and cosines of wave lengths from 2π to 20,000π, by turns: (T, 1, width)."""
     pair, odd = np.divmod(np.arange(width), 2)
     rates, phases = 10_000.0 ** (-2 * pair / width), odd * np.pi / 2  # a cosine is a sine that is ahead
-    angles = steps.reshape((steps.shape[0], 1, 1)).astype(dtype) * rates.astype(dtype) + phases.astype(dtype)
+    angles = times.reshape((times.shape[0], 1, 1)).astype(dtype) * rates.astype(dtype) + phases.astype(dtype)
     return sin(angles).named("position")
 
 
-def _visible(steps: Tensor, real: Tensor | None, causal: bool) -> Tensor | None:
+def _visible(times: Tensor, real: Tensor | None, causal: bool) -> Tensor | None:
     """Which steps a step may look at, as booleans that broadcast to (N, heads, T, T)."""
-    T = steps.shape[0]
-    past = steps >= steps.reshape((1, T)) if causal else None
+    T = times.shape[0]
+    past = times >= times.reshape((1, T)) if causal else None
     if real is None:
         return None if past is None else past.named("visible")
     there = real.T.reshape((real.shape[1], 1, 1, T))

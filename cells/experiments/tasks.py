@@ -207,7 +207,7 @@ class Task:
     draw : ``draw(N, rng)`` gives the arrays of a training batch, `held_out` those of a test.
     loss : ``loss(layer, output, *batch)``, one number; times `unit` it is in `measure`.
     baseline : what is reached without memory, in `measure`.
-    steps : how far back a network must see.
+    length : of a sequence, T: how far back a network must see.
 
     The tasks below go to other processes as they are (pickle): what they are made of has a name in this file.
     """
@@ -220,7 +220,7 @@ class Task:
     loss: Callable[..., Tensor]
     measure: str
     baseline: float
-    steps: int
+    length: int
     unit: float = 1.0
 
 

@@ -82,7 +82,7 @@ def brought(torch, name, dtype, exporter="trace"):
     loops += exporter == "export" and isinstance(
         getattr(module, "rnn", None), torch.nn.RNN
     )  # which it unrolls
-    assert [loop.steps for loop in network.loops] == [STEPS.get(name, T)] * loops
+    assert [loop.length for loop in network.loops] == [STEPS.get(name, T)] * loops
     return module, inputs, network
 
 
@@ -357,7 +357,7 @@ def test_bodies_that_look_alike_and_read_otherwise_are_no_steps():
     nodes.append(node("Add", ["h2", "h3"], ["y"]))
     inputs = [(name, (2, 3)) for name in ("h0", "x1", "x2", "x3")]
     (loop,) = cells.from_onnx(model(nodes, inputs, initialisers=[W])).loops
-    assert (loop.steps, loop.states) == (2, ["h"])
+    assert (loop.length, loop.states) == (2, ["h"])
     assert {n.outputs[0]: t for n, t in loop.step_of.items()} == dict(a1=1, b1=1, h1=1, a2=2, b2=2, h2=2)
 
 
@@ -661,7 +661,7 @@ for layers, steps in (([L.LSTM(6, return_sequences=True), L.Dense(3)], 1), ([L.G
     network = cells.from_keras(model, x)
     assert abs(network(x).value - keras.ops.convert_to_numpy(model(x))).max() < 1e-5
     assert set(network.parameters()) == {{w.path for w in model.trainable_weights}}
-    found = [loop.steps for loop in network.loops]
+    found = [loop.length for loop in network.loops]
     assert found == [{T} - 2 * isinstance(layers[0], L.Conv1D)] * steps, found
 try:
     cells.from_keras(keras.Sequential([keras.Input(({T}, {D})), L.Lambda(lambda x: x)]), x)
