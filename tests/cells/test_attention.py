@@ -258,10 +258,10 @@ def test_compiled_is_eager_from_encoder_to_decoder(rng):
         return (r.h * r.h * r.h).sum() + (r.alpha * r.alpha).sum(), r.alpha
 
     compiled = mg.compile(loss)
-    for places, steps, lengths in ((L, T, LENGTHS), (9, 5, np.array([3, 9]))):
+    for places, length, lengths in ((L, T, LENGTHS), (9, 5, np.array([3, 9]))):
         source, xs = (
             rng.standard_normal((places, len(lengths), 2)),
-            rng.standard_normal((steps, len(lengths), D)),
+            rng.standard_normal((length, len(lengths), D)),
         )
         value, alpha = loss(source, lengths, xs)
         expected = gradients(value, parameters)

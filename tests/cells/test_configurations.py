@@ -220,8 +220,8 @@ def test_compiled_is_eager(kind, configuration, rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as: runs eagerly
         compiled = mg.compile(loss)
-        for steps in (T, T + 3):  # another T is the same program
-            x = rng.standard_normal((steps, N, D))
+        for length in (T, T + 3):  # another T is the same program
+            x = rng.standard_normal((length, N, D))
             value, gradients = compiled.value_and_grad(x, *more)
             eager = loss(x, *more)
             expected = mg.grad(eager, list(parameters.values()))

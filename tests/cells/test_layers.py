@@ -345,9 +345,9 @@ def test_runs_and_steps_survive(way, rng):
 # Windows one after the other.
 
 
-def windows(kind, rng, N=2, H=4, steps=3):
+def windows(kind, rng, N=2, H=4, length=3):
     """What runs one window from a state, and the parameters: returns (loss, next state)."""
-    x = rng.standard_normal((steps, N, 3)).astype("f4")
+    x = rng.standard_normal((length, N, 3)).astype("f4")
     if kind == "scan":
         W = Tensor(0.1 * rng.standard_normal((H, H)).astype("f4"), requires_grad=True)
         V = Tensor(0.1 * rng.standard_normal((3, H)).astype("f4"), requires_grad=True)
@@ -397,7 +397,7 @@ def test_a_detached_state_keeps_no_window_before(kind, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_thousand_windows_take_the_memory_of_one(kind, rng):
-    window, parameters = windows(kind, rng, N=64, H=32, steps=2)
+    window, parameters = windows(kind, rng, N=64, H=32, length=2)
     optimiser, state, used = optim.SGD(parameters, 0.1), None, []
     tracemalloc.start()
     try:

@@ -171,8 +171,8 @@ def test_sizes_that_are_free_are_free_in_the_program_too(rng):
     module, inputs, _ = brought(torch, "gru both ways, 2 layers", "float64")
     network = cells.from_torch(module, inputs, free={"x": {0: "T", 1: "N"}})
     step = mg.compile(lambda x: network(x)[0])
-    for steps, sequences in ((T, N), (2, 1), (9, 4)):
-        x = rng.standard_normal((steps, sequences, D))
+    for length, sequences in ((T, N), (2, 1), (9, 4)):
+        x = rng.standard_normal((length, sequences, D))
         y = module(torch.tensor(x))[0].detach()
         assert_close(network(x)[0].value, y, 1e-10)
         with warnings.catch_warnings():
@@ -463,13 +463,13 @@ def test_recurrent_nodes_drawn_by_chance_beside_onnxruntime(seed):
     rng = np.random.default_rng(seed)
     op, gates = [("RNN", 1), ("LSTM", 4), ("GRU", 3)][seed % 3]
     direction = rng.choice(["forward", "reverse", "bidirectional"])
-    ways, steps, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 6, 4).tolist()
+    ways, length, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 6, 4).tolist()
     draw = lambda *shape: (0.5 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     inputs, given = (
         ["x", "W", "R"],
         [value("W", draw(ways, gates * h, d)), value("R", draw(ways, gates * h, h))],
     )
-    more = [("B", draw(ways, 2 * gates * h)), ("lengths", rng.integers(1, steps + 1, n).astype(np.int32))]
+    more = [("B", draw(ways, 2 * gates * h)), ("lengths", rng.integers(1, length + 1, n).astype(np.int32))]
     more += [("h0", draw(ways, n, h))] + (
         [("c0", draw(ways, n, h)), ("P", draw(ways, 3 * h))] if op == "LSTM" else []
     )
@@ -483,8 +483,8 @@ def test_recurrent_nodes_drawn_by_chance_beside_onnxruntime(seed):
     if op == "RNN" and rng.random() < 0.5:
         options["activations"] = ["Relu"] * ways
     outputs = ["Y", "Y_h"] + ["Y_c"] * (op == "LSTM")
-    proto = model([node(op, inputs, outputs, **options)], [("x", (steps, n, d))], outputs, given, opset=14)
-    x = draw(steps, n, d)
+    proto = model([node(op, inputs, outputs, **options)], [("x", (length, n, d))], outputs, given, opset=14)
+    x = draw(length, n, d)
     theirs = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
         None, {"x": x}
     )
@@ -508,7 +508,7 @@ def test_other_activations_and_clip_drawn_by_chance_beside_onnxruntime(seed):
     rng = np.random.default_rng(seed)
     op, gates, count = [("RNN", 1, 1), ("LSTM", 4, 3), ("GRU", 3, 2)][seed % 3]
     direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
-    ways, steps, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 5, 4).tolist()
+    ways, length, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 5, 4).tolist()
     draw = lambda *shape: (0.6 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     names = rng.choice(list(ACTIVATIONS), count * ways).tolist()
     options: dict = dict(hidden_size=h, direction=direction)
@@ -532,8 +532,8 @@ def test_other_activations_and_clip_drawn_by_chance_beside_onnxruntime(seed):
         inputs += ["", "", "", "P"]
         given.append(value("P", draw(ways, 3 * h)))
     outputs = ["Y", "Y_h"] + ["Y_c"] * (op == "LSTM")
-    proto = model([node(op, inputs, outputs, **options)], [("x", (steps, n, d))], outputs, given, opset=14)
-    x = draw(steps, n, d)
+    proto = model([node(op, inputs, outputs, **options)], [("x", (length, n, d))], outputs, given, opset=14)
+    x = draw(length, n, d)
     theirs = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
         None, {"x": x}
     )

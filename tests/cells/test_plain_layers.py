@@ -149,8 +149,8 @@ def test_compiled_is_eager_and_serves_every_length(name, dtype, rng):
         dict(rtol=2e-4, atol=2e-4) if dtype == "float32" else dict(rtol=1e-9, atol=1e-11),
     )
     learned = list(layer.parameters().values())
-    for steps, sequences in ((T, N), (1, 1), (8, 2)):
-        x = ROWS[name].draw(rng, dtype, T=steps, N=sequences)
+    for length, sequences in ((T, N), (1, 1), (8, 2)):
+        x = ROWS[name].draw(rng, dtype, T=length, N=sequences)
         for given in ({}, options(name, layer, x, rng)):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
