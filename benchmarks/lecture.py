@@ -29,7 +29,7 @@ def cell_and_data(kind: type, case: str):
     T, N, D, H = CASES[case]
     rng = np.random.default_rng(0)
     cell = kind(D, H, rng)
-    x, dy = (rng.standard_normal((T, N, width)).astype("float32") for width in (D, cell.outputs))
+    x, dy = (rng.standard_normal((T, N, width)).astype("float32") for width in (D, cell.width))
     return cell, x, dy
 
 

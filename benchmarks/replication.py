@@ -70,18 +70,18 @@ class LastOfTCN(TCN):
     same gradients, in about a fourth of the time.
     """
 
-    def __init__(self, steps: int, *arguments):
+    def __init__(self, length: int, *arguments):
         super().__init__(*arguments)
-        self.steps = steps
+        self.length = length
         for block in self.blocks:
             block.dilation = 1
 
     def last(self, x):
         """x (T, N, D) → h (N, H), after the last step."""
-        steps = self.steps
+        length = self.length
         for block in self.blocks:
-            first = (steps - 1) % 2
-            x, steps = block(x)[first::2], (steps - first + 1) // 2
+            first = (length - 1) % 2
+            x, length = block(x)[first::2], (length - first + 1) // 2
         return x[-1]
 
 
@@ -162,7 +162,7 @@ def run(row: Row, seed: int, minutes: float | None = None) -> dict:
             else tasks.copy_task(row.blanks)
         )
     layer = row.make(task.inputs, rng)
-    output = cells.Output(layer.outputs, task.outputs, rng)
+    output = cells.Output(layer.width, task.width, rng)
 
     def watch(record: Record) -> None:
         about = f"{row.task}, {row.model}, seed {seed}"

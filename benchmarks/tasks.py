@@ -102,7 +102,7 @@ def train(row: Row, text: str, seed: int, console: Console) -> dict:
     began, worked = time.perf_counter(), time.process_time()
     task, rng = task_of(row.task, text), np.random.default_rng(seed)
     layer = row.make(task.inputs, rng)
-    output = cells.Output(layer.outputs, task.outputs, rng)
+    output = cells.Output(layer.width, task.width, rng)
 
     def show(record: Record) -> None:
         status.update(f"step {record.steps[-1]}, {record.scores[-1]:.4g} {task.measure}")

@@ -105,7 +105,7 @@ class AttentionDecoder(Cell):
     """Any cell that, at every step, looks at a memory with the state before (Bahdanau, Cho and Bengio, 2015).
 
     kind : a class of cells.  The cell's input is the step's input (D) and the context (K) side by side.
-    keys : how many numbers a place of the memory has: the outputs of what reads the source.
+    keys : how many numbers a place of the memory has: the `width` of what reads the source.
     attention : hidden units of the additive attention; default `hidden`.
 
     ``decoder.over(encoder(xs).h)`` is the decoder that looks at it; it runs like any cell, and has
@@ -126,7 +126,7 @@ class AttentionDecoder(Cell):
         super().__init__(inputs, hidden, rng, dtype)
         positive(type(self).__name__, keys=keys)
         # How many numbers such a cell gives is known once there is one.
-        query = kind(1, hidden, np.random.default_rng(0), dtype).outputs
+        query = kind(1, hidden, np.random.default_rng(0), dtype).width
         self.attention = AdditiveAttention(
             query, keys, hidden if attention is None else attention, rng, dtype
         )
@@ -148,8 +148,8 @@ class AttentionDecoder(Cell):
         return other
 
     def seen_through(self, masks: Tensor) -> AttentionDecoder:
-        """What `dropped` returns: the cell and the attention see the outputs before through masks (outputs,)."""
-        W_a = (self.attention.W_a * masks.reshape((self.outputs, 1))).named("W_a")
+        """What `dropped` returns: the cell and the attention see the outputs before through masks (width,)."""
+        W_a = (self.attention.W_a * masks.reshape((self.width, 1))).named("W_a")
         return copy_with(self, cell=dropped(self.cell, masks), attention=copy_with(self.attention, W_a=W_a))
 
     def step(self, x: Tensor, *state: Tensor, **beside: Tensor) -> dict[str, Tensor]:
@@ -165,5 +165,5 @@ class AttentionDecoder(Cell):
         return self.cell.initial_state(sequences)
 
     @property
-    def outputs(self) -> int:
-        return self.cell.outputs
+    def width(self) -> int:
+        return self.cell.width

@@ -78,9 +78,9 @@ class Bidirectional(Layer):
         self.forward, self.backward = both
 
     @property
-    def outputs(self) -> int:
+    def width(self) -> int:
         """How many numbers a step gives for each sequence: those of both directions."""
-        return sum(cell.outputs for cell in self.cells)
+        return sum(cell.width for cell in self.cells)
 
     @property
     def state(self) -> str:

@@ -57,27 +57,27 @@ class Cell(Layer):
         return recur(self, xs, state, **options)
 
     def gate_parameters(self, gate: str, rng: np.random.Generator, bias: float = 0.0) -> None:
-        """W_gate (outputs + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot; and b_gate (H,)."""
+        """W_gate (width + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot; and b_gate (H,)."""
         self.weights(f"W_{gate}", rng)
         self.parameter(f"b_{gate}", np.full(self.hidden, bias))
 
     def input_parameters(
-        self, gate: str, rng: np.random.Generator, outputs: int | None = None, bias: float = 0.0
+        self, gate: str, rng: np.random.Generator, width: int | None = None, bias: float = 0.0
     ) -> None:
-        """W_gate (D, outputs) and b_gate (outputs,), by default H, of a gate that sees the input alone: Glorot."""
-        outputs = self.hidden if outputs is None else outputs
-        self.parameter(f"W_{gate}", glorot(rng, (self.inputs, outputs)))
-        self.parameter(f"b_{gate}", np.full(outputs, bias))
+        """W_gate (D, width) and b_gate (width,), by default H, of a gate that sees the input alone: Glorot."""
+        width = self.hidden if width is None else width
+        self.parameter(f"W_{gate}", glorot(rng, (self.inputs, width)))
+        self.parameter(f"b_{gate}", np.full(width, bias))
 
     def weights(self, name: str, rng: np.random.Generator) -> None:
-        """A matrix (outputs + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot."""
-        recurrent = orthogonal(rng, (self.outputs, self.hidden))
+        """A matrix (width + D, H), rows in the order [h_prev, x]: orthogonal, then Glorot."""
+        recurrent = orthogonal(rng, (self.width, self.hidden))
         self.parameter(name, np.concatenate([recurrent, glorot(rng, (self.inputs, self.hidden))]))
 
     initial_state = zero_states
 
     @property
-    def outputs(self) -> int:
+    def width(self) -> int:
         """How many numbers a step gives for each sequence."""
         return self.hidden
 

@@ -44,7 +44,7 @@ from .steps import Run
 T, N = 5, 2  # steps and sequences of the trials
 DRAWS = 20  # of weights and inputs, until none is at a kink
 AGREE = 1e-9  # how far compiled numbers may be from eager ones in float64, relative to the largest
-SMALL = {"inputs": 3, "hidden": 4, "width": 4, "outputs": 4, "heads": 2, "layers": 2, "blocks": 2, "levels": 2,
+SMALL = {"inputs": 3, "hidden": 4, "width": 4, "heads": 2, "layers": 2, "blocks": 2, "levels": 2,
          "taps": 3, "dilation": 1, "classes": 4}  # fmt: skip
 OURS = tuple(Path(__file__).parent.parent / package for package in ("minigrad", "cells", "viz"))
 
@@ -191,22 +191,22 @@ class Subject:
         own = self.layer.parameters() if hasattr(self.layer, "parameters") else {}
         return {name: p for name, p in own.items() if p.requires_grad}
 
-    def xs(self, rng: np.random.Generator, dtype="float64", steps: int | None = None) -> np.ndarray:
-        """What it reads, of at most so many steps."""
+    def xs(self, rng: np.random.Generator, dtype="float64", length: int | None = None) -> np.ndarray:
+        """What it reads, at most so long."""
         if self.given is not None:
             xs = np.asarray(self.given.value if isinstance(self.given, Tensor) else self.given)
-            return xs[:steps].astype(dtype) if xs.dtype.kind == "f" else xs[:steps]
-        first = next((p for p in _parts_in(self.layer) if isinstance(p, Embedding) or _width(p)), None)
+            return xs[:length].astype(dtype) if xs.dtype.kind == "f" else xs[:length]
+        first = next((p for p in _parts_in(self.layer) if isinstance(p, Embedding) or _inputs(p)), None)
         if isinstance(first, Embedding):
-            return rng.integers(0, first.classes, (T, N))[:steps]
+            return rng.integers(0, first.classes, (T, N))[:length]
         if first is None:
             raise InputError("the width of its input is not known; give an example: check(layer, xs)")
-        return rng.standard_normal((T, N, _width(first) or 1)).astype(dtype)[:steps]
+        return rng.standard_normal((T, N, _inputs(first) or 1)).astype(dtype)[:length]
 
-    def rows(self, steps: int | None = None, dtype="float64") -> dict[str, np.ndarray]:
+    def rows(self, length: int | None = None, dtype="float64") -> dict[str, np.ndarray]:
         """What its step takes beside x."""
         return {
-            name: a[:steps].astype(dtype if a.dtype.kind == "f" else a.dtype)
+            name: a[:length].astype(dtype if a.dtype.kind == "f" else a.dtype)
             for name, a in self.beside.items()
         }
 
@@ -224,9 +224,9 @@ def _loss(layer, x, weigh, **options) -> Tensor:
     return total
 
 
-def _width(part) -> int | None:
-    width = getattr(part, "inputs", getattr(part, "width", None))
-    return int(width) if isinstance(width, (int, np.integer)) else None
+def _inputs(part) -> int | None:
+    inputs = getattr(part, "inputs", None)
+    return int(inputs) if isinstance(inputs, (int, np.integer)) else None
 
 
 def _held(part) -> list:
@@ -301,11 +301,11 @@ def _runs(s: Subject) -> str:
     xs = s.xs(rng)
     found = run(layer, xs, **s.rows())
     s.outputs = tuple(found.outputs.shape)
-    said = getattr(layer, "outputs", None)
+    said = getattr(layer, "width", None)
     if isinstance(said, (int, np.integer)) and s.outputs[2:] != (said,):
         raise GraphError(
-            f"outputs are {dims(s.outputs)}, and {type(layer).__name__}.outputs says {said} for each step; "
-            "say how many numbers a step gives in a property `outputs`"
+            f"outputs are {dims(s.outputs)}, and {type(layer).__name__}.width says {said} for each step; "
+            "say how many numbers a step gives in a property `width`"
         )
     states = [f"{n} {dims(a.shape)}" for n, a in zip(state_names(layer), found.state, strict=False)]
     kept = f"; keeps {', '.join(states)}" if states else "; keeps no state"
@@ -396,7 +396,7 @@ def _gradients(s: Subject) -> str:
     parameters = s.parameters()
     for draw in range(DRAWS):
         rng = np.random.default_rng(draw)
-        xs = s.xs(rng, steps=3)
+        xs = s.xs(rng, length=3)
         weigh, drawn = s.weigh(xs, rng), _learning(s.copy(rng))
         reads = [xs] if xs.dtype.kind == "f" else []
 
@@ -444,10 +444,10 @@ def _compare(s: Subject, shorter: list[int] | None) -> float:
 
     loss.__name__ = type(s.layer).__name__
     step = compile(loss, check=True)
-    for steps in (None, 3, None):
-        x = s.xs(rng, steps=steps)
+    for length in (None, 3, None):
+        x = s.xs(rng, length=length)
         lengths = None if shorter is None else np.array([len(x) - shorter[n % 2] for n in range(x.shape[1])])
-        batch = s.weigh(x, rng), s.rows(steps), lengths
+        batch = s.weigh(x, rng), s.rows(length), lengths
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             x = Tensor(x, requires_grad=x.dtype.kind == "f", name="x")
@@ -505,7 +505,7 @@ def _picture(s: Subject) -> str:
     from viz import draw
 
     rng = np.random.default_rng(0)
-    layer, xs = s.copy(rng), s.xs(rng, steps=3)
+    layer, xs = s.copy(rng), s.xs(rng, length=3)
     loss = _loss(layer, xs, s.weigh(xs, rng), **s.rows(3))
     if loss.requires_grad:
         loss.backward(record=True)

@@ -12,11 +12,12 @@ from .layer import Layer, fitting, positive
 class Conv1d(Layer):
     """A convolution along time: each step sees `taps` steps, which lie `dilation` apart.
 
-    Shapes: x (T, N, D) → (T, N, K); outside the sequence stand zeros.  ``K * (taps * D + 1)`` parameters:
-    W (taps, D, K), whose last slice is that of the newest step, starts after Glorot and Bengio (2010), b at 0.
+    Shapes: x (T, N, D) → (T, N, K), K the `width`; outside the sequence stand zeros.
+    ``K * (taps * D + 1)`` parameters: W (taps, D, K), whose last slice is that of the newest step, starts after Glorot
+    and Bengio (2010), b at 0.
     causal : no step sees a later one; else it sees as many after it as before it.
     Raises InputError for an even number of taps that is not causal, and ShapeError, when called, for
-    an x of another width.
+    an x that is not D wide.
     """
 
     W: Tensor
@@ -25,7 +26,7 @@ class Conv1d(Layer):
     def __init__(
         self,
         inputs: int,
-        outputs: int,
+        width: int,
         taps: int,
         rng: np.random.Generator,
         dilation: int = 1,
@@ -33,16 +34,16 @@ class Conv1d(Layer):
         dtype="float32",
     ):
         super().__init__(dtype)
-        positive(type(self).__name__, inputs=inputs, outputs=outputs, taps=taps, dilation=dilation)
+        positive(type(self).__name__, inputs=inputs, width=width, taps=taps, dilation=dilation)
         if not causal and taps % 2 == 0:
             raise InputError(
                 f"{type(self).__name__}: {taps} taps have no middle; give an odd number, or causal=True"
             )
-        self.inputs, self.outputs, self.taps = int(inputs), int(outputs), int(taps)
+        self.inputs, self.width, self.taps = int(inputs), int(width), int(taps)
         self.dilation, self.causal = int(dilation), causal
-        bound = np.sqrt(6 / (taps * (inputs + outputs)))
-        self.parameter("W", init.uniform(rng, (taps, inputs, outputs), bound=bound))
-        self.parameter("b", np.zeros(outputs))
+        bound = np.sqrt(6 / (taps * (inputs + width)))
+        self.parameter("W", init.uniform(rng, (taps, inputs, width), bound=bound))
+        self.parameter("b", np.zeros(width))
 
     def __call__(self, x) -> Tensor:
         x = fitting(self, x, "steps, sequences")
@@ -57,7 +58,7 @@ class Conv1d(Layer):
         first, *rows = super().__repr__().split("\n")
         way = "causal, " if self.causal else ""
         about = f"{way}dilation {self.dilation}, receptive field {self.receptive_field:,}"
-        return "\n".join([f"{first}; {self.inputs} inputs, {self.outputs} outputs, {about}", *rows])
+        return "\n".join([f"{first}; {self.inputs} inputs, width {self.width}, {about}", *rows])
 
 
 def weight_norm(v: Tensor, g: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class Dropout(Layer):
 
 
 def recurrent_masks(layer: Layer, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Masks for `dropped`: (outputs,) for a cell, (2, H) for both directions, (layers, …) for a stack.
+    """Masks for `dropped`: (width,) for a cell, (2, H) for both directions, (layers, …) for a stack.
 
     Raises InputError for a rate outside 0 ≤ rate < 1, and for an `rng` that is not a generator.
     """
@@ -133,4 +133,4 @@ def dropped(layer: Some, masks) -> Some:
 def _mask_shape(layer) -> tuple[int, ...]:
     if hasattr(layer, "cells"):
         return (len(layer.cells), *_mask_shape(layer.cells[0]))
-    return (layer.outputs,)
+    return (layer.width,)

@@ -12,7 +12,7 @@ from .layer import Layer, positive
 class Embedding(Layer):
     """Looks up a row of W for every whole number: the same as a one-hot input times W, without the zeros.
 
-    Shapes: indices (…) → (…, outputs).  ``classes * outputs`` parameters, W, which start normal with deviation 1.
+    Shapes: indices (…) → (…, width).  ``classes * width`` parameters, W, which start normal with deviation 1.
     padding : the class that marks steps without input: its row starts at 0, what comes out for it is exactly 0, and no
         gradient goes into the row.
     Raises, when called, InputError that names the first index outside 0 … classes − 1, and DTypeError for what are
@@ -24,21 +24,21 @@ class Embedding(Layer):
     def __init__(
         self,
         classes: int,
-        outputs: int,
+        width: int,
         rng: np.random.Generator,
         padding: int | None = None,
         dtype="float32",
     ):
         super().__init__(dtype)
-        positive(type(self).__name__, classes=classes, outputs=outputs)
+        positive(type(self).__name__, classes=classes, width=width)
         whole = isinstance(padding, (int, np.integer)) and not isinstance(padding, bool)
         if padding is not None and not (whole and 0 <= padding < classes):
             raise InputError(
                 f"{type(self).__name__}: padding = {padding!r}; give a class from 0 to {classes - 1}, or None"
             )
-        self.classes, self.outputs = int(classes), int(outputs)
+        self.classes, self.width = int(classes), int(width)
         self.padding = None if padding is None else int(padding)
-        W = rng.standard_normal((classes, outputs))
+        W = rng.standard_normal((classes, width))
         if padding is not None:
             W[padding] = 0
         self.parameter("W", W)
@@ -64,4 +64,4 @@ class Embedding(Layer):
 
     def described(self) -> str:
         padding = "" if self.padding is None else f", padding {self.padding}"
-        return f"{type(self).__name__}({self.classes}, {self.outputs}{padding})"
+        return f"{type(self).__name__}({self.classes}, {self.width}{padding})"

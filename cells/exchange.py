@@ -165,7 +165,7 @@ def _take(cell, gate: str, sign: int) -> Block:
     own = {name: p.value for name, p in cell.parameters().items()}
     W, U, b_W, b_U = _places(cell, gate)
     zero = np.zeros(cell.hidden, cell.dtype)
-    rows = (own[W], own[U]) if W != U else (own[W][cell.outputs :], own[W][: cell.outputs])
+    rows = (own[W], own[U]) if W != U else (own[W][cell.width :], own[W][: cell.width])
     biases = own.get(b_W, zero), own.get(b_U, zero)
     return Block(*(_signed(sign, a) for a in (*rows, *biases)))
 

@@ -283,10 +283,10 @@ hints.say_what_is_elsewhere(Layer, hints.LAYER)
 class Dense(Layer):
     """A layer of units that see all inputs of the same place: for data without a sequence, or each step by itself.
 
-    Shapes: x (…, D) → (…, K).  ``K * (D + 1)`` parameters: W starts after Glorot and Bengio (2010), b at 0.
+    Shapes: x (…, D) → (…, width).  ``width * (D + 1)`` parameters: W starts after Glorot and Bengio (2010), b at 0.
     activation : a function of tensors on top, e.g. ``minigrad.relu``.
-    Raises InputError for sizes below 1, and when called, ShapeError or DTypeError for an x of another width or
-    float type.
+    Raises InputError for sizes below 1, and when called, ShapeError or DTypeError for an x that is not D wide or of
+    another float type.
     """
 
     names = "W b"  # of the weights and the bias
@@ -294,21 +294,21 @@ class Dense(Layer):
     def __init__(
         self,
         inputs: int,
-        outputs: int,
+        width: int,
         rng: np.random.Generator,
         activation: Callable | None = None,
         dtype="float32",
     ):
         super().__init__(dtype)
-        positive(type(self).__name__, inputs=inputs, outputs=outputs)
+        positive(type(self).__name__, inputs=inputs, width=width)
         if activation is not None and not callable(activation):
             raise InputError(
                 f"{type(self).__name__}: activation = {activation!r}; give a function, e.g. minigrad.relu"
             )
-        self.inputs, self.outputs, self.activation = int(inputs), int(outputs), activation
+        self.inputs, self.width, self.activation = int(inputs), int(width), activation
         W, b = self.names.split()
-        self.parameter(W, init.glorot(rng, (inputs, outputs)))
-        self.parameter(b, np.zeros(outputs))
+        self.parameter(W, init.glorot(rng, (inputs, width)))
+        self.parameter(b, np.zeros(width))
 
     def __call__(self, x) -> Tensor:
         x = fitting(self, x)

@@ -24,7 +24,7 @@ class ProjectedLSTM(LSTM):
         super().__init__(inputs, hidden, rng, dtype)
 
     @property
-    def outputs(self) -> int:
+    def width(self) -> int:
         return self.projection
 
     def build(self, rng):

@@ -31,8 +31,8 @@ class MLSTM(Cell):
     def build(self, rng):
         for name in "qkv":
             self.input_parameters(name, rng)
-        self.input_parameters("f", rng, outputs=1, bias=1.0)
-        self.input_parameters("i", rng, outputs=1)
+        self.input_parameters("f", rng, width=1, bias=1.0)
+        self.input_parameters("i", rng, width=1)
         self.input_parameters("o", rng)
 
     def initial_state(self, sequences):

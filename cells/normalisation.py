@@ -28,7 +28,7 @@ class LayerNorm(Layer):
             raise InputError(
                 f"{type(self).__name__}: epsilon = {epsilon!r}; give a positive number, e.g. 1e-5"
             )
-        self.inputs = self.outputs = int(inputs)
+        self.inputs = self.width = int(inputs)
         self.epsilon = float(epsilon)
         self.parameter("g", np.ones(inputs))
         self.parameter("b", np.zeros(inputs))

@@ -36,7 +36,7 @@ class Stack(Layer):
         positive(type(self).__name__, layers=layers)
         self.cells: list = []
         for _ in range(layers):
-            self.cells.append(kind(self.cells[-1].outputs if self.cells else inputs, hidden, rng, dtype))
+            self.cells.append(kind(self.cells[-1].width if self.cells else inputs, hidden, rng, dtype))
 
     @property
     def state(self) -> str:
@@ -44,9 +44,9 @@ class Stack(Layer):
         return " ".join(f"{k}.{s}" for k, cell in enumerate(self.cells, 1) for s in state_names(cell))
 
     @property
-    def outputs(self) -> int:
+    def width(self) -> int:
         """How many numbers a step gives for each sequence: those of the last layer."""
-        return self.cells[-1].outputs
+        return self.cells[-1].width
 
     @property
     def causal(self) -> bool:
@@ -92,17 +92,17 @@ class Stack(Layer):
         dropout = as_tensor(dropout)
         if len(dropout.shape) != 4 or dropout.shape[0] != len(self.cells) - 1:
             raise ShapeError(
-                f"Stack: dropout {describe(dropout)}; give (layers − 1, steps, sequences, outputs) = "
-                f"({len(self.cells) - 1}, T, N, {self.outputs}), as dropout_masks does"
+                f"Stack: dropout {describe(dropout)}; give (layers − 1, steps, sequences, width) = "
+                f"({len(self.cells) - 1}, T, N, {self.width}), as dropout_masks does"
             )
         return dropout
 
     def dropout_masks(self, T: int, N: int, rate: float, rng: np.random.Generator) -> np.ndarray:
-        """Masks between the layers for a run: (layers − 1, T, N, outputs).
+        """Masks between the layers for a run: (layers − 1, T, N, width).
 
         With T = 1 one mask serves all steps (variational dropout).
         """
-        return mask((len(self.cells) - 1, T, N, self.outputs), rate, rng, self.dtype)
+        return mask((len(self.cells) - 1, T, N, self.width), rate, rng, self.dtype)
 
     def initial_state(self, sequences: int) -> tuple[Tensor, ...]:
         """The first states of every layer."""

@@ -40,7 +40,7 @@ class TCNBlock(Layer):
     ):
         super().__init__(dtype)
         positive(type(self).__name__, inputs=inputs, hidden=hidden, taps=taps, dilation=dilation)
-        self.inputs, self.outputs, self.dilation = inputs, hidden, dilation
+        self.inputs, self.width, self.dilation = inputs, hidden, dilation
         for k, width in ((1, inputs), (2, hidden)):
             bound = 1 / np.sqrt(taps * width)
             v = self.parameter(f"v_{k}", init.uniform(rng, (taps, width, hidden), bound=bound))
@@ -58,7 +58,7 @@ class TCNBlock(Layer):
         W_2 = weight_norm(self.v_2, self.g_2).named("W_2")
         u = relu(conv1d(a, W_2, self.dilation) + self.b_2).named("u")
         u = u if keep is None else u * keep[1]
-        s = x if self.inputs == self.outputs else (x @ self.W_s + self.b_s).named("s")
+        s = x if self.inputs == self.width else (x @ self.W_s + self.b_s).named("s")
         return relu(u + s).named("h")
 
 
@@ -132,7 +132,7 @@ class TCN(Layer):
         return dropout
 
     @property
-    def outputs(self) -> int:
+    def width(self) -> int:
         """How many numbers a step gives for each sequence."""
         return self.hidden
 

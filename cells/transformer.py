@@ -58,7 +58,8 @@ class MultiHeadAttention(Layer):
                 f"{type(self).__name__}: {heads} heads do not divide a width of {width}; "
                 f"give {', '.join(map(str, near[:-1]))} or {near[-1]} heads"
             )
-        self.width, self.heads = int(width), int(heads)
+        self.inputs = self.width = int(width)
+        self.heads = int(heads)
         for name in "qkvo":
             self.parameter(f"W_{name}", glorot(rng, (width, width)))
             self.parameter(f"b_{name}", np.zeros(width))
@@ -168,7 +169,7 @@ class Transformer(Layer):
         positive(type(self).__name__, inputs=inputs, layers=layers)
         self.inputs, self.causal = int(inputs), bool(causal)
         blocks = [TransformerBlock(width, heads, rng, feedforward, dtype) for _ in range(layers)]
-        self.outputs = int(width)
+        self.width = int(width)
         self.parameter("W_x", rng.standard_normal((inputs, width)))  # as large as the positions
         self.parameter("b_x", np.zeros(width))
         self.blocks = blocks
@@ -185,9 +186,9 @@ class Transformer(Layer):
         return whole(self, lambda x, real: self._outputs(x, real, dropout), xs, state, **options)
 
     def _outputs(self, xs: Tensor, real: Tensor | None, dropout: Tensor | None) -> Tensor:
-        steps = step_numbers(xs)
-        visible = _visible(steps, real, self.causal)
-        h = xs @ self.W_x + self.b_x + positions(steps, self.outputs, self.dtype)
+        times = step_numbers(xs)
+        visible = _visible(times, real, self.causal)
+        h = xs @ self.W_x + self.b_x + positions(times, self.width, self.dtype)
         if dropout is not None:
             h = h * dropout[0]
         for k, block in enumerate(self.blocks):
@@ -199,32 +200,32 @@ class Transformer(Layer):
         """Masks for a call: (1 + 2 · layers, T, N, width), on the sum with the positions and on what every
         attention and feed-forward layer adds.  With T = 1 one mask serves all steps.
         """
-        return random_mask((1 + 2 * len(self.blocks), T, N, self.outputs), rate, rng, self.dtype)
+        return random_mask((1 + 2 * len(self.blocks), T, N, self.width), rate, rng, self.dtype)
 
     def _checked_dropout(self, dropout) -> Tensor | None:
         if dropout is None:
             return None
         dropout, count = as_tensor(dropout), 1 + 2 * len(self.blocks)
-        if len(dropout.shape) != 4 or dropout.shape[0] != count or dropout.shape[3] != self.outputs:
+        if len(dropout.shape) != 4 or dropout.shape[0] != count or dropout.shape[3] != self.width:
             raise ShapeError(
                 f"{type(self).__name__}: dropout {describe(dropout)}; give (1 + 2 · layers, steps, sequences, "
-                f"width) = ({count}, T, N, {self.outputs}), as dropout_masks does"
+                f"width) = ({count}, T, N, {self.width}), as dropout_masks does"
             )
         return dropout
 
 
-def positions(steps: Tensor, width: int, dtype) -> Tensor:
+def positions(times: Tensor, width: int, dtype) -> Tensor:
     """Sines and cosines of wave lengths from 2π to 20,000π, by turns: (T, 1, width)."""
     pair, odd = np.divmod(np.arange(width), 2)
     rates, phases = 10_000.0 ** (-2 * pair / width), odd * np.pi / 2  # a cosine is a sine that is ahead
-    angles = steps.reshape((steps.shape[0], 1, 1)).astype(dtype) * rates.astype(dtype) + phases.astype(dtype)
+    angles = times.reshape((times.shape[0], 1, 1)).astype(dtype) * rates.astype(dtype) + phases.astype(dtype)
     return sin(angles).named("position")
 
 
-def _visible(steps: Tensor, real: Tensor | None, causal: bool) -> Tensor | None:
+def _visible(times: Tensor, real: Tensor | None, causal: bool) -> Tensor | None:
     """Which steps a step may look at, as booleans that broadcast to (N, heads, T, T)."""
-    T = steps.shape[0]
-    past = steps >= steps.reshape((1, T)) if causal else None
+    T = times.shape[0]
+    past = times >= times.reshape((1, T)) if causal else None
     if real is None:
         return None if past is None else past.named("visible")
     there = real.T.reshape((real.shape[1], 1, 1, T))

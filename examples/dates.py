@@ -126,8 +126,8 @@ class Model:
     def __init__(self, kind: str, hidden: int, rng: np.random.Generator):
         cell, K = cells.CELLS[kind], len(TARGET)
         self.encoder = cells.Bidirectional(cell, len(SOURCE), hidden, rng)
-        self.decoder = cells.AttentionDecoder(cell, K, 2 * hidden, self.encoder.outputs, rng, hidden)
-        self.output = cells.Output(self.decoder.outputs, K, rng)
+        self.decoder = cells.AttentionDecoder(cell, K, 2 * hidden, self.encoder.width, rng, hidden)
+        self.output = cells.Output(self.decoder.width, K, rng)
 
     def parameters(self) -> dict[str, mg.Tensor]:
         parts = {"encoder": self.encoder, "decoder": self.decoder, "output": self.output}

@@ -42,9 +42,9 @@ SAID = [
 class Model:
     """A layer whose last step gives the output: x (T, N, D) → y (N, K)."""
 
-    def __init__(self, kind: str, inputs: int, hidden: int, outputs: int, rng: np.random.Generator):
+    def __init__(self, kind: str, inputs: int, hidden: int, width: int, rng: np.random.Generator):
         self.layer = cells.Stack(cells.CELLS[kind], inputs, hidden, 1, rng)
-        self.output = cells.Output(hidden, outputs, rng)
+        self.output = cells.Output(hidden, width, rng)
 
     def parameters(self) -> dict[str, mg.Tensor]:
         return {**self.layer.parameters(), **self.output.parameters()}
@@ -195,8 +195,8 @@ def main(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(options.seed)
     tasks.encode_sentences([options.say])  # refuses words that are not known
     tasks.adding(options.length, 1, np.random.default_rng(0))  # and lengths that are too short
-    inputs, outputs = (2, 1) if options.task == "adding" else (WORDS, 2)
-    model = Model(options.cell, inputs, options.hidden, outputs, rng)
+    inputs, width = (2, 1) if options.task == "adding" else (WORDS, 2)
+    model = Model(options.cell, inputs, options.hidden, width, rng)
     if options.task == "adding" and any(name.endswith("b_f") for name in model.parameters()):
         cells.chrono(model.layer, max(2, options.length), rng)  # so that it remembers as long as it has to
     prepare(options.out)

@@ -204,7 +204,7 @@ def conv1d(x, W, dilation: int = 1, causal: bool = True) -> Tensor:
     if x.ndim != 3 or W.ndim != 3 or x.shape[2] != W.shape[1] or not W.shape[0]:
         raise ShapeError(
             f"conv1d of {describe(x)} with {describe(W)}: give x (steps, sequences, inputs) and "
-            "W (taps, inputs, outputs)"
+            "W (taps, inputs, width)"
         )
     if isinstance(dilation, bool) or not isinstance(dilation, (int, np.integer)) or dilation < 1:
         raise InputError(f"conv1d: dilation = {dilation!r}; give a whole number of at least 1")

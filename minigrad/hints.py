@@ -111,7 +111,7 @@ PARAMETERS = {
 # name=… where a layer is made or called
 LAYER_PARAMETERS = {
     "input_size": "inputs", "in_features": "inputs", "input_dim": "inputs", "hidden_size": "hidden", "units": "hidden",
-    "hidden_dim": "hidden", "out_features": "outputs", "embedding_dim": "outputs", "num_embeddings": "classes",
+    "hidden_dim": "hidden", "out_features": "width", "embedding_dim": "width", "num_embeddings": "classes",
     "num_layers": "cells.Stack(kind, inputs, hidden, layers, rng)", "proj_size": "cells.ProjectedLSTM(…, projection=)",
     "bidirectional": "cells.Bidirectional(kind, inputs, hidden, rng)",
     "go_backwards": "reverse=True where it is run: layer(xs, reverse=True)",

@@ -268,14 +268,14 @@ def ctc_loss(
     T, N, K = logits.shape
     S = targets.shape[1]
     nothing = within("ctc_loss: blank", as_tensor(np.array(blank, np.int64)), K, "the classes")
-    steps = _lengths("input_lengths", input_lengths, N, T, "the steps")
+    input_lengths = _lengths("input_lengths", input_lengths, N, T, "the steps")
     lengths = _lengths("target_lengths", target_lengths, N, S, "the targets")
     if lengths is not None:
         targets = where(arange(S).reshape((1, S)) < lengths.reshape((N, 1)), targets, blank)
     labels = _with_blanks(
         within("ctc_loss", targets, K, "the classes").astype("int64"), nothing
     )  # (N, 2S + 1)
-    forward = _alphas(log_softmax(logits), labels, steps)
+    forward = _alphas(log_softmax(logits), labels, input_lengths)
     # All of the target is written at its last class, or at the blank behind it.
     at, end = (
         arange(2 * S + 1).reshape((1, 2 * S + 1)),
@@ -309,7 +309,7 @@ def _with_blanks(targets: Tensor, blank: Tensor) -> Tensor:
     return concat(pairs, broadcast_to(blank.reshape((1, 1)), (N, 1)), axis=1)
 
 
-def _alphas(log_p: Tensor, labels: Tensor, steps: Tensor | None) -> Tensor:
+def _alphas(log_p: Tensor, labels: Tensor, lengths: Tensor | None) -> Tensor:
     """log of the probability that all steps have written the labels up to each place, (N, L)."""
     T, N, K = log_p.shape
     L = labels.shape[1]
@@ -327,6 +327,6 @@ def _alphas(log_p: Tensor, labels: Tensor, steps: Tensor | None) -> Tensor:
             ways.append(concat(never, before[:, :-1]))
             ways.append(where(fresh, concat(never, never, before[:, :-2]), -np.inf))
         after = logsumexp(stack(ways), 0) + gather(p.reshape((N * K,)), rows)
-        return (after if steps is None else where(t < steps.reshape((N, 1)), after, before)), None
+        return (after if lengths is None else where(t < lengths.reshape((N, 1)), after, before)), None
 
     return scan(step, start, (log_p, arange(T)))[0]

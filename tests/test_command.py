@@ -364,13 +364,13 @@ def test_a_two_layer_lstm_of_fifty_steps_is_seen_within_ten_seconds(tmp_path):
     torch = pytest.importorskip("torch", reason="the model is exported by PyTorch")
     torch.manual_seed(0)
 
-    def spent(steps: int, layers: int) -> float:
+    def spent(length: int, layers: int) -> float:
         folder = tmp_path / f"{layers}"
         folder.mkdir()
         file = folder / "lstm.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            x = (torch.randn(steps, 2, 16),)
+            x = (torch.randn(length, 2, 16),)
             torch.onnx.export(torch.nn.LSTM(16, 128, layers), x, str(file), dynamo=False)
         words = [sys.executable, "-m", "minigrad", "see", str(file), "--out", str(folder / "out")]
         before = os.times()

@@ -116,7 +116,7 @@ def test_methods_and_size_say_what_they_are_called():
 
 def sized(kind) -> dict:
     taken = inspect.signature(kind.__init__).parameters
-    sizes = dict(inputs=2, hidden=3, outputs=3, classes=4, layers=1, rate=0.1, kind=cells.GRU)
+    sizes = dict(inputs=2, hidden=3, width=3, classes=4, layers=1, rate=0.1, kind=cells.GRU)
     return {"rng": KNOWN["rng"], **{n: size for n, size in sizes.items() if n in taken}}
 
 
@@ -171,7 +171,7 @@ def test_names_of_the_optimisers_module_say_what_they_are_called(name):
 def test_a_layer_without_a_generator_asks_for_one():
     for kind, given, said in [
         (cells.LSTM, (2, 3), "LSTM(inputs, hidden, rng)"),
-        (cells.Embedding, (5, 3), "Embedding(classes, outputs, rng)"),
+        (cells.Embedding, (5, 3), "Embedding(classes, width, rng)"),
         (cells.Stack, ([LAYER, LAYER],), "Stack(kind, inputs, hidden, layers, rng)"),
     ]:
         with pytest.raises(

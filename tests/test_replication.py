@@ -49,14 +49,14 @@ def test_results_are_of_rows_as_they_stand_and_what_was_not_run_says_so(replicat
         assert row.differs and (row.source or row.published == "–")
 
 
-@pytest.mark.parametrize("steps", [37, 64])
-def test_of_a_tcn_only_what_the_last_output_depends_on_is_computed(steps, replication):
+@pytest.mark.parametrize("length", [37, 64])
+def test_of_a_tcn_only_what_the_last_output_depends_on_is_computed(length, replication):
     """With the same loss and gradients."""
     rng = np.random.default_rng(0)
-    x, y = (array.astype("f8") for array in tasks.adding(steps, 3, rng))
+    x, y = (array.astype("f8") for array in tasks.adding(length, 3, rng))
     output, sizes = cells.Output(4, 1, rng, dtype="float64"), (2, 4, 5, 3)
     whole = cells.TCN(*sizes, np.random.default_rng(1), "float64")
-    last = replication.LastOfTCN(steps, *sizes, np.random.default_rng(1), "float64")
+    last = replication.LastOfTCN(length, *sizes, np.random.default_rng(1), "float64")
     found = []
     for layer in (whole, last):
         for p in layer.parameters().values():

@@ -35,7 +35,7 @@ from .tasks import Task
 
 @dataclass(frozen=True)
 class Model:
-    """How a sequence layer is made: ``make(inputs, width, steps, rng)``, for a task that reaches back `steps`.
+    """How a sequence layer is made: ``make(inputs, width, length, rng)``, for sequences of this `length`.
 
     multiple : what the width must be a multiple of, e.g. the number of heads.
     lr : Adam's learning rate, the same for every task.
@@ -73,21 +73,21 @@ class Record:
 
 
 def recurrent(kind, remembers: bool = False):
-    """Makes a stack of one layer of a kind of cell; `remembers`: its gates start from `chrono`, for the task's steps."""
+    """Makes a stack of one layer of a kind of cell; `remembers`: its gates start from `chrono`, for this length."""
 
-    def make(inputs, width, steps, rng):
+    def make(inputs, width, length, rng):
         layer = Stack(kind, inputs, width, 1, rng)
         if remembers:
-            chrono(layer, max(2, steps), rng)
+            chrono(layer, max(2, length), rng)
         return layer
 
     return make
 
 
-def _tcn(inputs, width, steps, rng):
+def _tcn(inputs, width, length, rng):
     """As many levels as let the last output see all steps."""
     levels = 1
-    while 1 + 2 * (TAPS - 1) * (2**levels - 1) < steps:
+    while 1 + 2 * (TAPS - 1) * (2**levels - 1) < length:
         levels += 1
     return TCN(inputs, width, levels, TAPS, rng)
 
@@ -100,7 +100,9 @@ MODELS: dict[str, Model] = {
     "GRU": Model(recurrent(GRU)),
     "JANET": Model(recurrent(JANET, remembers=True)),
     "TCN": Model(_tcn, lr=3e-3),
-    "Transformer": Model(lambda D, width, steps, rng: Transformer(D, width, HEADS, BLOCKS, rng), HEADS, 3e-3),
+    "Transformer": Model(
+        lambda D, width, length, rng: Transformer(D, width, HEADS, BLOCKS, rng), HEADS, 3e-3
+    ),
 }
 
 
@@ -240,8 +242,8 @@ class _Clock:
 
 def build(model: Model, task: Task, width: int, rng: np.random.Generator) -> tuple:
     """A layer of this width for a task, and its output layer."""
-    layer = model.make(task.inputs, width, task.steps, rng)
-    return layer, Output(layer.outputs, task.outputs, rng)  # type: ignore[attr-defined]
+    layer = model.make(task.inputs, width, task.length, rng)
+    return layer, Output(layer.width, task.width, rng)  # type: ignore[attr-defined]
 
 
 def width_for(model: Model, task: Task, parameters: int, name: str = "the model") -> int:

@@ -121,7 +121,7 @@ def _named(tasks) -> dict[str, Task]:
         named = {str(name): task for name, task in tasks.items()}
     else:
         given = [tasks] if isinstance(tasks, Task) else list(tasks)
-        named = {f"{t.name} over {t.steps} steps" if isinstance(t, Task) else str(t): t for t in given}
+        named = {f"{t.name} over {t.length} steps" if isinstance(t, Task) else str(t): t for t in given}
         if len(named) < len(given):
             raise InputError(
                 f"sweep: several tasks are called {', '.join(named)}; give a dict of tasks by name"
@@ -203,7 +203,7 @@ def _drawn(task: Task) -> str:
     """A checksum of what a task draws first and of its figures: another text, or another length, is another task."""
     found = hashlib.sha256(
         repr(
-            (task.name, task.inputs, task.outputs, task.measure, float(task.baseline), task.steps, task.unit)
+            (task.name, task.inputs, task.width, task.measure, float(task.baseline), task.length, task.unit)
         ).encode()
     )
     for draw in (task.draw, task.held_out):

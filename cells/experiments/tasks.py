@@ -201,25 +201,26 @@ def encode_sentences(sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Task:
-    """What a sequence layer with `inputs` and an output layer with `outputs` are to learn.
+    """What a sequence layer with `inputs` and an output layer of this `width` are to learn.
 
+    width : of an answer, how many numbers it has.
     draw : ``draw(N, rng)`` gives the arrays of a training batch, `held_out` those of a test.
     loss : ``loss(layer, output, *batch)``, one number; times `unit` it is in `measure`.
     baseline : what is reached without memory, in `measure`.
-    steps : how far back a network must see.
+    length : of a sequence, T: how far back a network must see.
 
     The tasks below go to other processes as they are (pickle): what they are made of has a name in this file.
     """
 
     name: str
     inputs: int
-    outputs: int
+    width: int
     draw: Callable[[int, np.random.Generator], Batch]
     held_out: Callable[[int, np.random.Generator], Batch]
     loss: Callable[..., Tensor]
     measure: str
     baseline: float
-    steps: int
+    length: int
     unit: float = 1.0
 
 

@@ -311,14 +311,14 @@ def _projected(torch):
         def __init__(self, rnn):
             super().__init__()
             self.layers, self.ways = rnn.num_layers, 2 if rnn.bidirectional else 1
-            self.first, self.hidden, self.outputs = rnn.batch_first, rnn.hidden_size, rnn.proj_size
+            self.first, self.hidden, self.width = rnn.batch_first, rnn.hidden_size, rnn.proj_size
             for name, p in rnn.named_parameters(recurse=False):
                 self.register_parameter(name, p)
 
         def forward(self, x, state=None):
             x = x.transpose(0, 1) if self.first else x
             count = self.layers * self.ways
-            h0, c0 = state or (x.new_zeros(count, x.shape[1], n) for n in (self.outputs, self.hidden))
+            h0, c0 = state or (x.new_zeros(count, x.shape[1], n) for n in (self.width, self.hidden))
             hs, cs = [], []
             for layer in range(self.layers):
                 both = []

@@ -100,10 +100,10 @@ class Network(Layer):
     def __repr__(self) -> str:
         first, *rows = super().__repr__().split("\n")
         said = f"{first}; from {', '.join(map(str, self.inputs))} to {', '.join(printable(v.name) for v in self.outputs)}"
-        steps = [f"  {loop}" for loop in self.loops]
-        if not steps and not self.labels:
-            steps = ["  no steps were found: it is drawn as it is"]
-        return "\n".join([said, *steps, *rows])
+        loops = [f"  {loop}" for loop in self.loops]
+        if not loops and not self.labels:
+            loops = ["  no steps were found: it is drawn as it is"]
+        return "\n".join([said, *loops, *rows])
 
     def _given(self, inputs: tuple, named: dict) -> dict[str, Tensor]:
         expected = {v.name: v for v in self.inputs}
@@ -143,7 +143,7 @@ class _Player:
     def __init__(self, network: Network, runs: dict[str, Run]):
         self.network, self.runs = network, runs
         self.opset = network.graph.opset
-        self.steps = {node: (loop, t) for loop in network.loops for node, t in loop.step_of.items()}
+        self.step_of = {node: (loop, t) for loop in network.loops for node, t in loop.step_of.items()}
         self.names = {value: name for loop in network.loops for value, name in loop.names.items()}
         self.first = {value: (name, loop) for loop in network.loops for value, name in loop.first.items()}
         self.made_of: dict[str, tuple] = {name: (name,) for name in network.weights}
@@ -174,12 +174,12 @@ class _Player:
 
     def one(self, node: Node, values: dict[str, Any]) -> None:
         labels = _path(node.scopes)
-        if node in self.steps:
-            loop, t = self.steps[node]
+        if node in self.step_of:
+            loop, t = self.step_of[node]
             labels = (*filter(None, [loop.label]), f"t={t}")
         inputs = [values[i] if i else None for i in node.inputs]
         for k, i in enumerate(node.inputs):
-            if i in self.first and node in self.steps and isinstance(inputs[k], np.ndarray):
+            if i in self.first and node in self.step_of and isinstance(inputs[k], np.ndarray):
                 name, loop = self.first[i]
                 with scope(*filter(None, [loop.label]), "t=0"):
                     values[i] = inputs[k] = Tensor(inputs[k], name=name)

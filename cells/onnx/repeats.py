@@ -44,14 +44,14 @@ class Loop:
     """Steps that were found: which node stands in which, what its values are called, and the first states."""
 
     label: str
-    steps: int
+    length: int
     states: list[str]
     step_of: dict[Node, int] = field(default_factory=dict)  # t from 1
     names: dict[str, str] = field(default_factory=dict)  # of values, such as gates and states
     first: dict[str, str] = field(default_factory=dict)  # values that are states before the first step
 
     def __str__(self) -> str:
-        return f"loop {printable(self.label)!r}: {self.steps} steps, states {' '.join(self.states)}"
+        return f"loop {printable(self.label)!r}: {self.length} steps, states {' '.join(self.states)}"
 
 
 def find(graph: Graph, learn: set[str]) -> list[Loop]:
@@ -339,7 +339,7 @@ class _Body:
         for k in range(self.start - self.head, self.start):
             loop.step_of[self.nodes[k]] = 1
         for k in range(self.span[1] - self.tail, self.span[1]):
-            loop.step_of[self.nodes[k]] = loop.steps
+            loop.step_of[self.nodes[k]] = loop.length
         for k, row in enumerate(self.reads):
             for i, s in enumerate(row):
                 if s and s[0] == 1 and s[1:] in called:

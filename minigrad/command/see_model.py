@@ -312,7 +312,7 @@ def of_output(target: dict[str, np.ndarray], y: mg.Tensor, options: argparse.Nam
 
 def axis_of_steps(network, results, y: mg.Tensor, name: str) -> tuple[int, int]:
     """Which axis of the output has the steps, and how many: that which is as long as a run of the model's cells."""
-    counts = {len(run.steps) for run in results.runs.values()} | {loop.steps for loop in network.loops}
+    counts = {len(run.steps) for run in results.runs.values()} | {loop.length for loop in network.loops}
     axes = [k for k, n in enumerate(y.shape[: max(1, y.ndim - 1)]) if n in counts]
     if len(axes) != 1:
         steps = " or ".join(str(n) for n in sorted(counts)) or "no"

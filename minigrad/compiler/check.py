@@ -122,10 +122,10 @@ def earliest(groups: Sequence[Sequence[Quantity]], ours: Sequence, theirs: Seque
         found: list[tuple[int, str]] = []
         for q in group:
             a, b = next(pairs)
-            steps: Sequence[int | slice] = [slice(None)]
+            times: Sequence[int | slice] = [slice(None)]
             if q.stepwise:
-                steps = range(len(a))[:: -1 if q.backwards else 1]
-            for order, t in enumerate(steps):
+                times = range(len(a))[:: -1 if q.backwards else 1]
+            for order, t in enumerate(times):
                 at = first_difference(a[t], b[t], beside=beside)
                 if at is not None:
                     when = f" at t = {t + 1}" if q.stepwise else ""  # type: ignore[operator]

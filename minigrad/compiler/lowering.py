@@ -75,8 +75,8 @@ def width_letters(results: Sequence[Tensor], arguments: Sequence[Tensor]) -> dic
     loop = next((n for n in ancestors(*results) if n.op is SCAN), None)
     if loop is None:
         return {}
-    states, steps = loop.params[0].carry, source(loop.inputs[len(loop.params[0].carry)].shape[0])
-    inputs = [x for x in arguments if len(x.shape) > 1 and source(x.shape[0]) == steps]
+    states, length = loop.params[0].carry, source(loop.inputs[len(loop.params[0].carry)].shape[0])
+    inputs = [x for x in arguments if len(x.shape) > 1 and source(x.shape[0]) == length]
     letters: dict[int, str] = {}
     for letter, (first, *_) in (("H", [*states, None]), ("D", [*inputs, None])):
         width = resolve(first.shape[-1]) if first is not None and len(first.shape) > 1 else None

@@ -30,10 +30,10 @@ from minigrad import (
 from minigrad.init import glorot, orthogonal
 
 
-def affine(cell: Cell, name: str, inputs: int, outputs: int, rng, bias: float = 0.0) -> None:
-    """W_name (inputs, outputs) and b_name (outputs,)."""
-    cell.parameter(f"W_{name}", glorot(rng, (inputs, outputs)))
-    cell.parameter(f"b_{name}", np.full(outputs, bias))
+def affine(cell: Cell, name: str, inputs: int, width: int, rng, bias: float = 0.0) -> None:
+    """W_name (inputs, width) and b_name (width,)."""
+    cell.parameter(f"W_{name}", glorot(rng, (inputs, width)))
+    cell.parameter(f"b_{name}", np.full(width, bias))
 
 
 class SRU(Cell):

@@ -25,7 +25,7 @@ class Mean(Layer):
 
     def __init__(self, inputs, width, rng):
         super().__init__()
-        self.outputs = width
+        self.width = width
         self.W = self.parameter("W", rng.standard_normal((inputs, width)))
 
     def __call__(self, xs):
@@ -50,29 +50,29 @@ def note(file: str, text: str) -> None:
         out.write(f"{text}\n")
 
 
-def _quick(inputs, width, steps, rng):
+def _quick(inputs, width, length, rng):
     return Mean(inputs, width, rng)
 
 
-def _slow(inputs, width, steps, rng):
+def _slow(inputs, width, length, rng):
     note("pids", str(os.getpid()))
     note("threads", os.environ.get("OMP_NUM_THREADS", ""))
     time.sleep(0.2)
     return Mean(inputs, width, rng)
 
 
-def _dies(inputs, width, steps, rng):
+def _dies(inputs, width, length, rng):
     note("deaths", str(os.getpid()))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _dies_once(inputs, width, steps, rng):
+def _dies_once(inputs, width, length, rng):
     if not (Path(os.environ["SWEPT"]) / "deaths").exists():
-        _dies(inputs, width, steps, rng)
+        _dies(inputs, width, length, rng)
     return Mean(inputs, width, rng)
 
 
-def _raises(inputs, width, steps, rng):
+def _raises(inputs, width, length, rng):
     if (Path(os.environ["SWEPT"]) / "mended").exists():
         return Mean(inputs, width, rng)
     raise KeyError("no such\nweight")

@@ -170,7 +170,7 @@ def test_the_decoder_shares_its_parameters_and_keeps_no_memory_of_its_own(rng):
     with pytest.raises(InputError, match=r"AttentionDecoder has no memory.*decoder.over\(h\)"):
         made(np.zeros((T, N, D)))
     cell = LSTM(D + K, H, rng)
-    assert made.size == cell.size + A * (H + K + 2) and made.outputs == H
+    assert made.size == cell.size + A * (H + K + 2) and made.width == H
     assert list(made.parameters())[:5] == [
         *(f"attention.{n}" for n in ("W_a", "U_a", "b_a", "v_a")),
         "cell.W_f",
@@ -258,10 +258,10 @@ def test_compiled_is_eager_from_encoder_to_decoder(rng):
         return (r.h * r.h * r.h).sum() + (r.alpha * r.alpha).sum(), r.alpha
 
     compiled = mg.compile(loss)
-    for places, steps, lengths in ((L, T, LENGTHS), (9, 5, np.array([3, 9]))):
+    for places, length, lengths in ((L, T, LENGTHS), (9, 5, np.array([3, 9]))):
         source, xs = (
             rng.standard_normal((places, len(lengths), 2)),
-            rng.standard_normal((steps, len(lengths), D)),
+            rng.standard_normal((length, len(lengths), D)),
         )
         value, alpha = loss(source, lengths, xs)
         expected = gradients(value, parameters)

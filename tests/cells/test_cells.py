@@ -359,7 +359,7 @@ def test_a_cell_trains_and_the_same_seed_gives_the_same_numbers(name):
     def train(seed):
         rng = np.random.default_rng(seed)
         cell = CELLS[name](D, H, rng)
-        x, target = (rng.standard_normal(shape).astype("float32") for shape in ((5, N, D), (N, cell.outputs)))
+        x, target = (rng.standard_normal(shape).astype("float32") for shape in ((5, N, D), (N, cell.width)))
         optimiser, losses = optim.Adam(cell.parameters(), lr=0.02), []
         for _ in range(20):
             optimiser.zero_grad()
@@ -396,8 +396,8 @@ def test_first_weights_are_orthogonal_then_glorot_in_the_asked_type(name):
         cell = CELLS[name](D, H, np.random.default_rng(0), dtype=dtype)
         for key, p in cell.parameters().items():
             assert p.dtype == dtype and p.requires_grad and p.name == key
-            if key.startswith("W_") and p.shape == (cell.outputs + D, H):
-                P, bound = cell.outputs, np.sqrt(6 / (D + H))
+            if key.startswith("W_") and p.shape == (cell.width + D, H):
+                P, bound = cell.width, np.sqrt(6 / (D + H))
                 np.testing.assert_allclose(p.value[:P] @ p.value[:P].T, np.eye(P), atol=1e-6)
                 assert abs(p.value[P:]).max() <= bound
 
@@ -407,7 +407,7 @@ def test_first_weights_are_orthogonal_then_glorot_in_the_asked_type(name):
 def test_the_class_says_how_many_parameters_it_has(name):
     cell = CELLS[name](5, 7, np.random.default_rng(0))
     (formula,) = re.findall("``([^`]*)`` parameters", type(cell).__doc__)
-    assert eval(formula, {"H": 7, "D": 5, "P": cell.outputs}) == cell.size
+    assert eval(formula, {"H": 7, "D": 5, "P": cell.width}) == cell.size
     assert f"{cell.size:,} parameters" in repr(cell)
 
 

@@ -195,7 +195,7 @@ class NoGate(Base):
 
 
 class ManyOutputs(Base):
-    outputs = 7  # type: ignore[assignment]  # a property of cells
+    width = 7  # type: ignore[assignment]  # a property of cells
 
     def build(self, rng):
         self.parameter("W_f", rng.standard_normal((self.hidden + self.inputs, self.hidden)))
@@ -226,7 +226,7 @@ FAULTS = {  # which rows are wrong, and what the first of them says
     ),
     NaNGradient: ({"finite", "gradients", "learns"}, r"the gradient of W_f is nan at"),
     NoGate: ({"quantities"}, r"step does not return the gate o; return it too"),
-    ManyOutputs: (RUNS, r"outputs are \(5, 2, 4\), and ManyOutputs.outputs says 7"),
+    ManyOutputs: (RUNS, r"outputs are \(5, 2, 4\), and ManyOutputs.width says 7"),
     NoState: (RUNS, r"NoState step t=1: step returned f; the state h is missing"),
     OwnMistake: (RUNS, r"AttributeError: .*no_such_attribute.* \(new, line \d+ of test_checking.py\)"),
 }

@@ -26,10 +26,10 @@ def test_the_width_is_that_with_the_nearest_number_of_parameters(name, parameter
     assert width % model.multiple == 0
 
     def off(width):
-        layer = model.make(TASK.inputs, width, TASK.steps, np.random.default_rng(0))
+        layer = model.make(TASK.inputs, width, TASK.length, np.random.default_rng(0))
         learned = [
             *layer.parameters().values(),
-            *Output(layer.outputs, 1, np.random.default_rng(0)).parameters().values(),
+            *Output(layer.width, 1, np.random.default_rng(0)).parameters().values(),
         ]
         return abs(sum(p.size for p in learned) - parameters)
 
@@ -41,8 +41,8 @@ def test_the_width_is_that_with_the_nearest_number_of_parameters(name, parameter
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_model_answers_the_task_and_sees_all_its_steps(name, rng):
     task = tasks.adding_task(40)
-    layer = MODELS[name].make(2, 12, task.steps, rng)
-    output = Output(layer.outputs, 1, rng)
+    layer = MODELS[name].make(2, 12, task.length, rng)
+    output = Output(layer.width, 1, rng)
     x, target = task.draw(3, rng)
     x = mg.Tensor(x, requires_grad=True)
     loss = task.loss(layer, output, x, target)

@@ -42,7 +42,7 @@ LENGTHS = np.array([2, 6, 5])
 class Taps(Layer):
     """A layer without states that the package does not know: two steps before and this one."""
 
-    outputs = H
+    width = H
 
     def __init__(self, rng, dtype="float64"):
         super().__init__(dtype)
@@ -67,7 +67,7 @@ every_causal_layer = pytest.mark.parametrize("name", ["stack", "no states", "tcn
 def make(rng):
     def make(name):
         layer = LAYERS[name](rng)
-        output = Output(layer.outputs, K, rng, "float64")
+        output = Output(layer.width, K, rng, "float64")
         for p in output.parameters().values():
             p.value = rng.standard_normal(p.shape)
         return layer, output
@@ -208,7 +208,7 @@ def test_compiled_is_eager(kind, configuration, rng):
         "no states": lambda: Taps(rng),
         "both directions": lambda: Stack(Bidirectional.of(RNN), D, H, 1, rng, "float64"),
     }[kind]()
-    output = Output(layer.outputs, K, rng, "float64")
+    output = Output(layer.width, K, rng, "float64")
     parameters = {**layer.parameters(), **output.parameters()}
     answer, lengths = CONFIGURATIONS[configuration]
     more = () if lengths is None else (lengths,)
@@ -220,8 +220,8 @@ def test_compiled_is_eager(kind, configuration, rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as: runs eagerly
         compiled = mg.compile(loss)
-        for steps in (T, T + 3):  # another T is the same program
-            x = rng.standard_normal((steps, N, D))
+        for length in (T, T + 3):  # another T is the same program
+            x = rng.standard_normal((length, N, D))
             value, gradients = compiled.value_and_grad(x, *more)
             eager = loss(x, *more)
             expected = mg.grad(eager, list(parameters.values()))
@@ -323,7 +323,7 @@ every_searched = pytest.mark.parametrize("name", list(SEARCHED))
 def searched(rng):
     def made(name):
         layer = SEARCHED[name](rng)
-        output = Output(layer.outputs, K, rng, "float64")
+        output = Output(layer.width, K, rng, "float64")
         for p in [*layer.parameters().values(), *output.parameters().values()]:
             p.value = rng.standard_normal(p.shape)
         return layer, output

@@ -185,7 +185,7 @@ def test_compiled_is_eager(rng):
 def test_a_convolution_prints_what_it_sees(rng):
     text = repr(Conv1d(2, 3, 5, rng, dilation=4))
     assert text.splitlines()[0] == (
-        "Conv1d, 33 parameters, float32; 2 inputs, 3 outputs, dilation 4, receptive field 17"
+        "Conv1d, 33 parameters, float32; 2 inputs, width 3, dilation 4, receptive field 17"
     )
     assert "causal" in repr(Conv1d(2, 3, 4, rng, causal=True))
 
@@ -229,7 +229,7 @@ BAD_MAKES = {
     "no dilation": (lambda r: Conv1d(D, K, 3, r, dilation=0), "Conv1d: dilation = 0"),
     "half a step": (lambda r: Conv1d(D, K, 3, r, dilation=1.5), "Conv1d: dilation = 1.5"),
     "no inputs": (lambda r: Conv1d(0, K, 3, r), "Conv1d: inputs = 0"),
-    "no outputs": (lambda r: Dense(D, 0, r), "Dense: outputs = 0"),
+    "no width": (lambda r: Dense(D, 0, r), "Dense: width = 0"),
     "activation by name": (lambda r: Dense(D, K, r, "relu"), "Dense: activation = 'relu'; give a function"),
     "a seed": (lambda r: Conv1d(D, K, 3, 7), r"numpy.random.default_rng\(seed\)"),
     "whole numbers": (lambda r: Conv1d(D, K, 3, r, dtype="int32"), "Conv1d: dtype int32"),

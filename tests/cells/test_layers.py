@@ -162,7 +162,7 @@ TAKEN = {
     "step": "would hide Probe.step", "load": "would hide Probe.load", "parameters": "would hide Probe.parameters",
     "size": "would hide Probe.size", "freeze": "would hide Probe.freeze", "constant": "would hide Probe.constant",
     "state_dict": "would hide Probe.state_dict", "_constants": "would hide",
-    "outputs": "would hide Probe.outputs", "state": "would hide Probe.state",
+    "width": "would hide Probe.width", "state": "would hide Probe.state",
     "hidden": r"would hide a size of the layer, hidden = 4", "inputs": "would hide a size", "dtype": "would hide a size",
     "lambda": "give an identifier", "W f": "give an identifier", "": "give an identifier", "  ": "give an identifier",
     "1": "give an identifier", "W.f": "give an identifier", "W\n": "give an identifier", "_names": "would hide",
@@ -293,7 +293,7 @@ def test_a_copied_layer_is_another_with_the_same_numbers(name, way, rng):
     assert list(own) == list(copied) and repr(first) == repr(other) and type(first) is type(other)
     assert not {p.number for p in own.values()} & {p.number for p in copied.values()}
     np.testing.assert_array_equal(outputs(other, x).value, outputs(first, x).value)
-    weigh = rng.standard_normal((3, 2, first.outputs))
+    weigh = rng.standard_normal((3, 2, first.width))
     ((outputs(first, x) * weigh * 2).sum() + (outputs(other, x) * weigh * 8).sum()).backward()
     for p, q in zip(own.values(), copied.values(), strict=True):
         np.testing.assert_array_equal(q.grad, p.grad * 4)
@@ -345,9 +345,9 @@ def test_runs_and_steps_survive(way, rng):
 # Windows one after the other.
 
 
-def windows(kind, rng, N=2, H=4, steps=3):
+def windows(kind, rng, N=2, H=4, length=3):
     """What runs one window from a state, and the parameters: returns (loss, next state)."""
-    x = rng.standard_normal((steps, N, 3)).astype("f4")
+    x = rng.standard_normal((length, N, 3)).astype("f4")
     if kind == "scan":
         W = Tensor(0.1 * rng.standard_normal((H, H)).astype("f4"), requires_grad=True)
         V = Tensor(0.1 * rng.standard_normal((3, H)).astype("f4"), requires_grad=True)
@@ -397,7 +397,7 @@ def test_a_detached_state_keeps_no_window_before(kind, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_thousand_windows_take_the_memory_of_one(kind, rng):
-    window, parameters = windows(kind, rng, N=64, H=32, steps=2)
+    window, parameters = windows(kind, rng, N=64, H=32, length=2)
     optimiser, state, used = optim.SGD(parameters, 0.1), None, []
     tracemalloc.start()
     try:

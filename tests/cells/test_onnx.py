@@ -82,7 +82,7 @@ def brought(torch, name, dtype, exporter="trace"):
     loops += exporter == "export" and isinstance(
         getattr(module, "rnn", None), torch.nn.RNN
     )  # which it unrolls
-    assert [loop.steps for loop in network.loops] == [STEPS.get(name, T)] * loops
+    assert [loop.length for loop in network.loops] == [STEPS.get(name, T)] * loops
     return module, inputs, network
 
 
@@ -171,8 +171,8 @@ def test_sizes_that_are_free_are_free_in_the_program_too(rng):
     module, inputs, _ = brought(torch, "gru both ways, 2 layers", "float64")
     network = cells.from_torch(module, inputs, free={"x": {0: "T", 1: "N"}})
     step = mg.compile(lambda x: network(x)[0])
-    for steps, sequences in ((T, N), (2, 1), (9, 4)):
-        x = rng.standard_normal((steps, sequences, D))
+    for length, sequences in ((T, N), (2, 1), (9, 4)):
+        x = rng.standard_normal((length, sequences, D))
         y = module(torch.tensor(x))[0].detach()
         assert_close(network(x)[0].value, y, 1e-10)
         with warnings.catch_warnings():
@@ -260,7 +260,7 @@ def test_pictures_see_steps_states_and_transport(name, bands, rng):
     assert {band: set(states) for band, states in seen.carried.items()} == {
         b: set(s.split()) for b, s in bands.items()
     }
-    assert seen.steps == list(range(1, T + 1))
+    assert seen.times == list(range(1, T + 1))
     assert len(viz.transport(loss)) == len(bands)
     for view in (viz.draw, viz.gradient, viz.gates, viz.report, viz.bptt, viz.paths):
         view(loss)
@@ -357,7 +357,7 @@ def test_bodies_that_look_alike_and_read_otherwise_are_no_steps():
     nodes.append(node("Add", ["h2", "h3"], ["y"]))
     inputs = [(name, (2, 3)) for name in ("h0", "x1", "x2", "x3")]
     (loop,) = cells.from_onnx(model(nodes, inputs, initialisers=[W])).loops
-    assert (loop.steps, loop.states) == (2, ["h"])
+    assert (loop.length, loop.states) == (2, ["h"])
     assert {n.outputs[0]: t for n, t in loop.step_of.items()} == dict(a1=1, b1=1, h1=1, a2=2, b2=2, h2=2)
 
 
@@ -463,13 +463,13 @@ def test_recurrent_nodes_drawn_by_chance_beside_onnxruntime(seed):
     rng = np.random.default_rng(seed)
     op, gates = [("RNN", 1), ("LSTM", 4), ("GRU", 3)][seed % 3]
     direction = rng.choice(["forward", "reverse", "bidirectional"])
-    ways, steps, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 6, 4).tolist()
+    ways, length, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 6, 4).tolist()
     draw = lambda *shape: (0.5 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     inputs, given = (
         ["x", "W", "R"],
         [value("W", draw(ways, gates * h, d)), value("R", draw(ways, gates * h, h))],
     )
-    more = [("B", draw(ways, 2 * gates * h)), ("lengths", rng.integers(1, steps + 1, n).astype(np.int32))]
+    more = [("B", draw(ways, 2 * gates * h)), ("lengths", rng.integers(1, length + 1, n).astype(np.int32))]
     more += [("h0", draw(ways, n, h))] + (
         [("c0", draw(ways, n, h)), ("P", draw(ways, 3 * h))] if op == "LSTM" else []
     )
@@ -483,8 +483,8 @@ def test_recurrent_nodes_drawn_by_chance_beside_onnxruntime(seed):
     if op == "RNN" and rng.random() < 0.5:
         options["activations"] = ["Relu"] * ways
     outputs = ["Y", "Y_h"] + ["Y_c"] * (op == "LSTM")
-    proto = model([node(op, inputs, outputs, **options)], [("x", (steps, n, d))], outputs, given, opset=14)
-    x = draw(steps, n, d)
+    proto = model([node(op, inputs, outputs, **options)], [("x", (length, n, d))], outputs, given, opset=14)
+    x = draw(length, n, d)
     theirs = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
         None, {"x": x}
     )
@@ -508,7 +508,7 @@ def test_other_activations_and_clip_drawn_by_chance_beside_onnxruntime(seed):
     rng = np.random.default_rng(seed)
     op, gates, count = [("RNN", 1, 1), ("LSTM", 4, 3), ("GRU", 3, 2)][seed % 3]
     direction = str(rng.choice(["forward", "reverse", "bidirectional"]))
-    ways, steps, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 5, 4).tolist()
+    ways, length, n, d, h = 2 if direction == "bidirectional" else 1, *rng.integers(1, 5, 4).tolist()
     draw = lambda *shape: (0.6 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     names = rng.choice(list(ACTIVATIONS), count * ways).tolist()
     options: dict = dict(hidden_size=h, direction=direction)
@@ -532,8 +532,8 @@ def test_other_activations_and_clip_drawn_by_chance_beside_onnxruntime(seed):
         inputs += ["", "", "", "P"]
         given.append(value("P", draw(ways, 3 * h)))
     outputs = ["Y", "Y_h"] + ["Y_c"] * (op == "LSTM")
-    proto = model([node(op, inputs, outputs, **options)], [("x", (steps, n, d))], outputs, given, opset=14)
-    x = draw(steps, n, d)
+    proto = model([node(op, inputs, outputs, **options)], [("x", (length, n, d))], outputs, given, opset=14)
+    x = draw(length, n, d)
     theirs = runtime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(
         None, {"x": x}
     )
@@ -661,7 +661,7 @@ for layers, steps in (([L.LSTM(6, return_sequences=True), L.Dense(3)], 1), ([L.G
     network = cells.from_keras(model, x)
     assert abs(network(x).value - keras.ops.convert_to_numpy(model(x))).max() < 1e-5
     assert set(network.parameters()) == {{w.path for w in model.trainable_weights}}
-    found = [loop.steps for loop in network.loops]
+    found = [loop.length for loop in network.loops]
     assert found == [{T} - 2 * isinstance(layers[0], L.Conv1D)] * steps, found
 try:
     cells.from_keras(keras.Sequential([keras.Input(({T}, {D})), L.Lambda(lambda x: x)]), x)

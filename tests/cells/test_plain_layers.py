@@ -149,8 +149,8 @@ def test_compiled_is_eager_and_serves_every_length(name, dtype, rng):
         dict(rtol=2e-4, atol=2e-4) if dtype == "float32" else dict(rtol=1e-9, atol=1e-11),
     )
     learned = list(layer.parameters().values())
-    for steps, sequences in ((T, N), (1, 1), (8, 2)):
-        x = ROWS[name].draw(rng, dtype, T=steps, N=sequences)
+    for length, sequences in ((T, N), (1, 1), (8, 2)):
+        x = ROWS[name].draw(rng, dtype, T=length, N=sequences)
         for given in ({}, options(name, layer, x, rng)):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
@@ -420,5 +420,5 @@ def test_a_sequential_learns_with_dropout_and_is_drawn_step_by_step(rng):
     shown = loss(x[:3, :2], y[:3, :2])
     shown.backward(record=True)
     network = viz.read.network.read(shown)
-    assert network.bands == ["layer 2"] and network.steps == [1, 2, 3]
+    assert network.bands == ["layer 2"] and network.times == [1, 2, 3]
     assert {g.name for g in network.cells["layer 2", 1]} >= {"f", "i", "c_tilde", "o", "c", "h"}

@@ -109,7 +109,7 @@ class Own:
 class Inside(Layer):
     """A layer of the caller's own, which hands all options on to a layer in it."""
 
-    outputs = H
+    width = H
 
     def __init__(self, rng):
         super().__init__("float64")
@@ -125,7 +125,7 @@ class Inside(Layer):
 class Plain(Layer):
     """A layer of the caller's own that gives outputs alone."""
 
-    outputs = H
+    width = H
 
     def __init__(self, rng):
         super().__init__("float64")
@@ -331,10 +331,10 @@ def test_given_states_masks_cuts_and_their_gradients_compile(name, x, rng):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as: runs eagerly
         compiled = mg.compile(loss)
-        for steps, sequences in ((T, N), (4, 2)):
-            arguments = [Tensor(rng.standard_normal((steps, sequences, D)), requires_grad=True)]
+        for length, sequences in ((T, N), (4, 2)):
+            arguments = [Tensor(rng.standard_normal((length, sequences, D)), requires_grad=True)]
             arguments += [Tensor(s, requires_grad=True) for s in first_states(layer, rng, sequences)]
-            lengths = rng.integers(0, steps + 1, sequences)
+            lengths = rng.integers(0, length + 1, sequences)
             value, found = compiled.value_and_grad(arguments[0], lengths, *arguments[1:])
             eager = loss(arguments[0], lengths, *arguments[1:])
             leaves = [*arguments, *(p for p in learned(layer) if p.name != "h_0")]

@@ -135,7 +135,7 @@ TASKS = {
 @pytest.mark.parametrize("name", list(TASKS))
 def test_a_task_has_a_loss_that_moves_every_parameter(name, rng):
     task = TASKS[name]()
-    layer, output = Stack(GRU, task.inputs, 6, 1, rng), Output(6, task.outputs, rng)
+    layer, output = Stack(GRU, task.inputs, 6, 1, rng), Output(6, task.width, rng)
     parameters = [*layer.parameters().values(), *output.parameters().values()]
     for batch in (task.draw(8, rng), task.held_out(8, rng)):
         loss = task.loss(layer, output, *batch)

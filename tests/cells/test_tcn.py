@@ -55,10 +55,10 @@ def in_numpy(made, x, masks):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(("levels", "taps", "inputs"), [(1, 1, D), (1, 4, H), (3, 2, D), (2, 3, H)])
-@pytest.mark.parametrize("steps", [1, T])
-def test_the_network_is_what_its_definition_says(levels, taps, inputs, steps, rng):
+@pytest.mark.parametrize("length", [1, T])
+def test_the_network_is_what_its_definition_says(levels, taps, inputs, length, rng):
     made, x = tcn(rng, levels, taps, inputs=inputs), rng.standard_normal((T, N, inputs))
-    masks = made.dropout_masks(steps, N, 0.4, rng)
+    masks = made.dropout_masks(length, N, 0.4, rng)
     assert_close(made(x, dropout=masks).outputs.value, in_numpy(made, x, masks), 1e-12)
     assert_close(made(x).outputs.value, in_numpy(made, x, np.ones_like(masks)), 1e-12)
 
@@ -219,16 +219,16 @@ def test_a_change_of_x_changes_no_bit_before_it(t, rng):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(
-    ("levels", "taps", "steps"), [(1, 1, 1), (1, 3, 5), (2, 3, 13), (3, 2, 15), (4, 3, 61)]
+    ("levels", "taps", "length"), [(1, 1, 1), (1, 3, 5), (2, 3, 13), (3, 2, 15), (4, 3, 61)]
 )
-def test_the_receptive_field_is_what_the_gradient_reaches(levels, taps, steps, rng):
+def test_the_receptive_field_is_what_the_gradient_reaches(levels, taps, length, rng):
     made = TCN(D, H, levels, taps, rng, "float64")
     for p in made.parameters().values():  # nothing cancels and no unit is off
         p.value = abs(p.value) + 0.01
-    assert made.receptive_field == 1 + 2 * (taps - 1) * (2**levels - 1) == steps
-    x = Tensor(rng.random((steps + 7, N, D)), requires_grad=True)
+    assert made.receptive_field == 1 + 2 * (taps - 1) * (2**levels - 1) == length
+    x = Tensor(rng.random((length + 7, N, D)), requires_grad=True)
     made(x).outputs[-1].sum().backward()
-    assert ((x.grad != 0).all(axis=(1, 2)) == (np.arange(steps + 7) >= 7)).all()
+    assert ((x.grad != 0).all(axis=(1, 2)) == (np.arange(length + 7) >= 7)).all()
 
 
 @pytest.mark.smoke
@@ -312,7 +312,7 @@ def test_parameters_are_named_by_level_and_counted(rng):
     ]
     convolutions = (2 * D * H + 2 * H) + 5 * (2 * H * H + 2 * H)
     assert made.size == convolutions + H * (D + 1)
-    assert made.outputs == H and made.dilations == [1, 2, 4] and made.causal
+    assert made.width == H and made.dilations == [1, 2, 4] and made.causal
 
 
 @pytest.mark.smoke

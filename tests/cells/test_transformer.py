@@ -148,10 +148,10 @@ def test_the_whole_equals_pytorchs_encoder_with_norms_first(dtype, rng):
 # Against NumPy and finite differences.
 
 
-def by_the_book(steps, width):
+def by_the_book(length, width):
     """Section 3.5 of the paper, number by number."""
-    table = np.zeros((steps, width))
-    for pos in range(steps):
+    table = np.zeros((length, width))
+    for pos in range(length):
         for i in range(0, width, 2):
             table[pos, i] = np.sin(pos / 10000 ** (i / width))
             if i + 1 < width:
@@ -289,7 +289,7 @@ def test_parameters_are_counted_named_and_loaded(rng):
     names = list(net.parameters())
     assert names[:4] == ["W_x", "b_x", "1.attention.W_q", "1.attention.b_q"] and names[-2:] == ["g_h", "b_h"]
     block = 4 * W * (W + 1) + 4 * W + W * 4 * W + 4 * W + 4 * W * W + W
-    assert net.size == LAYERS * block + D * W + W + 2 * W and net.outputs == W
+    assert net.size == LAYERS * block + D * W + W + 2 * W and net.width == W
     other.load_state_dict({name: p.value for name, p in net.parameters().items()})
     x = rng.standard_normal((T, N, D))
     np.testing.assert_array_equal(other(x).outputs.value, net(x).outputs.value)
@@ -346,10 +346,10 @@ def test_compiled_is_eager_for_every_number_of_steps(rng):
         return (h * h * h).sum(), h
 
     compiled, parameters = mg.compile(loss), list(net.parameters().values())
-    for steps, lengths in ((T, LENGTHS), (9, np.array([3, 9]))):
+    for length, lengths in ((T, LENGTHS), (9, np.array([3, 9]))):
         sequences = len(lengths)
-        masks = net.dropout_masks(steps, sequences, 0.3, rng)
-        x = Tensor(rng.standard_normal((steps, sequences, D)), requires_grad=True)
+        masks = net.dropout_masks(length, sequences, 0.3, rng)
+        x = Tensor(rng.standard_normal((length, sequences, D)), requires_grad=True)
         value, h = loss(x, lengths, masks)
         expected = gradients(value, [x, *parameters])
         with warnings.catch_warnings():

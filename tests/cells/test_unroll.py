@@ -18,8 +18,8 @@ def lstm(rng):
     return LSTM(4, 3, rng)
 
 
-def inputs(steps=5, sequences=2, features=4, dtype="float32"):
-    return np.random.default_rng(3).standard_normal((steps, sequences, features)).astype(dtype)
+def inputs(length=5, sequences=2, features=4, dtype="float32"):
+    return np.random.default_rng(3).standard_normal((length, sequences, features)).astype(dtype)
 
 
 # Records.
@@ -111,7 +111,7 @@ MISFITS = {
     ),
     "two axes": (inputs()[0], None, ShapeError, r"LSTM: .*\(2, 4\); give \(steps, sequences, features\)"),
     "a row": ([np.ones(4, "f4")], None, ShapeError, r"LSTM step t=1: x \(4,\)"),
-    "no steps": (inputs(steps=0), None, InputError, r"LSTM: .*T = 0 .*at least one step"),
+    "no steps": (inputs(length=0), None, InputError, r"LSTM: .*T = 0 .*at least one step"),
     "an empty list": ([], None, InputError, r"LSTM: .*T = 0 .*at least one step"),
     "a number": (3.0, None, InputError, r"LSTM: .*\(T, N, D\).*not float"),
     "one state": (

@@ -104,7 +104,7 @@ def test_gradients_with_lengths_match_finite_differences(name, rng):
     made = layer(CELLS[name], rng)
     if name == "irnn":
         made.W_h.value, made.b_h.value = 0.1 * made.W_h.value, np.array([3.0, -3, 3, -3, 3])
-    names, weigh = list(made.parameters()), rng.standard_normal((T, N, made.outputs))
+    names, weigh = list(made.parameters()), rng.standard_normal((T, N, made.width))
 
     def function(x, *values):
         for key, value in zip(names, values, strict=True):

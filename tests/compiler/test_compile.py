@@ -99,7 +99,7 @@ def test_every_operation_compiles_or_says_why_not(name, data, seed):
 def model(kind, dtype, D=4, H=6, K=3, seed=0):
     rng = np.random.default_rng(seed)
     cell = CELLS[kind](D, H, rng, dtype)
-    output = Output(cell.outputs, K, rng, dtype)
+    output = Output(cell.width, K, rng, dtype)
     for p in cell.parameters().values():
         p.value = p.value + 0.1 * rng.standard_normal(p.shape)  # biases too, so that none is constant
     if (

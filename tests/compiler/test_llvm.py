@@ -30,7 +30,7 @@ def step(cell: str, dtype: str, threads: int):
     """A compiled training step, and what it is called with."""
     rng = np.random.default_rng(0)
     layer = cells.CELLS[cell](D, H, rng, dtype=dtype)
-    output = cells.Output(layer.outputs, 4, rng, dtype=dtype)
+    output = cells.Output(layer.width, 4, rng, dtype=dtype)
     x, targets = rng.standard_normal((T, N, D)).astype(dtype), rng.integers(0, 4, (T, N))
 
     def loss(x, targets):

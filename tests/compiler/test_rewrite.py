@@ -20,7 +20,7 @@ def graph(kind: str):
     """Loss and all gradients as a graph, the sizes, the arguments' values and what eager mode computes."""
     rng = np.random.default_rng(0)
     cell = CELLS[kind](D, H, rng, "float64")
-    output = Output(cell.outputs, K, rng, "float64")
+    output = Output(cell.width, K, rng, "float64")
     x, targets = mg.Tensor(rng.standard_normal((T, N, D)), requires_grad=True), rng.integers(0, K, (T, N))
 
     def loss(x, targets):
@@ -181,7 +181,7 @@ def test_products_with_one_hot_rows_are_looked_up(kind):
     """Values and gradients as eager, in and out of the loop, and no product with the classes is left."""
     rng = np.random.default_rng(0)
     cell = CELLS[kind](D, H, rng, "float64")
-    output = Output(cell.outputs, D, rng, "float64")
+    output = Output(cell.width, D, rng, "float64")
 
     def loss(codes):
         y = run(cell, mg.one_hot(codes[:-1], D, "float64"), output=output).y

@@ -29,10 +29,10 @@ def network(seed=0, dtype="float64"):
     return loss, {**cell.parameters(), **output.parameters()}
 
 
-def batches(count, dtype="float64", steps=T):
+def batches(count, dtype="float64", length=T):
     rng = np.random.default_rng(1)
     return [
-        (rng.standard_normal((steps, N, D)).astype(dtype), rng.integers(0, D, (steps, N)))
+        (rng.standard_normal((length, N, D)).astype(dtype), rng.integers(0, D, (length, N)))
         for _ in range(count)
     ]
 
@@ -126,7 +126,7 @@ def test_a_step_of_several_batches_is_that_of_their_mean_gradient(make, lengths)
     for _ in range(4):
         total, sums = None, {}
         for k, length in enumerate(lengths, 1):
-            (batch,) = batches(1, steps=length)
+            (batch,) = batches(1, length=length)
             step.compute(*batch)
             total = step.average(total, len(lengths) if k == len(lengths) else None)
             gradients = compiled.value_and_grad(*batch)[1]
@@ -229,8 +229,8 @@ def test_batches_of_other_sizes_and_threads():
     (f, p), (g, q) = network(), network()
     one, two = optim.Adam(p), optim.Adam(q)
     step, compiled = TrainingStep(mg.compile(f, threads=2), one, 1.0), mg.compile(g)
-    for steps in (3, 5, 3, 1, 5):
-        for batch in batches(2, steps=steps):
+    for length in (3, 5, 3, 1, 5):
+        for batch in batches(2, length=length):
             step(*batch)
             one_by_one(compiled, two, batch, 1.0)
     assert_alike(one, two)

@@ -47,7 +47,7 @@ T, N, D, H = 5, 6, 3, 9
 def variant_of(cell: str, dtype: str = "float32"):
     rng = np.random.default_rng(0)
     layer = cells.CELLS[cell](D, H, rng, dtype=dtype)
-    output = cells.Output(layer.outputs, 4, rng, dtype=dtype)
+    output = cells.Output(layer.width, 4, rng, dtype=dtype)
     x, targets = rng.standard_normal((T, N, D)).astype(dtype), rng.integers(0, 4, (T, N))
     loss = mg.compile(lambda x, y: mg.cross_entropy(cells.run(layer, x, output=output).y, y))
     variant, call = loss.variant((x, targets), True, load=False)

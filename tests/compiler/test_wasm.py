@@ -105,7 +105,7 @@ def network(name: str, dtype: str, T: int = 6, N: int = 5, D: int = 3, H: int = 
     """A layer's loss, compiled; what it is called with; its parameters."""
     rng = np.random.default_rng(7)
     layer = cells.CELLS[name](D, H, rng, dtype=dtype)
-    output = cells.Output(layer.outputs, 4, rng, dtype=dtype)
+    output = cells.Output(layer.width, 4, rng, dtype=dtype)
     x, targets = rng.standard_normal((T, N, D)).astype(dtype), rng.integers(0, 4, (T, N))
 
     def loss(x, targets):

@@ -1122,10 +1122,10 @@ class Drawer:
             ) or self.give("any", "TN", "bool")
         if self.chance(0.25):
             name = self.new("output")
-            kind, outputs = "Output", sizes["K"]
-            self.p.cells.append((name, kind, H, outputs, self.upto(100)))
+            kind, width = "Output", sizes["K"]
+            self.p.cells.append((name, kind, H, width, self.upto(100)))
             self.values[name] = cells.Output(
-                H, outputs, np.random.default_rng(self.p.cells[-1][-1]), self.p.dtype
+                H, width, np.random.default_rng(self.p.cells[-1][-1]), self.p.dtype
             )
             q["output"] = name
             quantities.append("y")

@@ -15,7 +15,7 @@ def network(cell=cells.LSTM, T=4, H=8, D=4, seed=0, backward=True, dtype="float6
     """An unrolled cell with an output layer and a loss over all steps: (loss, steps)."""
     rng = np.random.default_rng(seed)
     made = cell(D, H, rng, dtype)
-    output = cells.Output(made.outputs, D, rng, dtype)
+    output = cells.Output(made.width, D, rng, dtype)
     steps = cells.run(made, rng.standard_normal((T, N, D)).astype(dtype)).steps
     loss = cross_entropy(stack([output(s.state[0]) for s in steps]), rng.integers(0, D, (T, N)))
     if backward:

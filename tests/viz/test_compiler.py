@@ -32,7 +32,7 @@ def compiled(kind=cells.LSTM, T=4, H=8, D=4, name="x", gradients=True, layers=1)
     """A cell with an output layer and a loss over all steps, as its compiled function."""
     rng = np.random.default_rng(0)
     cell = kind(D, H, rng) if layers == 1 else cells.Stack(kind, D, H, layers, rng)
-    output = cells.Output(cell.outputs, D, rng)
+    output = cells.Output(cell.width, D, rng)
     for key, parameter in cell.parameters().items():
         parameter.name = parameter.name or key
 
@@ -122,7 +122,7 @@ def test_a_product_that_reads_what_was_rewritten_is_not_new():
     """One-hot rows are looked up: products before the loop become look-ups, and those in the loop are what they were."""
     rng = np.random.default_rng(0)
     cell = cells.LSTM(5, 6, rng)
-    output = cells.Output(cell.outputs, 5, rng)
+    output = cells.Output(cell.width, 5, rng)
     made = compile(lambda k: cross_entropy(cells.run(cell, one_hot(k[:-1], 5), output=output).y, k[1:]))
     made.variant((np.zeros((6, 2), np.int64),), True, load=False)
     pictures = viz.rewrites(made)

@@ -41,7 +41,7 @@ def test_the_structure_of_a_cell_that_viz_has_never_seen(golden):
 def test_the_reading_of_an_lstm_from_its_graph_alone():
     loss, _ = network(T=3)
     net = read(loss)
-    assert net.steps == [1, 2, 3]
+    assert net.times == [1, 2, 3]
     assert [g.name for g in net.cells["", 2] if g.kind == QUANTITY] == ["f", "i", "c_tilde", "c", "o", "h"]
     assert net.carried[""] == ["c", "h"] and net.memory[""] == ["c"]
     assert {name for _, name in net.first} == {"c", "h"}

@@ -38,8 +38,8 @@ def test_no_fold_is_small_and_the_ends_are_drawn(cell, T):
     for gates in (True, False):
         shown = steps_shown(net, gates=gates)
         assert shown == sorted(set(shown)) and len(shown) <= MOST and {1, T} <= set(shown)
-        assert all(len(fold) >= LEAST_FOLD for fold in folds(net.steps, shown))
-        assert T > 8 or shown == net.steps
+        assert all(len(fold) >= LEAST_FOLD for fold in folds(net.times, shown))
+        assert T > 8 or shown == net.times
 
 
 @pytest.mark.parametrize("at", [4, 17, 31])
@@ -65,7 +65,7 @@ def test_the_largest_and_the_smallest_are_drawn_or_named_by_the_fold(seed):
     for name in ("f", "i", "c_tilde", "o", "c", "h"):
         sizes = {
             t: norm(g.out.grad)
-            for t in net.steps
+            for t in net.times
             for g in net.cells["", t]
             if g.kind == QUANTITY and g.name == name
         }

@@ -20,7 +20,7 @@ def network(kind=cells.LSTM, seed=0, layers=1):
     """(loss, parameters, batches): a small network that is to say what it reads."""
     rng = np.random.default_rng(seed)
     layer = cells.Stack(kind, D, H, layers, rng) if layers > 1 else kind(D, H, rng)
-    output = cells.Output(layer.outputs, D, rng)
+    output = cells.Output(layer.width, D, rng)
 
     def loss(x, y):
         h = layer(x).outputs

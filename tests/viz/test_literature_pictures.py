@@ -90,7 +90,7 @@ def gain(factor):
 def test_a_cut(name):
     kind = passing(name, lambda s, t: s.detach() if t == 7 else s)
     fault = next(f for f in viz.report(unrolled(name, kind=kind)).faults if f.kind == "cut")
-    assert fault.steps == (7,) and "t = 6 and 7" in fault.said
+    assert fault.times == (7,) and "t = 6 and 7" in fault.said
 
 
 @every_cell
@@ -158,12 +158,12 @@ VIEWS = {
 VARIANTS = {
     "a loss at every step": {},
     "a loss at the last": dict(last=True),
-    "one step": dict(steps=1),
+    "one step": dict(length=1),
     "one sequence": dict(sequences=1),
-    "one step of one sequence": dict(steps=1, sequences=1, last=True),
+    "one step of one sequence": dict(length=1, sequences=1, last=True),
     "x is one tensor": dict(learns="whole"),
     "x is a tensor at each step": dict(learns="each"),
-    "one x that learns": dict(learns="each", steps=1),
+    "one x that learns": dict(learns="each", length=1),
     "from the end": dict(reverse=True),
     "cut": dict(truncate=2),
     "padded": dict(lengths=np.array([2, 4])),
@@ -173,11 +173,11 @@ MATRICES = ("mlstm", "softmax_memory", "conv_lstm", "delta_rule")  # states that
 STRANGE = ("qrnn", "lmu", "clockwork_rnn", "learned_state_lstm", "min_gru_log", "softmax_memory")
 
 
-def small(kind, steps=4, sequences=2, last=False, learns="", backward=True, **options):
+def small(kind, length=4, sequences=2, last=False, learns="", backward=True, **options):
     rng = np.random.default_rng(0)
     own = 3 + 2 * 5 if kind is LITERATURE["zoneout_lstm"] else 3
     cell = kind(own, 5, rng, "float64")
-    x = rng.uniform(0.1, 0.9, (steps, sequences, own))
+    x = rng.uniform(0.1, 0.9, (length, sequences, own))
     if learns:
         x = Tensor(x, True, name="x") if learns == "whole" else [Tensor(v, True, name="x") for v in x]
     made = cells.run(cell, x, **options).steps

@@ -56,10 +56,10 @@ def test_every_entry_is_that_of_a_backward_pass_of_its_own(case):
     losses, nodes = parts_of(loss), named(net)
     found = {(m.band, m.name): m for m in matrices(net, [loss])}
     if case != "one loss":
-        assert len(losses) == len(net.steps)
+        assert len(losses) == len(net.times)
     for (band, name, t), node in nodes.items():
         m = found[band, name]
-        assert m.losses == (net.steps if case != "one loss" else net.steps[-1:])
+        assert m.losses == (net.times if case != "one loss" else net.times[-1:])
         for r, part in enumerate(losses):
             alone, mine = norm(grad(part, node).value), m.norms[r, m.times.index(t)]
             assert (np.isnan(mine) and alone == 0) or mine == pytest.approx(alone, rel=1e-10), (band, name, t)

@@ -41,7 +41,7 @@ def test_shipped_cells(view, name):
 @every_view
 @pytest.mark.parametrize("name", LITERATURE)
 def test_cells_of_the_literature(view, name):
-    assert_apart(VIEWS[view](*small(LITERATURE[name], steps=3)))
+    assert_apart(VIEWS[view](*small(LITERATURE[name], length=3)))
 
 
 @every_view

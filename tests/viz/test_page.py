@@ -286,7 +286,7 @@ def long(T, H=4, last=False):
 def test_every_step_has_the_numbers_of_its_own_nodes(name):
     loss, steps = MANY[name]()
     found, net = Unpacked(viz.page(loss, steps).html), read(loss, steps)
-    for k, t in enumerate(net.steps):
+    for k, t in enumerate(net.times):
         groups = [g for b in net.bands for g in net.cells.get((b, t), ())]
         own = {(g.band, g.name or "shared"): g for g in groups}
         own |= {(b, g.name or "x"): g for b in net.bands for g in net.inputs.get((b, t), ())}
@@ -329,20 +329,20 @@ def test_lines_carry_what_the_pictures_of_draw_say(name, level):
         ]
 
     if level == "operation":
-        for k, t in enumerate(net.steps):
+        for k, t in enumerate(net.times):
             picture = viz.draw(loss, steps, level=level, window=(t, t), budget=4000)
             assert Counter(said(k)) - flowing(picture.dot) == Counter(), t
             more = flowing(picture.dot) - Counter(said(k))
             assert sum(more.values()) <= 4  # what is left out, among itself
         return
-    everything = (draw_steps if level == "step" else draw_gates)(net, net.steps, "", None, 20.0)
+    everything = (draw_steps if level == "step" else draw_gates)(net, net.times, "", None, 20.0)
     lines = [
         line
         for line in everything.dot.splitlines()
         if "legend" not in line and '"scale ' not in line and '"status ' not in line
     ]
     drawn_ = flowing("\n".join(lines))
-    assert Counter(v for k in range(len(net.steps)) for v in said(k)) == drawn_
+    assert Counter(v for k in range(len(net.times)) for v in said(k)) == drawn_
 
 
 def test_steps_that_are_alike_share_a_plan_and_others_do_not():

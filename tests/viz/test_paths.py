@@ -39,7 +39,7 @@ def statuses_of(picture) -> set[str]:
 
 
 def every_state(net, far):
-    times = sorted({*net.steps, *(g.t for g in net.first.values())})
+    times = sorted({*net.times, *(g.t for g in net.first.values())})
     return [split(net, band, name, times, far) for band, name in carried("test", net)]
 
 
@@ -297,7 +297,7 @@ def test_the_structure_and_that_the_same_program_writes_the_same_bytes(view, gol
 def test_direct_and_the_rest_make_the_total(case):
     loss, _ = network(**EVERY[case])
     net = read(loss)
-    times = sorted({*net.steps, *(g.t for g in net.first.values())})
+    times = sorted({*net.times, *(g.t for g in net.first.values())})
     for d in measured(net, loss, carried("test", net), times):
         for t, total in d.vectors["total"].items():
             both = d.vectors["direct"][t] + d.vectors["from other steps"][t]

@@ -36,19 +36,19 @@ T, N, D, H = 25, 4, 4, 32
 
 
 def unrolled(
-    kind=cells.LSTM, seed=0, change=None, scale=1.0, last=False, steps=T, hidden=H, mask=None, **options
+    kind=cells.LSTM, seed=0, change=None, scale=1.0, last=False, length=T, hidden=H, mask=None, **options
 ):
     """A cell over random inputs, after a recorded backward pass of a loss at every step, or at the last."""
     rng = np.random.default_rng(seed)
     cell = kind(D, hidden, rng, "float64")
-    output = cells.Output(cell.outputs, D, rng, "float64")
+    output = cells.Output(cell.width, D, rng, "float64")
     if change is not None:
         change(cell)
-    made = cells.run(cell, scale * rng.standard_normal((steps, N, D)), **options).steps
+    made = cells.run(cell, scale * rng.standard_normal((length, N, D)), **options).steps
     if last:
         loss = cross_entropy(output(made[-1].state[0]), rng.integers(0, D, N))
     else:
-        targets = rng.integers(0, D, (steps, N))
+        targets = rng.integers(0, D, (length, N))
         loss = cross_entropy(stack([output(s.state[0]) for s in made]), targets, mask=mask)
     loss.backward(record=True)
     return loss
@@ -128,7 +128,7 @@ def test_no_fault_in_layers_and_in_networks_without_recurrence(kind):
         "stack": lambda: cells.Stack(cells.GRU, D, 8, 3, rng),
         "bidirectional": lambda: cells.Bidirectional(cells.LSTM, D, 8, rng),
     }[kind]()
-    output = cells.Output(layer.outputs, D, rng)
+    output = cells.Output(layer.width, D, rng)
     x = Tensor(rng.standard_normal((12, N, D)).astype("f"))
     loss = cross_entropy(output(cells.run(layer, x).outputs), rng.integers(0, D, (12, N)))
     loss.backward(record=True)
@@ -185,14 +185,14 @@ def test_what_is_said_of_a_diagonal_does_not_depend_on_where_the_losses_are(a, w
 
 
 @pytest.mark.parametrize(
-    "a, steps, kind",
+    "a, length, kind",
     [(1.3, 6, None), (1.3, 12, "grows"), (1.3, 40, "exploding"), (1.5, 12, "exploding"), (1.2, 12, None)],
 )
-def test_a_growth_is_a_fault_by_what_it_comes_to_over_the_steps_at_hand(a, steps, kind):
+def test_a_growth_is_a_fault_by_what_it_comes_to_over_the_steps_at_hand(a, length, kind):
     """× 1.3 per step is × 18 over 12 steps, which a network that learns may well have, and × 28,000 over 40."""
     rng = np.random.default_rng(0)
     cell = type("Diagonal", (Diagonal,), dict(a=a))(D, 8, rng, "float64")
-    run = cells.run(cell, 0.1 * rng.standard_normal((steps, N, D)))
+    run = cells.run(cell, 0.1 * rng.standard_normal((length, N, D)))
     loss = (run.h[-1] ** 2).sum()
     loss.backward(record=True)
     report = viz.report(loss)
@@ -200,8 +200,10 @@ def test_a_growth_is_a_fault_by_what_it_comes_to_over_the_steps_at_hand(a, steps
     assert report.healthy == (kind != "exploding")
     if kind:
         (found,) = report.findings
-        assert f"× {number(a)} per step back" in found.said and f"× {number(a ** (steps - 1))}." in found.said
-        assert f"From t = {steps} back to t = 1" in found.said
+        assert (
+            f"× {number(a)} per step back" in found.said and f"× {number(a ** (length - 1))}." in found.said
+        )
+        assert f"From t = {length} back to t = 1" in found.said
     if kind == "grows":
         assert (
             f"over 100 it would be × {number(a**100)}." in found.said
@@ -238,7 +240,7 @@ def test_a_memory_that_is_held_open_is_no_fault():
 @pytest.mark.parametrize("value", [-6.0, 6.0])
 def test_an_input_gate_that_is_saturated(value):
     fault = only(unrolled(change=bias("b_i", value)), "saturated")
-    assert fault.said.startswith("i: 100 %") and len(fault.steps) == T
+    assert fault.said.startswith("i: 100 %") and len(fault.times) == T
 
 
 def test_an_update_gate_of_a_gru_forgets_where_it_is_high():
@@ -420,7 +422,7 @@ class Cutting(cells.LSTM):
 
 def test_a_detach_at_step_7():
     fault = only(unrolled(Cutting), "cut")
-    assert fault.steps == (7,) and "t = 6 and 7" in fault.said and "c and h" in fault.said
+    assert fault.times == (7,) and "t = 6 and 7" in fault.said and "c and h" in fault.said
 
 
 def test_a_detach_of_one_state_alone(monkeypatch):
@@ -432,7 +434,7 @@ def test_a_detach_of_one_state_alone(monkeypatch):
 def test_truncation_is_a_note():
     report = viz.report(unrolled(truncate=5))
     note = next(f for f in report.findings if f.kind == "cut")
-    assert report.healthy and note.steps == (6, 11, 16, 21) and "Every 5 steps" in note.said
+    assert report.healthy and note.times == (6, 11, 16, 21) and "Every 5 steps" in note.said
 
 
 def test_weights_behind_a_detach():
@@ -449,14 +451,14 @@ def test_a_mask_over_steps_3_to_5():
     mask = np.ones((T, N), bool)
     mask[2:5] = False
     fault = only(unrolled(mask=mask), "masked")  # of the loss
-    assert fault.steps == (3, 4, 5) and "t = 3 … 5" in fault.said and fault.where == "loss"
+    assert fault.times == (3, 4, 5) and "t = 3 … 5" in fault.said and fault.where == "loss"
     rng = np.random.default_rng(0)
     for kind in (cells.LSTM, cells.RNN, cells.GRU):  # of the states
         cell = kind(D, H, rng, "float64")
         steps = cells.run(cell, rng.standard_normal((T, N, D)), mask=mask).steps
         loss = mse(stack([s.h for s in steps]), rng.standard_normal((T, N, H)))
         loss.backward(record=True)
-        assert only(loss, "masked").steps == (3, 4, 5)
+        assert only(loss, "masked").times == (3, 4, 5)
 
 
 def test_padding_is_a_note_and_changes_no_rate():
@@ -540,7 +542,7 @@ def test_rate_of_any_matrix_is_its_spectral_radius():
         cell.W_h.value = W
 
     for seed in range(3):
-        loss = unrolled(Linear, seed, change, steps=150, hidden=16)
+        loss = unrolled(Linear, seed, change, length=150, hidden=16)
         report = viz.report(loss)
         rho = np.abs(np.linalg.eigvals(np.random.default_rng(5).standard_normal((16, 16)) / 4)).max()
         assert report.data["rate"] == pytest.approx(np.log(rho), abs=0.01)
@@ -609,9 +611,9 @@ class Logarithm(cells.RNN):
 
 @pytest.mark.filterwarnings("ignore:(invalid value|divide by zero)")
 def test_not_a_number_names_where_it_begins():
-    report = viz.report(unrolled(Logarithm, steps=6))
+    report = viz.report(unrolled(Logarithm, length=6))
     fault = next(f for f in report.faults if f.kind == "not a number")
-    assert "value of h at t = 1" in fault.said and fault.steps == (1,) and report.svg()
+    assert "value of h at t = 1" in fault.said and fault.times == (1,) and report.svg()
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -629,11 +631,11 @@ def test_all_zero():
 
 
 def test_a_single_step_and_no_sequences():
-    report = viz.report(unrolled(steps=1))
+    report = viz.report(unrolled(length=1))
     assert report.healthy and report.svg() and [f.said for f in report.findings] == [
         "The gradient of W_f and b_f is exactly zero."
     ]  # fmt: skip
-    assert viz.report(unrolled(steps=2)).healthy
+    assert viz.report(unrolled(length=2)).healthy
     steps = cells.run(cells.LSTM(D, 4, np.random.default_rng(0)), np.zeros((3, 0, D), "f")).steps
     assert viz.report(steps).svg()
 
@@ -646,7 +648,7 @@ def test_steps_alone():
 
 
 def test_a_thousand_steps_are_quick():
-    loss = unrolled(steps=1000, hidden=16)
+    loss = unrolled(length=1000, hidden=16)
     start = time.process_time()
     report = viz.report(loss)
     assert time.process_time() - start < 8  # a second on a machine of its own
@@ -659,7 +661,7 @@ def test_what_is_no_graph():
         with pytest.raises(InputError, match="give a minigrad"):
             viz.report(bad)
     with pytest.raises(InputError, match="a parameter is int"):
-        viz.report(unrolled(steps=2), parameters=[3])
+        viz.report(unrolled(length=2), parameters=[3])
 
 
 def test_the_same_graph_gives_the_same_report():
@@ -677,7 +679,7 @@ def test_nasty_names(name):
 def test_rich_shows_tables_and_takes_no_name_for_markup():
     unused = {"[red]W[/red]": Tensor(np.ones(2), requires_grad=True), "[/b]": Tensor(1.0)}
     console = Console(width=140, record=True, file=io.StringIO())
-    report = viz.report(unrolled(steps=3), parameters=unused)
+    report = viz.report(unrolled(length=3), parameters=unused)
     console.print(report)
     said = console.export_text()
     assert "[red]W[/red] and [/b]" in said and "half-life (steps)" in said and "unused" in said

@@ -243,7 +243,7 @@ def test_the_usual_stateful_loop_draws_its_last_window(T, reverse):
         before, state = state, [s.detach() for s in last]
     for what in (loss, steps):
         seen = read(*roots_of(what))
-        assert seen.steps == list(range(1, len(steps) + 1)) and seen.carried[""] == ["c", "h"]
+        assert seen.times == list(range(1, len(steps) + 1)) and seen.carried[""] == ["c", "h"]
         start = len(steps) + 1 if reverse and T > 1 else 0  # one step has no direction
         assert {key: g.t for key, g in seen.first.items()} == {("", "c"): start, ("", "h"): start}
         for (_, name), group in seen.first.items():
@@ -251,7 +251,7 @@ def test_the_usual_stateful_loop_draws_its_last_window(T, reverse):
         assert [g.name for own in seen.inputs.values() for g in own] == ["x"] * len(steps)
     for view in EVERY_VIEW:
         assert texts(view(loss).svg())
-    assert list(viz.gradient(loss).data["t"]) == sorted([*seen.steps, start])
+    assert list(viz.gradient(loss).data["t"]) == sorted([*seen.times, start])
 
 
 # Inputs and first states, wherever they come from.
@@ -271,16 +271,16 @@ def test_x_is_an_input_of_its_step_whatever_else_reads_it(name, T, learns):
     loss.backward(record=True)
     for records in (None, steps):
         seen = read(loss, records)
-        assert seen.steps == list(range(1, T + 1))
+        assert seen.times == list(range(1, T + 1))
         assert {t: [g.name for g in own] for (_, t), own in seen.inputs.items()} == {
-            t: ["x"] for t in seen.steps
+            t: ["x"] for t in seen.times
         }
         assert all(np.array_equal(seen.inputs["", s.t][0].out.value, s.x.value) for s in steps)
     weights = {p.number for p in cell.parameters().values()}
     there = {n.number for n in seen.nodes if n.op is None and n.requires_grad}
     assert there - seen.data == weights & there
     dot = viz.draw(loss).dot
-    assert dot.count(">∂x ") == len(seen.steps) == dot.count(">x<")
+    assert dot.count(">∂x ") == len(seen.times) == dot.count(">x<")
 
 
 def test_learned_first_states_are_drawn_with_their_gradient():

@@ -286,7 +286,7 @@ def test_what_flows_into_a_row_adds_up_to_its_gradient():
         for reader in whole.rows:
             for way in reader.ways:
                 if way.source is row:
-                    for t in way.steps:
+                    for t in way.times:
                         arrived[t + way.offset] += way.norms[t]
         np.testing.assert_allclose(arrived, row.node.grad.ravel(), rtol=1e-12)
     assert x is whole.rows[0].node

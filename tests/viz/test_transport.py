@@ -206,7 +206,7 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
     rng = np.random.default_rng(3)
     T, N, H, D = 4, 2, 3, 2
     cell = cells.CELLS[name](D, H, rng, "float64")
-    head = cells.Output(cell.outputs, D, rng, "float64")
+    head = cells.Output(cell.width, D, rng, "float64")
     for p in cell.parameters().values():
         p.value = p.value + 0.3 * rng.standard_normal(p.shape)
     x, targets = rng.standard_normal((T, N, D)), rng.integers(0, D, (T, N))

@@ -53,7 +53,7 @@ def bptt(
     shown = _chosen(network, found, of)
     one_panel("bptt", ax, [m.key for m in shown])
     scale = scale or Scale.of(float(v) for m in shown for v in m.norms[m.ways == FLOWS] if v)
-    total, count = len(network.steps), len(shown[0].losses)
+    total, count = len(network.times), len(shown[0].losses)
     sampled = count == MOST_LOSSES < total or total > 2 * MOST_LOSSES
     sheet = Sheet(
         title or tr("Which step's loss reaches which step"),
@@ -150,11 +150,11 @@ def verdict(m: Matrix, scale: Scale) -> str:
         said.append(tr("It is not a number in places."))
     if m.half_lives:
         said.append(tr("What one loss sends back {fades}.", fades=half_lives(m.half_lives)))
-    steps, norms = max(map(m.row, range(len(m.losses))), key=lambda row: row[0].max(initial=-1))
+    back, norms = max(map(m.row, range(len(m.losses))), key=lambda row: row[0].max(initial=-1))
     there = np.flatnonzero(np.isfinite(norms) & (norms > 0))
     there = there[1:] if len(there) > 3 else there
     if len(there) > 1:
-        near, far = steps[there[[0, -1]]].tolist()
+        near, far = back[there[[0, -1]]].tolist()
         left = float(norms[there[-1]] / norms[there[0]])
         grown = (
             tr("{left} times as much", left=number(left))

@@ -58,13 +58,13 @@ def compare(
         )
     found = [run_of(clean(str(name), 16), what, of, captions) for name, what in runs.items()]
     for r in found[1:]:
-        if r.network.steps != found[0].network.steps:
+        if r.network.times != found[0].network.times:
             raise InputError(
-                f"compare: {found[0].name} has {len(found[0].network.steps)} steps and {r.name} "
-                f"{len(r.network.steps)}; run them on the same input"
+                f"compare: {found[0].name} has {len(found[0].network.times)} steps and {r.name} "
+                f"{len(r.network.times)}; run them on the same input"
             )
-    steps, network = found[0].network.steps, found[0].network
-    times, stride = drawn(steps)
+    every, network = found[0].network.times, found[0].network
+    times, stride = drawn(every)
     norms = {r.name: [r.gradient(t)[0] for t in times] for r in found}
     scale = scale or Scale.of(v for own in norms.values() for v in own if v)
     shared, columns, alike = shared_quantities(found), [str(t) for t in times], same_inputs(found)
@@ -87,7 +87,7 @@ def compare(
             [_gradients(found, times, scale, columns, captions_of(network, times))],
             *([_means(q, found, times, columns)] for q in shared),
         ],
-        [*_sizes(found), tr("‖∂L/∂state‖ at each step, on a logarithmic scale.{said}", said=said), *sampled(stride, len(steps))],
+        [*_sizes(found), tr("‖∂L/∂state‖ at each step, on a logarithmic scale.{said}", said=said), *sampled(stride, len(every))],
         scale=scale, keys=[(BLUE, tr("less than the first")), (ORANGE, tr("more"))], notes=notes,
     )  # fmt: skip
     return Chart(sheet, arrays(found, shared), ax)

@@ -55,7 +55,7 @@ def direct(
     which = carried("direct", network, of)
     assert network is not None
     one_panel("direct", ax, [key(*state) for state in which])
-    times, stride = drawn(sorted({*network.steps, *(g.t for g in network.first.values())}))
+    times, stride = drawn(sorted({*network.times, *(g.t for g in network.first.values())}))
     found = measured(network, root, which, times)
     numbers = [v for d in found for kind in COLOURS for t in times if (v := d.norm(kind, t))]
     scale = scale or Scale.of(numbers)
@@ -64,7 +64,7 @@ def direct(
     sheet = Sheet(
         title or tr("Direct and total gradient of the states"),
         [[panel] for d in found for panel in _panels(network, d, ends_of(numbers, scale), scale)],
-        [*lines, *sampled(stride, len(network.steps))], scale=scale,
+        [*lines, *sampled(stride, len(network.times))], scale=scale,
         notes=[
             tr("direct + from other steps = total, as vectors: their norms do not add up.")
             if network.computed else tr(UNKNOWN)

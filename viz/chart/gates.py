@@ -59,9 +59,9 @@ def gates(
     shown = _chosen(found, of)
     one_panel("gates", ax, [q.key for q in shown])
     both = gradients and any(q.gradients is not None for q in shown)
-    times, stride = drawn(network.steps)
+    times, stride = drawn(network.times)
     view = _View(
-        [network.steps.index(t) for t in times], [str(t) for t in times], captions_of(network, times), sequence,
+        [network.times.index(t) for t in times], [str(t) for t in times], captions_of(network, times), sequence,
         scale or Scale.of(v for q in shown if q.gradients is not None for v in _norms(q, sequence)), _top(shown),
     )  # fmt: skip
     rows: list[list[Panel]] = [
@@ -69,13 +69,13 @@ def gates(
     ]
     if not both:
         rows = [[p for row in rows[k : k + 2] for p in row] for k in range(0, len(rows), 2)]
-    said = [*heading(network), _said(shown, sequence, count), *sampled(stride, len(network.steps))]
+    said = [*heading(network), _said(shown, sequence, count), *sampled(stride, len(network.times))]
     sheet = Sheet(
         title or tr("Gates and states over time"), rows, said, scale=view.scale if both else None, top=view.top,
         width=min(980.0, max(740.0, 250 + 2 * view.wide * len(times))),
     )  # fmt: skip
     sheet.notes = _notes(sheet, shown, both, gradients)
-    return Chart(sheet, _arrays(found, network.steps), ax)
+    return Chart(sheet, _arrays(found, network.times), ax)
 
 
 def _notes(sheet: Sheet, shown: list[Quantity], both: bool, wanted: bool) -> list[str]:

@@ -58,7 +58,7 @@ def gradient(
     network = read(root, records, captions)
     names = carried("gradient", network)
     assert network is not None
-    every = sorted({*network.steps, *(g.t for g in network.first.values())})
+    every = sorted({*network.times, *(g.t for g in network.first.values())})
     times, stride = drawn(every)
     states = [split(network, *which, times) for which in names]
     numbers = [v for s in states for own in (s.total, *s.parts.values()) for v in own.values() if v]

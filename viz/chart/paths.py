@@ -76,7 +76,7 @@ def paths(
     found = carried("paths", network, of)
     assert network is not None
     one_panel("paths", ax, [key(*which) for which in found])
-    times, stride = drawn(sorted({*network.steps, *(g.t for g in network.first.values())}))
+    times, stride = drawn(sorted({*network.times, *(g.t for g in network.first.values())}))
     states = [split(network, band, name, times, far=True) for band, name in found]
     numbers = [v for s in states for own in (s.total, *s.parts.values()) for v in own.values() if v]
     gates = dict.fromkeys(w for s in states for w in s.ways if w not in OWN)
@@ -86,7 +86,7 @@ def paths(
         'against the sum. Rows: norms.')]  # fmt: skip
     sheet = Sheet(
         title or tr("Which way the gradient took"), [[p] for s in states for p in _panels(network, s, colours, scale)],
-        [*lines, *sampled(stride, len(network.steps))], scale=scale,
+        [*lines, *sampled(stride, len(network.times))], scale=scale,
         notes=[*map(tr, NOTES)] if network.computed else [tr(UNKNOWN)],
     )  # fmt: skip
     picture = Chart(sheet, arrays(states), ax)

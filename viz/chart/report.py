@@ -33,7 +33,7 @@ GOOD, NOTE, KEPT, MASKED = "#1a7f4b", "#5d6470", "#2c9b80", "#8a909a"
 class Report(Chart):
     """A health report: ``print`` shows it as text, rich as tables, and it is a `Chart` besides.
 
-    Attributes: `findings`, faults first, each with its `kind`, `where`, `said`, `advice` and `steps`; `data`, the
+    Attributes: `findings`, faults first, each with its `kind`, `where`, `said`, `advice` and `times`; `data`, the
     figures by name; `text`, what is printed; and those of `Chart`.
     """
 
@@ -116,8 +116,8 @@ def sheet(facts: Facts, found: list[Finding], title: str) -> Sheet:
     panels: list[list[Panel]] = [[_findings(facts, found)]]
     lines, notes = [tr("No recurrence, {nodes:,} nodes.", nodes=len(facts.nodes))], []
     if facts.network is not None:
-        times, stride = drawn(facts.network.steps)
-        lines = [sizes(facts.network), *sampled(stride, len(facts.network.steps))]
+        times, stride = drawn(facts.network.times)
+        lines = [sizes(facts.network), *sampled(stride, len(facts.network.times))]
         lines += [tr("Findings and figures are over all steps.")] * (stride > 1)
         rows = _Steps(facts, times, stride)
         panels += [[p] for p in rows.panels()]
@@ -158,7 +158,7 @@ class _Steps:
     def __init__(self, facts: Facts, times: list[int], stride: int):
         assert facts.network is not None
         self.facts, self.times, self.stride = facts, times, stride
-        self.steps, self.network = facts.network.steps, facts.network
+        self.every, self.network = facts.network.times, facts.network
         self.notes: list[str] = []
 
     def panels(self) -> list[Panel]:
@@ -188,8 +188,8 @@ class _Steps:
     def _curve(self, d: Decay, kind: int, low: int, high: int) -> Curve:
         """The line of a layer, which starts anew behind a cut; the axis ends where next to nothing is left."""
         xs, ys = [], []
-        first = self.steps.index(self.times[0])
-        places = {t: 0.5 + (k - first) / self.stride for k, t in enumerate(self.steps)}
+        first = self.every.index(self.times[0])
+        places = {t: 0.5 + (k - first) / self.stride for k, t in enumerate(self.every)}
         for k, (t, left) in enumerate(zip(d.times, d.left, strict=True)):
             decades = left / np.log(10)
             if places[t] >= 0:

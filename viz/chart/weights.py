@@ -49,7 +49,7 @@ def weights_by_step(
         norm(p.total) for p in found if p.total is not None
     ]
     scale = scale or Scale.of(numbers)
-    times, stride = drawn(network.steps)
+    times, stride = drawn(network.times)
     cells = [[_cell(p, p.norms.get(t), scale, AT_ONCE not in p.norms) for t in times] for p in found]
     by_time = Heat(
         cells, [clean(p.name, 40) for p in found], [str(t) for t in times], captions_of(network, times)
@@ -72,13 +72,13 @@ def weights_by_step(
     sheet = Sheet(
         title or tr("What each step adds to the gradient of each weight"),
         [[by_time, Heat(sums, columns=heads, width=SUM * len(heads), below="")]],
-        [*lines, *sampled(stride, len(network.steps))], [verdict(found)], scale,
+        [*lines, *sampled(stride, len(network.times))], [verdict(found)], scale,
         notes=notes if network.computed else [tr(UNKNOWN)],
     )  # fmt: skip
-    data = {"t": np.array(network.steps)}
+    data = {"t": np.array(network.times)}
     for p in found:
         name = of_gradient(p.name)
-        data[name] = np.array([p.norms.get(t, 0.0 if p.norms else np.nan) for t in network.steps])
+        data[name] = np.array([p.norms.get(t, 0.0 if p.norms else np.nan) for t in network.times])
         data[f"{name} sum"] = np.array(np.nan) if p.total is None else p.total
     return Chart(sheet, data, ax)
 

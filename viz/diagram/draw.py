@@ -63,7 +63,7 @@ def draw(
     level = level or "gate"
     shown = choose(network, level, budget, window)
     title = title or trn(
-        "{name}: {n} step", "{name}: {n} steps", len(network.steps), name=clean(root.name or tr("graph"))
+        "{name}: {n} step", "{name}: {n} steps", len(network.times), name=clean(root.name or tr("graph"))
     )
     if level == "operation":
         picture = draw_operations(
@@ -77,25 +77,25 @@ def draw(
 
 def choose(network: Network, level: str, budget: int, window: tuple[int, int] | None) -> list[int]:
     """The steps to draw: those of the window, or those that `steps_shown` finds, within the budget."""
-    steps = network.steps
+    times = network.times
     if window is not None:
         try:
             first, last = window
-            steps = [t for t in steps if first <= t <= last]
+            times = [t for t in times if first <= t <= last]
         except (TypeError, ValueError):
             raise InputError(
                 f"draw: window = {window!r}; give the first and the last step, e.g. (3, 4)"
             ) from None
-        if not steps:
+        if not times:
             raise InputError(
                 f"draw: window = {window!r} holds no step; "
-                f"there are t = {network.steps[0]} … {network.steps[-1]}"
+                f"there are t = {network.times[0]} … {network.times[-1]}"
             )
     # Outside the steps stand the end and the first states.
     most = max(1, (budget - 6) // _cost(network, level))
     if window is not None:
         start = most // 2
-        return steps if len(steps) <= most else steps[:start] + steps[len(steps) - (most - start) :]
+        return times if len(times) <= most else times[:start] + times[len(times) - (most - start) :]
     if level == "operation":
         return steps_shown(network, 1, min(most, LEAST_FOLD))
     return steps_shown(network, WHOLE, min(most, MOST), level == "gate")
@@ -103,7 +103,7 @@ def choose(network: Network, level: str, budget: int, window: tuple[int, int] | 
 
 def _cost(network: Network, level: str) -> int:
     """Nodes per step."""
-    t = network.steps[-1]
+    t = network.times[-1]
     cells = [(key, groups) for key, groups in network.cells.items() if key[1] == t]
     if level == "step":
         return sum(3 + max(1, len(network.carried[band])) for (band, _), _ in cells)

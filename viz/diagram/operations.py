@@ -107,7 +107,7 @@ def draw_operations(
     def write(into, item: Item) -> None:
         n = item.nodes[0]
         weight = (
-            network is not None and len(network.steps) > 1 and network.group_of[n.number].kind == PARAMETER
+            network is not None and len(network.times) > 1 and network.group_of[n.number].kind == PARAMETER
         )
         _node(into, item, look, few, weight and n.requires_grad)
 
@@ -204,7 +204,7 @@ def _hidden(root, nodes, network, shown, budget) -> dict[int, str]:
     """For every node that is not drawn: the name of what holds it."""
     holder: dict[int, str] = {}
     if network is not None:
-        for where, times in _runs(network.steps, shown):
+        for where, times in _runs(network.times, shown):
             for n in nodes:
                 g = network.group_of[n.number]
                 if g.t in times and g.kind in (QUANTITY, SHARED, "input", "output"):
@@ -260,11 +260,11 @@ def _what_only_hidden_steps_read(nodes, network, holder: dict[int, str]) -> None
             readers.setdefault(x.number, set()).add(holder.get(n.number))
 
 
-def _runs(steps: list[int], shown: list[int]) -> list[tuple[str, set[int]]]:
+def _runs(times: list[int], shown: list[int]) -> list[tuple[str, set[int]]]:
     """Runs of steps that are left out, with the words for them."""
     runs: list[list[int]] = []
     fresh = True
-    for t in steps:
+    for t in times:
         if t in shown:
             fresh = True
         elif fresh:

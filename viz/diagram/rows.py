@@ -141,7 +141,7 @@ def columns(
     """Steps and gaps from left to right; between: the space after each, gap: the width of a gap."""
     found: list[Column] = []
     hidden: list[int] = []
-    for t in [*network.steps, None]:
+    for t in [*network.times, None]:
         if t is not None and t not in shown:
             hidden.append(t)
             continue

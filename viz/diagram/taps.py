@@ -271,17 +271,17 @@ class _Drawing:
 
     def _hidden(self, top: float, bottom: float) -> None:
         """Boxes for the steps that are left out."""
-        for side, steps in self.hidden.items():
-            if not steps:
+        for side, times in self.hidden.items():
+            if not times:
                 continue
             left = LEFT if side == "before" else self.right - GAP_WIDTH + 8
             rows = [
-                text(span([steps[0] + 1, steps[-1] + 1][: len(steps)]), 9, bold=True),
-                text(trn("{n} step", '{n} steps', len(steps)), 9, SOFT), text(tr("not drawn"), 9, SOFT),
+                text(span([times[0] + 1, times[-1] + 1][: len(times)]), 9, bold=True),
+                text(trn("{n} step", '{n} steps', len(times)), 9, SOFT), text(tr("not drawn"), 9, SOFT),
             ]  # fmt: skip
             self.gaps[side] = self.canvas.box(
                 f"{side}", left, top, GAP_WIDTH - 8, bottom - top, rows, dash="dashed", colour=SOFT, fill=PANEL,
-                tooltip=tr("{n} steps are not drawn", n=len(steps)),
+                tooltip=tr("{n} steps are not drawn", n=len(times)),
             )  # fmt: skip
 
     def _time(self, y: float) -> float:
@@ -350,7 +350,7 @@ class _Drawing:
         if way.offset is None:
             return self._of_weights(row, way) if way.weights else []
         found = []
-        for t in way.steps:
+        for t in way.times:
             if t not in self.shown:
                 continue
             size = None if way.norms is None else float(way.norms[t])

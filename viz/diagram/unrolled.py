@@ -153,7 +153,7 @@ class Unrolled:
         )  # fmt: skip
         if far or whole[-1].right <= PAGE * 1.05:
             return [whole]
-        count = -(-len(net.steps if len(whole) == len(net.steps) else whole) // max(
+        count = -(-len(net.times if len(whole) == len(net.times) else whole) // max(
             1, int((PAGE - START) / (whole[-1].width + STEP_GAP))
         ))  # fmt: skip
         each, lines = -(-len(whole) // count), [[]]  # type: ignore[var-annotated]

@@ -129,7 +129,7 @@ def matrices(network: Network, losses: Sequence[Tensor]) -> list[Matrix]:
     places = where(network)
     times, seeds, starts = places.times, [], []
     for k, y in enumerate(losses):
-        label = None if len(losses) == 1 else network.steps[k] if len(losses) == len(network.steps) else k + 1
+        label = None if len(losses) == 1 else network.times[k] if len(losses) == len(network.times) else k + 1
         seeds += [(n, t if label is None else label, part) for n, t, part in places.entrances(y)]
         for x in reach([(y, 0)], places.outside, times, cuts=False):
             if x in times:
@@ -191,5 +191,5 @@ def _entries(network: Network, heard: set[str]) -> dict[str, int]:
 
 def arrays(found: list[Matrix]) -> dict[str, np.ndarray]:
     """The norms by the names of layers and quantities, with the steps of rows and columns."""
-    steps = {"s": np.array(found[0].losses), "t": np.array(found[0].times)}
-    return steps | {m.key: m.norms for m in found}
+    places = {"s": np.array(found[0].losses), "t": np.array(found[0].times)}
+    return places | {m.key: m.norms for m in found}

@@ -81,14 +81,14 @@ TRY = {
 class Finding:
     """One thing that was found: its `kind` in a word, where, figures in a sentence, and what to try.
 
-    fault : False for a note, which may well be intended.  steps : the steps that it concerns.
+    fault : False for a note, which may well be intended.  times : the steps t that it concerns.
     """
 
     kind: str
     where: str
     said: str
     advice: str = ""
-    steps: tuple[int, ...] = ()
+    times: tuple[int, ...] = ()
     fault: bool = True
 
 
@@ -218,7 +218,7 @@ def _vanishing(facts: Facts) -> Iterator[Finding]:
                 "{speed} A loss reaches about {reach} of {steps} steps back (there 1e−6 is left).",
                 speed=_speed(decay),
                 reach=reach,
-                steps=decay.steps,
+                steps=decay.length,
             )
             advice = tr(
                 "Nothing, if no older input matters; else: {advice}", advice=advice[:1].lower() + advice[1:]
@@ -307,7 +307,7 @@ def _saturated(facts: Facts) -> Iterator[Finding]:
         share, low, high = (float(v.mean()) for v in (g.saturated, g.low, g.high))
         if share <= (SATURATED_SHARE if g.named else SQUASHED_SHARE):
             continue
-        steps = tuple(t for t, s in zip(g.times, g.saturated, strict=True) if s > SATURATED_SHARE)
+        times = tuple(t for t, s in zip(g.times, g.saturated, strict=True) if s > SATURATED_SHARE)
         bottom = "0.05" if g.kind == "sigmoid" else "−0.95"
         said = tr(
             "{name}: {share:.0f} % of its units are saturated ({low:.0f} % below {bottom}, "
@@ -326,7 +326,7 @@ def _saturated(facts: Facts) -> Iterator[Finding]:
             else tr(" Hardly any gradient passes through it.")
         )
         advice = f"{_keep(g)}." if forgets else tr(TRY["saturated"])
-        yield Finding(deferred("saturated"), clean(g.band), said, advice, steps)
+        yield Finding(deferred("saturated"), clean(g.band), said, advice, times)
 
 
 def _dead(facts: Facts) -> Iterator[Finding]:
@@ -372,13 +372,13 @@ def _cuts(facts: Facts) -> Iterator[Finding]:
                 if len(states) == len(decay.states)
                 else tr(" What comes back goes by the other states alone.")
             )
-            steps = tuple(decay.times[k + 1] for k in places)
+            times = tuple(decay.times[k + 1] for k in places)
             yield Finding(
                 deferred("cut"),
                 clean(decay.band),
                 said,
                 "" if regular else tr(TRY["cut"]),
-                steps,
+                times,
                 not regular,
             )
         if decay.still:
@@ -409,13 +409,13 @@ def _masks(facts: Facts) -> Iterator[Finding]:
         gaps = (~real & before & after).any(axis=1) | ~real.any(axis=1)
         if gaps.any():
             share = 100 * (1 - float(real[gaps].mean()))
-            steps = tuple(int(t) for t in times[gaps])
+            hidden = tuple(int(t) for t in times[gaps])
             said = tr(
                 "A mask hides {steps} of {share:.0f} % of the sequences: the states are only handed on there.",
-                steps=spans(steps),
+                steps=spans(hidden),
                 share=share,
             )
-            yield Finding(deferred("masked"), clean(decay.band), said, tr(TRY["gap"]), steps)
+            yield Finding(deferred("masked"), clean(decay.band), said, tr(TRY["gap"]), hidden)
         else:
             share = 100 * (1 - float(real.mean()))
             said = tr(

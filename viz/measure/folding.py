@@ -27,28 +27,28 @@ def steps_shown(network: Network, whole: int = WHOLE, most: int = MOST, gates: b
 
     gates : whether the picture shows what is computed within a step, and not the states alone.
     """
-    steps, most = network.steps, max(1, most)
-    if len(steps) <= min(whole, most):
-        return steps
+    times, most = network.times, max(1, most)
+    if len(times) <= min(whole, most):
+        return times
     kept: list[int] = []
     # The end is where the gradient comes from: with a single step to show, show that.
-    ends = [steps[-1], steps[0], steps[-2], steps[1]][: max(1, whole // 2)]
+    ends = [times[-1], times[0], times[-2], times[1]][: max(1, whole // 2)]
     for k, t in enumerate([*ends, *(_events(network, gates) if whole > 1 else ())]):
-        wider = _without_small_folds(steps, {*kept, t})
+        wider = _without_small_folds(times, {*kept, t})
         if len(wider) <= most or k == 0:
             kept = wider if len(wider) <= most else [t]
     return kept
 
 
-def folds(steps: Sequence[int], shown: Sequence[int]) -> list[list[int]]:
+def folds(times: Sequence[int], shown: Sequence[int]) -> list[list[int]]:
     """The runs of steps that are not drawn."""
-    return [list(run) for hidden, run in groupby(steps, lambda t: t not in shown) if hidden]
+    return [list(run) for hidden, run in groupby(times, lambda t: t not in shown) if hidden]
 
 
-def _without_small_folds(steps: Sequence[int], kept: Iterable[int]) -> list[int]:
+def _without_small_folds(times: Sequence[int], kept: Iterable[int]) -> list[int]:
     kept = set(kept)
-    small = [t for fold in folds(steps, sorted(kept)) if len(fold) < LEAST_FOLD for t in fold]
-    return [t for t in steps if t in kept or t in small]
+    small = [t for fold in folds(times, sorted(kept)) if len(fold) < LEAST_FOLD for t in fold]
+    return [t for t in times if t in kept or t in small]
 
 
 def _events(network: Network, gates: bool) -> list[int]:
@@ -58,7 +58,7 @@ def _events(network: Network, gates: bool) -> list[int]:
     for states in (_kinds(network, groups) for groups in rows):
         found += [
             b
-            for a, b in zip(network.steps, network.steps[1:], strict=False)
+            for a, b in zip(network.times, network.times[1:], strict=False)
             if states.get(a) != states.get(b)
         ]
     measured = [_sizes(network, groups) for groups in rows]
@@ -69,7 +69,7 @@ def _events(network: Network, gates: bool) -> list[int]:
         good = {t: v for t, v in sizes.items() if np.isfinite(v) and v > 0}
         if good:
             found += [max(good, key=lambda t, g=good: g[t]), min(good, key=lambda t, g=good: g[t])]
-    return list(dict.fromkeys(t for t in found if t in network.steps))
+    return list(dict.fromkeys(t for t in found if t in network.times))
 
 
 def _rows(network: Network, gates: bool) -> list[dict[int, Group]]:

@@ -95,7 +95,7 @@ def quantities(network: Network) -> list[Quantity]:
     found = []
     for band in network.bands:
         names = dict.fromkeys(
-            g.name for t in network.steps for g in network.cells.get((band, t), ()) if g.kind == QUANTITY
+            g.name for t in network.times for g in network.cells.get((band, t), ()) if g.kind == QUANTITY
         )
         found += [_quantity(network, band, name) for name in names]
     if not found:
@@ -108,7 +108,7 @@ def quantities(network: Network) -> list[Quantity]:
 
 
 def _quantity(network: Network, band: str, name: str) -> Quantity:
-    groups: list[Group | None] = [network.find(band, t, name) for t in network.steps]
+    groups: list[Group | None] = [network.find(band, t, name) for t in network.times]
     last = [g.out for g in groups if g is not None][-1]
     if any(g is not None and g.out.is_symbol for g in groups):
         raise InputError(
@@ -128,7 +128,7 @@ def _quantity(network: Network, band: str, name: str) -> Quantity:
         if part is not None:
             gradients[k] = part.reshape(shape)
             if not part.any():
-                zeros[network.steps[k]] = zero_because(network, g)
+                zeros[network.times[k]] = zero_because(network, g)
     kind = last.op.name if last.op is not None and last.op.name in RANGES else ""
     known = any(s is None for s in statuses)
     symbol = last.op.symbol if kind and last.op is not None else ""

@@ -123,7 +123,7 @@ class Recording:
         self._keep(int(step), network, figures)
 
     def _keep(self, step: int, network: Network | None, figures: dict[str, np.ndarray]) -> None:
-        times = np.array(network.steps if network is not None else [], np.int64)
+        times = np.array(network.times if network is not None else [], np.int64)
         if self._records and not np.array_equal(times, self._times):
             raise InputError(
                 f"History: the batch of step {step} has {len(times)} steps, that before had {len(self._times)}; "
@@ -142,7 +142,7 @@ class Recording:
             for band in network.bands:
                 names = dict.fromkeys(
                     g.name
-                    for t in network.steps
+                    for t in network.times
                     for g in network.cells.get((band, t), ())
                     if g.kind == QUANTITY and g.name
                 )
@@ -200,9 +200,9 @@ class Recording:
 
 def _quantity(network: Network, band: str, name: str) -> dict[str, np.ndarray]:
     """The gradient, the mean and the saturation of one quantity, by step; NaN where it is not."""
-    gradients, means, lows, highs = np.full((4, len(network.steps)), np.nan)
+    gradients, means, lows, highs = np.full((4, len(network.times)), np.nan)
     ends = None
-    for k, t in enumerate(network.steps):
+    for k, t in enumerate(network.times):
         g = network.find(band, t, name)
         if g is None or g.out.is_symbol or g.out.dtype.kind != "f" or not g.out.size:
             continue

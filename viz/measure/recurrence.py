@@ -72,7 +72,7 @@ class Decay:
         }
 
     @property
-    def steps(self) -> int:
+    def length(self) -> int:
         return len(self.times) - 1
 
     @property

@@ -72,7 +72,7 @@ def _decay_row(decay: Decay) -> list[str]:
     rate, half = decay.rate, decay.half_life
     names = _in(decay.band, " ".join(pretty(s) for s in decay.states))
     if rate is None or decay.over is None:
-        return [names, "–", "–", "–", str(decay.steps), tr("nothing")]
+        return [names, "–", "–", "–", str(decay.length), tr("nothing")]
     said = (
         tr("keeps its size")
         if half is None
@@ -141,12 +141,12 @@ def _wrapped(said: str) -> list[str]:
 
 def arrays(facts: Facts) -> dict[str, np.ndarray]:
     """The figures by name; by step where they are, at the steps "t"."""
-    steps = facts.network.steps if facts.network is not None else []
-    data: dict[str, np.ndarray] = {"t": np.array(steps)} if facts.network is not None else {}
+    every = facts.network.times if facts.network is not None else []
+    data: dict[str, np.ndarray] = {"t": np.array(every)} if facts.network is not None else {}
 
     def by_step(times: Sequence[int], values: np.ndarray) -> np.ndarray:
         found = dict(zip(times, values, strict=True))
-        return np.array([found.get(t, np.nan) for t in steps]) if steps else np.array(values)
+        return np.array([found.get(t, np.nan) for t in every]) if every else np.array(values)
 
     for d in facts.decays:
         data[key(d.band, "rate")] = np.array(np.nan if d.rate is None else d.rate)

@@ -39,7 +39,7 @@ class Run:
 
     def values(self, name: str) -> dict[int, np.ndarray]:
         """A quantity (N, H) at every step."""
-        found = {t: self.network.find(self.band, t, name) for t in self.network.steps}
+        found = {t: self.network.find(self.band, t, name) for t in self.network.times}
         return {t: g.out.value for t, g in found.items() if g is not None and g.out.value.size}
 
 
@@ -94,7 +94,7 @@ def same_inputs(found: list[Run]) -> bool | None:
     def read_by(r: Run, t: int):
         return next((g[0].out for (_, s), g in r.network.inputs.items() if s == t and g), None)
 
-    for t in found[0].network.steps:
+    for t in found[0].network.times:
         values = [read_by(r, t) for r in found]
         if any(v is None for v in values):
             return None
@@ -104,11 +104,11 @@ def same_inputs(found: list[Run]) -> bool | None:
 
 
 def arrays(found: list[Run], shared: list[Shared]) -> dict[str, np.ndarray]:
-    steps = found[0].network.steps
-    data = {"t": np.array(steps)}
+    times = found[0].network.times
+    data = {"t": np.array(times)}
     for r in found:
-        data[f"{r.name} d{r.state}"] = _floats(r.gradient(t)[0] for t in steps)
-        data |= {f"{r.name} {q.name}": _floats(q.means[r.name].get(t) for t in steps) for q in shared}
+        data[f"{r.name} d{r.state}"] = _floats(r.gradient(t)[0] for t in times)
+        data |= {f"{r.name} {q.name}": _floats(q.means[r.name].get(t) for t in times) for q in shared}
     return data
 
 

@@ -278,7 +278,7 @@ def half_life(rows: Rows, times: list[int]) -> float | None:
 
 
 def rate(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    """The common slope of log sizes against steps back, of rows (steps, sizes); None with too few points.
+    """The common slope of log sizes against steps back, of rows (back, sizes); None with too few points.
 
     Each row has a level of its own, so that losses of different size, and rows that end early, do not bend
     it.  Where some row is long enough, first points are left out: what a loss sends to its own step directly.
@@ -286,10 +286,10 @@ def rate(rows: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:
     over = covered = 0.0
     known = [(s[good], v[good]) for s, v in rows for good in [np.isfinite(v) & (v > 0)]]
     direct = int(max((len(s) for s, _ in known), default=0) > 3)
-    for steps, sizes in known:
-        steps, logs = steps[direct:], np.log(sizes[direct:])
-        if len(steps) > 1:
-            away = steps - steps.mean()
+    for back, sizes in known:
+        back, logs = back[direct:], np.log(sizes[direct:])
+        if len(back) > 1:
+            away = back - back.mean()
             over += float(away @ logs)
             covered += float(away @ away)
     return over / covered if covered else None

@@ -41,7 +41,7 @@ def by_step(network: Network) -> list[Parts]:
             continue
         g = network.group_of[n.number]
         when = places.place.get(n.number, g.t if g.kind == OUTPUT else AT_ONCE)
-        when = when if when in network.steps else AT_ONCE  # a learned first state
+        when = when if when in network.times else AT_ONCE  # a learned first state
         for x, part in zip(n.inputs, n.contributions, strict=True):
             if part is not None and (x.number in leaves or x.number in through):
                 seeds.setdefault(when, []).append((x, 0, part))

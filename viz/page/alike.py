@@ -89,7 +89,7 @@ def kinds(
             if link.cut:
                 cuts.setdefault(link.after, []).append((one.band, *link.cut))
     for k, step in enumerate(_steps(network, nodes)):
-        ends = min(k, 1), min(len(network.steps) - 1 - k, 1)
+        ends = min(k, 1), min(len(network.times) - 1 - k, 1)
         signature = (*ends, *_signature(step, network, statuses, cuts.get(step.t or 0, ())))
         kind = found.setdefault(signature, Kind(signature, statuses))
         kind.steps.append(step)
@@ -99,7 +99,7 @@ def kinds(
 
 def _steps(network: Network, nodes: Sequence[Tensor]) -> list[Step]:
     """A first state belongs to the step that reads it."""
-    found = {t: Step(t) for t in network.steps}
+    found = {t: Step(t) for t in network.times}
     start = {id(g): t for g in network.first.values() if (t := _reader(network, g)) is not None}
     home: dict[int, Step] = {}
     for n in nodes:

@@ -129,10 +129,10 @@ def page(
         made.settle(scale, top)
     numbers = sum(len(c.wanted.numbers) * len(c.kind.steps) for made in every for c in made.columns)
     network = last.network
-    steps_ = network.steps if network is not None else []
+    times = network.times if network is not None else []
     data = {
-        "steps": steps_,
-        "captions": [clean(network.captions.get(t, ""), 60) for t in steps_] if network is not None else [],
+        "steps": times,
+        "captions": [clean(network.captions.get(t, ""), 60) for t in times] if network is not None else [],
         "layouts": layouts,
         "plans": [
             {"nodes": [p.nodes.get(k) for k in range(max(p.nodes, default=-1) + 1)], "layout": p.layout, **p.levels}
@@ -359,7 +359,7 @@ def _same(recordings: list[_Recording]) -> None:
     """Raises InputError where recordings show different networks."""
 
     def seen(r: _Recording):
-        return r.network and (r.network.steps, list(r.network.cells))
+        return r.network and (r.network.times, list(r.network.cells))
 
     for r in recordings[1:]:
         if seen(r) != seen(recordings[0]):
@@ -373,7 +373,7 @@ def _title(r: _Recording) -> str:
     name = clean(r.root.name or tr("graph"))
     if r.network is None:
         return tr("{name}: {n} operations and data", name=name, n=len(r.nodes))
-    return trn("{name}: {n} step", "{name}: {n} steps", len(r.network.steps), name=name)
+    return trn("{name}: {n} step", "{name}: {n} steps", len(r.network.times), name=name)
 
 
 # Pictures.
@@ -384,8 +384,8 @@ def _first(r: _Recording, title: str, scale: Scale, time_limit: float) -> str:
     if r.network is None:
         picture = draw_operations(r.root, r.nodes, r.statuses, None, [], 400, title, scale, time_limit)
     else:
-        steps = r.network.steps
-        shown = steps if len(steps) <= 8 else [*steps[:4], *steps[-4:]]
+        times = r.network.times
+        shown = times if len(times) <= 8 else [*times[:4], *times[-4:]]
         picture = draw_steps(r.network, shown, title, scale, time_limit)
     return cleaned(picture.svg(), title)
 

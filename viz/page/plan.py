@@ -162,7 +162,7 @@ def _only(network: Network, shown: list[int]) -> Network:
     kept = set(shown)
     return replace(
         network,
-        steps=shown,
+        times=shown,
         cells={where: own for where, own in network.cells.items() if where[1] in kept},
         before={where: t for where, t in network.before.items() if where[1] in kept and t in kept},
         outputs={t: g for t, g in network.outputs.items() if t in kept},
@@ -170,19 +170,19 @@ def _only(network: Network, shown: list[int]) -> Network:
 
 
 def _following(network: Network, a: int, b: int) -> bool:
-    return network.steps.index(b) == network.steps.index(a) + 1
+    return network.times.index(b) == network.times.index(a) + 1
 
 
 def _around(p: Plan, network: Network) -> list[int]:
     """The steps between those that a step reads and those that read it."""
-    t, order = p.kind.example.t, {t: k for k, t in enumerate(network.steps)}
+    t, order = p.kind.example.t, {t: k for k, t in enumerate(network.times)}
     assert t is not None, "the plan of a graph without steps has nothing around it"
     at = {order[t]}
     for n, _, x in p.kind.example.uses:
         at |= {order[g.t] for g in (network.group_of[n.number], network.group_of[x.number])
                if g.kind in INSIDE and g.t in order}  # fmt: skip
     here = order[t]
-    return network.steps[max(min(at), here - WIDEST) : min(max(at), here + WIDEST) + 1]
+    return network.times[max(min(at), here - WIDEST) : min(max(at), here + WIDEST) + 1]
 
 
 def _rectangle(key: str, attributes: Mapping) -> tuple[float, float, float, float]:

@@ -72,13 +72,13 @@ class Flow:
 
 @dataclass
 class Network:
-    """A graph read as steps; `bands` from the first layer to the last, `steps` in the order of time."""
+    """A graph read as steps; `bands` from the first layer to the last, `times` its steps t in their order."""
 
     root: Tensor
     nodes: list[Tensor]
     group_of: dict[int, Group]
     bands: list[str]
-    steps: list[int]
+    times: list[int]
     cells: dict[tuple[str, int], list[Group]]
     carried: dict[str, list[str]]  # by band: names of states in the order of the equations
     memory: dict[str, list[str]]  # those that run on by element-wise operations alone
@@ -169,31 +169,31 @@ def read(root: Tensor, steps=None, captions: Captions | None = None) -> Network 
     _outside(nodes, place, group_of, cells, {s.x.number for s in steps or () if hasattr(s, "x")})
     network = _network(root, nodes, group_of, cells)
     network.data = _data(nodes, place, group_of)
-    network.captions = captions_of(captions, network.steps)
+    network.captions = captions_of(captions, network.times)
     return network
 
 
-def captions_of(given: Captions | None, steps: list[int]) -> dict[int, str]:
+def captions_of(given: Captions | None, times: list[int]) -> dict[int, str]:
     """The caption of each step, of a text per step or of a dict from steps to texts; raises InputError."""
     if given is None:
         return {}
     if isinstance(given, Mapping):
-        unknown = [t for t in given if t not in steps]
+        unknown = [t for t in given if t not in times]
         if unknown:
             raise InputError(
-                f"captions: there is no step t = {clean(unknown[0])}; there are t = {steps[0]} … {steps[-1]}"
+                f"captions: there is no step t = {clean(unknown[0])}; there are t = {times[0]} … {times[-1]}"
             )
         return {t: str(said) for t, said in given.items()}
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InputError(
             f"captions: {clean(repr(given))} is not a list; give one text per step, or a dict from t to text"
         )
-    if len(given) != len(steps):
+    if len(given) != len(times):
         raise InputError(
-            f"captions: {len(given)} for {len(steps)} steps (t = {steps[0]} … {steps[-1]}); "
+            f"captions: {len(given)} for {len(times)} steps (t = {times[0]} … {times[-1]}); "
             "give one text per step, or a dict from t to text"
         )
-    return {t: str(said) for t, said in zip(steps, given, strict=True)}
+    return {t: str(said) for t, said in zip(times, given, strict=True)}
 
 
 def _quantities(nodes, place, steps):
@@ -401,7 +401,7 @@ def _data(nodes, place, group_of) -> set[int]:
 
 def _network(root, nodes, group_of, cells) -> Network:
     bands = list(dict.fromkeys(band for band, _ in cells))
-    steps = sorted({t for _, t in cells})
+    times = sorted({t for _, t in cells})
     groups = list(dict.fromkeys(group_of.values()))
     before, carried = _carried(nodes, group_of, cells, bands)
     first = {(g.band, g.name): g for g in groups if g.kind == FIRST}
@@ -409,7 +409,7 @@ def _network(root, nodes, group_of, cells) -> Network:
     mirrored = {band for band, t in before if before[band, t] > t}
     for g in first.values():
         if (g.band, g.t) in cells:  # handed on from a run that had other steps
-            g.t = max(steps) + 1 if g.band in mirrored else min(t for b, t in cells if b == g.band) - 1
+            g.t = max(times) + 1 if g.band in mirrored else min(t for b, t in cells if b == g.band) - 1
     groups = list(dict.fromkeys(group_of.values()))
     inputs = _inputs(groups, cells)
     outputs = {g.t: g for g in groups if g.kind == OUTPUT}
@@ -421,7 +421,7 @@ def _network(root, nodes, group_of, cells) -> Network:
     memory = _memory(cells, group_of, carried, before)
     statuses = statuses_of(root)
     return Network(
-        root, nodes, group_of, bands, steps, cells, carried,
+        root, nodes, group_of, bands, times, cells, carried,
         memory, first, before, inputs, outputs, end, statuses,
     )  # fmt: skip
 

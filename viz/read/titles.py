@@ -25,7 +25,7 @@ def heading(network: Network) -> list[str | list[str]]:
 
 def sizes(network: Network) -> str:
     """T = 8 steps · N = 3 sequences · D = 4 inputs · H = 4 units · losses at 8 steps; several layers each with its own."""
-    said = [trn("T = {n} step", "T = {n} steps", len(network.steps))]
+    said = [trn("T = {n} step", "T = {n} steps", len(network.times))]
     batch = _batch(network)
     if batch:
         said.append(
@@ -48,7 +48,7 @@ def sizes(network: Network) -> str:
 
 def _state(network: Network, band: str) -> tuple[int, ...]:
     """The shape of the state carried last, or of the last quantity."""
-    for t in reversed(network.steps):
+    for t in reversed(network.times):
         names = network.carried[band] or [g.name for g in network.cells.get((band, t), ()) if g.name][-1:]
         found = network.find(band, t, names[-1]) if names else None
         if found is not None:

@@ -58,7 +58,7 @@ class Way:
     weights: Sequence[Tensor] = ()
 
     @property
-    def steps(self) -> range:
+    def times(self) -> range:
         """The steps t, from 0, that read by it a step that there is."""
         assert self.offset is not None
         T = self.source.node.shape[0]
@@ -121,9 +121,9 @@ def _read_by(way: Way, mine: np.ndarray) -> np.ndarray:
     """Which steps of its source a way brings to the steps `mine`."""
     found = np.zeros(len(mine), bool)
     if way.offset is not None:
-        steps = np.array(way.steps, dtype=int)
-        steps = steps[mine[steps]]
-        found[steps + way.offset] = True
+        times = np.array(way.times, dtype=int)
+        times = times[mine[times]]
+        found[times + way.offset] = True
     elif way.weights:
         for w in (w.value for w in way.weights):
             found |= (w.reshape(-1, *w.shape[-2:])[:, mine] != 0).any(axis=(0, 1))
@@ -234,9 +234,9 @@ def _inputs(top: Tensor, users) -> list[Tensor]:
     named = [n for n in data if n.name] + [n for n in nodes if joined(n)]
     # Without names the first: factors are masks, and zeros that are joined on are padding.
     others = [n for n in data if not n.name and not all(_aside(u, n) for u in users.get(n.number, ()))]
-    steps = np.arange(T).reshape(-1, 1)
+    times = np.arange(T).reshape(-1, 1)
     counted = [n for n in leaves if n.dtype.kind in "iu"]
-    indices = [n for n in counted if not (n.shape == (T, 1) and (n.value == steps).all())] or counted
+    indices = [n for n in counted if not (n.shape == (T, 1) and (n.value == times).all())] or counted
     for found in (named or others[:1], indices[:1], data[:1], [n for n in leaves if n.requires_grad], held):
         if found:
             return found
@@ -427,6 +427,6 @@ def _way(source: Row, offset: int, part: _Part) -> Way:
         return way
     sizes = norms(part.gradient)
     way.norms = np.zeros(len(sizes))
-    steps = np.array(way.steps, dtype=int)
-    way.norms[steps] = sizes[steps + offset]
+    times = np.array(way.times, dtype=int)
+    way.norms[times] = sizes[times + offset]
     return way
