@@ -40,20 +40,8 @@ f4, f8, i4, i8, b1 = np.float32, np.float64, np.int32, np.int64, np.bool_
 sqrt, sin, cos, floor, rint = math.sqrt, math.sin, math.cos, np.floor, np.rint
 FLAGS = set(LOOP_FLAGS)
 
-
-def loop(function):
-    """A loop over elements; without the doors for Python and C, through which nobody comes, it compiles quicker.
-
-    No array that it writes shares memory with another one, for which Numba has a flag, but no option.
-    """
-    made = njit(error_model="numpy", fastmath=FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-    made._compiler._customize_flags = _without_aliases
-    return made
-
-
-def _without_aliases(flags):
-    flags.noalias = True
-    return flags
+# Only compiled code calls loops: without the doors for Python and C they compile quicker.
+loop = njit(error_model="numpy", fastmath=FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 # A part of a program that it does several times over.

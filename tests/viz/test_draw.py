@@ -13,7 +13,7 @@ from drawn import GRU, attributes_of, edges, network, plain, structure
 
 import cells
 import viz
-from minigrad import GraphError, InputError, Tensor, cross_entropy, scope, stack, tanh
+from minigrad import GraphError, InputError, Tensor, compile, cross_entropy, scope, stack, tanh
 from viz.diagram.unrolled import Unrolled
 from viz.language.status import norm
 from viz.language.text import number, tight
@@ -312,6 +312,7 @@ def test_errors_name_the_thing_and_the_remedy():
         (lambda: viz.draw(loss, window=3), InputError, "first and the last step"),
         (lambda: viz.draw(loss, time_limit=0), InputError, "seconds above 0"),
         (lambda: viz.draw(np.ones(3)), InputError, "cannot draw ndarray: give a minigrad.Tensor"),
+        (lambda: viz.draw(compile(tanh)), InputError, "viz.loops and viz.rewrites draw it"),
         (lambda: viz.draw([]), InputError, "an empty list"),
         (lambda: viz.gates(steps, sequence=4), InputError, "sequences 0 … 0"),
         (lambda: viz.gates(plain()), InputError, "stands in a step"),

@@ -139,6 +139,10 @@ def roots_of(what, steps=None) -> tuple[Tensor, list | None]:
         if isinstance(what, (list, tuple)) and not what
         else type(what).__name__
     )
+    if hasattr(what, "value_and_grad"):
+        raise InputError(
+            "cannot draw a compiled function: viz.loops and viz.rewrites draw it; of what it computes give the loss"
+        )
     raise InputError(
         f"cannot draw {kind}: give a minigrad.Tensor, such as the loss, or the steps of a run, run.steps"
     )
