@@ -40,7 +40,7 @@ LSTM = """
 class Changed(cells.LSTM):
     def step(self, x, h, c):
         z = mg.concat(h, x)
-        f = mg.sigmoid(z @ self.W_f + self.b_f).named("f")
+        f = mg.sigmoid(z @ self.W_f + self.b_f + 1).named("f")  # the change
         i = mg.sigmoid(z @ self.W_i + self.b_i).named("i")
         c_tilde = mg.tanh(z @ self.W_c + self.b_c).named("c_tilde")
         o = mg.sigmoid(z @ self.W_o + self.b_o).named("o")
@@ -71,7 +71,7 @@ def loss(x):
 gradients(loss, rng.standard_normal((8, 8, 65)).astype("float32"))
 """,
 }
-OTHER = "gradients(lambda x: mg.tanh(x).sum(), np.ones((2, 3), 'float32'))"  # makes the kernels known
+OTHER = LSTM.replace("Changed(65", "cells.LSTM(65")  # makes the kernels known
 JAX = """
 import jax, jax.numpy as jnp
 D, H = 65, 100
@@ -83,7 +83,7 @@ def loss(w, x, y):
     def step(state, x):
         h, c = state
         z = jnp.concatenate([h, x], 1)
-        f, i, o = (jax.nn.sigmoid(z @ w[g] + w["b" + g]) for g in "fio")
+        f, i, o = (jax.nn.sigmoid(z @ w[g] + w["b" + g] + (g == "f")) for g in "fio")
         c = f * c + i * jnp.tanh(z @ w["c"] + w["bc"])
         h = o * jnp.tanh(c)
         return (h, c), h
