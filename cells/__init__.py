@@ -157,3 +157,7 @@ __all__ = [
     "ZoneoutLSTM",
     "weight_norm",
 ]
+
+for _name, _function in hints.with_hints(globals(), ["generate", "beam_search"], "cells"):
+    _function.__module__, _function.__qualname__ = "cells", _name  # where pickle looks for it
+    globals()[_name] = _function
