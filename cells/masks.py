@@ -43,7 +43,7 @@ def steps_that_count(who: str, xs, lengths, mask, T, N) -> Any:
     if mask is not None:
         return given if traced else given.value
     if traced:
-        given = apply(OPS["inside"], (given,), (T + 1, "the lengths"))
+        given = apply(OPS["inside"], (given,), (T + 1, "the lengths", f"{who}: "))
         _, t = scan(lambda t, x: (t + 1, t), Tensor(np.zeros(1, np.int64), name="t"), xs)
         return t < given
     n = int(np.argmax((given.value > T) | (given.value < 0))) if given.value.size else 0
