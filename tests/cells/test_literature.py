@@ -53,8 +53,8 @@ def sru(w, xs):
     for x in xs:
         f = sigma(x @ w["W_f"] + w["v_f"] * c + w["b_f"])
         r = sigma(x @ w["W_r"] + w["v_r"] * c + w["b_r"])
-        c = f * c + (1 - f) * (x @ w["W"])
-        yield r * c + (1 - r) * np.sqrt(3) * (x @ w["W_skip"])
+        c = f * c + (1 - f) * (x @ w["W_c"])
+        yield r * c + (1 - r) * np.sqrt(3) * (x @ w["W_x"] if "W_x" in w else x)
 
 
 def qrnn(w, xs):
