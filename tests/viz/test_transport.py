@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from drawn import network as small
@@ -275,6 +277,22 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
     found = one.stretches[0]
     assert found.largest == pytest.approx(stretch[0] ** (1 / T), rel=1e-6)
     assert found.typical == pytest.approx(np.sqrt(np.mean(stretch**2)) ** (1 / T), rel=1e-6)
+
+
+@pytest.mark.dot
+def test_what_only_the_output_reads_of_the_states_before_is_no_way_that_a_step_carries():
+    """SRU's gate r: what comes back through it is of the loss, so no share of the later states stands on its arrow."""
+    loss, _ = network(cells.SRU)
+    (one,) = viz.transport(loss)
+    assert {name for _, name in one.aside} == {"r"}
+    for link in one.links:
+        assert {way for _, way in link.by_way} == {"straight along", "through f"}
+        assert link.factor == pytest.approx(link.by_state["c"])
+    labels = [word for word in texts(viz.draw(loss).svg()) if re.fullmatch(r"×[0-9.e⁻−]+", word)]
+    shares = [share for link in one.links for share in link.by_way.values()]
+    assert sorted(labels) == sorted(f"×{number(share)}" for share in shares) and len(shares) == 2 * len(
+        one.links
+    )
 
 
 def test_a_half_life_is_fitted_to_each_stretch_apart():
