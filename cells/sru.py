@@ -23,6 +23,7 @@ class SRU(Cell):
     W_f: Tensor
     W_r: Tensor
     W_c: Tensor
+    W_x: Tensor  # where D is not H
     v_f: Tensor
     v_r: Tensor
     b_f: Tensor
