@@ -53,6 +53,7 @@ from .rnn import RNN
 from .sequence import run
 from .sequential import Sequential
 from .slstm import SLSTM
+from .sru import SRU
 from .stack import Stack
 from .steps import Run, Step
 from .tcn import TCN, TCNBlock
@@ -78,6 +79,7 @@ CELLS: dict[str, type[Cell]] = {
     "min_lstm_log": LogMinLSTM,
     "slstm": SLSTM,
     "mlstm": MLSTM,
+    "sru": SRU,
 }
 
 
@@ -100,6 +102,7 @@ __all__ = [
     "MLSTM",
     "RNN",
     "SLSTM",
+    "SRU",
     "TCN",
     "BiasedGRU",
     "CoupledLSTM",
@@ -157,3 +160,7 @@ __all__ = [
     "ZoneoutLSTM",
     "weight_norm",
 ]
+
+for _name, _function in hints.with_hints(globals(), ["generate", "beam_search"], "cells"):
+    _function.__module__, _function.__qualname__ = "cells", _name  # where pickle looks for it
+    globals()[_name] = _function

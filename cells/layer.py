@@ -46,7 +46,7 @@ class Layer(Holder):
             raise InputError(f"{cls.__name__}: nothing calls forward here; write __call__(self, xs) instead")
 
     def __new__(cls, *given, **options):
-        hints.refuse_made(cls, options, hints.LAYER_PARAMETERS)
+        hints.refuse_made(cls, options, {**hints.LAYER_PARAMETERS, **hints.MAKING_PARAMETERS})
         hints.refuse_without_rng(cls, len(given), options)
         return super().__new__(cls)
 
@@ -278,6 +278,8 @@ class Layer(Holder):
 
 
 hints.say_what_is_elsewhere(Layer, hints.LAYER)
+for _name, _method in hints.with_hints(vars(Layer), ["load", "load_state_dict"], "Layer"):
+    setattr(Layer, _name, _method)
 
 
 class Dense(Layer):

@@ -30,7 +30,12 @@ def steps_that_count(who: str, xs, lengths, mask, T, N) -> Any:
     given = as_tensor(given)
     if len(given.shape) != len(shape) or tuple(given.shape) != shape:
         remedy = f"(sequences,) = ({N},)" if mask is None else f"(steps, sequences) = ({T}, {N})"
-        raise ShapeError(f"{who}: {name} {describe(given)}; give {remedy}")
+        swapped = tuple(given.shape) == shape[::-1] if mask is not None and given.ndim == 2 else False
+        raise ShapeError(
+            f"{who}: {name} {describe(given)}; give {remedy}"
+            + (steps_first(given.shape[0], T, N) if mask is None and given.ndim == 1 else "")
+            + (", e.g. mask.swapaxes(0, 1)" if swapped else "")
+        )
     if given.dtype.kind not in ("iu" if mask is None else "b"):
         remedy = "whole numbers" if mask is None else "booleans, e.g. mask > 0"
         raise DTypeError(f"{who}: {name} {describe(given)}; give {remedy}")
@@ -38,13 +43,20 @@ def steps_that_count(who: str, xs, lengths, mask, T, N) -> Any:
     if mask is not None:
         return given if traced else given.value
     if traced:
-        given = apply(OPS["inside"], (given,), (T + 1, "the lengths"))
+        given = apply(OPS["inside"], (given,), (T + 1, "the lengths", f"{who}: "))
         _, t = scan(lambda t, x: (t + 1, t), Tensor(np.zeros(1, np.int64), name="t"), xs)
         return t < given
     n = int(np.argmax((given.value > T) | (given.value < 0))) if given.value.size else 0
     if given.value.size and not 0 <= given.value[n] <= T:
         raise InputError(f"{who}: sequence {n} has length {given.value[n]}, x has {T} steps; give 0 … {T}")
     return np.arange(T)[:, None] < given.value
+
+
+def steps_first(count, T, N) -> str:
+    """The end of an error about something with `count` rows that has to have one for each of x's N sequences."""
+    if not (isinstance(count, int) and isinstance(T, int) and isinstance(N, int)) or count != T or T == N:
+        return ""  # what is not known yet must not be compared
+    return f"; x is (steps, sequences, …), ({T}, {N}, …): if its sequences come first, give xs.swapaxes(0, 1)"
 
 
 def step_numbers(xs: Tensor) -> Tensor:

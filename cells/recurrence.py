@@ -31,7 +31,7 @@ from minigrad import (
 from minigrad.hints import LAYER_PARAMETERS, refuse
 from minigrad.tensor import let_go
 
-from .masks import check_truncate, cuts, padded_to_zero, spread, steps_that_count
+from .masks import check_truncate, cuts, padded_to_zero, spread, steps_first, steps_that_count
 from .steps import Run, Step
 
 OPTIONS = ("state", "output", "label", "reverse", "lengths", "mask", "truncate", "dropout")
@@ -69,7 +69,7 @@ def _unrolled(cell, xs, state, beside, output, reverse, lengths, mask, truncate)
         _check_beside(cell, name, rows, T, N)
     real = steps_that_count(who, xs, lengths, mask, T, N)
     with scope(f"t={T + 1 if reverse else 0}"):
-        now = first_state(cell, state, N)
+        now = first_state(cell, state, N, T)
     steps = []
     for count, t in enumerate(range(T, 0, -1) if reverse else range(1, T + 1)):
         x, more = inputs[t - 1], {name: _row(name, rows, t) for name, rows in beside.items()}
@@ -95,7 +95,7 @@ def _looped(cell, xs, state, beside, output, reverse, lengths, mask, truncate) -
     T, N = xs.shape[:2]
     for name, rows in beside.items():
         _check_beside(cell, name, rows, T, N)
-    first = first_state(cell, state, N)
+    first = first_state(cell, state, N, T)
     real = steps_that_count(who, xs, lengths, mask, T, N)
     sequences: dict = {"x": xs}
     if real is not None:
@@ -169,8 +169,22 @@ def in_order(layer, state) -> tuple | None:
         called = f" ({', '.join(map(str, state))})" if isinstance(state, Mapping) else ""
         raise ShapeError(
             f"{type(layer).__name__}: {len(given)} states given{called}, it has {len(names)}: {' '.join(names)}"
+            + _layer_by_layer(given, names)
         )
     return given
+
+
+def _layer_by_layer(given: tuple, names: list[str]) -> str:
+    """A remedy where the states of several layers, (layers, N, H) each, were given in one array."""
+    kinds = [name.rsplit(".", 1)[-1].removesuffix("_back") for name in names]
+    count = len(given)
+    layers, shapes = len(names) // max(count, 1), [tuple(getattr(s, "shape", ())) for s in given]
+    if kinds != kinds[:count] * layers or any(len(shape) != 3 or shape[0] != layers for shape in shapes):
+        return ""
+    rows = [f"{kind}[{k}]" for k in range(layers) for kind in kinds[:count]]
+    return (
+        f"; one for each layer or direction, so give the rows of {_written(shapes[0])}: ({', '.join(rows)})"
+    )
 
 
 def zero_states(cell, sequences: int) -> tuple[Tensor, ...]:
@@ -192,8 +206,17 @@ def first_states(layer, N) -> tuple:
     return found
 
 
-def first_state(cell, state, N) -> tuple[Tensor, ...]:
-    """The states before the first step, checked, one of a single row for all sequences; N may be not known yet."""
+def _of_layers(name: str, given: tuple, shape: tuple) -> str:
+    """A remedy for a state with an axis of layers, as (1, N, H) is where (N, H) is wanted."""
+    several = len(given) == len(shape) + 2 and given[2:] == shape
+    return f", without the axis of layers, e.g. {name}[0]" if several else ""
+
+
+def first_state(cell, state, N, T=None) -> tuple[Tensor, ...]:
+    """The states before the first step, checked, one of a single row for all sequences; N may be not known yet.
+
+    T : how many steps x has, by which a message tells whether its axes were meant the other way round.
+    """
     if state is None and _starts_at_zero(cell):
         return zero_states(cell, N)
     who, names = type(cell).__name__, state_names(cell)
@@ -208,7 +231,11 @@ def first_state(cell, state, N) -> tuple[Tensor, ...]:
         s = let_go(s) if isinstance(s, Tensor) else Tensor(s, name=name)
         if not s.shape or s.shape[0] not in (N, 1) or tuple(s.shape[1:]) != shape:
             one = "" if N == 1 else f", or {_written((1, *shape))} for all sequences"
-            raise ShapeError(f"{who}: state {name} is {describe(s)}; give {_written((N, *shape))}{one}")
+            raise ShapeError(
+                f"{who}: state {name} is {describe(s)}; give {_written((N, *shape))}{one}"
+                + _of_layers(name, tuple(s.shape), shape)
+                + (steps_first(s.shape[0], T, N) if tuple(s.shape[1:]) == shape else "")
+            )
         if s.dtype != dtype:
             raise DTypeError(
                 f"{who}: state {describe(s)}, the cell's is {dtype}; convert one with .astype(…)"
@@ -289,7 +316,11 @@ def _sequence(who: str, xs):
         if len(xs.shape) != 3:
             raise ShapeError(
                 f"{who}: the input has shape {_written(xs.shape)}; give (steps, sequences, features)"
-                + (", for a single step x[None]" if len(xs.shape) == 2 else "")
+                + (
+                    ", for a single step x[None], for a single sequence x[:, None]"
+                    if len(xs.shape) == 2
+                    else ""
+                )
             )
     elif not isinstance(xs, Sequence):
         raise InputError(
@@ -345,6 +376,7 @@ def _check_beside(cell, name: str, rows, T, N) -> None:
     if not shape or shape[0] != T:
         raise ShapeError(
             f"{who}: {name} {_written(shape)} needs a row for each of the {T} steps; give ({T}, …)"
+            + (steps_first(T, T, N) if shape[:2] == (N, T) else "")
         )
     if len(shape) > 1 and shape[1] not in (N, 1):
         raise ShapeError(

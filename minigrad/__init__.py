@@ -4,9 +4,10 @@
 `grad` differentiate; see `cells` for recurrent cells and `viz` for pictures.
 """
 
+import sys
 from typing import TYPE_CHECKING
 
-from . import hints, indexing, init, optim, tensor
+from . import functional, hints, indexing, init, losses, optim, tensor
 from .arrays import (
     argmax,
     argmin,
@@ -250,4 +251,7 @@ __all__ = [
 for _name, _function in hints.with_hints(globals(), __all__, "minigrad"):
     _function.__module__, _function.__qualname__ = "minigrad", _name  # where pickle looks for it
     globals()[_name] = _function
+Tensor.backward = backward  # type: ignore[method-assign]
+for _module in (functional, losses):
+    hints.say_where_in(_module, sys.modules[__name__])
 tensor.__class__ = hints.Module  # type: ignore[attr-defined]

@@ -139,7 +139,11 @@ def _product_of_rows(y: Tensor) -> Tensor:
 
 
 def cumprod(x, axis=None) -> Tensor:
-    """The products of the elements up to each one along `axis` (None: of all, in one row), by `scan`."""
+    """The products of the elements up to each one along `axis` (None: of all, in one row), by `scan`.
+
+    A scan multiplies in NumPy's order and its gradient divides by nothing, so that it is right at zeros for any length;
+    a rule from the products themselves would divide by the elements.
+    """
     x = _wide(as_tensor(x))
     if axis is None:
         x, axis = x.reshape(-1), 0

@@ -62,13 +62,16 @@ def describe(node) -> str:
     return f"{what}{origin}{where} {dims(node.shape)} {node.dtype}"
 
 
-def first_outside(index: np.ndarray, low: int, count: int) -> str:
-    """The first of these indices that is not low … count − 1, with its place: "index 5 at (1, 2)"; "" if all are."""
+def first_outside(index: np.ndarray, low: int, count: int, of: str, who: str = "") -> str:
+    """The first of these indices that is not low … count − 1, with its place; "" if all are.
+
+    Such as "index 5 at (1, 2) outside the classes, 0 … 4"; who : what stands before it.
+    """
     bad = (index < low) | (index >= count)
     if not bad.any():
         return ""
     at = tuple(map(int, np.unravel_index(int(np.argmax(bad)), bad.shape)))
-    return f"index {index[at]}{f' at {at}' if at else ''}"
+    return f"{who}index {index[at]}{f' at {at}' if at else ''} outside {of}, 0 … {count - 1}"
 
 
 def first_bad(value: np.ndarray) -> str:

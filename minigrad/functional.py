@@ -173,9 +173,9 @@ def within(who: str, index: Tensor, count, of: str) -> Tensor:
         raise InputError(f"{who} of {describe(index)}: give integers")
     # What cannot be seen yet, or may be assigned anew, is looked at when the program runs.
     if index.is_symbol or isinstance(count, Size) or modes()[3]:
-        return apply(INSIDE, (index,), (count, of))
-    if found := first_outside(index.value, 0, count):
-        raise InputError(f"{who}: {found} outside {of} 0 … {count - 1}")
+        return apply(INSIDE, (index,), (count, of, f"{who}: "))
+    if found := first_outside(index.value, 0, count, of, f"{who}: "):
+        raise InputError(found)
     return index
 
 

@@ -23,8 +23,23 @@ _LENGTHS = "lengths= where a layer is run, layer(xs, lengths=lengths): there is 
 _SCHEDULE = (
     "lr= of minigrad.fit, a function of the step; in a loop of your own, optimiser.lr = number before a step"
 )
+_NN = "minigrad.cross_entropy, minigrad.relu and so on, and layers are cells.LSTM, cells.Dense and so on"
+_BCE = "minigrad.binary_cross_entropy, of scores"
+_CLIP = "clip= of minigrad.fit or minigrad.training_step; in a loop of your own, minigrad.optim.clip_grad_norm(parameters, limit)"
+_COMPILED = "minigrad.training_step, which compiles the whole step; leave it out"
+_NONE_SUCH = "not among the optimisers; leave it out, or write a subclass of {} whose `moved` does it"
+_KEPT = "not needed: the graph stays until it is dropped, or freed by backward(free=True)"
+_TRACED = "not needed: shapes and options are found when the function is called; leave it out"
+_UNROLLED = "not needed: every step is there on values, and compiled it is a loop; leave it out"
+_EACH = "reduction='none', whose losses can be weighted before they are averaged"
+_LAST = "not needed: it is the last axis"
+_INITIAL = (
+    "set after it is made, layer.W_f.value = array, with numbers e.g. of minigrad.init.orthogonal(rng, shape)"
+)
+_BIASES = "there wherever the equations have it; to keep it at zero, layer.freeze('b*')"
+_THERE = "not here: x.requires_grad = True, of the tensor"
 
-# minigrad.…
+# minigrad.…, and minigrad.functional.…
 NAMES = {
     "array": "minigrad.Tensor(data)", "asarray": "minigrad.as_tensor(data)",
     "from_numpy": "minigrad.Tensor(array)", "FloatTensor": "minigrad.Tensor(data, dtype='float32')",
@@ -47,7 +62,14 @@ NAMES = {
     "inference_mode": "minigrad.no_grad()", "set_grad_enabled": "minigrad.no_grad()", "enable_grad": "minigrad.no_grad()",
     "stop_gradient": "x.detach()", "autograd": "minigrad.grad(y, xs)", "value_and_grad": "minigrad.grad(y, xs)",
     "vjp": "minigrad.grad(y, xs, cotangent)", "jit": "minigrad.compile(f)", "lax": "minigrad.scan(step, carry, xs)",
-    "numpy": "minigrad itself: its functions are named as NumPy's", "nn": "cells, e.g. cells.LSTM and cells.Dense",
+    "numpy": "minigrad itself: its functions are named as NumPy's", "nn": _NN, "F": _NN,
+    "LSTM": "cells.LSTM", "GRU": "cells.GRU", "RNN": "cells.RNN", "Embedding": "cells.Embedding",
+    "Dropout": "cells.Dropout", "dropout": "cells.Dropout", "LayerNorm": "cells.LayerNorm", "BCELoss": _BCE,
+    "BCEWithLogitsLoss": _BCE, "CTCLoss": "minigrad.ctc_loss", "L1Loss": "minigrad.mae", "HuberLoss": "minigrad.huber",
+    "SmoothL1Loss": "minigrad.huber", "NLLLoss": "minigrad.cross_entropy, of scores", "linear": "x @ W + b",
+    "silu": "x * minigrad.sigmoid(x)", "swish": "x * minigrad.sigmoid(x)", "logsigmoid": "-minigrad.softplus(-x)",
+    "leaky_relu": "minigrad.where(x > 0, x, slope * x)",
+    "elu": "minigrad.where(x > 0, x, minigrad.expm1(minigrad.minimum(x, 0)))",
     "save": "layer.save(path), as of every cells.Layer", "load": "layer.load(path), as of every cells.Layer",
     "Module": "cells.Layer", "Linear": "cells.Dense", "CrossEntropyLoss": "minigrad.cross_entropy", "MSELoss": "minigrad.mse",
     "pack_padded_sequence": _LENGTHS, "pad_packed_sequence": _LENGTHS, "pack_sequence": _LENGTHS,
@@ -106,7 +128,97 @@ LAYER = {
 # name=…, of functions that have the parameter on the right
 PARAMETERS = {
     "dim": "axis", "dims": "axis", "keepdim": "keepdims", "keep_dims": "keepdims", "input": "x", "correction": "ddof",
-    "unbiased": "ddof", "min": "a_min", "max": "a_max", "num_classes": "classes",
+    "unbiased": "ddof", "min": "a_min", "max": "a_max", "num_classes": "classes", "target": "targets", "labels": "targets",
+    "y_true": "targets", "weight": "weights", "size_average": "reduction", "reduce": "reduction", "eps": "epsilon",
+    "size": "shape", "optimizer": "optimiser", "max_norm": "limit",
+}  # fmt: skip
+_LOSS = {"from_logits": "not needed: every loss takes logits", "sample_weight": _EACH, "where": "mask"}
+_ERROR = {
+    "input": "prediction",
+    "y_pred": "prediction",
+    "y_true": "target",
+    "labels": "target",
+}
+_MADE = {"requires_grad": _THERE, "device": _HERE, "out": "what it returns: nothing is written into an array"}
+_CLIPPED = dict.fromkeys(
+    (
+        "max_norm",
+        "grad_norm_clip",
+        "max_grad_norm",
+        "grad_clip",
+        "clip_norm",
+        "clipnorm",
+        "gradient_clip_val",
+    ),
+    "clip",
+) | {"clipvalue": "clip_value", "grad_value_clip": "clip_value"}
+_NORMED = {
+    "norm_type": "always the Euclidean one; leave it out",
+    "error_if_nonfinite": "always so; leave it out",
+}
+_GENERATED = {
+    "max_length": "length", "max_new_tokens": "length", "max_len": "length", "hidden": "state", "initial_state": "state",
+    "do_sample": "choose=cells.by_probability(rng, temperature), of cells.generate",
+    "temperature": "choose=cells.by_probability(rng, temperature), of cells.generate",
+}  # fmt: skip
+# name=… of the functions and methods on the left
+CALLS = {
+    "cross_entropy": {"input": "logits", "y_pred": "logits", "axis": _LAST, "dim": _LAST, **_LOSS},
+    "binary_cross_entropy": {"input": "logits", "y_pred": "logits", "weight": _EACH, **_LOSS},
+    "ctc_loss": {"log_probs": "logits", "logit_length": "input_lengths", "label_length": "target_lengths"},
+    "mse": {**_ERROR, "weight": _EACH, **_LOSS}, "mae": {**_ERROR, "weight": _EACH, **_LOSS},
+    "huber": {**_ERROR, "beta": "delta, and the loss divided by beta", "weight": _EACH, **_LOSS},
+    "softmax": {"where": "mask", "dtype": "x.astype(dtype) before"}, "log_softmax": {"dtype": "x.astype(dtype) before"},
+    "layer_norm": {"weight": "gain", "scale": "gain", "normalized_shape": _LAST},
+    "conv1d": {
+        "weight": "W", "bias": "added: minigrad.conv1d(x, W) + b", "stride": "a slice of the result, y[::stride]",
+        "padding": "causal, or minigrad.pad before; the result is always as long as x", "kernel": "W",
+    },
+    "one_hot": {"tensor": "index", "depth": "classes", "axis": _LAST},
+    "norm": {"p": "always the Euclidean one; leave it out", "ord": "always the Euclidean one; leave it out"},
+    "pad": {"pad": "pad_width", "value": "constant_values"}, "stack": {"arrays": "tensors"},
+    "swapaxes": {"dim0": "a", "dim1": "b", "axis0": "a", "axis1": "b", "axis2": "b"},
+    "transpose": {"dim0": "x.swapaxes(a, b)", "dim1": "x.swapaxes(a, b)", "perm": "x.transpose(axes)"},
+    "split": {"split_size_or_sections": "indices_or_sections, of which a number counts the parts",
+        "num_or_size_splits": "indices_or_sections"},
+    "gather": {"dim": "x[index]", "axis": "x[index], or for another axis x.swapaxes(a, b)[index]", "input": "table"},
+    "zeros": _MADE, "ones": _MADE, "full": {"fill_value": "value", **_MADE}, "zeros_like": _MADE, "ones_like": _MADE,
+    "clip": {"x_min": "a_min", "x_max": "a_max"}, "logsumexp": {"b": "inside of it: x + minigrad.log(b)"},
+    "backward": {
+        "gradient": "cotangent", "grad_tensors": "cotangent", "retain_graph": _KEPT, "inputs": "minigrad.grad(y, xs)",
+        "create_graph": "minigrad.grad(y, xs, create_graph=True)",
+    },
+    "grad": {
+        "outputs": "y", "inputs": "wrt", "argnums": "wrt", "grad_outputs": "cotangent", "retain_graph": _KEPT,
+        "allow_unused": "not needed: what y does not depend on gets zeros",
+        "materialize_grads": "not needed: what y does not depend on gets zeros",
+    },
+    "scan": {"f": "step", "init": "carry", "length": "the length of xs, e.g. np.arange(length)", "unroll": _UNROLLED},
+    "compile": {
+        **dict.fromkeys(("fullgraph", "dynamic", "backend", "mode", "static_argnums", "static_argnames"), _TRACED),
+        "donate_argnums": _TRACED, "fun": "function", "model": "function, of the arguments that change",
+    },
+    "training_step": _CLIPPED,
+    "fit": {
+        **_CLIPPED, "learning_rate": "lr", "scheduler": "lr, a function of the step",
+        "lr_scheduler": "lr, a function of the step",
+        "num_epochs": "epochs", "max_epochs": "epochs", "max_steps": "steps", "params": "parameters",
+        "validation_data": "validate", "callbacks": "watch", "verbose": "progress", "train_dataloaders": "batches",
+        "dataloader": "batches", "accumulate_grad_batches": "accumulate", "gradient_accumulation_steps": "accumulate",
+        "seed": "rng", "batch_size": "batches, each of them a tuple of arrays", "early_stopping": "patience",
+        "shuffle": "batches, a function of the epoch that gives them in the order that is wanted",
+        "x": "batches, tuples of arrays", "y": "batches, tuples of arrays", "model": "loss, a function of a batch",
+    },
+    "clip_by_norm": _NORMED,
+    "clip_grad_value": {"clip_value": "limit"},
+    "zero_grad": {"set_to_none": "always so: x.grad becomes None; leave it out"},
+    "step": {"closure": "loss and gradients before: loss.backward(), then optimiser.step()"},
+    "generate": {**_GENERATED, "num_beams": "cells.beam_search(layer, output, first, length, width)"},
+    "beam_search": {
+        **_GENERATED, "num_beams": "width", "beam_width": "width", "beam_size": "width", "eos_token_id": "end",
+    },
+    "load": {"map_location": _HERE, "weights_only": "always so; leave it out"},
+    "load_state_dict": {"assign": "not needed: numbers are copied; leave it out", "state_dict": "values"},
 }  # fmt: skip
 # name=… where a layer is made or called
 LAYER_PARAMETERS = {
@@ -120,6 +232,19 @@ LAYER_PARAMETERS = {
     "return_sequences": "run.outputs for all steps and run.last for the last", "return_state": "run.state",
     "initial_state": "state, where it is run: layer(xs, state)", "hx": "state", "h0": "state", "sequence_length": "lengths",
     "recurrent_dropout": "dropout, by cells.recurrent_masks", "p": "rate", "device": _HERE, "stateful": "run.state, handed on",
+    "h_0": "state", "init_carry": "state", "initial_carry": "state", "seq_lens": "lengths", "seq_lengths": "lengths",
+    "features": "outputs", "filters": "outputs", "in_channels": "inputs", "out_channels": "outputs", "input_shape": "inputs",
+    "output_dim": "outputs", "kernel_size": "taps", "dilation_rate": "dilation", "padding_idx": "padding", "d_model": "width",
+    "embed_dim": "width", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "feedforward",
+    "eps": "epsilon", "normalized_shape": "inputs", "param_dtype": "dtype", "key": "rng", "rngs": "rng", "seed": "rng",
+    "bias": _BIASES, "use_bias": _BIASES, "kernel_initializer": _INITIAL, "recurrent_initializer": _INITIAL,
+    "bias_initializer": _INITIAL, "kernel_init": _INITIAL, "nonlinearity": "a class of its own: cells.RNN is that of tanh",
+    "kernel_regularizer": "weight_decay= of an optimiser", "unroll": _UNROLLED,
+}  # fmt: skip
+# name=… where a layer is made
+MAKING_PARAMETERS = {
+    "dropout": "masks where it is run, layer(xs, dropout=masks), of its dropout_masks, or cells.Dropout(rate)",
+    "dropout_rate": "masks where it is run, layer(xs, dropout=masks), of its dropout_masks, or cells.Dropout(rate)",
 }  # fmt: skip
 # name=… of an optimiser
 OPTIMISER_PARAMETERS = {
@@ -128,6 +253,11 @@ OPTIMISER_PARAMETERS = {
     "clipnorm": "minigrad.optim.clip_by_norm(parameters, limit)",
     "global_clipnorm": "minigrad.optim.clip_by_norm(parameters, limit)",
     "clipvalue": "minigrad.optim.clip_grad_value(parameters, limit)",
+    "max_norm": _CLIP, "grad_norm_clip": _CLIP, "max_grad_norm": _CLIP, "clip": _CLIP, "grad_clip": _CLIP,
+    "amsgrad": _NONE_SUCH.format("minigrad.optim.Adam"), "nesterov": _NONE_SUCH.format("minigrad.optim.SGD"),
+    "dampening": _NONE_SUCH.format("minigrad.optim.SGD"), "maximize": "a minus before the loss", "foreach": _COMPILED,
+    "fused": _COMPILED, "capturable": _COMPILED, "differentiable": _COMPILED, "schedule": _SCHEDULE,
+    "param_groups": "groups", "momentum_decay": _NONE_SUCH.format("minigrad.optim.Adam"), "weight_decay_rate": "weight_decay",
 }  # fmt: skip
 # cells.…
 CELLS = {
@@ -141,6 +271,7 @@ CELLS = {
     "L1Loss": "minigrad.mae", "BCEWithLogitsLoss": "minigrad.binary_cross_entropy, of scores", "CTCLoss": "minigrad.ctc_loss",
     "Tanh": "minigrad.tanh", "Sigmoid": "minigrad.sigmoid", "ReLU": "minigrad.relu", "GELU": "minigrad.gelu",
     "pack_padded_sequence": _LENGTHS, "pad_packed_sequence": _LENGTHS,
+    "functional": _NN, "nn": _NN, "F": _NN, "mse_loss": "minigrad.mse", "cross_entropy": "minigrad.cross_entropy",
     "Softmax": "minigrad.softmax", "Parameter": "self.parameter(name, data) in a cells.Layer",
 }  # fmt: skip
 
@@ -179,6 +310,21 @@ def say_what_is_elsewhere(owner: type, table: dict[str, str]) -> None:
     for name in table:
         if name not in dir(owner):
             setattr(owner, name, Elsewhere(name, table))
+
+
+def say_where_in(module: Any, package: Any) -> None:
+    """Let a module answer for a name that its package has, or that the package calls otherwise."""
+
+    def elsewhere(name: str):
+        if name in package.__all__:
+            raise AttributeError(
+                f"module {module.__name__!r} has no attribute {name!r}; here it is: minigrad.{name}"
+            )
+        if name in NAMES:
+            raise missing(f"module {module.__name__!r}", name, NAMES)
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+    module.__getattr__ = elsewhere
 
 
 def attributes_of(thing: Any) -> list[str]:
@@ -221,10 +367,18 @@ def refuse_without_rng(kind: type, given: int, options: Mapping[str, Any]) -> No
         )
 
 
+def called_otherwise(function: Callable) -> dict[str, str]:
+    """What the parameters of a function are called elsewhere, and what that is here."""
+    taken = parameters_of(function)
+    own = CALLS.get(function.__name__, {})
+    rows = {**{name: ours for name, ours in PARAMETERS.items() if ours in taken}, **own}
+    return {name: ours for name, ours in rows.items() if name not in taken}
+
+
 def hinted(function: Callable, what: str) -> Callable:
     """The function itself, but its TypeError for another library's parameter says what the parameter is called."""
     taken = parameters_of(function)
-    table = {name: ours for name, ours in PARAMETERS.items() if ours in taken}
+    table = called_otherwise(function)
 
     @wraps(function)
     def call(*args, **options):
@@ -240,9 +394,9 @@ def hinted(function: Callable, what: str) -> Callable:
 def with_hints(
     members: Mapping[str, Any], names: Iterable[str], owner: str
 ) -> Iterator[tuple[str, Callable]]:
-    """Those functions that have a parameter of this table, with its hint; what takes numbers alone stays as it is."""
+    """Those functions that have a row in these tables, with its hint; what takes numbers alone stays as it is."""
     ours = {*PARAMETERS.values()} - {"x"}
     for name in names:
         function = members.get(name)
-        if isinstance(function, FunctionType) and ours & {*parameters_of(function)}:
+        if isinstance(function, FunctionType) and (name in CALLS or ours & {*parameters_of(function)}):
             yield name, hinted(function, f"{owner}.{name}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .errors import DTypeError, GraphError, ShapeError, first_outside
+from .errors import DTypeError, GraphError, InputError, ShapeError, first_outside
 from .ops import INSIDE, RESHAPE, SLICE, TRANSPOSE, broadcast, gather, where
 from .sizes import Size, arange, held, quotient, resolve
 from .tensor import _ARRAY_FUNCTIONS, _FUNCTIONS, Tensor, apply, as_tensor, describe, modes
@@ -20,8 +20,9 @@ def getitem(x: Tensor, index) -> Tensor:
     """Numbers, slices, None, …, integer arrays and boolean masks, as in NumPy.
 
     An array is a tensor, an array or a list of integers, which may count from the end; several broadcast.  A mask
-    picks where it is True; it has to be known, as the shape depends on it.  Raises ShapeError, naming the tensor and
-    the range, for an index outside, and DTypeError for one that is not a place.
+    picks where it is True; it has to be known, as the shape depends on it.  Raises InputError, naming the tensor and
+    the range, for an index outside, ShapeError for more of them than axes and for shapes that do not fit, and DTypeError
+    for one that is not a place.
     """
     y, axis, shape = x, 0, []
     items = _items(x, index if isinstance(index, tuple) else (index,))
@@ -161,7 +162,7 @@ def _one_index(x: Tensor, axis: int, item) -> tuple[Tensor, bool]:
         at = k if held(k, 0) else k + size
         inside = held(at, 0) and held(size - 1 - at, 0)
     if not inside:
-        raise ShapeError(f"index {k} outside {describe(x)}, whose axis {axis} has {size}")
+        raise InputError(f"index {k} outside axis {axis} of {describe(x)}, 0 … {size - 1}")
     return apply(SLICE, (x,), (axis, at, at + 1, 1)), False
 
 
@@ -228,21 +229,20 @@ def _take(x: Tensor, axis: int, indices: Sequence) -> tuple[Tensor, int]:
 
 def _places(i, size, x: Tensor, axis: int, alone: bool):
     """An index as places 0 … size − 1: an array if all is known, else a tensor that is looked at when the program runs."""
+    of = f"axis {axis} of {describe(x)}"
     if not _is_live(i):
         i = np.asarray(i)
         if i.dtype.kind not in "iu":
             raise DTypeError(f"index of {describe(x)}: arrays must hold integers")
         i = i.astype(np.int64)  # i + size may be too large for small integers
         if isinstance(size, int):
-            if found := first_outside(i, -size, size):
-                raise ShapeError(
-                    f"{found} outside 0 … {size - 1} of {describe(x)}, whose axis {axis} has {size}"
-                )
+            if found := first_outside(i, -size, size, of):
+                raise InputError(found)
             return np.where(i < 0, i + size, i)
     below = _is_live(i) or i.min(initial=0) < 0
     i = as_tensor(i).astype("int64")
     i = where(i < 0, i + size, i) if below else i
-    return i if alone else apply(INSIDE, (i,), (size, f"axis {axis} of {describe(x)}"))
+    return i if alone else apply(INSIDE, (i,), (size, of, ""))
 
 
 def reshape(x, *shape) -> Tensor:

@@ -69,7 +69,11 @@ def cross_entropy(
     by_class = targets.dtype.kind in "iu" and targets.ndim != logits.ndim
     places = tuple(logits.shape[:-1])
     if tuple(targets.shape) != (places if by_class else tuple(logits.shape)):
-        raise ShapeError(f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}")
+        raise ShapeError(
+            f"cross_entropy: targets {describe(targets)} do not fit logits {describe(logits)}"
+            + _the_other_way("targets", targets.shape, places if targets.ndim < logits.ndim else logits.shape)
+            + _classes_second(targets.shape, logits.shape)
+        )
     if weights is not None:
         weights = as_tensor(weights, logits).astype(logits.dtype)
         if tuple(weights.shape) != tuple(logits.shape[-1:]):
@@ -101,6 +105,22 @@ def cross_entropy(
         counts = gather(weights, targets) if by_class and weights is not None else None
         losses = _losses_of_weights(logits, rows if weights is None else rows * weights)
     return _reduced(losses, mask, reduction, counts)
+
+
+def _the_other_way(name: str, given: tuple, wanted: tuple) -> str:
+    """A remedy where shapes fit as soon as the first two axes of one are exchanged."""
+    known = all(isinstance(n, int) for n in (*given, *wanted))
+    fits = known and len(given) > 1 and (given[1], given[0], *given[2:]) == tuple(wanted)
+    return f"; steps come before sequences in all: {name}.swapaxes(0, 1) would fit" if fits else ""
+
+
+def _classes_second(targets: tuple, logits: tuple) -> str:
+    """The same where the classes of the logits are axis 1, behind the sequences."""
+    known = all(isinstance(n, int) for n in (*targets, *logits))
+    if not known or len(logits) < 3 or targets != (logits[0], *logits[2:]):
+        return ""
+    axes = (0, *range(2, len(logits)), 1)
+    return f"; classes are the last axis of the logits: logits.transpose({axes}) would fit"
 
 
 def _losses_of_classes(logits: Tensor, targets: Tensor) -> Tensor:
@@ -195,7 +215,10 @@ def _fitting(who: str, prediction: Tensor, target: Tensor, mask, reduction: str)
     _check_reduction(who, reduction)
     shape = tuple(prediction.shape)
     if shape != tuple(target.shape):
-        raise ShapeError(f"{who} of {describe(prediction)} and {describe(target)}: shapes must be the same")
+        raise ShapeError(
+            f"{who} of {describe(prediction)} and {describe(target)}: shapes must be the same"
+            + _the_other_way("target", target.shape, shape)
+        )
     if mask is None:
         return None
     mask = as_tensor(mask)

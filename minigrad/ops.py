@@ -221,12 +221,12 @@ def _gather(x, index):
     return x[index]
 
 
-def _inside(index, rows):
+def _inside(index, rows, of="the rows", who=""):
     """The index itself, if all of it are places among so many rows."""
     if index.dtype.kind not in "iu":
         raise TypeError(f"an index must hold integers, not {index.dtype}")
     if index.size and (index.min() < 0 or index.max() >= rows):
-        raise IndexError(f"{first_outside(index, 0, rows)} outside 0 … {rows - 1}")
+        raise IndexError(first_outside(index, 0, rows, of, who))
     return index
 
 
@@ -423,7 +423,7 @@ SCATTER = define("scatter", _scatter, _scatter_shape,
     tex=r"\mathrm{{scatter}}({0}, {1})", text="scatter({0}, {1})", symbol="scatter")  # fmt: skip
 SHIFT = define("shift", _shift, _same, (lambda g, y, x, by: either(SHIFT, g, params=(-by,)),), params=("by",),
     axes=axes.later, tex=r"\mathrm{{shift}}({0}, {by})", text="shift({0}, {by})", symbol="⇥")  # fmt: skip
-INSIDE = define("inside", lambda x, rows, of: _inside(x, rows), _same, None, params=("rows", "of"),
+INSIDE = define("inside", _inside, _same, None, params=("rows", "of", "who"),
     axes=axes.aligned, smooth=False, tex="{0}", text="{0}", symbol="∈")  # fmt: skip
 DETACH = define("detach", lambda x: x, _same, None, axes=axes.aligned, smooth=False,
     tex=r"\mathrm{{stop}}({0})", text="stop({0})", symbol="✂")  # fmt: skip

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from .errors import DTypeError, GraphError, InputError, NonFiniteError, ShapeError, dims
-from .hints import OPTIM, OPTIMISER, OPTIMISER_PARAMETERS, missing, refuse_made, say_what_is_elsewhere
+from .hints import (
+    OPTIM,
+    OPTIMISER,
+    OPTIMISER_PARAMETERS,
+    missing,
+    refuse_made,
+    say_what_is_elsewhere,
+    with_hints,
+)
 from .tensor import Tensor, describe, next_number
 
 
@@ -528,9 +536,6 @@ def clip_by_norm(parameters: Iterable[Tensor], limit: float) -> float:
     return norm
 
 
-clip_grad_norm = clip_by_norm
-
-
 def clip_grad_value(parameters: Iterable[Tensor], limit: float) -> None:
     """Clip every element of every gradient to −limit … limit; an infinite one too.
 
@@ -569,3 +574,8 @@ def __getattr__(name: str):
 
 
 say_what_is_elsewhere(Optimiser, OPTIMISER)
+for _name, _method in with_hints(vars(Optimiser), ["zero_grad", "step"], "Optimiser"):
+    setattr(Optimiser, _name, _method)
+for _name, _function in with_hints(globals(), ["clip_by_norm", "clip_grad_value"], "minigrad.optim"):
+    globals()[_name] = _function
+clip_grad_norm = clip_by_norm

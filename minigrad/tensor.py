@@ -411,7 +411,7 @@ def apply(op: Op, inputs: tuple, params: tuple = ()) -> Tensor:
     except (ValueError, TypeError, IndexError, OverflowError, GraphError) as error:
         if any(map(_is_unknown, params)):  # a constant, spread to a size that is only known at run time
             return apply_symbolic(op, inputs, params)
-        raise _explain(op, inputs, params, error) from None
+        raise explain(op, inputs, params, error) from None
     if type(value) is not ndarray:
         value = np.asarray(value)
     record, watched, labels, tracing = modes()
@@ -557,15 +557,15 @@ def same_float(op: Op, inputs: Sequence) -> tuple:
     return tuple(apply(OPS["cast"], (x,), (dtype,)) if x.dtype.kind in "iu" else x for x in inputs)
 
 
-def _explain(op: Op, inputs, params, error) -> Exception:
+def explain(op: Op, inputs, params, error) -> Exception:
     """NumPy's complaint as ours: the shape rule knows the shapes and says which do not fit."""
     try:
         op.shape(*(x.shape for x in inputs), *params)
     except ShapeError as better:
-        operands = ", ".join(describe(x) for x in inputs)
-        return ShapeError(f"{better}  [{op.name} of {operands}{_at()}]")
-    kind = DTypeError if isinstance(error, (TypeError, OverflowError)) else ShapeError
-    return kind(f"{op.name} of {', '.join(describe(x) for x in inputs)}{_at()}: {error}")
+        return ShapeError(f"{better}  [{op.name} of {', '.join(map(describe, inputs))}{_at()}]")
+    kinds = {IndexError: InputError, TypeError: DTypeError, OverflowError: DTypeError}
+    kind = next((ours for theirs, ours in kinds.items() if isinstance(error, theirs)), ShapeError)
+    return kind(f"{op.name} of {', '.join(map(describe, inputs))}{_at()}: {error}")
 
 
 def _at() -> str:

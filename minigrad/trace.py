@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arguments import Form, plain
-from .errors import GraphError, InputError, ShapeError
+from .errors import GraphError, InputError, ShapeError, first_outside
 from .modes import recording
 from .names import identifier, name_of, printable, unique
+from .ops import INSIDE, SCATTER
 from .reverse import ancestors, grad
 from .scanning import LAST, SCAN, STACKED, Body, ancestors_within, asked_among, flatten
 from .sizes import Size, Variable, noting_comparisons, resolve
-from .tensor import Tensor, as_tensor, describe, next_number, symbol
+from .tensor import Tensor, as_tensor, describe, explain, fill_node, next_number, symbol
 
 
 @dataclass(eq=False)
@@ -196,7 +197,37 @@ def _value_of(node: Tensor, known: dict, of, asked: dict):
     params = tuple(concrete(p, of) for p in node.params)
     if node.op.name == "size":
         return np.asarray(params[0], params[1])
-    return np.asarray(node.op.forward(*inputs, *params))
+    try:
+        return np.asarray(node.op.forward(*inputs, *params))
+    except IndexError as error:
+        raise _outside(node, inputs, params, known, error) from None
+
+
+def _outside(node: Tensor, inputs: list, params: tuple, known: dict, error: IndexError) -> Exception:
+    """What eager mode says to an index outside: sizes are numbers, and what counts from the end is as it was given."""
+    index, rows = (node.inputs[0], params[0]) if node.op is INSIDE else (node.inputs[1], len(inputs[0]))
+    seen = [_as_computed(x, value) for x, value in zip(node.inputs, inputs, strict=True)]
+    given = _from_the_end(index)
+    if given is not None and node.op is not SCATTER:  # brackets
+        of = params[1] if node.op is INSIDE else f"axis 0 of {describe(seen[0])}"
+        return InputError(first_outside(known[given.number], -rows, rows, of))
+    return InputError(str(error)) if node.op is INSIDE else explain(node.op, seen, params, error)
+
+
+def _as_computed(x: Tensor, value: np.ndarray) -> Tensor:
+    """A node of the graph with the value that it had, as messages describe it."""
+    node = object.__new__(Tensor)
+    fill_node(node, np.array(value), x.op, (), (), False, x.scope)
+    node.name = x.name
+    return node
+
+
+def _from_the_end(index: Tensor) -> Tensor | None:
+    """The index in brackets of which places were made, where(i < 0, i + size, i); None where it is something else."""
+    if index.op is None or index.op.name != "where" or index.inputs[1].op is None:
+        return None
+    moved, given = index.inputs[1:]
+    return given if moved.op.name == "add" and moved.inputs[0] is given else None
 
 
 def concrete(param, of):

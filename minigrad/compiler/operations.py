@@ -182,7 +182,7 @@ class Operations(Lowering):
 
     def _inside(self, node: Tensor, level: Level) -> None:
         index = self.place(node.inputs[0], level)
-        size, of = node.params
+        size, of, _ = node.params
         self.check(node, level, Call("count_outside", [self.view(index), self.size(size)]), of, size)
         self._alias(node, level, index)
 

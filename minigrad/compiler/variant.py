@@ -259,18 +259,18 @@ class Variant:
         except MemoryError:  # of the results, or of a copy of an argument
             raise too_large(self.traced.name, shapes, plan.output_bytes, plan.arena.nbytes) from None
         except InputError as error:
-            raise InputError(f"{error}{self._found(arrays, shapes)}") from None
+            raise InputError(self._found(arrays, shapes) or str(error)) from None
         free.append(plan)  # not after an interrupt: another thread may still be writing into it
         return flat, plan
 
     def _found(self, arrays: list, shapes: tuple) -> str:
-        """Which index a check of the program has found: the graph is run once more, step by step."""
+        """What a check of the program has found, in the words of eager mode: the graph is run once more, step by step."""
         arguments = {a.number: array for a, array in zip(self.traced.arguments, arrays, strict=True)}
         try:
             with np.errstate(all="ignore"):
                 evaluate(self.traced.results, arguments, self.traced.sizes(shapes))  # type: ignore[arg-type]
-        except IndexError as found:
-            return f": {found}"
+        except InputError as found:
+            return f"{self.traced.name}: {found}"
         except Exception:  # the error that is told already is the one that matters
             pass
         return ""

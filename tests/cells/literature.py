@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cells import LSTM, MGU, MLSTM, SLSTM, Cell, LogMinGRU, LogMinLSTM, MinGRU, MinLSTM
+from cells import LSTM, MGU, MLSTM, SLSTM, SRU, Cell, LogMinGRU, LogMinLSTM, MinGRU, MinLSTM
 from minigrad import (
     broadcast_to,
     concat,
@@ -34,30 +34,6 @@ def affine(cell: Cell, name: str, inputs: int, width: int, rng, bias: float = 0.
     """W_name (inputs, width) and b_name (width,)."""
     cell.parameter(f"W_{name}", glorot(rng, (inputs, width)))
     cell.parameter(f"b_{name}", np.full(width, bias))
-
-
-class SRU(Cell):
-    """Simple recurrent unit (Lei, Zhang, Wang, Dai and Artzi, 2018): nothing but vectors on the way through time.
-
-    Where the width changes, the highway passes the input through a matrix.
-    """
-
-    gates = "f r"
-    state = "h c"
-
-    def build(self, rng):
-        for name in ("W", "W_skip"):
-            self.parameter(name, glorot(rng, (self.inputs, self.hidden)))
-        for gate in "fr":
-            affine(self, gate, self.inputs, self.hidden, rng)
-            self.parameter(f"v_{gate}", rng.uniform(-1, 1, self.hidden))
-
-    def step(self, x, h_prev, c_prev):
-        f = sigmoid(x @ self.W_f + self.v_f * c_prev + self.b_f)  # what to keep
-        r = sigmoid(x @ self.W_r + self.v_r * c_prev + self.b_r)  # how much of the memory is shown
-        c = f * c_prev + (1 - f) * (x @ self.W)
-        h = r * c + (1 - r) * (x @ self.W_skip) * 3**0.5  # the scaling that keeps the variance
-        return dict(f=f, r=r, c=c, h=h)
 
 
 class QRNN(Cell):

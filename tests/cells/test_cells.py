@@ -188,6 +188,14 @@ def mlstm(torch, w, x, h_prev, C_prev, n_prev, m_prev):
     return {**g, "q": q, "k": k, "v": v, "C": C, "n": n, "o": o, "h": o * read / size}
 
 
+def sru(torch, w, x, h_prev, c_prev):
+    f, r = (torch.sigmoid(x @ w[f"W_{g}"] + w[f"v_{g}"] * c_prev + w[f"b_{g}"]) for g in "fr")
+    c_tilde = x @ w["W_c"]
+    c = torch.lerp(c_tilde, c_prev, f)
+    skip = x @ w["W_x"] if "W_x" in w else x
+    return {"f": f, "c_tilde": c_tilde, "c": c, "r": r, "h": torch.lerp(3**0.5 * skip, c, r)}
+
+
 PYTORCH = {
     "rnn": rnn,
     "irnn": irnn,
@@ -208,10 +216,11 @@ PYTORCH = {
     "min_lstm_log": min_lstm_log,
     "slstm": slstm,
     "mlstm": mlstm,
+    "sru": sru,
 }
 
 
-UNREAD = ("min_gru_log", "min_lstm_log", "mlstm")  # their steps do not read the last output
+UNREAD = ("min_gru_log", "min_lstm_log", "mlstm", "sru")  # their steps do not read the last output
 
 
 def oracle():

@@ -53,8 +53,8 @@ def sru(w, xs):
     for x in xs:
         f = sigma(x @ w["W_f"] + w["v_f"] * c + w["b_f"])
         r = sigma(x @ w["W_r"] + w["v_r"] * c + w["b_r"])
-        c = f * c + (1 - f) * (x @ w["W"])
-        yield r * c + (1 - r) * np.sqrt(3) * (x @ w["W_skip"])
+        c = f * c + (1 - f) * (x @ w["W_c"])
+        yield r * c + (1 - r) * np.sqrt(3) * (x @ w["W_x"] if "W_x" in w else x)
 
 
 def qrnn(w, xs):
@@ -387,6 +387,20 @@ def test_a_run_is_its_papers_equations(name, rng):
         theirs = np.stack([list(NUMPY[name](weights, x[:, n])) for n in range(N)], axis=1)
     np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
     assert re.search(r"\(.*(19|20)\d\d", type(cell).__doc__), "no paper and year"
+
+
+def test_where_sru_is_as_wide_as_its_input_x_itself_goes_past_the_memory(rng):
+    """Else through W_x, as everywhere in this table."""
+    cell = cells.SRU(H, H, rng, "float64")
+    assert "W_x" not in cell.parameters() and cell.size == 4 * H * (H + 1) - H * H
+    for p in cell.parameters().values():
+        p.value = rng.standard_normal(p.shape)
+    x, weights = rng.standard_normal((T, N, H)), {k: p.value for k, p in cell.parameters().items()}
+    theirs = np.stack([list(sru(weights, x[:, n])) for n in range(N)], axis=1)
+    run = lambda x: cells.run(cell, x).outputs  # noqa: E731
+    for found in (run(x), compile(run)(x)):
+        np.testing.assert_allclose(found.value, theirs, rtol=1e-12, atol=1e-13)
+    check_grads(run, [x])
 
 
 @every_cell

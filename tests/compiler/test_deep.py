@@ -360,5 +360,5 @@ def test_a_look_up_that_is_outside_is_told_from_deep_within(at):
     for wrong in (7, -1):
         outside = codes.copy()
         outside[1, at, 1] = wrong
-        with pytest.raises(mg.InputError, match="outside of the rows of 'table'"):
+        with pytest.raises(mg.InputError, match=r"gather of 'table' .*: index .* outside the rows, 0 …"):
             compiled(outside)

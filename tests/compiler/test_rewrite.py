@@ -197,7 +197,7 @@ def test_products_with_one_hot_rows_are_looked_up(kind):
     for leaf in leaves:
         np.testing.assert_allclose(gradients[leaf], leaf.grad, rtol=1e-11, atol=1e-13, err_msg=leaf.name)
     assert "gather(" in compiled.source and "compute_cast" not in compiled.source
-    with pytest.raises(mg.InputError, match="outside of the classes"):
+    with pytest.raises(mg.InputError, match=r"one_hot: index .* outside the classes, 0 … "):
         compiled.value_and_grad(codes + D - codes.max())
 
 

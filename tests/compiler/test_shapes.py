@@ -291,8 +291,13 @@ def test_the_number_of_classes_is_read_from_an_argument(dtype):
         calls = [(*draws(dtype, (N, K)), rng.integers(0, K, N)) for N, K in [(5, 4), (3, 6), (1, 3), (8, 11)]]
         same(function, *calls, dtype=dtype)
         x, t = np.ones((3, 5), dtype), np.array([0, 5, 1])
-        refused(function, (x, t - (t == 5)), (x, t), r"lies outside of the classes, 0 … x_1 − 1")
-        refused(function, (x, t - (t == 5)), (x, t - 6), "lies outside of the classes")
+        refused(
+            function,
+            (x, t - (t == 5)),
+            (x, t),
+            r"(cross_entropy|one_hot): index 5 at \(1,\) outside the classes, 0 … 4",
+        )
+        refused(function, (x, t - (t == 5)), (x, t - 6), "index -.* outside the classes, 0 … 4")
 
 
 def test_classes_by_codes_from_outside_that_are_assigned_anew():
@@ -306,9 +311,9 @@ def test_classes_by_codes_from_outside_that_are_assigned_anew():
     fixed = mg.compile(lambda x: mg.one_hot(codes, 3, "float64") * x)
     fixed(x)
     codes.value = np.array([0, 1, 3])
-    with pytest.raises(mg.InputError, match="outside of the classes, 0 … 2"):
+    with pytest.raises(mg.InputError, match=r"one_hot: index 3 at \(2,\) outside the classes, 0 … 2"):
         fixed(x)
-    with pytest.raises(mg.InputError, match="outside of the classes, 0 … x_1 − 1"):
+    with pytest.raises(mg.InputError, match=r"cross_entropy: index 3 at \(2,\) outside the classes, 0 … 2"):
         compiled(x)
 
 
@@ -389,8 +394,8 @@ def test_a_mask_that_is_not_known_runs_eagerly_and_says_why():
 
 
 BEYOND = [
-    (lambda x, i: x[i], 0, r"rows of 'x' \(x_0, x_1\) float64, 0 … x_0 − 1"),
-    (lambda x, i: x[:, i], 1, r"axis 1 of 'x' \(x_0, x_1\) float64, 0 … x_1 − 1"),
+    (lambda x, i: x[i], 0, r"axis 0 of 'x' \(3, 4\) float64, 0 … 2"),
+    (lambda x, i: x[:, i], 1, r"axis 1 of 'x' \(x_0, x_1\) float64, 0 … 3"),
     (lambda x, i: x[i, 0], 0, r"axis 0 of 'x' \(x_0, x_1\) float64"),
     (lambda x, i: x[0, i], 1, r"axis 1 of 'x' \(x_0, x_1\) float64"),
 ]
@@ -401,7 +406,9 @@ def test_an_index_outside_names_the_tensor_and_the_range(function, axis, words):
     x = Tensor(np.arange(12.0).reshape(3, 4), name="x")
     n = x.shape[axis]
     for bad in (n, -n - 1):
-        with pytest.raises(mg.ShapeError, match=rf"outside 0 … {n - 1} of 'x' \(3, 4\).*axis {axis} has {n}"):
+        with pytest.raises(
+            mg.InputError, match=rf"index {bad} at \(1,\) outside axis {axis} of 'x' \(3, 4\) .*, 0 … {n - 1}"
+        ):
             function(x, np.array([0, bad]))
         refused(function, (x.value, np.array([-n, n - 1])), (x.value, np.array([0, bad])), words)
     with pytest.raises(mg.ShapeError, match=r"index of 'x' .*do not broadcast"):

@@ -201,9 +201,12 @@ def test_indices_choose_rows_and_those_outside_are_told(dtype, tmp_path, rng):
     with pytest.raises(mg.InputError) as error:
         compiled.value_and_grad(index + 1)
     said = made.layout["checks"][str(wrong.bad)]
-    assert (
-        str(error.value) == f"{said}: index 7 at (0, 2) outside 0 … 6"
-    )  # which one, only native programs look up
+    rows = "(index_0, index_1, 5) float64: an index lies outside of the rows of 'table' (7, 5) float64, 0 … 6"
+    assert said == f"{compiled.name}: gather {rows}"
+    found = (
+        f"gather of 'table' (7, 5) float64, 'index' (2, 3) {dtype}: index 7 at (0, 2) outside the rows, 0 … 6"
+    )
+    assert str(error.value) == f"{compiled.name}: {found}"  # which one, only native programs look up
     assert again.bad == 0
 
 

@@ -122,6 +122,66 @@ def test_a_product_with_zeros_has_the_gradient_of_the_other_factors():
     assert compiled.value_and_grad(leaf)[1][leaf].tolist() == expected[0]
 
 
+ZEROS = {  # which of 3 × 6 numbers are 0, along rows of 6
+    "none": [], "one a row": [(0, 2), (1, 0), (2, 5)], "two": [(0, 1), (0, 4), (1, 0), (1, 5)],
+    "side by side": [(0, 2), (0, 3), (2, 0), (2, 1)], "three": [(1, 1), (1, 3), (1, 4)], "all": [(0, k) for k in range(6)],
+}  # fmt: skip
+
+
+def with_zeros(which: str, dtype="float64") -> np.ndarray:
+    x = np.random.default_rng(4).standard_normal((3, 6)).astype(dtype)
+    for place in ZEROS[which]:
+        x[place] = 0
+    return x
+
+
+def slopes(function, x: np.ndarray) -> list[np.ndarray]:
+    """The gradient of the sum of the results, each times its number: eager, and compiled."""
+    place = np.arange(1, x.size + 1, dtype=x.dtype).reshape(function(x).shape)
+    loss = lambda x: (function(x) * place).sum()  # noqa: E731
+    leaf = Tensor(x, requires_grad=True)
+    loss(leaf).backward()
+    assert leaf.grad is not None
+    return [leaf.grad, mg.compile(lambda: loss(leaf)).value_and_grad()[1][leaf]]
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+@pytest.mark.parametrize("which", ZEROS)
+def test_products_up_to_each_place_are_right_at_zeros(which, axis):
+    """The gradient from its definition: by x_i, every product from there on without x_i."""
+    x = with_zeros(which)
+    rows = x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, -1)
+    place = np.arange(1.0, x.size + 1).reshape(x.shape)
+    shares = place.reshape(1, -1) if axis is None else np.moveaxis(place, axis, -1)
+    right = np.zeros(rows.shape)
+    for r, row in enumerate(rows):
+        for i in range(len(row)):
+            for k in range(i, len(row)):
+                right[r, i] += shares[r, k] * np.prod(np.delete(row[: k + 1], i))
+    right = right.reshape(x.shape) if axis is None else np.moveaxis(right, -1, axis)
+    for found in slopes(lambda x: mg.cumprod(x, axis), x):
+        np.testing.assert_allclose(found, right, rtol=1e-12, atol=1e-13)
+    for found in (mg.cumprod(x, axis), mg.compile(lambda x: mg.cumprod(x, axis))(x)):
+        np.testing.assert_array_equal(found.value, np.cumprod(x, axis))
+    check_grads(lambda x: mg.cumprod(x, axis), [x], order=2)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-12), ("float32", 2e-5)])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("which", ZEROS)
+def test_products_up_to_each_place_have_pytorchs_gradient(which, axis, dtype, bound):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle here: `make oracles` installs it")
+    x = with_zeros(which, dtype)
+    theirs = torch.tensor(x, requires_grad=True)
+    (
+        torch.cumprod(theirs, axis) * torch.arange(1, x.size + 1, dtype=theirs.dtype).reshape(x.shape)
+    ).sum().backward()
+    for found in slopes(lambda x: mg.cumprod(x, axis), x):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, theirs.grad.numpy(), rtol=bound, atol=bound)
+
+
 def test_compiled_once_for_other_sizes_too():
     rng = np.random.default_rng(0)
     w = Tensor(rng.standard_normal(3), requires_grad=True)

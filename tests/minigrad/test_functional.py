@@ -162,11 +162,11 @@ def test_a_mask_leaves_places_out_of_the_loss(rng):
 
 
 LOSSES = {
-    "class too large": (lambda z: cross_entropy(z, [0, 3]), InputError, r"outside the classes 0 … 2"),
+    "class too large": (lambda z: cross_entropy(z, [0, 3]), InputError, r"outside the classes, 0 … 2"),
     "class below zero": (
         lambda z: cross_entropy(z, [0, -1]),
         InputError,
-        r"index -1 at \(1,\) outside the classes 0 … 2",
+        r"index -1 at \(1,\) outside the classes, 0 … 2",
     ),
     "too few classes": (
         lambda z: cross_entropy(z, [0]),

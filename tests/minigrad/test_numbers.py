@@ -435,7 +435,7 @@ def test_places_of_the_ignored_class_do_not_count(ignore, dtype, rng):
 def test_an_ignored_class_is_one_number_beside_classes():
     with pytest.raises(InputError, match=r"ignore_index = 2 with targets .*integers"):
         mg.cross_entropy(np.ones((2, 3)), np.ones((2, 3)), ignore_index=2)
-    with pytest.raises(InputError, match=r"cross_entropy: index -1 at \(1,\) outside the classes 0 … 2"):
+    with pytest.raises(InputError, match=r"cross_entropy: index -1 at \(1,\) outside the classes, 0 … 2"):
         mg.cross_entropy(np.ones((2, 3)), [1, -1], ignore_index=-100)
     assert mg.cross_entropy(np.ones((2, 3)), [1, 0], ignore_index=-1).item() == pytest.approx(np.log(3))
     assert mg.cross_entropy(np.ones((2, 3)), np.array([1, 0], "u1"), ignore_index=-1).item() == pytest.approx(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from drawn import network as small
@@ -198,7 +200,17 @@ SHOWN = {  # the output of a step by the states after it, where no step reads th
     "min_gru_log": lambda step, log_h: exp(log_h),
     "min_lstm_log": lambda step, log_h: exp(log_h),
     "mlstm": shown_by_mlstm,
+    "sru": lambda step, c: step.r * c + (step.h - step.r * step.c),
 }
+
+
+def shown_past_the_memory(cell, step, c_prev):
+    """The output of SRU, whose gate r looks at the memory before, by that alone."""
+    skip = cell.alpha * (step.x @ cell.W_x)
+    return cell.step(step.x, step.h, c_prev)["r"] * (step.c - skip) + skip
+
+
+PAST = {"sru": shown_past_the_memory}  # the output of a step by the states before it, those after it given
 
 
 @pytest.mark.parametrize("name", cells.CELLS)
@@ -224,7 +236,7 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
 
     states = [np.concatenate([s.ravel() for s in first])]
     states += [np.concatenate([s[q].value.ravel() for q in names]) for s in run.steps]
-    J, own = {}, {0: np.zeros(ends[-1])}
+    J, own, past = {}, {0: np.zeros(ends[-1])}, {}
     for t in range(1, T + 1):
 
         def forward(v, t=t):
@@ -235,7 +247,12 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
             h = SHOWN[name](run.steps[t - 1], *apart(v)) if name in SHOWN else apart(v)[names.index("h")]
             return cross_entropy(head(h), targets[t - 1]).value.reshape(1)
 
+        def past_loss_of(v, t=t):
+            h = PAST[name](cell, run.steps[t - 1], *apart(v))
+            return cross_entropy(head(h), targets[t - 1]).value.reshape(1)
+
         J[t], own[t] = jacobian(forward, states[t - 1]), jacobian(loss_of, states[t])[0]
+        past[t] = jacobian(past_loss_of, states[t - 1])[0] if name in PAST else np.zeros(ends[-1])
     g = own[T]
     for link in reversed(one.links):
         arrived = J[link.after].T @ g
@@ -244,15 +261,15 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
         for k, q in enumerate(names):
             part = np.linalg.norm(np.split(arrived, ends[:-1])[k]) / whole
             assert link.by_state[q] == pytest.approx(part, rel=1e-6, abs=1e-9)  # 0 of a stabiliser
-        g = arrived + own[link.t]
+        g = arrived + own[link.t] + past[link.after]
         assert one.size[link.t] == pytest.approx(np.linalg.norm(g), rel=1e-6)
-        assert one.added[link.t] == pytest.approx(np.linalg.norm(own[link.t]), rel=1e-6)
+        assert one.added[link.t] == pytest.approx(np.linalg.norm(own[link.t] + past[link.after]), rel=1e-6)
     assert one.rows is not None
     for r, s in enumerate(one.rows.losses):
         v = own[s]
         for t in range(s, -1, -1):
             assert one.rows.norms[r, one.rows.times.index(t)] == pytest.approx(np.linalg.norm(v), rel=1e-6)
-            v = J[t].T @ v if t else v
+            v = J[t].T @ v + (past[t] if t == s else 0) if t else v
     there = {n.number for n in ancestors(loss)}  # a last state that no loss reads is not in the graph
     seen = np.repeat([run.steps[-1][s].number in there for s in names], [s.size for s in first])
     product = np.linalg.multi_dot([*(J[t].T for t in range(1, T)), J[T].T[:, seen]])
@@ -260,6 +277,22 @@ def test_every_cell_against_jacobians_by_finite_differences(name):
     found = one.stretches[0]
     assert found.largest == pytest.approx(stretch[0] ** (1 / T), rel=1e-6)
     assert found.typical == pytest.approx(np.sqrt(np.mean(stretch**2)) ** (1 / T), rel=1e-6)
+
+
+@pytest.mark.dot
+def test_what_only_the_output_reads_of_the_states_before_is_no_way_that_a_step_carries():
+    """SRU's gate r: what comes back through it is of the loss, so no share of the later states stands on its arrow."""
+    loss, _ = network(cells.SRU)
+    (one,) = viz.transport(loss)
+    assert {name for _, name in one.aside} == {"r"}
+    for link in one.links:
+        assert {way for _, way in link.by_way} == {"straight along", "through f"}
+        assert link.factor == pytest.approx(link.by_state["c"])
+    labels = [word for word in texts(viz.draw(loss).svg()) if re.fullmatch(r"×[0-9.e⁻−]+", word)]
+    shares = [share for link in one.links for share in link.by_way.values()]
+    assert sorted(labels) == sorted(f"×{number(share)}" for share in shares) and len(shares) == 2 * len(
+        one.links
+    )
 
 
 def test_a_half_life_is_fitted_to_each_stretch_apart():

@@ -67,6 +67,9 @@ class Transport:
     size: dict[int, float]  # ‖g‖
     added: dict[int, float]  # the norm of what comes not from the next step: the step's own loss
     others: bool = False  # whether other layers read the states: their part is in `added` and in `rows`
+    # (step, quantity): what reads the states before and no state of its step is made of, as an output's gate: its part
+    # comes from the loss, and is in `added`.
+    aside: set[tuple[int, str]] = field(default_factory=set)
     rows: Rows | None = None
     stretches: list[Stretch] = field(default_factory=list)
 

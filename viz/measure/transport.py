@@ -64,7 +64,8 @@ def transport(what: Tensor | list, steps: list | None = None) -> Transports:
                 state = split(network, band, name, [link.t for link in one.links])
                 for link in (link for link in one.links if one.size[link.after]):
                     for way in state.gates:
-                        if (part := state.parts.get(way, {}).get(link.t)) is not None:
+                        part = state.parts.get(way, {}).get(link.t)
+                        if part is not None and (link.after, state.gates[way]) not in one.aside:
                             link.by_way[name, way] = part / one.size[link.after]
     return found
 
@@ -117,7 +118,7 @@ def _transport(network: Network, band: str) -> Transport:
     after = {before: t for (b, t), before in network.before.items() if b == band}
     for t in [t for t in nodes if (band, t) not in network.cells]:  # first states
         after.setdefault(t, next(s for b, s in network.cells if b == band))
-    came, added, within, straight = _parts(network, band, of, after)
+    (came, added, within, straight), aside = _parts(network, band, of, after)
     for t, own in nodes.items():
         for name, x in own.items():
             gradient = gradient_of(network.statuses, x)
@@ -140,7 +141,8 @@ def _transport(network: Network, band: str) -> Transport:
                 besides = [part - straight[t, s] if name == s else part for name, part in parts.items()]
                 link.straight[s] = norm(straight[t, s]) / whole, _joint(besides) / whole
         links.append(link)
-    return Transport(band, network.carried[band], links, size, own_loss, _read_by_others(network, band, of))
+    others = _read_by_others(network, band, of)
+    return Transport(band, network.carried[band], links, size, own_loss, others, aside)
 
 
 def _cut(link: Link, nodes: dict[str, Tensor], before: dict[str, Tensor], through: set[int]) -> None:
@@ -152,11 +154,15 @@ def _cut(link: Link, nodes: dict[str, Tensor], before: dict[str, Tensor], throug
 
 
 def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
-    """What each state got (by step and name): of the next step, of others, of its own step, of its own next value."""
+    """What each state got (by step and name): of the next step, of others, of its own step, of its own next value.
+
+    And which quantities of the next step read it that make no state there.
+    """
     came: dict = {}
     added: dict = {}
     within: dict = {}
     straight: dict = {}
+    aside: set = set()
     makers, sides = _makers(network, band, of), []
     for n in network.nodes:
         g = network.group_of[n.number]
@@ -172,6 +178,8 @@ def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
                 continue
             key = of[x.number]
             following = in_cell and g.t == after.get(key[0])
+            if not in_cell and g.band == band and g.t == after.get(key[0]):
+                aside.add((g.t, g.name))
             own = in_cell and g.t == key[0]
             into = came if following else within if own else added
             into[key] = into.get(key, 0) + np.asarray(part, np.float64)
@@ -184,7 +192,8 @@ def _parts(network: Network, band: str, of: dict, after: dict[int, int]):
                 into = within if t == key[0] else came
                 into[key] = into.get(key, 0) - part
                 added[key] = added.get(key, 0) + part
-    return came, added, within, straight
+    made = {(network.group_of[k].t, network.group_of[k].name) for k in makers if k in network.group_of}
+    return (came, added, within, straight), aside - made
 
 
 def _makers(network: Network, band: str, of: dict) -> set[int]:

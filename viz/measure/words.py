@@ -165,6 +165,8 @@ def on_arrow(found: Mapping[str, Transport], f: Flow) -> tuple[str | None, str]:
         links = one.links if one is not None else []
         cut = any(f.source.name in x.cut for x in links if (x.t, x.after) == (f.source.t, f.target.t))
         return (CUT, tr("✂ cut")) if cut or (one is None and f.status == CUT) else (NOT_COMPUTED, "")
+    if one is not None and (f.target.t, f.target.name) in one.aside:
+        return None, ""  # it comes from the loss, and is no part of what the states of that step hand back
     size = one.size.get(f.target.t) if one is not None else None
     return None, factor(f.norm / size) if size else ""
 
