@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import ast
 import io
-import statistics
 import os
+import statistics
 import subprocess
 import sys
 import tokenize
