@@ -148,7 +148,7 @@ def rows_by_index(draw, rng):
 
 def among_rows(draw, rng):
     rows = draw(st.integers(1, 4))
-    return [rng.integers(0, rows, draw(shapes))], (rows, "what there is")
+    return [rng.integers(0, rows, draw(shapes))], (rows, "what there is", "")
 
 
 def rows_added(draw, rng):
