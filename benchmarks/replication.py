@@ -97,6 +97,7 @@ def _sum(layer, output, x, target):
 
 # The paper's recurrent networks have about 70,000 parameters in the adding problem and 16,000 in copy memory.
 FEW = "one layer of 32 units in place of about 70,000 parameters; sequences seen once"
+SLOWER = "rate 0.002 in place of the code's 0.004; sequences seen once, not 50,000 of them ten times"
 SHORT = "32 units; 980 blanks, so that it is 0.0208 without memory"
 NO_DATA = "not run: the data are not at hand"
 ROWS = [
@@ -104,7 +105,7 @@ ROWS = [
     Row("adding", "LSTM", "0.164", BAI, FEW + "; forget gates start open for up to T steps", recurrent(LSTM, 32, 600)),
     Row("adding", "GRU", "5.3e-5", BAI, FEW, recurrent(GRU, 32), falling(0.01, 1000)),
     Row("adding", "JANET", "–", "", FEW, recurrent(JANET, 32, 600), falling(0.01, 1000)),
-    Row("adding", "TCN", "5.8e-5", BAI, "sequences seen once, not 50,000 of them ten times", last_of_tcn, 4e-3, 15_630, None),
+    Row("adding", "TCN", "5.8e-5", BAI, SLOWER, last_of_tcn, 2e-3, 15_630, None),
     Row("copy", "RNN", "0.0202", BAI, SHORT, recurrent(RNN, 32), steps=500, blanks=980),
     Row("copy", "LSTM", "0.0204", BAI, SHORT, recurrent(LSTM, 32), steps=500, blanks=980),
     Row("copy", "GRU", "0.0197", BAI, SHORT, recurrent(GRU, 32), steps=500, blanks=980),

@@ -822,9 +822,7 @@ def look_up_one_hot(results: Sequence[Tensor]) -> list[Tensor]:
 def _codes(rows: Tensor, made: int) -> Tensor | None:
     """Which class each row is of, if these are rows with a single 1."""
     x = rows
-    while x.op is CAST or (
-        x.op is RESHAPE and source(resolve(x.shape[-1])) == source(resolve(x.inputs[0].shape[-1]))
-    ):
+    while x.op is CAST or (x.op is RESHAPE and _same_columns(x, x.inputs[0])):
         x = x.inputs[0]
     if x.op is not EQUAL or x.inputs[0].op is not RESHAPE:
         return None
@@ -832,16 +830,16 @@ def _codes(rows: Tensor, made: int) -> Tensor | None:
     counts = classes.op is ARANGE or (
         classes.op is None and classes.number > made and _counts_up(classes._value)
     )
-    known = codes.op is INSIDE and source(resolve(codes.params[0])) == source(resolve(classes.shape[0]))
-    if (
-        not counts
-        or not known
-        or len(classes.shape) != 1
-        or not is_one(column.shape[-1])
-        or not len(codes.shape)
-    ):
+    if not counts or len(classes.shape) != 1 or not is_one(column.shape[-1]) or not len(codes.shape):
+        return None
+    if codes.op is not INSIDE or source(resolve(codes.params[0])) != source(resolve(classes.shape[0])):
         return None
     return codes if len(codes.shape) == len(rows.shape) - 1 else codes.reshape(rows.shape[:-1])
+
+
+def _same_columns(x: Tensor, y: Tensor) -> bool:
+    """Both have a last axis, and it is as long."""
+    return bool(x.shape and y.shape) and source(resolve(x.shape[-1])) == source(resolve(y.shape[-1]))
 
 
 def _counts_up(values: np.ndarray | None) -> bool:

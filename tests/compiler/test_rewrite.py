@@ -237,3 +237,24 @@ def test_only_rows_that_are_one_hot_for_certain_are_looked_up():
         assert compiled(codes).item() == pytest.approx(product(made)(mg.Tensor(codes)).item())
         assert "gather(" not in compiled.source
         assert compiled(codes + 7).item() == 0
+
+
+ROWS = {  # of one number, by way of what a look-up looks through
+    "number": lambda x: x.sum().reshape(1, 1),
+    "vector": lambda x: x[:1].reshape(1, 1),
+    "cast": lambda x: x.sum().astype("int64").reshape(1, 1).astype("float32"),
+    "equal to a number": lambda x: (x.sum().reshape(1, 1) == 2).astype("float32"),
+    "equal to one of itself": lambda x: (x.sum().reshape(1, 1) == x.sum()).astype("float32"),
+    "class of a number": lambda x: mg.one_hot(x.sum().astype("int64"), 5).reshape(5, 1)[:1],
+}
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_row_made_of_a_single_number_is_multiplied_as_any_other(rows):
+    W, x = mg.Tensor(np.arange(1, 4, dtype="float32")[None], requires_grad=True), np.full(2, 2, "float32")
+    step = mg.compile(lambda x: ((ROWS[rows](x) @ W) ** 2).sum())
+    (value, gradients), loss = step.value_and_grad(x), ((ROWS[rows](mg.Tensor(x)) @ W) ** 2).sum()
+    loss.backward()
+    assert not step.eager, step.eager
+    np.testing.assert_array_equal(value.value, loss.value)
+    np.testing.assert_array_equal(gradients[W], W.grad)

@@ -21,6 +21,7 @@ import numpy as np
 
 import minigrad as mg
 from minigrad.compiler import plan
+from minigrad.compiler.places import DEFECT
 from minigrad.compiler.plan import numbers_of
 from minigrad.compiler.verify import verify
 from minigrad.scanning import flatten
@@ -35,7 +36,7 @@ RUNS_EAGERLY: Counter = Counter()  # reasons why programs were not compiled, cou
 
 @dataclass
 class Finding:
-    """What differs; `kind` is value | shape | dtype | raises | accepts | crash | numeric."""
+    """What differs; `kind` is value | shape | dtype | raises | accepts | crash | defect | numeric."""
 
     kind: str
     message: str
@@ -150,6 +151,8 @@ def check(program: Program, run: str | Callable = "machine") -> Finding | None:
                 return _crash(error, k)
         said = [str(w.message) for w in heard if "runs eagerly" in str(w.message)]
         RUNS_EAGERLY.update(map(_reason, said))
+        if any(DEFECT in message for message in said):  # it is caught for users, and must not happen
+            return Finding("defect", f"call {k}: {said[0]}", _reason(said[0]))
         finding = compare(program, right, got, k)
         if finding:
             return finding
