@@ -161,6 +161,4 @@ __all__ = [
     "weight_norm",
 ]
 
-for _name, _function in hints.with_hints(globals(), ["generate", "beam_search"], "cells"):
-    _function.__module__, _function.__qualname__ = "cells", _name  # where pickle looks for it
-    globals()[_name] = _function
+hints.hint_functions("cells", globals(), ["generate", "beam_search"])

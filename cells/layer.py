@@ -278,8 +278,7 @@ class Layer(Holder):
 
 
 hints.say_what_is_elsewhere(Layer, hints.LAYER)
-for _name, _method in hints.with_hints(vars(Layer), ["load", "load_state_dict"], "Layer"):
-    setattr(Layer, _name, _method)
+hints.hint_methods(Layer, ["load", "load_state_dict"])
 
 
 class Dense(Layer):

@@ -248,10 +248,8 @@ __all__ = [
     "zeros_like",
 ]
 
-for _name, _function in hints.with_hints(globals(), __all__, "minigrad"):
-    _function.__module__, _function.__qualname__ = "minigrad", _name  # where pickle looks for it
-    globals()[_name] = _function
-Tensor.backward = backward  # type: ignore[method-assign]
+hints.hint_functions("minigrad", globals(), __all__)
+Tensor.backward = backward  # type: ignore[method-assign]  # with its hints
 for _module in (functional, losses):
     hints.say_where_in(_module, sys.modules[__name__])
 tensor.__class__ = hints.Module  # type: ignore[attr-defined]

@@ -391,7 +391,20 @@ def hinted(function: Callable, what: str) -> Callable:
     return call
 
 
-def with_hints(
+def hint_functions(module: str, members: dict[str, Any], names: Iterable[str]) -> None:
+    """Give hints to those functions of a module, its `globals()`, that have a row in these tables."""
+    for name, function in _with_hints(members, names, module):
+        function.__module__, function.__qualname__ = module, name  # where pickle looks for it
+        members[name] = function
+
+
+def hint_methods(owner: type, names: Iterable[str], called: str = "") -> None:
+    """The same for methods of a class, which messages call otherwise than by its own name if `called` says so."""
+    for name, method in _with_hints(vars(owner), names, called or owner.__name__):
+        setattr(owner, name, method)
+
+
+def _with_hints(
     members: Mapping[str, Any], names: Iterable[str], owner: str
 ) -> Iterator[tuple[str, Callable]]:
     """Those functions that have a row in these tables, with its hint; what takes numbers alone stays as it is."""

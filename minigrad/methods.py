@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .hints import TENSOR, attributes_of, say_what_is_elsewhere, with_hints
+from .hints import TENSOR, attributes_of, hint_methods, say_what_is_elsewhere
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 
@@ -140,5 +140,4 @@ class Methods:
 
 
 say_what_is_elsewhere(Methods, TENSOR)
-for _name, _method in with_hints(vars(Methods), list(vars(Methods)), "Tensor"):
-    setattr(Methods, _name, _method)
+hint_methods(Methods, list(vars(Methods)), "Tensor")

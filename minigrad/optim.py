@@ -22,10 +22,11 @@ from .hints import (
     OPTIM,
     OPTIMISER,
     OPTIMISER_PARAMETERS,
+    hint_functions,
+    hint_methods,
     missing,
     refuse_made,
     say_what_is_elsewhere,
-    with_hints,
 )
 from .tensor import Tensor, describe, next_number
 
@@ -574,8 +575,6 @@ def __getattr__(name: str):
 
 
 say_what_is_elsewhere(Optimiser, OPTIMISER)
-for _name, _method in with_hints(vars(Optimiser), ["zero_grad", "step"], "Optimiser"):
-    setattr(Optimiser, _name, _method)
-for _name, _function in with_hints(globals(), ["clip_by_norm", "clip_grad_value"], "minigrad.optim"):
-    globals()[_name] = _function
+hint_methods(Optimiser, ["zero_grad", "step"])
+hint_functions("minigrad.optim", globals(), ["clip_by_norm", "clip_grad_value"])
 clip_grad_norm = clip_by_norm

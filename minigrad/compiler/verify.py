@@ -269,9 +269,10 @@ class Walk:
     def call(self, s: Call) -> None:
         operands = [self.operand(x) for x in s.operands]
         said = Said(self, s)
-        if s.function in self.program.touched:
-            _apart(operands, *self.program.touched[s.function], said)
-        elementwise = s.function == "copy" or s.function in self.program.touched
+        loop = self.program.touched.get(s.function)
+        if loop is not None:
+            _apart(operands, *loop, said)
+        elementwise = loop is not None or s.function == "copy"
         if s.function in EFFECTS:
             effect = EFFECTS[s.function](*operands)
         else:  # each array as a whole
